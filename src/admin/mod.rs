@@ -1,0 +1,1 @@
+//! The admin API: looks in from outside.

@@ -1,0 +1,280 @@
+//! The words of the buffer: event, destination, delivery, attempt, claim.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Timestamp;
+use crate::message::{Headers, Method, Request, Scheme};
+use crate::verify::Verified;
+
+/// The id of an event: a UUIDv7, so ids sort by the time of reception.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(pub [u8; 16]);
+
+impl EventId {
+    /// A new id for an event received at `now`. Cheap: no call into the operating system.
+    pub fn new(now: Timestamp) -> Self {
+        let mut random = [0u8; 10];
+        random.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
+        Self(uuid::Builder::from_unix_timestamp_millis(now.as_millis(), &random).into_uuid().into_bytes())
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).fmt(f)
+    }
+}
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+impl FromStr for EventId {
+    type Err = uuid::Error;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Ok(Self(uuid::Uuid::parse_str(s)?.into_bytes()))
+    }
+}
+impl Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for EventId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One accepted request, stored once and never changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub id: EventId,
+    /// The name of the route that accepted it.
+    pub route: Arc<str>,
+    pub received_at: Timestamp,
+    pub method: Method,
+    /// Path and query as sent.
+    pub target: String,
+    /// `Host` as sent.
+    pub authority: String,
+    pub scheme: Scheme,
+    /// As received: order, case and repeats.
+    pub headers: Headers,
+    pub body: Bytes,
+    /// The client's address.
+    pub source: IpAddr,
+    /// What proved the sender (`stripe`, `jwt`, `none`, …), for `tidegate-verified`.
+    pub verified: Arc<str>,
+    /// The idempotency key in readable form, if the route has one.
+    pub idempotency_key: Option<String>,
+    pub event_type: Option<String>,
+}
+
+impl Event {
+    /// An event from a verified request; there is no other way to make one for storing.
+    pub fn from_verified(
+        id: EventId,
+        route: Arc<str>,
+        request: &Verified<Request>,
+        idempotency_key: Option<String>,
+        event_type: Option<String>,
+    ) -> Self {
+        let Request { head, body, .. } = request.get();
+        Self {
+            id,
+            route,
+            received_at: head.received_at,
+            method: head.method.clone(),
+            target: head.target.clone(),
+            authority: head.authority.clone(),
+            scheme: head.scheme,
+            headers: head.headers.clone(),
+            body: body.clone(),
+            source: head.client,
+            verified: request.by().clone(),
+            idempotency_key,
+            event_type,
+        }
+    }
+}
+
+/// `route/destination`: where deliveries go, as it stands in config, metrics and store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DestinationName(pub Arc<str>);
+
+impl DestinationName {
+    pub fn new(route: &str, destination: &str) -> Self {
+        Self(format!("{route}/{destination}").into())
+    }
+}
+impl fmt::Display for DestinationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The fixed-size form of an idempotency key, scoped by its route: what claims are stored under. Keys of any length
+/// cost the same, and a key of one route never meets another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimKey(pub [u8; 16]);
+
+impl ClaimKey {
+    pub fn new(route: &str, key: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update((route.len() as u64).to_be_bytes());
+        hash.update(route.as_bytes());
+        hash.update(key);
+        let mut short = [0; 16];
+        short.copy_from_slice(&hash.finalize()[..16]);
+        Self(short)
+    }
+}
+
+/// A claim to be made, atomically with its event's append.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewClaim {
+    pub key: ClaimKey,
+    /// How long a repeat is recognised.
+    pub window: Duration,
+    /// What repeats are answered.
+    pub answer: FirstAnswer,
+}
+
+/// The first one's answer, kept for its repeats.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstAnswer {
+    pub status: u16,
+    pub content_type: Option<String>,
+    /// At most [`FirstAnswer::MAX_BODY`] bytes; a longer answer of an app is kept without its body.
+    pub body: Bytes,
+}
+
+impl FirstAnswer {
+    /// Bytes of an app's answer that are kept for repeats.
+    pub const MAX_BODY: usize = 16 * 1024;
+}
+
+/// A claim that stands: who was first and what it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    pub event_id: EventId,
+    pub answer: FirstAnswer,
+    pub expires_at: Timestamp,
+}
+
+/// The outcome of an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// On disk and synced.
+    Stored,
+    /// The claim was taken already; nothing was stored. The first one is on disk and synced.
+    Duplicate(Claimed),
+}
+
+/// One try of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub at: Timestamp,
+    pub took_ms: u64,
+    #[serde(flatten)]
+    pub outcome: AttemptOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// The app answered; success is 2xx.
+    Answered { status: u16 },
+    /// No (whole) answer; `error` is a short class and text such as `connect: connection refused`.
+    Failed { error: String },
+}
+
+impl AttemptOutcome {
+    pub fn is_success(&self) -> bool {
+        matches!(self, AttemptOutcome::Answered { status: 200..=299 })
+    }
+}
+
+/// Why a delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadReason {
+    /// All attempts used.
+    AttemptsExhausted,
+    /// Older than `retry.max_age`.
+    TooOld,
+    /// The app answered a status of `retry.give_up_on`.
+    GivenUp,
+    /// The destination is no longer in the config and the operator chose to give its deliveries up.
+    DestinationRemoved,
+}
+
+impl DeadReason {
+    pub const fn code(self) -> &'static str {
+        match self {
+            DeadReason::AttemptsExhausted => "attempts_exhausted",
+            DeadReason::TooOld => "too_old",
+            DeadReason::GivenUp => "given_up",
+            DeadReason::DestinationRemoved => "destination_removed",
+        }
+    }
+}
+
+/// Where a delivery stands. (`in flight` is known only to the process that works on it and is shown as pending.)
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// Not tried yet (or replayed): due at once.
+    Pending,
+    /// Tried and failed; due again at `next_at`.
+    Retrying {
+        next_at: Timestamp,
+    },
+    Delivered {
+        at: Timestamp,
+    },
+    Dead {
+        at: Timestamp,
+        reason: DeadReason,
+    },
+}
+
+impl DeliveryState {
+    pub const fn word(&self) -> &'static str {
+        match self {
+            DeliveryState::Pending => "pending",
+            DeliveryState::Retrying { .. } => "retrying",
+            DeliveryState::Delivered { .. } => "delivered",
+            DeliveryState::Dead { .. } => "dead",
+        }
+    }
+}
+
+/// One event on its way to one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    pub destination: DestinationName,
+    #[serde(flatten)]
+    pub state: DeliveryState,
+    /// Attempts since acceptance or the last replay.
+    pub attempts: u32,
+    /// When the retry budget began: acceptance, or the last replay.
+    pub since: Timestamp,
+    /// The latest attempts, oldest first, at most [`Delivery::MAX_HISTORY`].
+    pub history: Vec<Attempt>,
+}
+
+impl Delivery {
+    /// Attempts kept per delivery.
+    pub const MAX_HISTORY: usize = 8;
+}

@@ -1,0 +1,212 @@
+//! The buffer: the durable store of events and their deliveries, behind one trait.
+//!
+//! Here live the trait, its words (`event.rs`) and its engines (`embedded/`). What a request or an HTTP answer is
+//! stays outside. Carries promise 1 (a 2xx means on disk, synced), the atomic half of promise 3 (claim and append are
+//! one write) and, for storage, promise 5 (bounded).
+
+pub mod embedded;
+mod event;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::clock::Timestamp;
+
+pub use event::*;
+
+/// A durable store of events and deliveries. All methods may be called from any task; none blocks the caller's
+/// thread for longer than a memory-resident lookup.
+#[async_trait]
+pub trait Buffer: Send + Sync + 'static {
+    /// Stores an event with one pending delivery a destination, and its claim, as one atomic write, and returns once
+    /// that write is synced. If the claim stands already, nothing is stored.
+    async fn append(
+        &self,
+        event: Event,
+        destinations: &[DestinationName],
+        claim: Option<NewClaim>,
+    ) -> Result<Appended, AppendError>;
+
+    /// The standing claim of `key`, if any (expired ones do not stand).
+    async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError>;
+
+    /// Makes a claim without an event (`proxy` mode, after the app's success). Written soon, not synced: a crash may
+    /// forget it, and then a repeat reaches the app again, which is at-least-once.
+    fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError>;
+
+    /// Up to `max` deliveries of `destination` that are due at `now`, in order of acceptance (retries by due time),
+    /// leased to the caller: no later call returns them until they are settled or this process ends.
+    async fn lease(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError>;
+
+    /// When the next retry of `destination` that is not leased becomes due; `None` if nothing waits for a time.
+    async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError>;
+
+    /// Is notified when `destination` gets a new pending delivery (append, replay).
+    fn arrivals(&self, destination: &DestinationName) -> Arc<Notify>;
+
+    /// Ends a lease. Written soon, not synced: a crash repeats the delivery, it never loses one.
+    fn settle(&self, settlement: Settlement) -> Result<(), BufferError>;
+
+    /// An event with all its deliveries.
+    async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError>;
+
+    /// A page of events that match, newest first. `after` continues behind the last id of the page before.
+    async fn list(
+        &self,
+        filter: EventFilter,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Page, BufferError>;
+
+    /// Makes the matching deliveries pending again with a fresh retry budget. Returns how many. Durable on return.
+    async fn replay(&self, selection: Selection) -> Result<u64, BufferError>;
+
+    /// Deletes the matching events for good (never one with a delivery still under way). Returns how many.
+    async fn purge(&self, selection: Selection) -> Result<u64, BufferError>;
+
+    /// Counts and sizes, cheap enough for every scrape.
+    async fn stats(&self) -> Result<Stats, BufferError>;
+
+    /// Whether new events are taken right now, and if not, why.
+    fn admission(&self) -> Admission;
+
+    /// Finishes what is queued, syncs and closes. Later calls fail with [`BufferError::Closed`].
+    async fn close(&self) -> Result<(), BufferError>;
+}
+
+/// A due delivery in the hands of a worker.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    pub event: Arc<Event>,
+    pub destination: DestinationName,
+    /// Attempts before this one, since acceptance or the last replay.
+    pub attempts: u32,
+    /// When the retry budget began.
+    pub since: Timestamp,
+    /// The engine's own handle of the queue entry.
+    pub token: LeaseToken,
+}
+
+/// Opaque to all but the engine that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseToken {
+    pub(in crate::buffer) due: u64,
+    pub(in crate::buffer) seq: u64,
+}
+
+/// What became of a lease.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    pub event_id: EventId,
+    pub destination: DestinationName,
+    pub token: LeaseToken,
+    /// The attempt that was made; `None` if none was (a lease handed back).
+    pub attempt: Option<Attempt>,
+    pub next: Next,
+}
+
+/// Where a settled delivery goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Delivered,
+    /// Due again at this time.
+    Retry(Timestamp),
+    Dead(DeadReason),
+    /// Due again at once, nothing charged.
+    Release,
+}
+
+/// Which events; all given conditions hold. A delivery condition (`destination`, `state`) holds if any delivery
+/// meets all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventFilter {
+    pub route: Option<String>,
+    /// `route/destination`.
+    pub destination: Option<String>,
+    /// `pending`, `retrying`, `delivered`, `dead`.
+    pub state: Option<String>,
+    pub event_type: Option<String>,
+    /// Received at or after, in milliseconds since the epoch.
+    pub since: Option<Timestamp>,
+    /// Received before, in milliseconds since the epoch.
+    pub until: Option<Timestamp>,
+}
+
+/// What `replay` and `purge` work on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Selection {
+    One(EventId),
+    Matching(EventFilter),
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub events: Vec<(Event, Vec<Delivery>)>,
+    /// Pass as `after` to get the next page; `None` at the end.
+    pub next: Option<EventId>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    pub destinations: Vec<DestinationStats>,
+    /// Events in the store, whatever their state.
+    pub events: u64,
+    /// Bytes on disk, journal and garbage included.
+    pub disk_bytes: u64,
+    /// The limit that `disk_bytes` is held against.
+    pub max_bytes: u64,
+    /// Free bytes on the volume.
+    pub free_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DestinationStats {
+    pub destination: DestinationName,
+    /// Pending and retrying.
+    pub backlog: u64,
+    pub dead: u64,
+    /// When the oldest delivery that is pending or retrying was accepted.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Whether new events are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Open,
+    /// At the high-water mark; opens by itself when space is free again.
+    Full(String),
+    /// A write or sync failed (or one hangs): nothing is taken until a restart (or until it returns).
+    Failed(String),
+    Closed,
+}
+
+/// Why an event was not stored. Nothing of it is kept, and its claim is not made.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error("the buffer is full: {0}")]
+    Full(String),
+    #[error("the buffer takes no events: {0}")]
+    Unavailable(String),
+}
+
+/// Why the buffer could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BufferError {
+    #[error("the buffer is closed")]
+    Closed,
+    #[error("the buffer has failed: {0}")]
+    Failed(String),
+    /// A stored record can't be read; the text names what and where.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}

@@ -1,0 +1,317 @@
+//! The checked config: what the rest of the program reads. States that make no sense can't be expressed here, and
+//! nothing after start-up interprets strings again. How it is written is `raw`; how one becomes the other is `check`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+
+use crate::message::Method;
+use crate::route::{Allowlist, RouteTable};
+use crate::secret::Secret;
+use crate::verify::{Extract, Verifier};
+
+/// One immutable snapshot of everything that was asked for.
+#[derive(Debug)]
+pub struct Config {
+    pub listeners: Vec<Listener>,
+    /// Routes in the order written.
+    pub routes: Vec<Arc<Route>>,
+    /// Finds the route of a request; indexes into `routes`.
+    pub table: RouteTable,
+    pub limits: Limits,
+    pub buffer: BufferSettings,
+    pub admin: AdminSettings,
+    pub log: LogSettings,
+    pub shutdown: Shutdown,
+    /// Worker threads of the edge (each with its own runtime).
+    pub threads: usize,
+    /// SHA-256 (hex) of the config files' bytes: which config runs, for `status`.
+    pub hash: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub tls: Option<Tls>,
+    pub allow: Allowlist,
+    /// Whose `X-Forwarded-For` / `Forwarded` is believed.
+    pub trusted_hops: Allowlist,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The first is for clients without SNI and for unknown names.
+    pub certificates: Vec<CertificateFiles>,
+    pub min_version: TlsVersion,
+    /// Make a self-signed certificate at these paths if neither file exists.
+    pub generate: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Limits of the edge; each has a documented answer (see `Reason`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Open connections, all listeners together. Default 10 000.
+    pub connections: usize,
+    /// Requests on one connection before it is closed. Default 10 000.
+    pub requests_per_connection: u32,
+    /// Header fields of a request. Default 100.
+    pub header_count: usize,
+    /// Bytes of the whole header block. Default 32 KiB.
+    pub header_bytes: usize,
+    /// Bytes of the request target. Default 8 KiB.
+    pub uri_bytes: usize,
+    /// Bytes of a body, where the route says nothing. Default 10 MiB.
+    pub body_bytes: u64,
+    /// Bytes of all bodies held in memory at once; beyond it 503. Default 256 MiB.
+    pub body_budget: u64,
+    /// From the first byte of a request (or the end of the TLS handshake) to the end of its header. Default 10 s.
+    pub header_timeout: Duration,
+    /// From the end of the header to the end of the body. Default 30 s.
+    pub body_timeout: Duration,
+    /// A TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// An idle keep-alive connection. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Concurrent HTTP/2 streams a connection. Default 100.
+    pub h2_streams: u32,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    /// `None`: any host. Lower case.
+    pub host: Option<String>,
+    /// As written: exact, `{parameter}`s, or ending in `/*`.
+    pub path: String,
+    /// Empty: any method but CONNECT and TRACE.
+    pub methods: Vec<Method>,
+    /// `None`: any address.
+    pub allow: Option<Allowlist>,
+    pub verify: Verifier,
+    /// The URL that senders use, where a scheme signs it: `https://hooks.example.com` (the target is appended).
+    pub public_url: Option<String>,
+    pub handshake: Option<Handshake>,
+    pub idempotency: Option<Idempotency>,
+    pub event_type: Option<Extract>,
+    pub max_body: u64,
+    pub mode: Mode,
+}
+
+/// A greeting of the sender that is answered directly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Handshake {
+    /// The greeting is recognised by all of these: the extracted value equals the text.
+    pub when: Vec<(Extract, String)>,
+    /// The value that is echoed as `text/plain`.
+    pub echo: Extract,
+}
+
+#[derive(Debug)]
+pub struct Idempotency {
+    pub key: Extract,
+    pub window: Duration,
+}
+
+#[derive(Debug)]
+pub enum Mode {
+    /// Store, acknowledge with `answer`, deliver later.
+    Buffer { answer: Acknowledgement, destinations: Vec<Arc<Destination>> },
+    /// Forward inline and give the app's real answer.
+    Proxy(Arc<Destination>),
+    /// Stream through untouched, no verification.
+    Pass(Arc<Destination>),
+}
+
+impl Mode {
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Mode::Buffer { .. } => "buffer",
+            Mode::Proxy(_) => "proxy",
+            Mode::Pass(_) => "pass",
+        }
+    }
+    pub fn destinations(&self) -> &[Arc<Destination>] {
+        match self {
+            Mode::Buffer { destinations, .. } => destinations,
+            Mode::Proxy(destination) | Mode::Pass(destination) => std::slice::from_ref(destination),
+        }
+    }
+}
+
+/// What the sender of a buffered event is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// A 2xx; default 202.
+    pub status: u16,
+    pub content_type: Option<String>,
+    pub body: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    pub name: crate::buffer::DestinationName,
+    /// At least one; several are taken in turn, and one that can't be reached is passed over.
+    pub upstreams: Vec<Uri>,
+    /// Replaces the event's path and query by the upstream URI's path where that has one; `None` keeps the sender's.
+    pub tls: UpstreamTls,
+    pub http: UpstreamHttp,
+    pub connect_timeout: Duration,
+    /// From the start of an attempt to the end of its answer's body.
+    pub timeout: Duration,
+    /// Attempts in flight at once.
+    pub concurrency: usize,
+    pub retry: Retry,
+    pub headers: HeaderChanges,
+    /// Keep the sender's `Host` (default) or send the upstream's own.
+    pub host: HostHeader,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    Keep,
+    Upstream,
+}
+
+/// Which HTTP version is spoken to the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamHttp {
+    Http1,
+    /// HTTP/2: by ALPN over TLS, with prior knowledge in plain.
+    Http2,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpstreamTls {
+    /// Trust these roots (PEM) instead of the public ones.
+    pub ca: Option<PathBuf>,
+    pub client: Option<CertificateFiles>,
+    /// Accept any certificate. `check` warns.
+    pub insecure: bool,
+    pub server_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderChanges {
+    pub set: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+/// When a failed delivery is tried again. The delay before retry `n` (from 1) is drawn evenly from
+/// `0..=min(max, first * factor^(n-1))` (full jitter), or is exactly that without jitter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Default 1 s.
+    pub first: Duration,
+    /// Default 2.
+    pub factor: f64,
+    /// Default 1 h. Also caps an app's `Retry-After`.
+    pub max: Duration,
+    pub jitter: Jitter,
+    /// Tries in all. Default 12.
+    pub attempts: u32,
+    /// Since acceptance (or the last replay). Default 3 days.
+    pub max_age: Duration,
+    /// Statuses that end a delivery at once. Default 410.
+    pub give_up_on: Vec<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jitter {
+    Full,
+    None,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            factor: 2.0,
+            max: Duration::from_secs(3600),
+            jitter: Jitter::Full,
+            attempts: 12,
+            max_age: Duration::from_secs(3 * 24 * 3600),
+            give_up_on: vec![410],
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BufferSettings {
+    /// Default `./data`.
+    pub path: PathBuf,
+    /// Bytes on disk at which new events are refused. Default 10 GiB.
+    pub max_size: u64,
+    /// Free bytes on the volume below which new events are refused. Default 512 MiB.
+    pub min_free: u64,
+    /// Delivered events are kept this long. Default 24 h.
+    pub keep_delivered: Duration,
+    /// Dead letters are kept this long. Default 30 days.
+    pub keep_dead: Duration,
+    /// Delivered events beyond these many bytes go first. Default 1 GiB.
+    pub keep_delivered_bytes: u64,
+    /// Write buffer of the store, in bytes. Default 16 MiB.
+    pub memtable: u64,
+    /// A commit that takes longer is loud and closes admission until it returns. Default 10 s.
+    pub stall_after: Duration,
+}
+
+/// Where the admin API listens. Default loopback `127.0.0.1:9900`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminSettings {
+    pub listen: AdminAddress,
+    /// Required on anything but loopback and unix sockets; `Authorization: Bearer`.
+    pub token: Option<Secret>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+    Off,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// `None`: text on a terminal, JSON otherwise.
+    pub format: Option<LogFormat>,
+    /// A filter such as `info` or `tidegate=debug`. Default `info`.
+    pub level: String,
+    /// Lines for requests. Default: one a rejected request.
+    pub access: AccessLog,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Errors,
+    All,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests and deliveries in flight may finish. Default 25 s.
+    pub grace: Duration,
+    /// Readiness is false this long before the listeners close. Default 0.
+    pub delay: Duration,
+}

@@ -1,0 +1,38 @@
+//! Tidegate, a webhook receiving gateway: the map of the crate, in the order in which a request meets it.
+//!
+//! A request's way is `edge → route → receive (allowlist → body → verify → handshake → idempotency → mode)`;
+//! an event's way on is `buffer → deliver → upstream`. Dependencies point the same way and never back.
+//! The promises that the modules carry are listed in the README; each module's header says its part.
+
+#![forbid(unsafe_code)]
+
+// Words: types that everyone speaks and that know nobody.
+pub mod clock;
+pub mod message;
+pub mod reason;
+pub mod secret;
+
+// The way in.
+pub mod edge;
+pub mod receive;
+pub mod route;
+
+// Pure: who sent this, and what do we know of such senders?
+pub mod providers;
+pub mod verify;
+
+// What stays, and the way out.
+pub mod buffer;
+pub mod deliver;
+pub mod upstream;
+
+// Keys that live elsewhere (JWKS), fetched and refreshed.
+pub mod keys;
+
+// What is asked of us, and what we show.
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod telemetry;
+pub mod tls;
