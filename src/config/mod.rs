@@ -1,20 +1,53 @@
 //! The config: from YAML as written (`raw`, with positions) to what the program reads (`model`), checked once.
 //!
-//! Here live every key that a user can write, its default, its error texts and its JSON Schema. Reading the files is
-//! `load`; deciding when to read them again is `gateway`'s. Carries promise 7 for config: errors give file, line,
-//! column, the key and what would be right, all at once.
+//! Here live every key that a user can write, its default, its error texts and its JSON Schema. Deciding when to read
+//! the files again is `gateway`'s. Carries promise 7 for config: errors give file, line, column, the key and what would
+//! be right, all at once; and the start of promise 2: a missing secret or a broken rule is an error here.
+//!
+//! The way of a config: `source` reads the files, `yaml` makes a tree with positions, `shape` holds it against the
+//! schema of `raw`, `check` makes the `model` and says what makes no sense. Faults found by one step do not hide those
+//! of the next, but for the section or route that they are in.
 
+mod check;
 mod model;
+mod outside;
+mod place;
+mod problem;
+mod raw;
+mod references;
+mod schema;
+mod shape;
+mod source;
+mod units;
+mod yaml;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use model::*;
+pub use problem::{Problem, Problems};
+pub use schema::schema;
 
-/// Reads and checks a config file (or every `*.yaml` of a folder). `Err` holds everything that is wrong.
+use outside::{Outside, Real};
+use problem::{Report, sorted};
+
+/// Reads and checks a config file (or every `*.yaml` of a folder, in the order of their names). `Err` holds everything
+/// that is wrong.
 pub fn load(path: &Path, keys: &dyn KeySources) -> Result<Loaded, Problems> {
-    let _ = (path, keys);
-    todo!("config")
+    load_from(path, keys, &Real)
+}
+
+fn load_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Result<Loaded, Problems> {
+    let (document, mut warnings) = source::read(path).map_err(|problems| Problems(sorted(problems)))?;
+    let mut report = Report::new(&document);
+    let config = shape::check(&mut report, schema::full())
+        .and_then(|value| check::check(&mut report, value, outside, keys));
+    let Report { problems, warnings: more, .. } = report;
+    warnings.extend(more);
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings: sorted(warnings) }),
+        _ => Err(Problems(sorted(problems))),
+    }
 }
 
 /// A config that may run, with what `check` would warn about.
@@ -24,33 +57,27 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Everything that is wrong, in file order. `Display` shows each as `file:line:column: message` with a snippet.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Problems(pub Vec<Problem>);
-
-/// One thing that is wrong, where, and what would be right.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Problem {
-    pub file: String,
-    pub line: u64,
-    pub column: u64,
-    /// The offending key, such as `routes[0].verify.tolerance`.
-    pub key: String,
-    pub message: String,
-    /// What would be right, or what is likely meant.
-    pub help: Option<String>,
-    /// The source line with a caret, ready to print; empty if the file could not be read.
-    pub snippet: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}: {}: {}", self.file, self.line, self.column, self.key, self.message)
-    }
-}
-
 /// Gives the source of a remote key set (`jwks: https://…`); the same URL gives the same source across reloads.
 pub trait KeySources {
     fn jwks(&self, url: &http::Uri) -> Arc<dyn crate::verify::KeySource>;
 }
+
+/// Remote key sets for commands that only look at a config: nothing is fetched, so no key is ever known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unfetched;
+
+impl KeySources for Unfetched {
+    fn jwks(&self, _: &http::Uri) -> Arc<dyn crate::verify::KeySource> {
+        Arc::new(Unfetched)
+    }
+}
+
+impl crate::verify::KeySource for Unfetched {
+    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
+        None
+    }
+    fn unknown_kid(&self, _: &str) {}
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! From what is written (`raw`) to what the program reads (`model`): defaults, references, and everything that the
+//! shape alone can't tell.
+
+mod destinations;
+mod listeners;
+mod names;
+mod routes;
+mod rules;
+mod settings;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::model::{Config, Route};
+use super::outside::Outside;
+use super::place::{Place, Step};
+use super::problem::Report;
+use super::references::{Inline, References};
+use super::yaml::Kind;
+use super::{KeySources, raw};
+use crate::route::Allowlist;
+
+/// Checks all sections that are whole. `None` only with problems reported.
+pub(super) fn check(
+    report: &mut Report<'_>,
+    value: Value,
+    outside: &dyn Outside,
+    keys: &dyn KeySources,
+) -> Option<Config> {
+    let inline = match value.get("allow_inline_secrets") {
+        Some(Value::Bool(true)) => Inline::Allowed,
+        _ => Inline::Refused,
+    };
+    let document = report.document;
+    let references =
+        References { outside, keys, base: document.base.clone(), inline, seen_inline: RefCell::default() };
+    let mut checker = Checker { report, references: &references };
+    let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+
+    let listeners = checker.items::<raw::Listener>(&value, "listeners");
+    let listeners = checker.listeners(&listeners);
+    let limits = checker.section::<raw::Limits>(&value, "limits").unwrap_or_default();
+    let limits = checker.limits(&limits);
+    let buffer = checker.section::<raw::Buffer>(&value, "buffer").unwrap_or_default();
+    let buffer = checker.buffer(&buffer);
+    let admin = checker.section::<raw::Admin>(&value, "admin").unwrap_or_default();
+    let admin = checker.admin(&admin);
+    let log = checker.section::<raw::Log>(&value, "log").unwrap_or_default();
+    let log = checker.log(&log);
+    let shutdown = checker.section::<raw::Shutdown>(&value, "shutdown").unwrap_or_default();
+    let shutdown = checker.shutdown(&shutdown);
+    let routes = checker.items::<raw::Route>(&value, "routes");
+    let (routes, table) = checker.routes(&routes, &limits);
+
+    Some(Config {
+        listeners,
+        routes: routes.into_iter().map(Arc::new).collect::<Vec<Arc<Route>>>(),
+        table,
+        limits,
+        buffer,
+        admin: admin?,
+        log,
+        shutdown,
+        threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        hash: document.hash.clone(),
+    })
+}
+
+/// A part of the config and where it stands.
+struct Placed<T> {
+    place: Place,
+    value: T,
+}
+
+struct Checker<'c, 'r> {
+    report: &'c mut Report<'r>,
+    references: &'c References<'c>,
+}
+
+impl Checker<'_, '_> {
+    fn error(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.report.error(place, message, help);
+    }
+
+    fn warning(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.report.warning(place, message, help);
+    }
+
+    /// A section, if it is written and whole.
+    fn section<T: DeserializeOwned>(&mut self, value: &Value, key: &str) -> Option<T> {
+        let value = value.get(key)?;
+        self.read(value, &Place::root().key(key))
+    }
+
+    /// The items of a list that are whole.
+    fn items<T: DeserializeOwned>(&mut self, value: &Value, key: &str) -> Vec<Placed<T>> {
+        let items = value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let list = Place::root().key(key);
+        let whole = items.iter().enumerate().filter(|(_, item)| !item.is_null());
+        whole
+            .filter_map(|(i, item)| {
+                let place = list.index(i);
+                self.read(item, &place).map(|value| Placed { place, value })
+            })
+            .collect()
+    }
+
+    /// The shape is checked, so this fails only where the schema is less strict than its type.
+    fn read<T: DeserializeOwned>(&mut self, value: &Value, place: &Place) -> Option<T> {
+        match T::deserialize(value) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.error(place, error.to_string(), "see `tidegate schema` for what may stand here");
+                None
+            }
+        }
+    }
+
+    /// Address ranges. What is none is reported and left out.
+    fn ranges(&mut self, texts: &[String], place: &Place) -> Allowlist {
+        let mut ranges = Vec::with_capacity(texts.len());
+        for (i, text) in texts.iter().enumerate() {
+            match self.range(text, &place.index(i)) {
+                Some(range) => ranges.push(range),
+                None => continue,
+            }
+        }
+        Allowlist::new(ranges)
+    }
+
+    fn range(&mut self, text: &str, place: &Place) -> Option<IpNet> {
+        const HELP: &str = "write a range such as `10.0.0.0/8` or `2001:db8::/32`, or an address";
+        if text == "provider" {
+            let help = "write the provider's published ranges out for now";
+            self.error(place, "`provider` (its published ranges) is not supported yet", help);
+            return None;
+        }
+        let range = match text.parse::<std::net::IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => match text.parse::<IpNet>() {
+                Ok(range) => range,
+                Err(_) => {
+                    self.error(place, format!("`{text}` is not an address range"), HELP);
+                    return None;
+                }
+            },
+        };
+        if range.trunc() != range {
+            let message = format!("`{text}` is taken as {}", range.trunc());
+            self.warning(place, message, "bits behind the prefix count for nothing");
+        }
+        Some(range)
+    }
+
+    /// One step down: an index where a list stands, else a key.
+    fn descend(&self, place: &Place, step: &str) -> Place {
+        let list = self.report.document.node(place).is_some_and(|n| matches!(n.kind, Kind::List(_)));
+        match step.parse() {
+            Ok(index) if list => place.then(Step::Index(index)),
+            _ => place.key(step),
+        }
+    }
+
+    /// Warns of each secret that stood in the config itself since the last call.
+    fn warn_of_inline_secrets(&mut self, within: &Place) {
+        let seen = self.references.seen_inline.take();
+        let mut places: Vec<Place> = seen.iter().map(|secret| self.find(within, secret)).collect();
+        places.dedup();
+        for place in places {
+            let help = "move it to a variable or file, and write `env:NAME` or `file:PATH`";
+            self.warning(&place, "a secret stands in the config itself", help);
+        }
+    }
+
+    /// Where a text stands within a part of the config; that part if it is nowhere.
+    fn find(&self, within: &Place, text: &str) -> Place {
+        fn search(node: &super::yaml::Node, place: Place, wanted: &str) -> Option<Place> {
+            match &node.kind {
+                Kind::Scalar { text, .. } => (text == wanted).then_some(place),
+                Kind::List(items) => {
+                    items.iter().enumerate().find_map(|(i, item)| search(item, place.index(i), wanted))
+                }
+                Kind::Map(entries) => {
+                    entries.iter().find_map(|e| search(&e.value, place.key(&e.key), wanted))
+                }
+            }
+        }
+        let node = self.report.document.node(within);
+        node.and_then(|node| search(node, within.clone(), text)).unwrap_or_else(|| within.clone())
+    }
+}

@@ -1,0 +1,335 @@
+//! Routes: what each takes and does, and that no two take the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::destinations::Purpose;
+use super::names::{host, is_name, name_of_path};
+use super::rules::Proof;
+use super::{Checker, Placed};
+use crate::config::model::{Acknowledgement, Handshake, Idempotency, Limits, Mode, Route};
+use crate::config::place::Place;
+use crate::config::raw::{self, Verb};
+use crate::config::source::doubled;
+use crate::config::units::{Size, Time};
+use crate::message::Method;
+use crate::route::{PathPattern, RouteTable, Rule};
+use crate::verify::Extract;
+
+/// How long repeats are recognised, where nothing is said.
+const WINDOW: Duration = Duration::from_secs(72 * 3600);
+
+impl Checker<'_, '_> {
+    pub(super) fn routes(&mut self, raw: &[Placed<raw::Route>], limits: &Limits) -> (Vec<Route>, RouteTable) {
+        let names: Vec<String> =
+            raw.iter().map(|r| r.value.name.clone().unwrap_or_else(|| name_of_path(&r.value.path))).collect();
+        self.unique(raw, &names);
+        let (mut routes, mut rules, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (route, name) in raw.iter().zip(&names) {
+            let (rule, route_) = self.route(route, name, limits);
+            if let Some(rule) = rule {
+                rules.push(rule);
+                places.push((&route.place, name));
+            }
+            routes.extend(route_);
+        }
+        match RouteTable::build(rules) {
+            Ok(table) => (routes, table),
+            Err(conflicts) => {
+                for conflict in conflicts {
+                    let ((first, first_name), (second, name)) =
+                        (places[conflict.first], places[conflict.second]);
+                    let what = match conflict.methods.as_slice() {
+                        [] => "any method".to_owned(),
+                        methods => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
+                    };
+                    let line = self.report.line_of(&first.key("path"));
+                    let message = format!(
+                        "the routes `{first_name}` ({line}) and `{name}` both take {what} for this host and path"
+                    );
+                    let help = "give them different paths or hosts, or `methods` that do not overlap";
+                    self.error(&second.key("path"), message, help);
+                }
+                (routes, RouteTable::default())
+            }
+        }
+    }
+
+    fn unique(&mut self, raw: &[Placed<raw::Route>], names: &[String]) {
+        for (name, first, second) in doubled(names.iter().zip(raw)) {
+            let line = self.report.line_of(&first.place.key("path"));
+            let (place, help) = match second.value.name {
+                Some(_) => {
+                    (second.place.key("name"), "a route's name is unique: its events are kept under it")
+                }
+                None => {
+                    (second.place.key("path"), "the name is made from the path: give one of them a `name`")
+                }
+            };
+            self.error(&place, format!("two routes are named `{name}` (the first in {line})"), help);
+        }
+    }
+
+    /// The rule is there even if other things are wrong, so that ambiguities are reported all the same.
+    fn route(
+        &mut self,
+        raw: &Placed<raw::Route>,
+        name: &str,
+        limits: &Limits,
+    ) -> (Option<Rule>, Option<Route>) {
+        let Placed { place, value: raw } = raw;
+        let before = self.report.problems.len();
+        if !is_name(name) {
+            let help = "a name has letters, digits, `.`, `_` and `-`, at most 64";
+            self.error(&place.key("name"), format!("`{name}` is not a name"), help);
+        }
+        let host = match raw.host.as_deref().map(host) {
+            None => Ok(None),
+            Some(Ok(host)) => Ok(Some(host)),
+            Some(Err(problem)) => {
+                self.error(&place.key("host"), problem, "write a name such as `hooks.example.com`");
+                Err(())
+            }
+        };
+        let path = match PathPattern::parse(&raw.path) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.error(&place.key("path"), error.message, error.help);
+                None
+            }
+        };
+        let allow = raw.allow.as_ref().map(|texts| self.ranges(texts, &place.key("allow")));
+        let proof = self.proof(raw, place);
+        let pack = proof.as_ref().and_then(|p| p.compiled.pack.clone());
+        let handshake = match &raw.handshake {
+            Some(raw::HandshakeOrOff::Off(_)) => None,
+            Some(raw::HandshakeOrOff::On(own)) => self.handshake(own, &place.key("handshake")),
+            None => pack.as_ref().and_then(|p| p.handshake.clone()),
+        };
+        let methods = methods(raw, handshake.is_some());
+        let idempotency = self.idempotency(raw, place, proof.as_ref());
+        let event_type = match &raw.event_type {
+            Some(own) => self.extract(own, &place.key("event_type")),
+            None => pack.as_ref().and_then(|p| p.event_type.clone()),
+        };
+        self.public_url(raw, place);
+        let max_body = self.max_body(raw, place, limits);
+        let purpose = Purpose {
+            route: name,
+            mode: raw.mode,
+            wildcard: path.as_ref().is_some_and(PathPattern::is_wildcard),
+            deadline: pack.as_ref().and_then(|p| p.deadline),
+        };
+        let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
+        let answer = self.answer(raw, place);
+        let rule = match (&host, path) {
+            (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),
+            _ => None,
+        };
+        if self.report.problems.len() > before {
+            return (rule, None);
+        }
+        let mut destinations = destinations.into_iter().map(Arc::new);
+        let mode = match raw.mode {
+            raw::Mode::Buffer => Some(Mode::Buffer { answer, destinations: destinations.collect() }),
+            raw::Mode::Proxy => destinations.next().map(Mode::Proxy),
+            raw::Mode::Pass => destinations.next().map(Mode::Pass),
+        };
+        let route = match (host, proof, mode) {
+            (Ok(host), Some(proof), Some(mode)) => Some(Route {
+                name: name.into(),
+                host,
+                path: raw.path.clone(),
+                methods,
+                allow,
+                verify: proof.compiled.verifier,
+                public_url: raw.public_url.clone(),
+                handshake,
+                idempotency,
+                event_type,
+                max_body,
+                mode,
+            }),
+            // Not without a problem reported, which has returned above.
+            _ => None,
+        };
+        (rule, route)
+    }
+
+    fn max_body(&mut self, raw: &raw::Route, place: &Place, limits: &Limits) -> u64 {
+        match (raw.max_body, raw.mode) {
+            (None, raw::Mode::Pass) => u64::MAX,
+            (None, _) => limits.body_bytes,
+            (Some(Size(0)), _) => {
+                self.error(&place.key("max_body"), "no body could be taken", "write a size such as `1MiB`");
+                0
+            }
+            (Some(Size(own)), mode) => {
+                if own > limits.body_budget && mode != raw::Mode::Pass {
+                    let budget = Size(limits.body_budget);
+                    let message = format!("{} is more than `limits.body_budget` ({budget})", Size(own));
+                    self.error(
+                        &place.key("max_body"),
+                        message,
+                        "such a body could never be taken: raise the budget",
+                    );
+                }
+                own
+            }
+        }
+    }
+
+    fn answer(&mut self, raw: &raw::Route, place: &Place) -> Acknowledgement {
+        let place = place.key("answer");
+        let answer = raw.answer.clone().unwrap_or_default();
+        if raw.answer.is_some() && raw.mode != raw::Mode::Buffer {
+            self.error(
+                &place,
+                "inline the app's own answer is given",
+                "remove `answer`, or use `mode: buffer`",
+            );
+        }
+        let (status, body) = (answer.status.unwrap_or(202), answer.body.unwrap_or_default());
+        if matches!(status, 204 | 205) && !body.is_empty() {
+            self.error(
+                &place.key("body"),
+                format!("an answer {status} has no body"),
+                "use status 200 or 202",
+            );
+        }
+        if let Some(kind) = &answer.content_type
+            && !kind.bytes().all(|b| (b' '..=b'~').contains(&b))
+        {
+            self.error(&place.key("content_type"), "this is not a content type", "write `application/json`");
+        }
+        let content_type =
+            answer.content_type.or_else(|| (!body.is_empty()).then(|| "text/plain".to_owned()));
+        Acknowledgement { status, content_type, body }
+    }
+
+    fn public_url(&mut self, raw: &raw::Route, place: &Place) {
+        let Some(url) = &raw.public_url else { return };
+        let whole = url.parse::<http::Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty())
+        });
+        if !whole || url.contains('#') {
+            let help = "write it as the sender was given it, such as `https://hooks.example.com`";
+            self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
+        }
+    }
+
+    fn handshake(&mut self, raw: &raw::Handshake, place: &Place) -> Option<Handshake> {
+        let (when, echo) = (place.key("when"), place.key("echo"));
+        if raw.when.is_empty() {
+            let help =
+                "name at least one value that only greetings have: `{ \"body:/type\": url_verification }`";
+            self.error(&when, "every request would be a greeting", help);
+        }
+        let conditions: Vec<Option<(Extract, String)>> = raw
+            .when
+            .iter()
+            .map(|(source, value)| Some((self.source(source, &when.key(source))?, value.clone())))
+            .collect();
+        let echo = self.source(&raw.echo, &echo);
+        Some(Handshake { when: conditions.into_iter().collect::<Option<_>>()?, echo: echo? })
+    }
+
+    fn idempotency(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Idempotency> {
+        if raw.mode == raw::Mode::Pass {
+            for (key, written) in [
+                ("idempotency", raw.idempotency.is_some()),
+                ("event_type", raw.event_type.is_some()),
+                ("handshake", raw.handshake.is_some()),
+            ] {
+                if written {
+                    let message = format!("`{key}` has no meaning on a `pass` route");
+                    self.error(
+                        &place.key(key),
+                        message,
+                        "such a route streams: it reads nothing of a request",
+                    );
+                }
+            }
+            return None;
+        }
+        let place = place.key("idempotency");
+        let (key, window) = match &raw.idempotency {
+            Some(raw::IdempotencyOrOff::Off(_)) => return None,
+            None if proof.is_some_and(Proof::is_none) => return None,
+            None => (None, None),
+            Some(raw::IdempotencyOrOff::On(own)) => (own.key.as_ref(), own.window),
+        };
+        let standard = proof.and_then(|p| p.compiled.pack.as_ref()).and_then(|pack| pack.idempotency.clone());
+        let (key, own) = match (key, standard) {
+            (Some(own), standard) => {
+                let extract = self.extract(own, &place.key("key"))?;
+                let differs = standard.is_none_or(|s| s != extract);
+                (extract, differs.then_some(own))
+            }
+            (None, Some(standard)) => (standard, None),
+            (None, None) => (self.source("body-hash", &place.key("key"))?, None),
+        };
+        let proven = proof.is_some_and(|p| !p.is_none());
+        if let Some(own) = own
+            && proven
+            && own.texts().iter().all(|text| text.starts_with("header:"))
+        {
+            let help = "if the signature does not cover it, join it: `key: [header:…, body-hash]`; else a captured \
+                        request can be repeated under new keys";
+            self.warning(&place.key("key"), "the key is a bare header", help);
+        }
+        let window = window.unwrap_or(Time(WINDOW));
+        self.not_zero(&place, "window", window);
+        if let Some(tolerance) = proof.and_then(|p| p.tolerance)
+            && window.0 < tolerance.saturating_mul(2)
+        {
+            let message =
+                format!("repeats are forgotten after {window}, but accepted for twice {}", Time(tolerance));
+            let help = "a window of at least twice the `tolerance` leaves no gap for a replay";
+            self.warning(&place.key("window"), message, help);
+        }
+        Some(Idempotency { key, window: window.0 })
+    }
+
+    fn extract(&mut self, texts: &raw::TextOrList, place: &Place) -> Option<Extract> {
+        let parts: Vec<Option<Extract>> = match texts {
+            raw::TextOrList::Text(text) => return self.source(text, place),
+            raw::TextOrList::List(texts) => {
+                texts.iter().enumerate().map(|(i, text)| self.source(text, &place.index(i))).collect()
+            }
+        };
+        Some(Extract::joined(parts.into_iter().collect::<Option<_>>()?))
+    }
+
+    fn source(&mut self, text: &str, place: &Place) -> Option<Extract> {
+        match Extract::parse(text) {
+            Ok(extract) => Some(extract),
+            Err(message) => {
+                let help = "sources are `header:NAME`, `query:NAME`, `path:NAME`, `form:FIELD`, `body:/json/pointer` and \
+                            `body-hash`";
+                self.error(place, message, help);
+                None
+            }
+        }
+    }
+}
+
+/// Some providers greet with GET, so a route with a handshake takes it too; without a greeting in it such a request
+/// fails verification.
+fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
+    let verb = |verb: &Verb| match verb {
+        Verb::Get => Method::GET,
+        Verb::Head => Method::HEAD,
+        Verb::Post => Method::POST,
+        Verb::Put => Method::PUT,
+        Verb::Patch => Method::PATCH,
+        Verb::Delete => Method::DELETE,
+        Verb::Options => Method::OPTIONS,
+    };
+    match (&raw.methods, raw.mode) {
+        (Some(verbs), _) => verbs.iter().map(verb).collect(),
+        (None, raw::Mode::Pass) => Vec::new(),
+        (None, _) if handshake => vec![Method::POST, Method::GET],
+        (None, _) => vec![Method::POST],
+    }
+}

@@ -1,0 +1,181 @@
+//! How a route's senders prove who they are: from `provider`/`secret` or `verify` to a rule that may run.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Checker;
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::config::units::Time;
+use crate::verify::{self, Compiled, SpecProblem, VerifySpec};
+
+/// A route's rule, and what else the checks want to know of it.
+pub(super) struct Proof {
+    pub compiled: Compiled,
+    kind: Kind,
+    /// The longest tolerance that is written in it.
+    pub tolerance: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `verify: none`, or a pass route.
+    None,
+    Rule,
+}
+
+impl Proof {
+    /// Whether the route asks for no proof at all.
+    pub fn is_none(&self) -> bool {
+        self.kind == Kind::None
+    }
+}
+
+/// Where the parts of a rule are written.
+enum Form<'a> {
+    /// `provider` and `secret`/`secrets`.
+    Short(&'a raw::Route),
+    /// Under this key.
+    Long(Place),
+}
+
+impl Checker<'_, '_> {
+    /// `None` only with a problem reported.
+    pub(super) fn proof(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof> {
+        if raw.mode == raw::Mode::Pass {
+            for (key, written) in [
+                ("verify", raw.verify.is_some()),
+                ("provider", raw.provider.is_some()),
+                ("secret", raw.secret.is_some()),
+                ("secrets", raw.secrets.is_some()),
+            ] {
+                if written {
+                    let message = format!("`{key}` has no effect on a `pass` route, which never verifies");
+                    self.error(&place.key(key), message, "use `mode: proxy` to verify and forward inline");
+                }
+            }
+            return self.none(place);
+        }
+        if let (Some(_), Some(_)) = (&raw.provider, &raw.verify) {
+            let help =
+                "keep one: `provider` with `secret` is short for `verify: { provider: …, secrets: […] }`";
+            self.error(&place.key("provider"), "both `provider` and `verify` are given", help);
+            return None;
+        }
+        match (&raw.provider, &raw.verify) {
+            (Some(provider), _) => self.short(raw, provider, place),
+            (None, Some(verify)) => {
+                self.lonely_secrets(raw, place, "write it as `secrets` under `verify`");
+                self.long(raw, &verify.0, place)
+            }
+            (None, None) => {
+                self.lonely_secrets(raw, place, "add `provider: NAME`, such as `provider: github`");
+                let message = "the route says nothing about who may send";
+                let help = "add `provider: NAME` with `secret: env:NAME`, or a `verify` rule; to take requests from \
+                            anyone, write `verify: none`";
+                self.error(place, message, help);
+                None
+            }
+        }
+    }
+
+    fn lonely_secrets(&mut self, raw: &raw::Route, place: &Place, help: &str) {
+        for (key, written) in [("secret", raw.secret.is_some()), ("secrets", raw.secrets.is_some())] {
+            if written {
+                self.error(&place.key(key), format!("`{key}` belongs to `provider`, which is missing"), help);
+            }
+        }
+    }
+
+    fn none(&mut self, place: &Place) -> Option<Proof> {
+        let form = Form::Long(place.key("verify"));
+        let compiled = self.compiled(&json!("none"), &form, place)?;
+        Some(Proof { compiled, kind: Kind::None, tolerance: None })
+    }
+
+    fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof> {
+        let secrets = match (&raw.secret, &raw.secrets) {
+            (Some(_), Some(_)) => {
+                let help = "put all that are live into `secrets`";
+                self.error(&place.key("secret"), "both `secret` and `secrets` are given", help);
+                return None;
+            }
+            (Some(secret), None) => vec![secret.clone()],
+            (None, Some(secrets)) => secrets.clone(),
+            (None, None) => Vec::new(),
+        };
+        let spec = VerifySpec::of_provider(provider, secrets);
+        let compiled = self.compile(&spec, &Form::Short(raw), place)?;
+        Some(Proof { compiled, kind: Kind::Rule, tolerance: None })
+    }
+
+    fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
+        let rule = place.key("verify");
+        let kind = if written == "none" { Kind::None } else { Kind::Rule };
+        if kind == Kind::None && raw.mode == raw::Mode::Buffer {
+            let help =
+                "fine behind an allowlist or on a private network; else use `provider` or a `verify` rule";
+            self.warning(&rule, "this route takes events from anyone", help);
+        }
+        let compiled = self.compiled(written, &Form::Long(rule), place)?;
+        Some(Proof { compiled, kind, tolerance: tolerance(written) })
+    }
+
+    fn compiled(&mut self, written: &Value, form: &Form<'_>, place: &Place) -> Option<Compiled> {
+        let spec = match serde_json::from_value::<VerifySpec>(written.clone()) {
+            Ok(spec) => spec,
+            Err(error) => {
+                let help = "see `tidegate schema` and the reference config for what may stand under `verify`";
+                self.error(&place.key("verify"), error.to_string(), help);
+                return None;
+            }
+        };
+        self.compile(&spec, form, place)
+    }
+
+    fn compile(&mut self, spec: &VerifySpec, form: &Form<'_>, place: &Place) -> Option<Compiled> {
+        let compiled = verify::compile(spec, self.references);
+        self.warn_of_inline_secrets(place);
+        match compiled {
+            Ok(compiled) => Some(compiled),
+            Err(problems) => {
+                for SpecProblem { at, message, help } in problems {
+                    let at = self.spec_place(&at, form, place);
+                    self.error(&at, message, help.unwrap_or_default());
+                }
+                None
+            }
+        }
+    }
+
+    /// From a place within a rule to a place within the config.
+    fn spec_place(&self, at: &[String], form: &Form<'_>, route: &Place) -> Place {
+        match form {
+            Form::Long(rule) => at.iter().fold(rule.clone(), |place, step| self.descend(&place, step)),
+            Form::Short(raw) => match at.first().map(String::as_str) {
+                Some("secret" | "secrets") if raw.secret.is_some() => route.key("secret"),
+                Some("secret" | "secrets") if raw.secrets.is_some() => {
+                    at.iter().skip(1).fold(route.key("secrets"), |place, step| self.descend(&place, step))
+                }
+                Some("secret" | "secrets") => route.key("secret"),
+                _ => route.key("provider"),
+            },
+        }
+    }
+}
+
+/// The longest `tolerance` within a rule.
+fn tolerance(written: &Value) -> Option<Duration> {
+    match written {
+        Value::Object(map) => map
+            .iter()
+            .filter_map(|(key, value)| match (key.as_str(), value) {
+                ("tolerance", Value::String(text)) => Time::parse(text).map(|t| t.0),
+                _ => tolerance(value),
+            })
+            .max(),
+        Value::Array(items) => items.iter().filter_map(tolerance).max(),
+        _ => None,
+    }
+}

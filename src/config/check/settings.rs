@@ -1,0 +1,162 @@
+//! Sections that concern the whole process: limits, buffer, admin, log, shutdown.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::Checker;
+use crate::config::model::{
+    AccessLog, AdminAddress, AdminSettings, BufferSettings, Limits, LogFormat, LogSettings, Shutdown,
+};
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::config::units::{Size, Time};
+use crate::verify::Resolver;
+
+impl Checker<'_, '_> {
+    pub(super) fn limits(&mut self, raw: &raw::Limits) -> Limits {
+        let place = Place::root().key("limits");
+        self.at_least(&place, "header_bytes", raw.header_bytes, Size(1 << 10));
+        self.at_least(&place, "uri_bytes", raw.uri_bytes, Size(64));
+        self.at_least(&place, "body_bytes", raw.body_bytes, Size(1));
+        self.not_zero(&place, "header_timeout", raw.header_timeout);
+        self.not_zero(&place, "body_timeout", raw.body_timeout);
+        self.not_zero(&place, "handshake_timeout", raw.handshake_timeout);
+        self.not_zero(&place, "idle_timeout", raw.idle_timeout);
+        if raw.body_budget < raw.body_bytes {
+            let message =
+                format!("{} is less than one body of `body_bytes` ({})", raw.body_budget, raw.body_bytes);
+            let help = "a body that is larger than the budget could never be taken: raise it";
+            self.error(&place.key("body_budget"), message, help);
+        }
+        if raw.uri_bytes > raw.header_bytes {
+            let message = format!("{} is more than `header_bytes` ({})", raw.uri_bytes, raw.header_bytes);
+            self.error(&place.key("uri_bytes"), message, "the request line is part of the header block");
+        }
+        Limits {
+            connections: raw.connections,
+            requests_per_connection: raw.requests_per_connection,
+            header_count: raw.header_count,
+            header_bytes: self.bytes(raw.header_bytes),
+            uri_bytes: self.bytes(raw.uri_bytes),
+            body_bytes: raw.body_bytes.0,
+            body_budget: raw.body_budget.0,
+            header_timeout: raw.header_timeout.0,
+            body_timeout: raw.body_timeout.0,
+            handshake_timeout: raw.handshake_timeout.0,
+            idle_timeout: raw.idle_timeout.0,
+            h2_streams: raw.h2_streams,
+        }
+    }
+
+    pub(super) fn buffer(&mut self, raw: &raw::Buffer) -> BufferSettings {
+        let place = Place::root().key("buffer");
+        if raw.path.is_empty() {
+            self.error(&place.key("path"), "the path is empty", "name a folder, such as `./data`");
+        }
+        self.at_least(&place, "max_size", raw.max_size, Size(64 << 20));
+        self.at_least(&place, "memtable", raw.memtable, Size(1 << 20));
+        self.not_zero(&place, "stall_after", raw.stall_after);
+        if raw.memtable.0 > raw.max_size.0 / 2 {
+            let message = format!("{} is more than half of `max_size` ({})", raw.memtable, raw.max_size);
+            self.error(&place.key("memtable"), message, "lower it, or raise `max_size`");
+        }
+        BufferSettings {
+            path: PathBuf::from(&raw.path),
+            max_size: raw.max_size.0,
+            min_free: raw.min_free.0,
+            keep_delivered: raw.keep_delivered.0,
+            keep_dead: raw.keep_dead.0,
+            keep_delivered_bytes: raw.keep_delivered_bytes.0,
+            memtable: raw.memtable.0,
+            stall_after: raw.stall_after.0,
+        }
+    }
+
+    pub(super) fn admin(&mut self, raw: &raw::Admin) -> Option<AdminSettings> {
+        let place = Place::root().key("admin");
+        let token = raw.token.as_ref().and_then(|reference| match self.references.secret(reference) {
+            Ok(secret) => Some(secret),
+            Err(message) => {
+                self.error(&place.key("token"), message, "");
+                None
+            }
+        });
+        self.warn_of_inline_secrets(&place);
+        let listen = match (raw.listen.as_str(), raw.listen.strip_prefix("unix:")) {
+            ("off", _) => AdminAddress::Off,
+            (_, Some("")) => {
+                self.error(&place.key("listen"), "`unix:` takes a path", "write `unix:/run/tidegate.sock`");
+                return None;
+            }
+            (_, Some(path)) => AdminAddress::Unix(path.into()),
+            (text, None) => match text.parse::<SocketAddr>() {
+                Ok(address) => AdminAddress::Tcp(address),
+                Err(_) => {
+                    let message = format!("`{text}` is not a place to listen on");
+                    let help = "write `127.0.0.1:9900`, `unix:/run/tidegate.sock`, or `off`";
+                    self.error(&place.key("listen"), message, help);
+                    return None;
+                }
+            },
+        };
+        if let AdminAddress::Tcp(address) = &listen
+            && !address.ip().is_loopback()
+            && raw.token.is_none()
+        {
+            let message = format!("{address} is reachable from other machines, but there is no `token`");
+            self.error(
+                &place.key("listen"),
+                message,
+                "add `token: env:ADMIN_TOKEN`, or listen on `127.0.0.1:9900`",
+            );
+        }
+        Some(AdminSettings { listen, token })
+    }
+
+    pub(super) fn log(&mut self, raw: &raw::Log) -> LogSettings {
+        let place = Place::root().key("log");
+        let words = ["off", "error", "warn", "info", "debug", "trace"];
+        let slip = |part: &str| {
+            !part.contains(['=', '[']) && !words.contains(&part.trim().to_ascii_lowercase().as_str())
+        };
+        if tracing_subscriber::EnvFilter::builder().parse(&raw.level).is_err()
+            || raw.level.split(',').any(slip)
+        {
+            let message = format!("`{}` is not a log filter", raw.level);
+            let help = "write `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,tidegate=debug`";
+            self.error(&place.key("level"), message, help);
+        }
+        LogSettings {
+            format: raw.format.map(|format| match format {
+                raw::LogFormat::Text => LogFormat::Text,
+                raw::LogFormat::Json => LogFormat::Json,
+            }),
+            level: raw.level.clone(),
+            access: match raw.access {
+                raw::Access::Off => AccessLog::Off,
+                raw::Access::Errors => AccessLog::Errors,
+                raw::Access::All => AccessLog::All,
+            },
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, raw: &raw::Shutdown) -> Shutdown {
+        Shutdown { grace: raw.grace.0, delay: raw.delay.0 }
+    }
+
+    fn at_least(&mut self, place: &Place, key: &str, size: Size, least: Size) {
+        if size < least {
+            self.error(&place.key(key), format!("{size} is too little"), format!("write {least} or more"));
+        }
+    }
+
+    pub(super) fn not_zero(&mut self, place: &Place, key: &str, time: Time) {
+        if time.0.is_zero() {
+            self.error(&place.key(key), "it can't be zero", "write a duration such as `10s`");
+        }
+    }
+
+    fn bytes(&self, size: Size) -> usize {
+        usize::try_from(size.0).unwrap_or(usize::MAX)
+    }
+}

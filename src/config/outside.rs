@@ -1,0 +1,51 @@
+//! What checking a config asks of the machine: the environment and files. A seam, so that tests need neither.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+
+use super::Tls;
+
+/// Secrets, keys and certificates are small: a file beyond this is a mistake.
+const MAX_FILE: u64 = 1 << 20;
+
+pub(super) trait Outside {
+    fn env(&self, name: &str) -> Option<OsString>;
+    /// A small file's bytes; the error text is for the user.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+    /// Whether a listener could serve with these certificates.
+    fn certificates(&self, tls: &Tls) -> Result<(), String>;
+}
+
+/// The machine that we run on.
+#[derive(Debug)]
+pub(super) struct Real;
+
+impl Outside for Real {
+    fn env(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let read = || {
+            let mut bytes = Vec::new();
+            let file = std::fs::File::open(path)?;
+            file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) if bytes.len() as u64 > MAX_FILE => Err(format!("is larger than {MAX_FILE} bytes")),
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(std::io::Error::to_string(&error)),
+        }
+    }
+
+    fn certificates(&self, tls: &Tls) -> Result<(), String> {
+        // Checking a config makes no files: the certificate that is made on the first start is made by `run`.
+        let missing = |c: &super::CertificateFiles| !c.cert.exists() && !c.key.exists();
+        if tls.generate && tls.certificates.iter().all(missing) {
+            return Ok(());
+        }
+        crate::tls::server_config(tls).map(|_| ()).map_err(|error| error.to_string())
+    }
+}

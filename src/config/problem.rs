@@ -1,0 +1,107 @@
+//! Problems: what is wrong, where, and what would be right.
+
+use std::fmt;
+use std::path::Path;
+
+use super::place::Place;
+use super::source::Document;
+
+/// Everything that is wrong, in file order. `Display` shows each as `file:line:column: key: message` with a snippet.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Problems(pub Vec<Problem>);
+
+/// One thing that is wrong, where, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    pub file: String,
+    /// From 1; 0 if the whole file is meant.
+    pub line: u64,
+    /// From 1, counted in characters; 0 if the whole file is meant.
+    pub column: u64,
+    /// The offending key, such as `routes[0].verify.tolerance`; empty if there is none.
+    pub key: String,
+    pub message: String,
+    /// What would be right, or what is likely meant.
+    pub help: Option<String>,
+    /// The source line with a caret, ready to print; empty if the file could not be read.
+    pub snippet: String,
+}
+
+impl Problem {
+    /// A problem of a whole file.
+    pub(super) fn of_file(path: &Path, message: impl Into<String>, help: Option<String>) -> Self {
+        Self {
+            file: path.display().to_string(),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            message: message.into(),
+            help,
+            snippet: String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.snippet.is_empty() {
+            write!(f, "\n{}", self.snippet)?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects problems and warnings as they are found.
+#[derive(Debug)]
+pub(super) struct Report<'a> {
+    pub document: &'a Document,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+impl<'a> Report<'a> {
+    pub fn new(document: &'a Document) -> Self {
+        Self { document, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Something that must be mended before this config can run.
+    pub fn error(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let problem = self.problem(place, message.into(), help.into());
+        self.problems.push(problem);
+    }
+
+    /// Something that runs, but that one should know.
+    pub fn warning(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let problem = self.problem(place, message.into(), help.into());
+        self.warnings.push(problem);
+    }
+
+    fn problem(&self, place: &Place, message: String, help: String) -> Problem {
+        let help = (!help.is_empty()).then_some(help);
+        self.document.sources.problem(self.document.at(place), &place.to_string(), message, help)
+    }
+
+    /// `file:line` of a key.
+    pub fn line_of(&self, place: &Place) -> String {
+        self.document.sources.line(self.document.at(place))
+    }
+}
+
+/// In file order.
+pub(super) fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    problems.dedup();
+    problems
+}

@@ -1,0 +1,161 @@
+//! A route as written.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ForwardTo, Off, TextOrList};
+use crate::config::units::{Size, Time};
+use crate::verify::VerifySpec;
+
+/// Which requests, from whom, and what happens to them.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "quarantine", "inspect", "transform"]))]
+pub(in crate::config) struct Route {
+    /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
+    /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
+    pub name: Option<String>,
+    /// The host that senders use, without a port. Default: any.
+    pub host: Option<String>,
+    /// The path as sent: exact, with `{parameter}` for one segment, or ending in `/*` for everything below. Nothing is
+    /// decoded or merged; `/hooks/` is not `/hooks`. The most specific route wins.
+    pub path: String,
+    /// The methods. Default: POST, with a handshake GET too; on `pass` routes any.
+    #[schemars(length(min = 1))]
+    pub methods: Option<Vec<Verb>>,
+    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`. Default: any.
+    #[schemars(length(min = 1))]
+    pub allow: Option<Vec<String>>,
+    /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
+    /// `provider` and `secrets`. It brings the signature scheme, idempotency key, event type and handshake.
+    pub provider: Option<String>,
+    /// A reference to the provider's secret: `env:NAME` or `file:PATH`.
+    pub secret: Option<String>,
+    /// References to several secrets that are live at once, for rotation.
+    #[schemars(length(min = 1))]
+    pub secrets: Option<Vec<String>>,
+    /// How senders prove who they are, or the word `none`. Needed without `provider`, except on `pass` routes, which
+    /// never verify.
+    pub verify: Option<Verify>,
+    /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
+    pub public_url: Option<String>,
+    /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
+    /// off.
+    pub idempotency: Option<IdempotencyOrOff>,
+    /// Where the event's type stands, such as `header:X-GitHub-Event` or `body:/type`; several are joined. Default: the
+    /// provider's.
+    pub event_type: Option<TextOrList>,
+    /// Bytes of a body; beyond it 413. Default: `limits.body_bytes`; on `pass` routes no limit.
+    pub max_body: Option<Size>,
+    /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `pass`: stream
+    /// through, nothing verified or stored. Default: buffer.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What the sender of a buffered event is answered.
+    pub answer: Option<Answer>,
+    /// How greetings of the sender (URL checks) are answered, or `off`. Default: the provider's.
+    pub handshake: Option<HandshakeOrOff>,
+    /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy` and `pass`
+    /// take one.
+    pub forward_to: ForwardTo,
+}
+
+/// What stands under `verify:`, kept as JSON: its own type says what is right, and where it is wrong.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(in crate::config) struct Verify(pub Value);
+
+impl JsonSchema for Verify {
+    fn schema_name() -> Cow<'static, str> {
+        VerifySpec::schema_name()
+    }
+    fn schema_id() -> Cow<'static, str> {
+        VerifySpec::schema_id()
+    }
+    fn inline_schema() -> bool {
+        VerifySpec::inline_schema()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        VerifySpec::json_schema(generator)
+    }
+}
+
+/// A method that a route may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+pub(in crate::config) enum Verb {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline, extend("x-later" = ["spill", "inspect"]))]
+pub(in crate::config) enum Mode {
+    #[default]
+    Buffer,
+    Proxy,
+    Pass,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum IdempotencyOrOff {
+    Off(Off),
+    On(Idempotency),
+}
+
+/// How repeats are recognised.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Idempotency {
+    /// Where the key stands: `header:NAME`, `query:NAME`, `path:NAME`, `form:FIELD`, `body:/json/pointer` or
+    /// `body-hash`; several are joined. Take one that the signature covers, or join it with `body-hash`. Default: the
+    /// provider's, else `body-hash`.
+    pub key: Option<TextOrList>,
+    /// How long repeats are recognised. Default: 72h.
+    pub window: Option<Time>,
+}
+
+/// What the sender of a buffered event is answered.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Answer {
+    /// A status of success. Default: 202.
+    #[schemars(range(min = 200, max = 299))]
+    pub status: Option<u16>,
+    /// The body's type. Default: none, and `text/plain` with a body.
+    pub content_type: Option<String>,
+    /// The body. Default: empty.
+    pub body: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum HandshakeOrOff {
+    Off(Off),
+    On(Handshake),
+}
+
+/// A greeting that is answered directly, with a value that it brings.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Handshake {
+    /// The greeting is recognised by all of these: where a value stands, and what it must be, such as
+    /// `{ "body:/type": url_verification }`.
+    pub when: BTreeMap<String, String>,
+    /// Where the value stands that is sent back as `text/plain`, such as `body:/challenge`.
+    pub echo: String,
+}

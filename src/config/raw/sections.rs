@@ -1,0 +1,260 @@
+//! Listeners and the sections that concern the whole process.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::units::{Size, Time};
+
+/// An address that senders connect to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-later" = ["routes", "order", "batch", "breaker", "rate", "sign", "when", "proxy_protocol", "client_ca"]))]
+pub(in crate::config) struct Listener {
+    /// Address and port, such as `0.0.0.0:8443` or `[::]:8443`.
+    pub address: String,
+    /// The certificates. Without it the listener speaks plain HTTP.
+    pub tls: Option<Tls>,
+    /// Address ranges (CIDR) or addresses that may connect, such as `10.0.0.0/8`. Default: any.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub allow: Option<Vec<String>>,
+    /// Proxies before us whose `X-Forwarded-For` and `Forwarded` are believed, as ranges or addresses. Default: none.
+    #[serde(default)]
+    pub trusted_hops: Vec<String>,
+}
+
+/// TLS of a listener: one certificate as `cert` and `key`, or several as `certificates`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-later" = ["acme", "client_ca", "client_auth", "ciphers"]))]
+pub(in crate::config) struct Tls {
+    /// The certificate chain (PEM), leaf first.
+    pub cert: Option<String>,
+    /// Its private key (PEM).
+    pub key: Option<String>,
+    /// Several certificates, chosen by the name that the client asks for (SNI); the first serves clients without.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub certificates: Option<Vec<Certificate>>,
+    /// The oldest TLS version that is spoken: `1.2` or `1.3`. Default: `1.2`.
+    #[serde(default)]
+    pub min_version: MinVersion,
+    /// Make a self-signed certificate at `cert` and `key` if neither file exists. For trying out. Default: `false`.
+    #[serde(default)]
+    pub generate: bool,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Certificate {
+    /// The certificate chain (PEM), leaf first.
+    pub cert: String,
+    /// Its private key (PEM).
+    pub key: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub(in crate::config) enum MinVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+impl TryFrom<f64> for MinVersion {
+    type Error = &'static str;
+    fn try_from(version: f64) -> Result<Self, Self::Error> {
+        match version {
+            1.2 => Ok(Self::Tls12),
+            1.3 => Ok(Self::Tls13),
+            _ => Err("1.2 or 1.3"),
+        }
+    }
+}
+impl From<MinVersion> for f64 {
+    fn from(version: MinVersion) -> f64 {
+        match version {
+            MinVersion::Tls12 => 1.2,
+            MinVersion::Tls13 => 1.3,
+        }
+    }
+}
+impl JsonSchema for MinVersion {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MinVersion".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "enum": [1.2, 1.3] })
+    }
+}
+
+/// Limits of the edge.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Limits {
+    /// Open connections, all listeners together; beyond it 503. Default: 10000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: usize,
+    /// Requests on one connection before it is closed. Default: 10000.
+    #[schemars(range(min = 1, max = 4_000_000_000_u64))]
+    pub requests_per_connection: u32,
+    /// Header fields of a request; beyond it 431. Default: 100.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub header_count: usize,
+    /// Bytes of the whole header block; beyond it 431. Default: 32KiB.
+    pub header_bytes: Size,
+    /// Bytes of path and query; beyond it 414. Default: 8KiB.
+    pub uri_bytes: Size,
+    /// Bytes of a body where the route has no `max_body`; beyond it 413. Default: 10MiB.
+    pub body_bytes: Size,
+    /// Bytes of all bodies held in memory at once; beyond it 503. Default: 256MiB.
+    pub body_budget: Size,
+    /// From the first byte of a request to the end of its header; then 408. Default: 10s.
+    pub header_timeout: Time,
+    /// From the end of the header to the end of the body; then 408. Default: 30s.
+    pub body_timeout: Time,
+    /// A TLS handshake. Default: 10s.
+    pub handshake_timeout: Time,
+    /// A connection without a request. Default: 60s.
+    pub idle_timeout: Time,
+    /// Concurrent HTTP/2 streams a connection. Default: 100.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub h2_streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            requests_per_connection: 10_000,
+            header_count: 100,
+            header_bytes: Size(32 << 10),
+            uri_bytes: Size(8 << 10),
+            body_bytes: Size(10 << 20),
+            body_budget: Size(256 << 20),
+            header_timeout: secs(10),
+            body_timeout: secs(30),
+            handshake_timeout: secs(10),
+            idle_timeout: secs(60),
+            h2_streams: 100,
+        }
+    }
+}
+
+/// The durable store of events and deliveries.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("x-later" = ["engine", "nats", "quarantine"]))]
+pub(in crate::config) struct Buffer {
+    /// The folder, from the working directory. Default: ./data.
+    pub path: String,
+    /// Bytes on disk at which new events are refused (503). Default: 10GiB.
+    pub max_size: Size,
+    /// Free bytes on the volume below which new events are refused (503). Default: 512MiB.
+    pub min_free: Size,
+    /// How long delivered events are kept. Default: 1d.
+    pub keep_delivered: Time,
+    /// How long dead letters are kept. Default: 30d.
+    pub keep_dead: Time,
+    /// Delivered events beyond these many bytes go first. Default: 1GiB.
+    pub keep_delivered_bytes: Size,
+    /// Write buffer of the store. Default: 16MiB.
+    pub memtable: Size,
+    /// A commit that takes longer is reported and closes acceptance until it returns. Default: 10s.
+    pub stall_after: Time,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self {
+            path: "./data".into(),
+            max_size: Size(10 << 30),
+            min_free: Size(512 << 20),
+            keep_delivered: secs(24 * 3600),
+            keep_dead: secs(30 * 24 * 3600),
+            keep_delivered_bytes: Size(1 << 30),
+            memtable: Size(16 << 20),
+            stall_after: secs(10),
+        }
+    }
+}
+
+/// The admin API: health, metrics, events, dead letters, reload.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("x-later" = ["dashboard", "tls"]))]
+pub(in crate::config) struct Admin {
+    /// An address such as `127.0.0.1:9900`, a socket such as `unix:/run/tidegate.sock` (from the working directory),
+    /// or `off`. Anything but loopback and sockets needs a `token`. Default: 127.0.0.1:9900.
+    pub listen: String,
+    /// A reference to the token that callers send as `Authorization: Bearer …`: `env:NAME` or `file:PATH`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9900".into(), token: None }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Log {
+    /// `text` or `json`. Default: text on a terminal, JSON otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<LogFormat>,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,tidegate=debug`. Default: info.
+    pub level: String,
+    /// Lines for requests: `off`, `errors` (one a rejected request) or `all`. Default: errors.
+    pub access: Access,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: None, level: "info".into(), access: Access::Errors }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline, extend("x-later" = ["sample"]))]
+pub(in crate::config) enum Access {
+    Off,
+    Errors,
+    All,
+}
+
+/// How the gateway goes down on SIGTERM.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Shutdown {
+    /// How long requests and deliveries in flight may finish. Default: 25s.
+    pub grace: Time,
+    /// Readiness is false this long before the listeners close. Default: 0s.
+    pub delay: Time,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: secs(25), delay: secs(0) }
+    }
+}
+
+pub(in crate::config) const fn secs(secs: u64) -> Time {
+    Time(Duration::from_secs(secs))
+}

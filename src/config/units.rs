@@ -1,0 +1,226 @@
+//! Durations and sizes as people write them: `30s`, `1h30m`, `10MiB`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// The schema keyword that tells the shape walk which of these a text must be.
+pub(super) const UNIT: &str = "x-unit";
+
+/// A duration as written: `500ms`, `30s`, `5m`, `2h`, `3d`, or several, largest first: `1h30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Time(pub Duration);
+
+/// A number of bytes as written: `512KiB`, `10MiB`, `1MB`, or plain bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Size(pub u64);
+
+pub(super) const TIME_HELP: &str = "write a duration such as `500ms`, `30s`, `5m`, `2h`, `3d` or `1h30m`";
+pub(super) const SIZE_HELP: &str = "write a size such as `512KiB`, `10MiB`, `1GiB`, `1MB`, or plain bytes";
+
+const TIME_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("TB", 1_000_000_000_000),
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("KiB", 1 << 10),
+    ("KB", 1000),
+    ("B", 1),
+];
+/// A hundred years: beyond it a duration is a slip of the pen, and sums of times could overflow.
+const MAX_MILLIS: u64 = 36_525 * 86_400_000;
+
+impl Time {
+    /// `None` if it is no duration, or one beyond a hundred years.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mut rest, mut millis, mut allowed) = (text, 0u64, &TIME_UNITS[..]);
+        while !rest.is_empty() {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let number: u64 = rest[..digits].parse().ok()?;
+            rest = &rest[digits..];
+            let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+            let unit = allowed.iter().position(|(name, _)| *name == &rest[..letters])?;
+            rest = &rest[letters..];
+            millis = millis.checked_add(number.checked_mul(allowed[unit].1)?)?;
+            allowed = &allowed[unit + 1..];
+        }
+        (!text.is_empty() && millis <= MAX_MILLIS).then(|| Self(Duration::from_millis(millis)))
+    }
+}
+
+impl Size {
+    /// `None` if it is no size, or one beyond 2^63 bytes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = text[..digits].parse().ok()?;
+        let unit = match text[digits..].trim_start_matches(' ') {
+            "" => 1,
+            "kB" => 1000,
+            unit => SIZE_UNITS.iter().find(|(name, _)| *name == unit)?.1,
+        };
+        number.checked_mul(unit).filter(|n| *n <= i64::MAX as u64).map(Self)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, size) in TIME_UNITS {
+            if millis >= size {
+                write!(f, "{}{unit}", millis / size)?;
+                millis %= size;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fitting = SIZE_UNITS.iter().filter(|(name, _)| name.len() == 3);
+        match fitting.into_iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)) {
+            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a duration"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a size"))
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(\\d+d)?(\\d+h)?(\\d+m)?(\\d+s)?(\\d+ms)?$",
+            "minLength": 2,
+            "x-unit": "duration",
+        })
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "pattern": "^\\d+ *([KMGT]i?B|kB|B)?$",
+            "minimum": 0,
+            "x-unit": "size",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("3d", 259_200_000),
+            ("1h30m", 5_400_000),
+            ("1m500ms", 60_500),
+            ("0s", 0),
+        ] {
+            assert_eq!(Time::parse(text), Some(Time(Duration::from_millis(millis))), "{text}");
+        }
+        for text in [
+            "",
+            "30",
+            "s",
+            "30 s",
+            "-1s",
+            "1.5s",
+            "30m1h",
+            "1s1s",
+            "30sec",
+            "99999999999999999999s",
+            "40000d",
+            "5M",
+            "1ä",
+        ] {
+            assert_eq!(Time::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("10MiB", 10 << 20),
+            ("512KiB", 512 << 10),
+            ("1MB", 1_000_000),
+            ("1 GiB", 1 << 30),
+            ("4096", 4096),
+            ("7B", 7),
+            ("2kB", 2000),
+        ] {
+            assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "10mib", "10M", "1.5GiB", "-1", "9999999999TiB", "1MiB "] {
+            assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(millis in 0..=MAX_MILLIS, bytes in 0..=i64::MAX as u64) {
+            let (time, size) = (Time(Duration::from_millis(millis)), Size(bytes));
+            prop_assert_eq!(Time::parse(&time.to_string()), Some(time));
+            prop_assert_eq!(Size::parse(&size.to_string()), Some(size));
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "\\PC{0,12}") {
+            let _ = (Time::parse(&text), Size::parse(&text));
+        }
+    }
+}
