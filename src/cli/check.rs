@@ -1,13 +1,166 @@
-//! `tidegate check`.
+//! `tidegate check`, and how every command finds its config.
 
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::config::{self, Config, Problem, Unfetched};
+
+/// Where the config is: shared by all commands that read one.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct ConfigPath {
+    /// A config file, or a folder of `*.yaml` files [default: ./tidegate.yaml, else conf/tidegate.yaml]
+    #[arg(short, long, value_name = "PATH", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigPath {
+    /// The path that was given, else `tidegate.yaml` in the working directory, else `conf/tidegate.yaml`.
+    pub fn path(&self) -> PathBuf {
+        match &self.config {
+            Some(path) => path.clone(),
+            None => {
+                let [first, second] = ["tidegate.yaml", "conf/tidegate.yaml"].map(PathBuf::from);
+                if !first.exists() && second.exists() { second } else { first }
+            }
+        }
+    }
+}
+
+/// How a command prints what it found.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For machines
+    Json,
+}
 
 /// Check a config: every problem at once
 #[derive(clap::Args, Debug)]
-pub struct Check {}
+pub struct Check {
+    #[command(flatten)]
+    config: ConfigPath,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
 
 impl Check {
+    /// Exit code 0: the config may run (perhaps with warnings); 1: it may not.
     pub fn run(self) -> ExitCode {
-        todo!("check")
+        let path = self.config.path();
+        let loaded = config::load(&path, &Unfetched);
+        let good = loaded.is_ok();
+        let text = match self.output {
+            Output::Text => {
+                let paint = Paint::of(&std::io::stdout());
+                match &loaded {
+                    Ok(loaded) => {
+                        let (config, warnings) = (&loaded.config, &loaded.warnings);
+                        format!(
+                            "{}{}",
+                            listed(&[], warnings, paint),
+                            verdict(&path.display().to_string(), config)
+                        )
+                    }
+                    Err(problems) => listed(&problems.0, &[], paint),
+                }
+            }
+            Output::Json => {
+                let (problems, warnings, hash) = match &loaded {
+                    Ok(loaded) => (&[][..], &loaded.warnings[..], Some(&loaded.config.hash)),
+                    Err(problems) => (&problems.0[..], &[][..], None),
+                };
+                let report = json!({ "ok": good, "hash": hash, "problems": problems, "warnings": warnings });
+                format!("{report:#}\n")
+            }
+        };
+        print(&text);
+        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Problems, then warnings, each with its snippet, and how many there are.
+fn listed(problems: &[Problem], warnings: &[Problem], paint: Paint) -> String {
+    let mut text = String::new();
+    for (word, colour, list) in [("error", "31", problems), ("warning", "33", warnings)] {
+        for problem in list {
+            text += &format!("{} {problem}\n\n", paint.bold(&format!("{word}:"), colour));
+        }
+    }
+    let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    if !problems.is_empty() {
+        text += &format!("{}\n", count(problems.len(), "problem"));
+    }
+    if !warnings.is_empty() {
+        text += &format!("{}\n", count(warnings.len(), "warning"));
+    }
+    text
+}
+
+fn verdict(path: &str, config: &Config) -> String {
+    let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    let (listeners, routes) =
+        (count(config.listeners.len(), "listener"), count(config.routes.len(), "route"));
+    format!("{path}: good, {listeners}, {routes} (sha256 {})\n", &config.hash[..12.min(config.hash.len())])
+}
+
+/// Colour on a terminal, unless `NO_COLOR` is set.
+#[derive(Clone, Copy, Debug)]
+enum Paint {
+    Colour,
+    Plain,
+}
+
+impl Paint {
+    fn of(stream: &impl IsTerminal) -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        if wanted && stream.is_terminal() { Paint::Colour } else { Paint::Plain }
+    }
+    fn bold(self, text: &str, colour: &str) -> String {
+        match self {
+            Paint::Colour => format!("\x1b[1;{colour}m{text}\x1b[0m"),
+            Paint::Plain => text.to_owned(),
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has gone (`| head`) is no error.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(message: &str) -> Problem {
+        Problem {
+            file: "a.yaml".into(),
+            line: 2,
+            column: 3,
+            key: "routes[0].path".into(),
+            message: message.into(),
+            help: Some("write `/x`".into()),
+            snippet: "  |\n2 |   path: x\n  |         ^".into(),
+        }
+    }
+
+    #[test]
+    fn each_problem_is_printed_with_place_snippet_and_help() {
+        let text = listed(&[problem("bad"), problem("worse")], &[problem("odd")], Paint::Plain);
+        assert!(text.contains("error: a.yaml:2:3: routes[0].path: bad\n  |\n2 |   path: x"), "{text}");
+        assert!(text.contains("help: write `/x`") && text.contains("warning: a.yaml:2:3"));
+        assert!(text.ends_with("2 problems\n1 warning\n") && !text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_given_path_is_taken_as_it_is() {
+        assert_eq!(ConfigPath { config: Some("x.yaml".into()) }.path(), PathBuf::from("x.yaml"));
     }
 }

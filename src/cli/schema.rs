@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
+use super::check::print;
+use crate::config;
+
 /// Print the JSON Schema of the config
 #[derive(clap::Args, Debug)]
 pub struct Schema {}
 
 impl Schema {
     pub fn run(self) -> ExitCode {
-        todo!("schema")
+        print(&format!("{:#}\n", config::schema()));
+        ExitCode::SUCCESS
     }
 }

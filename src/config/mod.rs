@@ -28,13 +28,19 @@ pub use model::*;
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 
-use outside::{Outside, Real};
+use outside::{Certificates, Outside, Real};
 use problem::{Report, sorted};
 
 /// Reads and checks a config file (or every `*.yaml` of a folder, in the order of their names). `Err` holds everything
 /// that is wrong.
 pub fn load(path: &Path, keys: &dyn KeySources) -> Result<Loaded, Problems> {
-    load_from(path, keys, &Real)
+    load_from(path, keys, &Real { certificates: Certificates::Read })
+}
+
+/// The same for commands that neither listen nor connect (`verify`, `sign`, `routes`): the files of certificates and
+/// their keys need not be there. Everything else is checked as by [`load`].
+pub fn load_offline(path: &Path) -> Result<Loaded, Problems> {
+    load_from(path, &Unfetched, &Real { certificates: Certificates::LeftAlone })
 }
 
 fn load_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Result<Loaded, Problems> {

@@ -36,6 +36,7 @@ pub struct Config {
 pub struct Listener {
     pub address: SocketAddr,
     pub tls: Option<Tls>,
+    /// Who may connect; empty: any address.
     pub allow: Allowlist,
     /// Whose `X-Forwarded-For` / `Forwarded` is believed.
     pub trusted_hops: Allowlist,
@@ -103,11 +104,13 @@ pub struct Route {
     /// `None`: any address.
     pub allow: Option<Allowlist>,
     pub verify: Verifier,
-    /// The URL that senders use, where a scheme signs it: `https://hooks.example.com` (the target is appended).
+    /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
+    /// whole URL with path and query. As written.
     pub public_url: Option<String>,
     pub handshake: Option<Handshake>,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
+    /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
 }
@@ -165,9 +168,10 @@ pub struct Acknowledgement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destination {
     pub name: crate::buffer::DestinationName,
-    /// At least one; several are taken in turn, and one that can't be reached is passed over.
+    /// At least one; several are taken in turn, and one that can't be reached is passed over. `http` or `https` with a
+    /// host, never a query. A path other than `/` takes the place of the sender's path, whatever the route's pattern;
+    /// `/` (or none) keeps the sender's. The sender's query is kept either way.
     pub upstreams: Vec<Uri>,
-    /// Replaces the event's path and query by the upstream URI's path where that has one; `None` keeps the sender's.
     pub tls: UpstreamTls,
     pub http: UpstreamHttp,
     pub connect_timeout: Duration,

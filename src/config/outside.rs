@@ -15,11 +15,22 @@ pub(super) trait Outside {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
     /// Whether a listener could serve with these certificates.
     fn certificates(&self, tls: &Tls) -> Result<(), String>;
+    /// The PEM file of a destination; `None` if such files are not looked at.
+    fn pem(&self, path: &Path) -> Result<Option<Vec<u8>>, String>;
 }
 
 /// The machine that we run on.
 #[derive(Debug)]
-pub(super) struct Real;
+pub(super) struct Real {
+    pub certificates: Certificates,
+}
+
+/// Whether certificates are read: commands that neither listen nor connect need none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certificates {
+    Read,
+    LeftAlone,
+}
 
 impl Outside for Real {
     fn env(&self, name: &str) -> Option<OsString> {
@@ -41,11 +52,21 @@ impl Outside for Real {
     }
 
     fn certificates(&self, tls: &Tls) -> Result<(), String> {
+        if self.certificates == Certificates::LeftAlone {
+            return Ok(());
+        }
         // Checking a config makes no files: the certificate that is made on the first start is made by `run`.
         let missing = |c: &super::CertificateFiles| !c.cert.exists() && !c.key.exists();
         if tls.generate && tls.certificates.iter().all(missing) {
             return Ok(());
         }
         crate::tls::server_config(tls).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn pem(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
+        match self.certificates {
+            Certificates::LeftAlone => Ok(None),
+            Certificates::Read => self.read(path).map(Some),
+        }
     }
 }

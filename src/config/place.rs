@@ -16,6 +16,9 @@ impl Place {
     pub fn root() -> Self {
         Self::default()
     }
+    pub fn of(steps: &[Step]) -> Self {
+        Self(steps.to_vec())
+    }
     pub fn key(&self, key: &str) -> Self {
         self.then(Step::Key(key.to_owned()))
     }

@@ -82,6 +82,16 @@ impl<'a> Report<'a> {
         self.problems.push(problem);
     }
 
+    /// The same, where the key itself is what is wrong.
+    pub fn error_at_key(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        let mut problem = self.problem(place, message.into(), help.into());
+        if let Some(at) = self.document.key_at(place) {
+            let Problem { key, message, help, .. } = problem;
+            problem = self.document.sources.problem(at, &key, message, help);
+        }
+        self.problems.push(problem);
+    }
+
     /// Something that runs, but that one should know.
     pub fn warning(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         let problem = self.problem(place, message.into(), help.into());

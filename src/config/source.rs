@@ -198,6 +198,13 @@ impl Document {
         at
     }
 
+    /// Where the key of `place` itself stands, if it does.
+    pub fn key_at(&self, place: &Place) -> Option<Span> {
+        let (last, parents) = place.steps().split_last()?;
+        let Step::Key(key) = last else { return None };
+        self.node(&Place::of(parents))?.get(key).map(|entry| entry.key_at)
+    }
+
     /// What stands at `place`, if anything does.
     pub fn node(&self, place: &Place) -> Option<&Node> {
         place.steps().iter().try_fold(&self.root, |node, step| match (step, &node.kind) {
@@ -257,6 +264,9 @@ impl Source {
 
 /// Whether a key's value may be a secret, going by its name.
 pub(super) fn is_secret_key(key: &str) -> bool {
+    if key == "allow_inline_secrets" {
+        return false;
+    }
     SECRET_WORDS.iter().any(|word| {
         let key = key.trim_end_matches('s');
         let word = word.trim_end_matches('s');
@@ -310,13 +320,10 @@ fn secret_lines(file: usize, text: &str, masks: &mut Vec<Span>) {
     }
 }
 
-/// Groups values by a key, to find those that stand twice.
-pub(super) fn doubled<K: std::hash::Hash + Eq, T: Copy>(
+/// Those whose key came before: the key, the first that had it, and this one.
+pub(super) fn doubled<K: std::hash::Hash + Eq + Clone, T: Copy>(
     items: impl IntoIterator<Item = (K, T)>,
-) -> Vec<(K, T, T)>
-where
-    K: Clone,
-{
+) -> Vec<(K, T, T)> {
     let mut first: HashMap<K, T> = HashMap::new();
     let mut twice = Vec::new();
     for (key, item) in items {

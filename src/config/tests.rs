@@ -1,2 +1,369 @@
-#[allow(unused_imports)]
+//! Whole configs: what is said about bad ones, and what good ones become.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::time::Duration;
+
 use super::*;
+use crate::message::Method;
+use crate::route::Match;
+
+mod examples;
+mod good;
+mod whole;
+
+/// A machine that has every secret and certificate, but for those that a test takes away.
+#[derive(Default)]
+struct Machine {
+    env: HashMap<String, Option<String>>,
+    files: HashMap<String, Result<Vec<u8>, String>>,
+}
+
+/// Fits every scheme: text, and base64 of 32 bytes behind the usual prefix.
+const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+impl Outside for Machine {
+    fn env(&self, name: &str) -> Option<OsString> {
+        let value = self.env.get(name).cloned().unwrap_or_else(|| Some(SECRET.to_owned()));
+        value.map(OsString::from)
+    }
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(file) = self.files.get(&name) {
+            return file.clone();
+        }
+        match name.rsplit_once('.') {
+            Some((_, "pem" | "key")) => {
+                let made = rcgen::generate_simple_self_signed(vec!["app.internal".into()]).unwrap();
+                let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+                Ok(pem.into_bytes())
+            }
+            _ => Ok(format!("{SECRET}\n").into_bytes()),
+        }
+    }
+    fn certificates(&self, _: &Tls) -> Result<(), String> {
+        Ok(())
+    }
+    fn pem(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
+        self.read(path).map(Some)
+    }
+}
+
+fn load_text_on(machine: &Machine, text: &str) -> Result<Loaded, Vec<Problem>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    fs::write(&path, text).unwrap();
+    load_from(&path, &Unfetched, machine).map_err(|problems| problems.0)
+}
+
+fn load_text(text: &str) -> Result<Loaded, Vec<Problem>> {
+    load_text_on(&Machine::default(), text)
+}
+
+/// A config with these routes.
+fn routes(routes: &str) -> String {
+    format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nroutes:\n{routes}")
+}
+
+/// `key: message` of each problem.
+fn problems(text: &str) -> Vec<String> {
+    let problems = load_text(text).map(|_| ()).unwrap_err();
+    problems.iter().map(|p| format!("{}: {}", p.key, p.message)).collect()
+}
+
+fn only(text: &str) -> Problem {
+    let mut problems = load_text(text).map(|_| ()).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems.remove(0)
+}
+
+/// The one thing that is wrong with an open route that has these keys on top.
+fn wrong_in_route(keys: &str) -> Problem {
+    only(&routes(&format!("  - path: /x\n    verify: none\n    forward_to: http://127.0.0.1:3000\n{keys}\n")))
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let loaded = load_text(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    loaded.warnings.iter().map(|w| format!("{}: {}", w.key, w.message)).collect()
+}
+
+const OPEN: &str = "  - path: /x\n    verify: none\n    forward_to: http://127.0.0.1:3000\n";
+
+#[test]
+fn an_unknown_key_is_named_with_its_place_and_the_likely_meaning() {
+    let problem = only(&routes(&format!("{OPEN}    max_bodi: 1MiB\n")));
+    assert_eq!((problem.line, problem.column), (6, 5));
+    assert_eq!(problem.key, "routes[0].max_bodi");
+    assert_eq!(problem.help.as_deref(), Some("did you mean `max_body`?"));
+    assert_eq!(problem.snippet, "  |\n6 |     max_bodi: 1MiB\n  |     ^^^^^^^^");
+    let text = problem.to_string();
+    assert!(text.contains("tidegate.yaml:6:5: routes[0].max_bodi: unknown key `max_bodi`"), "{text}");
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_in_order() {
+    let text = routes(
+        "  - path: /a\n    forward_to: ftp://a\n  - path: b\n    verify: none\n    forward_to: http://a\n    \
+         methods: [post]\nlimits: { body_bytes: ten, conections: 1 }\nshutdown: { grace: 5 }\n",
+    );
+    assert_eq!(
+        problems(&text),
+        [
+            "routes[0]: the route says nothing about who may send",
+            "routes[0].forward_to: `ftp://a` is not an http or https URL",
+            "routes[1].methods[0]: `post` is not possible here",
+            "limits.body_bytes: `ten` is not a size",
+            "limits.conections: unknown key `conections`",
+            "shutdown.grace: `5` is not a duration",
+        ]
+    );
+}
+
+#[test]
+fn an_unknown_key_does_not_hide_what_else_is_wrong() {
+    let text = routes("  - path: nowhere\n    verify: none\n    forward_to: http://a\n    colour: red\n");
+    assert_eq!(
+        problems(&text),
+        ["routes[0].path: a path begins with `/`", "routes[0].colour: unknown key `colour`"]
+    );
+}
+
+#[test]
+fn a_key_that_stands_one_level_deeper_is_found() {
+    let problem = only(&routes(&format!("{OPEN}    concurrency: 4\n")));
+    assert_eq!(problem.help.as_deref(), Some("did you mean `concurrency` under `forward_to`?"));
+}
+
+#[test]
+fn words_of_later_versions_are_told_apart_from_slips() {
+    let told = |keys: &str| wrong_in_route(keys).message;
+    assert_eq!(told("    rate: 5/s"), "`rate` is not supported yet");
+    assert_eq!(told("    mode: spill"), "`spill` is not supported yet");
+    assert_eq!(told("    mode: inspect"), "`inspect` is not supported yet");
+    assert!(told("    allow: [provider]").contains("not supported yet"));
+    let problem =
+        only(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, breaker: { failures: 5 } }")));
+    assert_eq!(problem.message, "`breaker` is not supported yet");
+    let text = format!("listeners: [{{ address: \"127.0.0.1:0\", routes: [] }}]\nroutes:\n{OPEN}");
+    assert_eq!(only(&text).message, "`routes` is not supported yet");
+}
+
+#[test]
+fn values_of_the_wrong_type_say_what_would_be_right() {
+    for (keys, message, help) in [
+        ("    max_body: 10M", "`10M` is not a size", "512KiB"),
+        ("    allow: 10.0.0.0/8", "expected a list of texts, found `10.0.0.0/8`", "write `[10.0.0.0/8]`"),
+        ("    allow: []", "the list is empty", "a list of texts"),
+        ("    allow:", "expected a list of texts, found nothing", "give the key a value"),
+        ("    name: [a]", "expected text, found a list", "text"),
+        ("    mode: bufer", "`bufer` is not possible here", "did you mean `buffer`?"),
+        (
+            "    idempotency: of",
+            "expected `off` or a mapping with `key`, `window`, found `of`",
+            "did you mean `off`?",
+        ),
+        ("    idempotency: { window: 72 }", "`72` is not a duration", "it needs a unit: `72s`"),
+        ("    answer: { status: 404 }", "404 is out of range", "from 200 to 299"),
+        ("    answer: { status: ok }", "expected a whole number, found `ok`", "whole number"),
+        ("    handshake: { when: { a: b } }", "the key `echo` is missing", "add `echo:` with text"),
+        ("    allow: [10.0.0.0/33]", "`10.0.0.0/33` is not an address range", "10.0.0.0/8"),
+        ("    host: example.com:443", "a host has no port", "hooks.example.com"),
+        ("    name: a/b", "`a/b` is not a name", "letters"),
+        ("    public_url: hooks.example.com", "`hooks.example.com` is not a whole URL", "https://"),
+        ("    max_body: 1GiB", "1GiB is more than `limits.body_budget` (256MiB)", "raise the budget"),
+        ("    answer: { status: 204, body: x }", "an answer 204 has no body", "200 or 202"),
+        ("    mode: proxy\n    answer: { status: 200 }", "inline the app's own answer is given", "remove"),
+        ("    secret: env:A", "`secret` belongs to `provider`, which is missing", "secrets"),
+        ("    provider: github", "both `provider` and `verify` are given", "keep one"),
+    ] {
+        let problem = wrong_in_route(keys);
+        assert!(problem.message.starts_with(message), "{keys}: {problem}");
+        assert!(problem.help.as_deref().unwrap_or_default().contains(help), "{keys}: {problem}");
+        assert!(problem.line >= 6 || problem.line == 4, "{keys}: {problem}");
+    }
+}
+
+#[test]
+fn a_pass_route_never_verifies_and_reads_nothing() {
+    let pass = |keys: &str| {
+        problems(&routes(&format!("  - path: /*\n    mode: pass\n    forward_to: http://a\n{keys}\n")))
+    };
+    assert_eq!(
+        pass("    verify: none\n    idempotency: { key: body-hash }\n    event_type: \"header:X\""),
+        [
+            "routes[0].verify: `verify` has no effect on a `pass` route, which never verifies",
+            "routes[0].idempotency: `idempotency` has no meaning on a `pass` route",
+            "routes[0].event_type: `event_type` has no meaning on a `pass` route",
+        ]
+    );
+}
+
+#[test]
+fn destinations_are_checked() {
+    let told = |forward_to: &str| only(&routes(&OPEN.replace("http://127.0.0.1:3000", forward_to)));
+    for (forward_to, message) in [
+        ("{}", "the destination has no `url`"),
+        ("{ url: http://a, upstreams: [http://b] }", "both `url` and `upstreams` are given"),
+        ("[]", "the list is empty"),
+        ("a:3000", "`a:3000` is not"),
+        ("http://user:pass@a", "a URL with a user"),
+        ("http://a/?x=1", "the URL has a query"),
+        ("[{ name: a, url: http://a }, { url: http://b }]", "the key `name` is missing"),
+        ("[{ name: a, url: http://a }, { name: a, url: http://b }]", "the destination `a` stands in"),
+        ("{ url: http://a, tls: { server_name: a } }", "`tls` has no effect on `http://`"),
+        ("{ url: http://a, retry: { first: 1h, max: 1s } }", "1s is less than `first` (1h)"),
+        ("{ url: http://a, retry: { give_up_on: [200] } }", "200 is out of range"),
+        ("{ url: http://a, timeout: 0s }", "it can't be zero"),
+        ("{ url: http://a, http: 3 }", "`3` is not possible here"),
+        ("{ url: http://a, headers: { set: { Host: b } } }", "`Host` is not set here"),
+        ("{ url: http://a, headers: { remove: [Connection] } }", "`Connection` belongs to the connection"),
+        ("{ url: http://a, headers: { set: { Tidegate-X: b } } }", "`Tidegate-X` is the gateway's own"),
+        ("{ url: http://a, headers: { set: { X: \"a\\nb\" } } }", "the value holds control characters"),
+        ("{ url: https://a, tls: { ca: c.pem, insecure: true } }", "`insecure` makes `ca` pointless"),
+    ] {
+        let problem = told(forward_to);
+        assert!(problem.message.starts_with(message), "{forward_to}: {problem}");
+    }
+    let two =
+        OPEN.replace("http://127.0.0.1:3000", "[{ name: a, url: http://a }, { name: b, url: http://b }]");
+    let problem = only(&routes(&format!("{two}    mode: proxy\n")));
+    assert_eq!(problem.message, "inline forwarding takes exactly one destination");
+    let retried = OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, retry: { attempts: 3 } }");
+    assert_eq!(
+        only(&routes(&format!("{retried}    mode: proxy\n"))).message,
+        "inline forwarding is not retried"
+    );
+}
+
+#[test]
+fn files_of_a_destination_are_looked_at() {
+    let text = routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: https://a, tls: { ca: ca.pem } }"));
+    let machine =
+        |file| Machine { files: HashMap::from([("ca.pem".to_owned(), file)]), ..Machine::default() };
+    let gone = load_text_on(&machine(Err("No such file".into())), &text).unwrap_err();
+    assert!(gone[0].message.ends_with("ca.pem: No such file"), "{gone:?}");
+    let empty = load_text_on(&machine(Ok(b"hello".to_vec())), &text).unwrap_err();
+    assert!(empty[0].message.ends_with("holds no certificate in PEM form"), "{empty:?}");
+    assert!(load_text(&text).is_ok());
+}
+
+#[test]
+fn listeners_are_checked() {
+    let told = |listener: &str| only(&format!("listeners: [{listener}]\nroutes:\n{OPEN}"));
+    for (listener, message) in [
+        ("{ address: \":8443\" }", "`:8443` is not an address with a port"),
+        ("{ address: 127.0.0.1 }", "`127.0.0.1` is not an address with a port"),
+        ("{ address: \"127.0.0.1:1\", tls: {} }", "no certificate is given"),
+        ("{ address: \"127.0.0.1:1\", tls: { cert: a } }", "the key `key` is missing"),
+        ("{ address: \"127.0.0.1:1\", tls: { cert: a, key: b, certificates: [] } }", "the list is empty"),
+        ("{ address: \"127.0.0.1:1\", tls: { cert: a, key: b, min_version: 1.1 } }", "`1.1` is not possible"),
+        (
+            "{ address: \"127.0.0.1:1\" }, { address: \"127.0.0.1:1\" }",
+            "127.0.0.1:1 is taken by listeners[0]",
+        ),
+    ] {
+        let problem = told(listener);
+        assert!(problem.message.starts_with(message), "{listener}: {problem}");
+    }
+    assert_eq!(
+        problems("x-free: 1\n"),
+        [
+            ": the key `listeners` is missing".replace(": the", "listeners: the"),
+            "routes: the key `routes` is missing".into()
+        ]
+    );
+}
+
+#[test]
+fn an_admin_listener_that_others_reach_needs_a_token() {
+    let admin = |keys: &str| format!("{}admin: {{ {keys} }}\n", routes(OPEN));
+    let problem = only(&admin("listen: 0.0.0.0:9900"));
+    assert!(problem.message.contains("there is no `token`"), "{problem}");
+    assert!(load_text(&admin("listen: 0.0.0.0:9900, token: env:T")).is_ok());
+    assert!(load_text(&admin("listen: 127.0.0.1:9900")).is_ok());
+    let unix = load_text(&admin("listen: unix:/run/t.sock")).unwrap().config.admin.listen;
+    assert_eq!(unix, AdminAddress::Unix("/run/t.sock".into()));
+    assert_eq!(load_text(&admin("listen: off")).unwrap().config.admin.listen, AdminAddress::Off);
+    assert!(only(&admin("listen: everywhere")).message.contains("not a place to listen on"));
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused() {
+    let limits = |keys: &str| only(&format!("{}limits: {{ {keys} }}\n", routes(OPEN))).message;
+    assert!(limits("body_budget: 1MiB").contains("less than one body"));
+    assert!(limits("uri_bytes: 1MiB").contains("more than `header_bytes`"));
+    assert!(limits("idle_timeout: 0s").contains("zero"));
+    assert!(limits("connections: 0").contains("out of range"));
+    let log = format!("{}log: {{ level: inf }}\n", routes(OPEN));
+    assert_eq!(only(&log).message, "`inf` is not a log filter");
+}
+
+#[test]
+fn a_missing_secret_is_named_and_never_shown() {
+    let token = |reference: &str| format!("{}admin: {{ token: {reference} }}\n", routes(OPEN));
+    let machine = Machine {
+        env: HashMap::from([("GONE".into(), None), ("EMPTY".into(), Some(String::new()))]),
+        files: HashMap::from([
+            ("empty".into(), Ok(b"\n".to_vec())),
+            ("gone".into(), Err("No such file".into())),
+        ]),
+    };
+    for (reference, message) in [
+        ("env:GONE", "the environment variable GONE is not set"),
+        ("env:EMPTY", "the environment variable EMPTY is empty"),
+        ("file:secrets/gone", "secrets/gone: No such file"),
+        ("file:empty", "empty is empty"),
+        ("\"env:\"", "takes the name of an environment variable"),
+    ] {
+        let problems = load_text_on(&machine, &token(reference)).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].message.contains(message), "{problems:?}");
+        assert_eq!(problems[0].key, "admin.token");
+    }
+    let problem = only(&token("hunter2-and-more"));
+    assert!(problem.message.contains("allow_inline_secrets"), "{problem}");
+    assert!(!problem.to_string().contains("hunter2"), "{problem}");
+}
+
+#[test]
+fn a_secret_file_ends_before_its_line_feed() {
+    let secret = |bytes: &[u8]| {
+        let files = HashMap::from([("s".to_owned(), Ok(bytes.to_vec()))]);
+        let text = format!("{}admin: {{ token: \"file:s\" }}\n", routes(OPEN));
+        let loaded = load_text_on(&Machine { files, ..Machine::default() }, &text).unwrap();
+        loaded.config.admin.token.unwrap().expose().to_vec()
+    };
+    assert_eq!(secret(b"abc\n"), b"abc");
+    assert_eq!(secret(b"abc\r\n"), b"abc");
+    assert_eq!(secret(b"abc\n\n"), b"abc\n");
+    assert_eq!(secret(b" abc "), b" abc ");
+}
+
+#[test]
+fn a_secret_in_the_config_is_not_quoted_by_neighbouring_problems() {
+    let text = routes(
+        "  - { path: /x, provider: github, secrets: [whsec_topsecret], colour: red, forward_to: \"http://a\" }\n",
+    );
+    let problems = load_text(&text).map(|_| ()).unwrap_err();
+    let shown = Problems(problems).to_string();
+    assert!(shown.contains("colour") && shown.contains("****") && !shown.contains("topsecret"), "{shown}");
+    // Not even while the file is no YAML.
+    let shown =
+        Problems(load_text("routes:\n  - secret: whsec_topsecret]\n   x: [").map(|_| ()).unwrap_err());
+    assert!(!shown.to_string().contains("topsecret"), "{shown}");
+}
+
+#[test]
+fn ambiguous_routes_are_both_named() {
+    let text = routes(
+        "  - { name: one, path: \"/a/{x}\", verify: none, forward_to: \"http://a\" }\n  \
+         - { name: two, path: \"/a/{y}\", verify: none, methods: [GET, POST], forward_to: \"http://a\" }\n  \
+         - { name: one, path: /b, verify: none, forward_to: \"http://a\" }\n",
+    );
+    let problems = load_text(&text).map(|_| ()).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!((problems[0].key.as_str(), problems[0].line), ("routes[1].path", 4));
+    assert!(problems[0].message.contains("`one` (") && problems[0].message.contains("`two` both take POST"));
+    assert_eq!(problems[1].key, "routes[2].name");
+    assert!(problems[1].message.contains("two routes are named `one`"));
+}

@@ -254,9 +254,10 @@ impl Checker<'_, '_> {
     /// Reports a file that can't be read, or holds nothing of its kind.
     fn pem(&mut self, written: &str, place: &Place, kind: Pem) {
         let path = self.references.path(written);
-        let problem = match self.references.outside.read(&path) {
+        let problem = match self.references.outside.pem(&path) {
             Err(error) => error,
-            Ok(bytes) => match kind {
+            Ok(None) => return,
+            Ok(Some(bytes)) => match kind {
                 Pem::Certificates if CertificateDer::from_pem_slice(&bytes).is_ok() => return,
                 Pem::Certificates => "holds no certificate in PEM form".into(),
                 Pem::Key if rustls_pki_types::PrivateKeyDer::from_pem_slice(&bytes).is_ok() => return,
@@ -325,7 +326,7 @@ impl Checker<'_, '_> {
         } else {
             return;
         };
-        self.error(place, problem.0, problem.1);
+        self.report.error_at_key(place, problem.0, problem.1);
     }
 }
 

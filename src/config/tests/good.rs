@@ -1,0 +1,236 @@
+//! What good configs become, and what is warned about.
+
+use super::*;
+
+fn first(text: &str) -> Arc<Route> {
+    load_text(text).unwrap_or_else(|problems| panic!("{problems:#?}")).config.routes[0].clone()
+}
+
+#[test]
+fn an_open_route_has_its_documented_defaults() {
+    let route = first(&routes(OPEN));
+    assert_eq!((&*route.name, route.path.as_str(), &route.host), ("x", "/x", &None));
+    assert_eq!(route.methods, [Method::POST]);
+    assert!(route.allow.is_none() && route.idempotency.is_none() && route.handshake.is_none());
+    assert_eq!(route.max_body, 10 << 20);
+    let Mode::Buffer { answer, destinations } = &route.mode else { panic!("no buffer") };
+    assert_eq!(*answer, Acknowledgement { status: 202, content_type: None, body: String::new() });
+    let destination = &destinations[0];
+    assert_eq!(destination.name.to_string(), "x/default");
+    assert_eq!(destination.timeout, Duration::from_secs(30));
+    assert_eq!((destination.concurrency, &destination.retry), (16, &Retry::default()));
+    assert_eq!((destination.host, destination.http), (HostHeader::Keep, UpstreamHttp::Http1));
+}
+
+#[test]
+fn sections_have_their_documented_defaults() {
+    let config = load_text(&routes(OPEN)).unwrap().config;
+    assert_eq!(config.limits.body_budget, 256 << 20);
+    assert_eq!(config.limits.idle_timeout, Duration::from_secs(60));
+    assert_eq!(config.buffer.path, Path::new("./data"));
+    assert_eq!(config.buffer.keep_dead, Duration::from_secs(30 * 24 * 3600));
+    assert_eq!(config.admin.listen, AdminAddress::Tcp("127.0.0.1:9900".parse().unwrap()));
+    assert_eq!((config.log.format, config.log.access), (None, AccessLog::Errors));
+    assert_eq!(config.shutdown, Shutdown { grace: Duration::from_secs(25), delay: Duration::ZERO });
+    assert!(config.threads >= 1);
+    assert_eq!(config.hash.len(), 64);
+}
+
+#[test]
+fn a_section_whose_keys_are_all_commented_out_is_as_good_as_none() {
+    assert!(load_text(&format!("{}limits:\nlog:\n", routes(OPEN))).is_ok());
+}
+
+#[test]
+fn a_route_without_words_about_repeats_drops_them_only_if_senders_are_proved() {
+    assert!(first(&routes(&format!("{OPEN}    idempotency: {{}}\n"))).idempotency.is_some());
+    let window = first(&routes(&format!("{OPEN}    idempotency: {{ window: 5m }}\n")));
+    assert_eq!(window.idempotency.as_ref().unwrap().window, Duration::from_secs(300));
+    assert!(first(&routes(&format!("{OPEN}    idempotency: off\n"))).idempotency.is_none());
+    let proved = OPEN.replace("verify: none", "verify: { bearer: { tokens: [env:T] } }");
+    let idempotency = &first(&routes(&proved)).idempotency;
+    assert_eq!(idempotency.as_ref().unwrap().window, Duration::from_secs(72 * 3600));
+    assert_eq!(idempotency.as_ref().unwrap().key, crate::verify::Extract::parse("body-hash").unwrap());
+}
+
+#[test]
+fn a_provider_brings_its_defaults_and_the_route_may_say_otherwise() {
+    let pack = crate::providers::find("github").unwrap();
+    let short = "  - path: /x\n    provider: github\n    secret: env:S\n    forward_to: http://a\n";
+    let route = first(&routes(short));
+    assert_eq!(route.idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency);
+    assert_eq!(
+        (route.event_type.clone(), route.handshake.clone()),
+        (pack.event_type.clone(), pack.handshake.clone())
+    );
+    let own = format!("{short}    event_type: \"header:X-Own\"\n    handshake: off\n    idempotency: off\n");
+    let route = first(&routes(&own));
+    assert_eq!(route.event_type, Some(crate::verify::Extract::parse("header:X-Own").unwrap()));
+    assert!(route.idempotency.is_none() && route.handshake.is_none());
+    let long = "  - path: /x\n    verify: { provider: github, secrets: [env:S] }\n    forward_to: http://a\n";
+    assert_eq!(first(&routes(long)).idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency);
+}
+
+#[test]
+fn a_rule_that_is_wrong_is_reported_where_it_is_written() {
+    let machine = Machine { env: HashMap::from([("GONE".into(), None)]), ..Machine::default() };
+    let keys = |text: &str| {
+        let problems = load_text_on(&machine, &routes(text)).map(|_| ()).unwrap_err();
+        problems.into_iter().map(|p| (p.key, p.line)).collect::<Vec<_>>()
+    };
+    let short = "  - path: /x\n    provider: github\n    secret: env:GONE\n    forward_to: http://a\n";
+    assert_eq!(keys(short), [("routes[0].secret".to_owned(), 5)]);
+    let several = short.replace("secret: env:GONE", "secrets: [env:A, env:GONE]");
+    assert_eq!(keys(&several), [("routes[0].secrets[1]".to_owned(), 5)]);
+    let unknown = short.replace("github", "githup").replace("GONE", "A");
+    assert_eq!(keys(&unknown), [("routes[0].provider".to_owned(), 4)]);
+    let long = "  - path: /x\n    forward_to: http://a\n    verify:\n      provider: github\n      secrets:\n      - env:GONE\n";
+    assert_eq!(keys(long), [("routes[0].verify.secrets[0]".to_owned(), 8)]);
+}
+
+#[test]
+fn an_own_handshake_opens_get() {
+    let handshake = "    handshake: { when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
+    let route = first(&routes(&format!("{OPEN}{handshake}")));
+    assert_eq!(route.methods, [Method::POST, Method::GET]);
+    let handshake = route.handshake.as_ref().unwrap();
+    assert_eq!((handshake.when.len(), handshake.when[0].1.as_str()), (1, "subscribe"));
+    let route = first(&routes(&format!(
+        "{OPEN}    methods: [POST]\n    handshake: {{ when: {{ \"query:a\": b }}, echo: \"query:c\" }}\n"
+    )));
+    assert_eq!(route.methods, [Method::POST]);
+    let open = wrong_in_route("    handshake: { when: {}, echo: \"query:c\" }");
+    assert_eq!(open.message, "every request would be a greeting");
+}
+
+#[test]
+fn values_are_read_by_their_key_and_not_by_their_looks() {
+    let text = routes(
+        "  - name: 2024\n    host: Hooks.Example.com\n    path: /x\n    verify: none\n    max_body: 2048\n    answer: { \
+         status: 200, body: true }\n    forward_to:\n      url: http://a\n      http: 2\n      headers: { set: { X-N: 1.10 } }\n",
+    );
+    let route = first(&text);
+    assert_eq!(
+        (&*route.name, route.host.as_deref(), route.max_body),
+        ("2024", Some("hooks.example.com"), 2048)
+    );
+    let Mode::Buffer { answer, destinations } = &route.mode else { panic!("no buffer") };
+    assert_eq!((answer.body.as_str(), answer.content_type.as_deref()), ("true", Some("text/plain")));
+    assert_eq!(destinations[0].headers.set, [("X-N".to_owned(), "1.10".to_owned())]);
+    assert_eq!(destinations[0].http, UpstreamHttp::Http2);
+    let tls = |version: &str| {
+        let listener =
+            format!("{{ address: \"127.0.0.1:1\", tls: {{ cert: a, key: b, min_version: {version} }} }}");
+        load_text(&format!("listeners: [{listener}]\nroutes:\n{OPEN}")).unwrap().config.listeners[0]
+            .tls
+            .clone()
+    };
+    assert_eq!(tls("1.3").unwrap().min_version, TlsVersion::Tls13);
+    assert_eq!(tls("\"1.2\"").unwrap().min_version, TlsVersion::Tls12);
+}
+
+#[test]
+fn paths_of_certificates_start_from_the_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.yaml");
+    let listener = "listeners: [{ address: \"127.0.0.1:1\", tls: { cert: tls/a.pem, key: /abs/a.key } }]\n";
+    fs::write(&path, format!("{listener}routes:\n{OPEN}")).unwrap();
+    let config = load_from(&path, &Unfetched, &Machine::default()).unwrap().config;
+    let certificate = &config.listeners[0].tls.as_ref().unwrap().certificates[0];
+    assert_eq!(
+        (certificate.cert.clone(), certificate.key.as_path()),
+        (folder.path().join("tls/a.pem"), Path::new("/abs/a.key"))
+    );
+}
+
+#[test]
+fn the_table_finds_the_routes_by_their_place_in_the_config() {
+    let text = routes(
+        "  - { path: \"/*\", mode: pass, forward_to: \"http://a\" }\n  - { path: \"/h/{id}\", verify: none, forward_to: \
+         \"http://a\" }\n",
+    );
+    let config = load_text(&text).unwrap().config;
+    let Match::Route { index, params } = config.table.find("any", "/h/7", &Method::POST) else {
+        panic!("not found")
+    };
+    assert_eq!((&*config.routes[index].name, params.get("id")), ("h-id", Some("7")));
+    assert_eq!(config.routes[0].max_body, u64::MAX);
+    assert!(config.routes[0].methods.is_empty());
+}
+
+#[test]
+fn what_runs_but_should_be_known_is_warned_about() {
+    let open = "routes[0].verify: this route takes events from anyone";
+    assert_eq!(warnings(&routes(OPEN)), [open]);
+    let text = format!("listeners: [{{ address: \"0.0.0.0:1\", allow: [10.1.0.0/8] }}]\nroutes:\n{OPEN}");
+    assert_eq!(
+        warnings(&text),
+        [
+            "listeners[0].address: this listener speaks plain HTTP to other machines",
+            "listeners[0].allow[0]: `10.1.0.0/8` is taken as 10.0.0.0/8",
+            open
+        ]
+    );
+    let insecure = OPEN.replace("http://127.0.0.1:3000", "{ url: https://a, tls: { insecure: true } }");
+    let insecure = warnings(&routes(&format!("{insecure}    mode: proxy\n")));
+    assert_eq!(insecure, ["routes[0].forward_to.tls.insecure: any certificate is taken for the app's"]);
+    let collapsed = "  - { path: \"/a/*\", mode: pass, forward_to: \"http://a/b\" }\n";
+    assert_eq!(
+        warnings(&routes(collapsed)),
+        ["routes[0].forward_to: every path below the route becomes `/b` for the app"]
+    );
+}
+
+#[test]
+fn a_key_that_anyone_could_mint_is_warned_about() {
+    let route = |keys: &str| {
+        routes(&format!(
+            "  - path: /x\n    verify: {{ provider: stripe, secrets: [env:S], tolerance: 10m }}\n    forward_to: http://a\n{keys}"
+        ))
+    };
+    assert_eq!(
+        warnings(&route("    idempotency: { key: \"header:X-Id\" }\n")),
+        ["routes[0].idempotency.key: the key is a bare header"]
+    );
+    assert!(warnings(&route("    idempotency: { key: [\"header:X-Id\", body-hash] }\n")).is_empty());
+    assert_eq!(
+        warnings(&route("    idempotency: { window: 15m }\n")),
+        ["routes[0].idempotency.window: repeats are forgotten after 15m, but accepted for twice 10m"]
+    );
+    assert!(warnings(&route("    idempotency: { window: 20m }\n")).is_empty());
+}
+
+#[test]
+fn a_secret_in_the_config_is_taken_only_if_asked_and_warned_about() {
+    let text = format!("{}admin: {{ token: {SECRET} }}\nallow_inline_secrets: true\n", routes(OPEN));
+    let loaded = load_text(&text).unwrap();
+    assert_eq!(loaded.config.admin.token.as_ref().unwrap().expose(), SECRET.as_bytes());
+    let warning = loaded.warnings.iter().find(|w| w.key == "admin.token").unwrap();
+    assert!(
+        warning.message.contains("a secret stands in the config") && !warning.to_string().contains(SECRET)
+    );
+    let text = format!(
+        "{}allow_inline_secrets: true\n",
+        routes(&format!(
+            "  - path: /x\n    provider: github\n    secret: {SECRET}\n    forward_to: http://a\n"
+        ))
+    );
+    assert_eq!(warnings(&text), ["routes[0].secret: a secret stands in the config itself"]);
+}
+
+#[test]
+fn an_inline_route_does_not_wait_longer_than_its_sender() {
+    let pack = crate::providers::find("github").unwrap();
+    let deadline = pack.deadline.unwrap();
+    let proxy = |to: &str| {
+        routes(&format!(
+            "  - path: /x\n    provider: github\n    secret: env:S\n    mode: proxy\n    forward_to: {to}\n"
+        ))
+    };
+    assert_eq!(
+        first(&proxy("http://a")).mode.destinations()[0].timeout,
+        deadline.min(Duration::from_secs(30))
+    );
+    let warned = warnings(&proxy("{ url: http://a, timeout: 1h }"));
+    assert!(warned[0].starts_with("routes[0].forward_to.timeout: the sender gives up after"), "{warned:?}");
+}
