@@ -142,7 +142,12 @@ impl Checker<'_, '_> {
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
                     let at = self.spec_place(&at, form, place);
-                    self.error(&at, message, help.unwrap_or_default());
+                    // Such a key's value is not what is wrong: point at the key.
+                    let help = help.unwrap_or_default();
+                    match message.starts_with("unknown key") {
+                        true => self.report.error_at_key(&at, message, help),
+                        false => self.error(&at, message, help),
+                    }
                 }
                 None
             }

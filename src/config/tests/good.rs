@@ -84,6 +84,13 @@ fn a_rule_that_is_wrong_is_reported_where_it_is_written() {
     assert_eq!(keys(&several), [("routes[0].secrets[1]".to_owned(), 5)]);
     let unknown = short.replace("github", "githup").replace("GONE", "A");
     assert_eq!(keys(&unknown), [("routes[0].provider".to_owned(), 4)]);
+    let slip = "  - path: /x\n    forward_to: http://a\n    verify: { provider: github, secrets: [env:A], tolerence: 5m }\n";
+    let problem = only(&routes(slip));
+    assert_eq!(
+        (problem.key.as_str(), problem.line, problem.column),
+        ("routes[0].verify.tolerence", 5, 51),
+        "{problem}"
+    );
     let long = "  - path: /x\n    forward_to: http://a\n    verify:\n      provider: github\n      secrets:\n      - env:GONE\n";
     assert_eq!(keys(long), [("routes[0].verify.secrets[0]".to_owned(), 8)]);
 }
