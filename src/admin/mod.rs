@@ -6,7 +6,7 @@
 
 mod control;
 mod events;
-mod filter;
+pub mod filter;
 mod guard;
 mod health;
 mod listen;
@@ -15,6 +15,8 @@ mod redact;
 mod status;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod views;
 
 use std::sync::Arc;
