@@ -31,7 +31,10 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         admit(&app, &request)?;
         match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) => Ok(response),
-            Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long")),
+            Err(_) => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this took too long to wait for; a replay, purge or reload goes on in the background",
+            )),
         }
     };
     let mut response = answered.await.unwrap_or_else(|problem: Problem| {

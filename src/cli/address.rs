@@ -12,6 +12,8 @@ use crate::secret::Secret;
 
 /// The default of `admin.listen`.
 const DEFAULT: &str = "127.0.0.1:9900";
+/// The config that `tidegate run` takes without arguments.
+const DEFAULT_CONFIG: &str = "tidegate.yaml";
 /// A token longer than this is no token but a wrong file.
 const MAX_TOKEN: u64 = 64 * 1024;
 
@@ -22,7 +24,8 @@ pub struct AdminArgs {
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS", global = true)]
     admin: Option<Address>,
 
-    /// Read address and token from the `admin` section of this config (a file or a folder)
+    /// Read address and token from the `admin` section of this config, a file or a folder [default: tidegate.yaml,
+    /// if there is one]
     #[arg(short, long, env = "TIDEGATE_CONFIG", value_name = "PATH", global = true)]
     config: Option<PathBuf>,
 
@@ -36,8 +39,12 @@ impl AdminArgs {
     pub fn resolve(&self) -> Result<(Address, Option<Secret>), Failure> {
         let configured = match &self.config {
             // A full address and token make the config needless, and it may not be readable here.
-            Some(_) if self.admin.is_some() && self.token_file.is_some() => Section::default(),
+            _ if self.admin.is_some() && self.token_file.is_some() => Section::default(),
             Some(path) => Section::of(path)?,
+            // What merely lies around is no part of a question that names its gateway.
+            None if self.admin.is_none() && Path::new(DEFAULT_CONFIG).exists() => {
+                Section::of(Path::new(DEFAULT_CONFIG))?
+            }
             None => Section::default(),
         };
         let address = match (&self.admin, &configured.listen) {
