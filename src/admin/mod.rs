@@ -1,1 +1,106 @@
-//! The admin API: looks in from outside.
+//! The admin API: looks in from outside. Health, metrics, status, reload, and the events in the buffer.
+//!
+//! `listen` opens the socket, `guard` decides who may ask what, the other files answer. Nothing here takes part in
+//! receiving or delivering; all it needs of the gateway stands in `control`. Carries promise 5 for itself: every
+//! listing, body and wait has a limit.
+
+mod control;
+mod events;
+pub mod filter;
+mod guard;
+mod health;
+mod listen;
+mod problem;
+mod redact;
+mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+pub mod views;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::{AdminAddress, AdminSettings};
+use crate::gateway::Gateway;
+
+use control::Control;
+use guard::Place;
+use listen::Socket;
+use problem::Problem;
+
+/// Bytes of a request's body.
+const MAX_REQUEST_BODY: usize = 64 * 1024;
+/// How long a request may take, its body included. Replays and purges go on in the background beyond it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests that load event bodies at the same time: each may hold a page of them in memory.
+const HEAVY_REQUESTS: usize = 2;
+
+/// Serves the admin API until `shutdown` becomes true, on the address that the config of the start says (a reload
+/// does not move it, but a new token counts at once). With `admin` off it only waits. The error says why the address
+/// can't be used.
+pub async fn serve(gateway: Arc<Gateway>, mut shutdown: watch::Receiver<bool>) -> Result<(), String> {
+    let settings = gateway.snapshot.load().config.admin.clone();
+    match open(&settings).await? {
+        Some(socket) => {
+            listen::run(socket, gateway, shutdown).await;
+            Ok(())
+        }
+        None => {
+            // A sender that is gone means shutdown too.
+            let _ = shutdown.wait_for(|down| *down).await;
+            Ok(())
+        }
+    }
+}
+
+async fn open(settings: &AdminSettings) -> Result<Option<Socket>, String> {
+    match &settings.listen {
+        AdminAddress::Off => Ok(None),
+        AdminAddress::Tcp(address) if !address.ip().is_loopback() && settings.token.is_none() => {
+            Err(format!(
+                "the admin API on {address} needs a token: it is not a loopback address, so others can reach it"
+            ))
+        }
+        AdminAddress::Tcp(address) => Socket::tcp(*address).await.map(Some),
+        AdminAddress::Unix(path) => Socket::unix(path).await.map(Some),
+    }
+}
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct App {
+    control: Arc<dyn Control>,
+    place: Place,
+    heavy: Arc<Semaphore>,
+}
+
+fn router(control: Arc<dyn Control>, place: Place) -> Router {
+    let app = App { control, place, heavy: Arc::new(Semaphore::new(HEAVY_REQUESTS)) };
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/livez", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/status", get(status::status))
+        .route("/destinations", get(status::destinations))
+        .route("/reload", post(status::reload))
+        .route("/events", get(events::list))
+        .route("/events/replay", post(events::replay))
+        .route("/events/purge", post(events::purge))
+        .route("/events/{id}", get(events::show))
+        .route("/events/{id}/body", get(events::body))
+        .route("/dead", get(events::list_dead))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))
+        // Outermost, so that what it refuses reaches no handler and what it adds is on every answer.
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
+        .with_state(app)
+}

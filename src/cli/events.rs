@@ -1,13 +1,392 @@
-//! `tidegate events`.
+//! `tidegate events`: list, show, replay and purge what is in the buffer. `dead` is the same for dead letters only.
 
 use std::process::ExitCode;
 
+use clap::Subcommand;
+
+use super::address::AdminArgs;
+use super::client::{Client, PATIENCE};
+use super::failure::{Failure, exit};
+use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, size};
+use super::select::{Filters, State, Targets};
+use super::show;
+use crate::admin::filter::{Conditions, MAX_LIMIT, When};
+use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Purged, Replayed};
+
 /// List, show, replay and purge events
 #[derive(clap::Args, Debug)]
-pub struct Events {}
+pub struct Events {
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// List events, newest first
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        list: List,
+        /// With a delivery in this state
+        #[arg(long, value_enum)]
+        state: Option<State>,
+    },
+    /// Show one event: headers, body, deliveries and their attempts
+    Show(Show),
+    /// Deliver events again, with a fresh retry budget and past the duplicate check
+    Replay {
+        #[command(flatten)]
+        replay: Replay,
+        /// With a delivery in this state
+        #[arg(long, value_enum)]
+        state: Option<State>,
+    },
+    /// Delete events for good (never one whose delivery is under way)
+    Purge {
+        #[command(flatten)]
+        purge: Purge,
+        /// With a delivery in this state
+        #[arg(long, value_enum)]
+        state: Option<State>,
+    },
+}
 
 impl Events {
     pub fn run(self) -> ExitCode {
-        todo!("events")
+        let admin = &self.admin;
+        exit(match self.action {
+            Action::List { list, state } => list.run(admin, state),
+            Action::Show(show) => show.run(admin),
+            Action::Replay { replay, state } => replay.run(admin, state, None),
+            Action::Purge { purge, state } => purge.run(admin, state, None),
+        })
+    }
+}
+
+#[derive(clap::Args, Debug)]
+#[group(skip)] // the variant that holds it has the same name
+pub(super) struct List {
+    #[command(flatten)]
+    filters: Filters,
+    /// How many at most
+    #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
+    limit: usize,
+    /// Continue behind this event
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl List {
+    pub(super) fn run(self, admin: &AdminArgs, state: Option<State>) -> Result<ExitCode, Failure> {
+        let conditions = self.filters.conditions(state)?;
+        let client = Client::new(admin, PATIENCE)?;
+        let mut page = EventPage { events: Vec::new(), next: self.after };
+        loop {
+            let limit = (self.limit - page.events.len()).min(MAX_LIMIT);
+            if limit == 0 {
+                break;
+            }
+            let path = format!("/events?{}", query(&conditions, limit, page.next.as_deref()));
+            let next: EventPage = client.get(&path)?;
+            page.events.extend(next.events);
+            page.next = next.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        match self.output {
+            OutputArgs { output: Format::Json, .. } => print_json(&page)?,
+            OutputArgs { quiet: true, .. } => {
+                print(&page.events.iter().fold(String::new(), |ids, event| ids + &event.id + "\n"))?;
+            }
+            ref output if !page.events.is_empty() => print(&table(&page.events, output))?,
+            _ => note("no events"),
+        }
+        if let (Some(next), false, Format::Table) = (&page.next, self.output.quiet, self.output.output) {
+            note(&format!("more: --after {next}"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn query(conditions: &Conditions, limit: usize, after: Option<&str>) -> String {
+    let time = |when: &Option<When>| match when {
+        Some(When::Millis(millis)) => Some(millis.to_string()),
+        Some(When::Text(text)) => Some(text.clone()),
+        None => None,
+    };
+    let pairs = [
+        ("route", conditions.route.clone()),
+        ("destination", conditions.destination.clone()),
+        ("state", conditions.state.clone()),
+        ("type", conditions.event_type.clone()),
+        ("since", time(&conditions.since)),
+        ("until", time(&conditions.until)),
+        ("after", after.map(str::to_owned)),
+        ("limit", Some(limit.to_string())),
+    ];
+    let given = pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encoded(&value?))));
+    given.collect::<Vec<_>>().join("&")
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986).
+pub(super) fn encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out += &format!("%{byte:02X}"),
+        }
+        out
+    })
+}
+
+fn table(events: &[EventSummary], output: &OutputArgs) -> String {
+    let times = Times::of(output);
+    let mut columns = vec![
+        ("id", Side::Left),
+        ("received", Side::Right),
+        ("route", Side::Left),
+        ("type", Side::Left),
+        ("body", Side::Right),
+    ];
+    if output.verbose {
+        columns.extend([("source", Side::Left), ("verified", Side::Left), ("target", Side::Left)]);
+    }
+    columns.push(("deliveries", Side::Left));
+    let mut rows = Rows::new(&columns);
+    for event in events {
+        let plain = |text: &str| (text.to_owned(), Tone::Plain);
+        let mut cells = vec![
+            plain(&event.id),
+            plain(&times.show(&event.received_at)),
+            plain(&event.route),
+            plain(event.event_type.as_deref().unwrap_or("-")),
+            plain(&size(event.body_bytes)),
+        ];
+        if output.verbose {
+            cells.extend([
+                plain(&event.source),
+                plain(&event.verified),
+                plain(&shortened(&event.target, 60)),
+            ]);
+        }
+        cells.push(deliveries(event, times));
+        rows.row(cells);
+    }
+    rows.text()
+}
+
+/// All deliveries in one cell, in the colour of the worst.
+fn deliveries(event: &EventSummary, times: Times) -> (String, Tone) {
+    let prefix = format!("{}/", event.route);
+    let told: Vec<String> = event
+        .deliveries
+        .iter()
+        .map(|d| {
+            let name = d.destination.strip_prefix(&prefix).unwrap_or(&d.destination);
+            format!("{name} {}", delivery(d, times))
+        })
+        .collect();
+    let worst = ["dead", "retrying", "pending", "delivered"]
+        .into_iter()
+        .find(|state| event.deliveries.iter().any(|d| d.state == *state));
+    (if told.is_empty() { "-".into() } else { told.join("; ") }, worst.map_or(Tone::Plain, Tone::of_state))
+}
+
+/// A delivery's state with what explains it: `retrying in 20s (3 attempts, 503)`.
+pub(super) fn delivery(delivery: &DeliveryView, times: Times) -> String {
+    let last = delivery.last.as_ref().and_then(|last| match (last.status, &last.error) {
+        (Some(status), _) => Some(status.to_string()),
+        (None, error) => error.as_deref().map(|e| shortened(e, 60)),
+    });
+    let attempts = match delivery.attempts {
+        0 => None,
+        1 => Some("1 attempt".to_owned()),
+        n => Some(format!("{n} attempts")),
+    };
+    let (when, details) = match delivery.state.as_str() {
+        "retrying" => (delivery.next_at.as_deref(), vec![attempts, last]),
+        "delivered" => (delivery.at.as_deref(), vec![]),
+        "dead" => (delivery.at.as_deref(), vec![delivery.reason.clone(), attempts, last]),
+        _ => (None, vec![]),
+    };
+    let mut text = delivery.state.clone();
+    if let Some(when) = when {
+        text += &format!(" {}", times.show(when));
+    }
+    let details: Vec<String> = details.into_iter().flatten().collect();
+    if !details.is_empty() {
+        text += &format!(" ({})", details.join(", "));
+    }
+    text
+}
+
+fn shortened(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[derive(clap::Args, Debug)]
+#[group(skip)] // the variant that holds it has the same name
+pub(super) struct Show {
+    /// Id of the event
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Print the body's bytes as received, and nothing else
+    #[arg(long)]
+    body_only: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Show {
+    pub(super) fn run(self, admin: &AdminArgs) -> Result<ExitCode, Failure> {
+        let client = Client::new(admin, PATIENCE)?;
+        let path = format!("/events/{}", encoded(&self.id));
+        if self.body_only {
+            client.copy(&format!("{path}/body"), &mut std::io::stdout().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let event: EventDetail = client.get(&path)?;
+        match self.output.output {
+            Format::Json => print_json(&event)?,
+            Format::Table => print(&show::text(&event, &self.output))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(clap::Args, Debug)]
+#[group(skip)] // the variant that holds it has the same name
+pub(super) struct Replay {
+    #[command(flatten)]
+    targets: Targets,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Replay {
+    pub(super) fn run(
+        self,
+        admin: &AdminArgs,
+        state: Option<State>,
+        scope: Option<State>,
+    ) -> Result<ExitCode, Failure> {
+        let chosen = self.targets.chosen(state, scope)?;
+        let done: Replayed = Client::new(admin, PATIENCE)?.post("/events/replay", Some(&chosen))?;
+        let told = match done.replayed {
+            1 => "1 delivery is pending again".to_owned(),
+            n => format!("{n} deliveries are pending again"),
+        };
+        finished(&done, &told, &done.untouched, "nothing to replay of", &self.output)
+    }
+}
+
+#[derive(clap::Args, Debug)]
+#[group(skip)] // the variant that holds it has the same name
+pub(super) struct Purge {
+    #[command(flatten)]
+    targets: Targets,
+    /// Yes, delete them: there is no way back
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Purge {
+    pub(super) fn run(
+        self,
+        admin: &AdminArgs,
+        state: Option<State>,
+        scope: Option<State>,
+    ) -> Result<ExitCode, Failure> {
+        let chosen = self.targets.chosen(state, scope)?;
+        if !self.yes {
+            return Err(Failure::Usage(
+                "a purge deletes events for good; look at them with `list` first, then add --yes".into(),
+            ));
+        }
+        let done: Purged = Client::new(admin, PATIENCE)?.post("/events/purge", Some(&chosen))?;
+        let told = match done.purged {
+            1 => "1 event is deleted".to_owned(),
+            n => format!("{n} events are deleted"),
+        };
+        finished(&done, &told, &done.untouched, "not deleted (unknown, or under way):", &self.output)
+    }
+}
+
+/// Says what was done; an id that was given and not found is a no.
+fn finished(
+    done: &impl serde::Serialize,
+    told: &str,
+    untouched: &[String],
+    untouched_told: &str,
+    output: &OutputArgs,
+) -> Result<ExitCode, Failure> {
+    match output {
+        OutputArgs { output: Format::Json, .. } => print_json(done)?,
+        OutputArgs { quiet: true, .. } => {}
+        _ => print(&format!("{told}\n"))?,
+    }
+    if untouched.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    note(&format!("tidegate: {untouched_told} {}", untouched.join(", ")));
+    Ok(ExitCode::from(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::views::AttemptView;
+
+    #[test]
+    fn a_query_survives_strange_names() {
+        let conditions = Conditions {
+            route: Some("a&b=c ü".into()),
+            since: Some(When::Millis(5)),
+            ..Conditions::default()
+        };
+        assert_eq!(query(&conditions, 7, Some("x")), "route=a%26b%3Dc%20%C3%BC&since=5&after=x&limit=7");
+    }
+
+    #[test]
+    fn a_delivery_explains_itself() {
+        let mut view = DeliveryView {
+            destination: "billing/legacy".into(),
+            state: "retrying".into(),
+            next_at: Some("2025-11-24T16:00:20.000Z".into()),
+            at: None,
+            reason: None,
+            attempts: 3,
+            since: String::new(),
+            last: Some(AttemptView { at: String::new(), took_ms: 5, status: Some(503), error: None }),
+            history: vec![],
+        };
+        let times = Times::Relative(crate::clock::Timestamp(1_764_000_000_000));
+        assert_eq!(delivery(&view, times), "retrying in 20s (3 attempts, 503)");
+        view = DeliveryView {
+            state: "dead".into(),
+            at: Some("2025-11-24T15:00:00.000Z".into()),
+            reason: Some("attempts_exhausted".into()),
+            last: Some(AttemptView {
+                at: String::new(),
+                took_ms: 5,
+                status: None,
+                error: Some("connect: connection refused".into()),
+            }),
+            ..view
+        };
+        assert_eq!(
+            delivery(&view, times),
+            "dead 1h ago (attempts_exhausted, 3 attempts, connect: connection refused)"
+        );
     }
 }

@@ -1,13 +1,45 @@
 //! `tidegate healthcheck`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Exit 0 if the running gateway is ready
+use super::address::AdminArgs;
+use super::client::Client;
+use super::failure::{Failure, exit};
+use super::output::{harmless, print};
+use crate::admin::views::Readiness;
+
+/// Exit 0 if the running gateway is ready, 1 if not
+///
+/// For container health checks: needs no shell and no other tool in the image, and no token.
 #[derive(clap::Args, Debug)]
-pub struct Healthcheck {}
+pub struct Healthcheck {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Seconds to wait for the answer
+    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    timeout: u64,
+    /// Print nothing
+    #[arg(short, long)]
+    quiet: bool,
+}
 
 impl Healthcheck {
     pub fn run(self) -> ExitCode {
-        todo!("healthcheck")
+        exit(self.check())
+    }
+
+    fn check(&self) -> Result<ExitCode, Failure> {
+        let client = Client::new(&self.admin, Duration::from_secs(self.timeout))?;
+        let (_, body) = client.probe("/readyz")?;
+        let readiness: Readiness = serde_json::from_slice(&body)
+            .map_err(|_| Failure::No("this is not the admin API of a gateway".into()))?;
+        if readiness.ready {
+            if !self.quiet {
+                print("ready\n")?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(Failure::No(format!("not ready: {}", harmless(&readiness.reasons.join("; ")))))
     }
 }

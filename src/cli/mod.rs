@@ -1,21 +1,31 @@
 //! The command line: one file a command. Exit codes: 0 done, 1 it said no, 2 wrong usage, 78 the config is bad.
+//!
+//! Commands that ask a running gateway share `address` (where is it), `client` (ask it), `select` (which events),
+//! `output` and `show` (print what it says) and `failure` (exit codes).
 
+mod address;
 mod check;
+mod client;
 mod completions;
 mod dead;
 mod demo;
 mod events;
+mod failure;
 mod healthcheck;
+mod output;
 mod reload;
 mod routes;
 mod run;
 mod schema;
+mod select;
 mod send;
+mod show;
 mod sign;
 mod status;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -59,22 +69,110 @@ enum Command {
     Demo(demo::Demo),
 }
 
+/// Log lines that are still queued when a command ends are waited for this long.
+const FLUSH: Duration = Duration::from_secs(1);
+
 /// Parses the arguments and runs what they ask for.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run(command) => command.run(),
-        Command::Check(command) => command.run(),
-        Command::Schema(command) => command.run(),
-        Command::Routes(command) => command.run(),
-        Command::Verify(command) => command.run(),
-        Command::Sign(command) => command.run(),
-        Command::Send(command) => command.run(),
-        Command::Events(command) => command.run(),
-        Command::Dead(command) => command.run(),
-        Command::Reload(command) => command.run(),
-        Command::Status(command) => command.run(),
-        Command::Healthcheck(command) => command.run(),
-        Command::Completions(command) => command.run(),
-        Command::Demo(command) => command.run(),
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Run(_) | Command::Demo(_)) {
+        end_quietly_without_a_reader();
+    }
+    let code = command.run();
+    crate::telemetry::flush(FLUSH);
+    code
+}
+
+/// `println!` panics when the reader of a pipe has seen enough (`tidegate routes | head`). For a command that only
+/// prints, that is a normal end; a server must go on, so this is not for it.
+fn end_quietly_without_a_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
+}
+
+impl Command {
+    fn run(self) -> ExitCode {
+        match self {
+            Command::Run(command) => command.run(),
+            Command::Check(command) => command.run(),
+            Command::Schema(command) => command.run(),
+            Command::Routes(command) => command.run(),
+            Command::Verify(command) => command.run(),
+            Command::Sign(command) => command.run(),
+            Command::Send(command) => command.run(),
+            Command::Events(command) => command.run(),
+            Command::Dead(command) => command.run(),
+            Command::Reload(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Healthcheck(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Demo(command) => command.run(),
+        }
+    }
+}
+
+/// For the admin API's tests: it is asked with the client that operators use.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub use super::client::Client;
+    use super::client::ClientError;
+    use super::failure::Failure;
+
+    /// What the user is told.
+    pub fn told(error: ClientError) -> String {
+        Failure::from(error).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_usual_forms_are_understood() {
+        for line in [
+            "tidegate events list --route billing --state dead --since 2h --limit 10 -o json",
+            "tidegate events ls --admin unix:/run/t.sock --utc",
+            "tidegate events --admin 127.0.0.1:9900 show 0190b0c4-0000-7000-8000-000000000001 --body-only",
+            "tidegate dead replay --all -q",
+            "tidegate dead purge --route billing --until 3d --yes",
+            "tidegate status --output json -c tidegate.yaml",
+            "tidegate reload --token-file token",
+            "tidegate healthcheck --timeout 1",
+            "tidegate completions zsh",
+        ] {
+            if let Err(error) = Cli::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in [
+            "tidegate dead list --state pending",
+            "tidegate events list --since yesterday",
+            "tidegate events list -q -v",
+            "tidegate healthcheck --timeout 0",
+            "tidegate status --admin https://x:1",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_shown() {
+        let error = Cli::try_parse_from(["tidegate", "--version"]).unwrap_err();
+        assert_eq!(error.exit_code(), 0);
+        assert!(error.to_string().contains(env!("CARGO_PKG_VERSION")));
     }
 }

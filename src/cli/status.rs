@@ -2,12 +2,114 @@
 
 use std::process::ExitCode;
 
+use super::address::AdminArgs;
+use super::client::{Client, PATIENCE};
+use super::failure::{Failure, exit};
+use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, print, print_json, size, span};
+use crate::admin::views::{BufferStatus, DestinationStatus, Status as Running};
+
 /// Show what the running gateway does
 #[derive(clap::Args, Debug)]
-pub struct Status {}
+pub struct Status {
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
 
 impl Status {
     pub fn run(self) -> ExitCode {
-        todo!("status")
+        exit(self.status())
     }
+
+    fn status(&self) -> Result<ExitCode, Failure> {
+        let running: Running = Client::new(&self.admin, PATIENCE)?.get("/status")?;
+        match self.output.output {
+            Format::Json => print_json(&running)?,
+            Format::Table => print(&text(&running, &self.output))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn text(of: &Running, output: &OutputArgs) -> String {
+    let mut text = format!(
+        "tidegate {}, pid {}, up {}: {}\n",
+        harmless(&of.version),
+        of.pid,
+        span(of.uptime_seconds),
+        if of.ready { "ready" } else { "not ready" },
+    );
+    for reason in &of.reasons {
+        text += &format!("  {}\n", harmless(reason));
+    }
+    if output.quiet {
+        return text;
+    }
+    let hash: String = of.setup.config_hash.chars().take(12).collect();
+    text += &format!("config    {}, admin on {}\n", harmless(&hash), harmless(&of.setup.admin));
+    text += &format!("buffer    {}\n", of.buffer.as_ref().map_or("does not answer".into(), buffer));
+    let listeners: Vec<String> = of
+        .setup
+        .listeners
+        .iter()
+        .map(|l| format!("{} ({})", harmless(&l.address), if l.tls { "TLS" } else { "plain" }))
+        .collect();
+    text += &format!("listening {}\n", listeners.join(", "));
+    text += &format!("\n{}", routes(of));
+    if !of.destinations.is_empty() {
+        text += &format!("\n{}", destinations(&of.destinations, Times::of(output)));
+    }
+    text
+}
+
+fn buffer(of: &BufferStatus) -> String {
+    let detail = of.detail.as_deref().map(|d| format!(": {}", harmless(d))).unwrap_or_default();
+    format!(
+        "{}{detail}; {} events, {} of {} used, {} free on the volume",
+        harmless(&of.admission),
+        of.events,
+        size(of.disk_bytes),
+        size(of.max_bytes),
+        size(of.free_bytes),
+    )
+}
+
+fn routes(of: &Running) -> String {
+    let mut rows = Rows::new(&[
+        ("route", Side::Left),
+        ("mode", Side::Left),
+        ("host", Side::Left),
+        ("path", Side::Left),
+        ("forward to", Side::Left),
+    ]);
+    for route in &of.setup.routes {
+        let upstreams: Vec<&str> =
+            route.destinations.iter().flat_map(|d| &d.upstreams).map(String::as_str).collect();
+        let host = route.host.as_deref().unwrap_or("*");
+        let cells = [&route.name, &route.mode, host, &route.path, &upstreams.join(", ")];
+        rows.row(cells.map(|cell| (cell.to_owned(), Tone::Plain)).to_vec());
+    }
+    rows.text()
+}
+
+fn destinations(of: &[DestinationStatus], times: Times) -> String {
+    let mut rows = Rows::new(&[
+        ("destination", Side::Left),
+        ("backlog", Side::Right),
+        ("oldest", Side::Right),
+        ("dead", Side::Right),
+        ("", Side::Left),
+    ]);
+    for destination in of {
+        let tone = |n: u64, tone| if n == 0 { Tone::Plain } else { tone };
+        rows.row(vec![
+            (destination.destination.clone(), Tone::Plain),
+            (destination.backlog.to_string(), tone(destination.backlog, Tone::Waiting)),
+            (destination.oldest.as_deref().map_or("-".into(), |t| times.show(t)), Tone::Plain),
+            (destination.dead.to_string(), tone(destination.dead, Tone::Bad)),
+            (if destination.configured { "" } else { "not in the config" }.into(), Tone::Waiting),
+        ]);
+    }
+    rows.text()
 }

@@ -1,61 +1,317 @@
 //! Metrics and logs: every definition in one place. Labels are bounded: no path, no event id, no raw event type.
+//!
+//! `definitions` is the table of all metrics, `instruments` the cheap counters under them, `expose` the text that a
+//! scrape gets, `log` where log lines go. What is counted when is decided by whoever calls [`Metrics`].
 
-use std::time::Duration;
+mod definitions;
+mod expose;
+mod instruments;
+mod log;
+mod process;
 
-/// All metrics of the process. Every method is cheap enough for the request path.
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::clock::{Clock, Timestamp};
+use crate::reason::Reason;
+
+pub use definitions::{ALL as DEFINITIONS, Definition, In, Kind};
+pub use expose::{CONTENT_TYPE, Scrape};
+use instruments::{Counter, Histogram, Labelled, Scale};
+pub use log::{flush, init};
+
+/// All metrics of the process. Every method is cheap enough for the request path: no lock once a label was seen.
 #[derive(Debug, Default)]
-pub struct Metrics {}
+pub struct Metrics {
+    all: Arc<Instruments>,
+}
 
 impl Metrics {
     /// A request was answered. `route` is `""` before one is found; `outcome` is `accepted`, `duplicate`,
     /// `forwarded`, `passed`, `handshake`, or a reason code.
     pub fn request(&self, route: &str, outcome: &'static str) {
-        let _ = (route, outcome);
+        self.all.routes.with(route, |route| route.outcomes.inc(outcome));
     }
     /// From the end of a request's header to its answer.
     pub fn answered(&self, route: &str, took: Duration) {
-        let _ = (route, took);
+        self.all.routes.with(route, |route| route.duration.observe(nanos(took)));
     }
     /// The label of the secret that verified a request.
     pub fn verified(&self, route: &str, label: &str) {
-        let _ = (route, label);
+        self.all.routes.with(route, |route| route.labels.with(label, Counter::inc));
     }
     /// An append waited this long for its group's sync.
     pub fn appended(&self, took: Duration) {
-        let _ = took;
+        self.all.appends.observe(nanos(took));
     }
     /// One group commit: its events and the time of write and sync.
     pub fn committed(&self, events: usize, took: Duration) {
-        let _ = (events, took);
+        self.all.commits.observe(nanos(took));
+        self.all.commit_events.observe(events as u64);
     }
     /// The buffer refused or failed: `full`, `write_failed`, `stalled`.
     pub fn buffer_trouble(&self, what: &'static str) {
-        let _ = what;
+        self.all.buffer_trouble.with(what, Counter::inc);
     }
     /// An attempt ended: `delivered`, `retry`, `dead`.
     pub fn delivery(&self, destination: &str, outcome: &'static str, took: Duration) {
-        let _ = (destination, outcome, took);
+        self.all.destinations.with(destination, |destination| {
+            destination.outcomes.inc(outcome);
+            destination.duration.observe(nanos(took));
+        });
     }
-    pub fn connection_opened(&self) {}
-    pub fn connection_closed(&self) {}
+    pub fn connection_opened(&self) {
+        self.all.connections.inc();
+        self.all.connections_open.fetch_add(1, Ordering::Relaxed);
+    }
+    pub fn connection_closed(&self) {
+        self.all.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
     /// A connection ended before a request: `tls_handshake`, `handshake_timeout`, `limit`, `address`.
     pub fn connection_refused(&self, why: &'static str) {
-        let _ = why;
+        self.all.connections_refused.with(why, Counter::inc);
     }
     /// Body bytes held in memory right now.
     pub fn body_bytes(&self, now: u64) {
-        let _ = now;
+        self.all.body_bytes.store(now, Ordering::Relaxed);
     }
     /// Attempts in flight to a destination right now.
     pub fn in_flight(&self, destination: &str, now: usize) {
-        let _ = (destination, now);
+        self.all.destinations.with(destination, |destination| {
+            destination.in_flight.store(now as u64, Ordering::Relaxed);
+        });
     }
     /// A config reload: `true` if the new one runs.
     pub fn reloaded(&self, accepted: bool) {
-        let _ = accepted;
+        if accepted { &self.all.reloads_accepted } else { &self.all.reloads_refused }.inc();
     }
     /// Age of a remote key set, and failed fetches of it.
     pub fn keys_fetched(&self, url: &str, ok: bool) {
-        let _ = (url, ok);
+        self.all.keys.with(&source_of(url), |keys| {
+            if ok {
+                keys.ok.inc();
+                keys.last_ok.store(Clock::System.now().as_secs(), Ordering::Relaxed);
+            } else {
+                keys.failed.inc();
+            }
+        });
+    }
+
+    /// When these metrics were made, which is when the process started, to a few milliseconds.
+    pub fn started_at(&self) -> Timestamp {
+        self.all.started_at
+    }
+    /// How long the process runs; does not jump when the wall clock does.
+    pub fn uptime(&self) -> Duration {
+        self.all.started.elapsed()
+    }
+    /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]). Reads `/proc`: not for the request path.
+    pub fn expose(&self, scrape: Scrape) -> String {
+        expose::text(self.all.clone(), scrape)
+    }
+}
+
+/// Series that one label may have. They come from config, so this is only a safety net.
+const MAX_ROUTES: usize = 1000;
+const MAX_DESTINATIONS: usize = 1000;
+const MAX_SOURCES: usize = 100;
+/// Labels of secrets a route: enough for every rotation, and never one a customer.
+const MAX_LABELS_PER_ROUTE: usize = 16;
+/// Fixed words in code, see the methods above.
+const MAX_WORDS: usize = 16;
+
+/// 100 µs to 10 s: from an append on a fast disk to a slow app.
+const LATENCY: &[u64] = &{
+    const US: u64 = 1_000;
+    const MS: u64 = 1_000_000;
+    [
+        100 * US,
+        250 * US,
+        500 * US,
+        MS,
+        2_500 * US,
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        1_000 * MS,
+        2_500 * MS,
+        5_000 * MS,
+        10_000 * MS,
+    ]
+};
+/// 1 ms to 2 min: apps are slower than disks, and an attempt may take its whole timeout.
+const ATTEMPT: &[u64] = &{
+    const MS: u64 = 1_000_000;
+    [
+        MS,
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        1_000 * MS,
+        2_500 * MS,
+        5_000 * MS,
+        10_000 * MS,
+        30_000 * MS,
+        60_000 * MS,
+        120_000 * MS,
+    ]
+};
+const GROUP: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+
+/// What the methods add to and a scrape reads.
+#[derive(Debug)]
+struct Instruments {
+    started_at: Timestamp,
+    started: Instant,
+    routes: Labelled<RouteInstruments>,
+    destinations: Labelled<DestinationInstruments>,
+    connections: Counter,
+    /// Signed: open and close of one connection may be seen in either order.
+    connections_open: AtomicI64,
+    connections_refused: Labelled<Counter>,
+    body_bytes: AtomicU64,
+    appends: Histogram,
+    commits: Histogram,
+    commit_events: Histogram,
+    buffer_trouble: Labelled<Counter>,
+    reloads_accepted: Counter,
+    reloads_refused: Counter,
+    keys: Labelled<KeyInstruments>,
+}
+
+impl Default for Instruments {
+    fn default() -> Self {
+        Self {
+            started_at: Clock::System.now(),
+            started: Instant::now(),
+            routes: Labelled::new(MAX_ROUTES, RouteInstruments::new),
+            destinations: Labelled::new(MAX_DESTINATIONS, DestinationInstruments::new),
+            connections: Counter::default(),
+            connections_open: AtomicI64::new(0),
+            connections_refused: Labelled::new(MAX_WORDS, Counter::default),
+            body_bytes: AtomicU64::new(0),
+            appends: Histogram::new(LATENCY, Scale::Nanoseconds),
+            commits: Histogram::new(LATENCY, Scale::Nanoseconds),
+            commit_events: Histogram::new(GROUP, Scale::Number),
+            buffer_trouble: Labelled::new(MAX_WORDS, Counter::default),
+            reloads_accepted: Counter::default(),
+            reloads_refused: Counter::default(),
+            keys: Labelled::new(MAX_SOURCES, KeyInstruments::default),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RouteInstruments {
+    outcomes: Outcomes,
+    duration: Histogram,
+    labels: Labelled<Counter>,
+}
+
+impl RouteInstruments {
+    fn new() -> Self {
+        Self {
+            outcomes: Outcomes::new(request_outcome, 5 + Reason::ALL.len() + 1),
+            duration: Histogram::new(LATENCY, Scale::Nanoseconds),
+            labels: Labelled::new(MAX_LABELS_PER_ROUTE, Counter::default),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct DestinationInstruments {
+    outcomes: Outcomes,
+    duration: Histogram,
+    in_flight: AtomicU64,
+}
+
+impl DestinationInstruments {
+    fn new() -> Self {
+        Self {
+            outcomes: Outcomes::new(delivery_outcome, 4),
+            duration: Histogram::new(ATTEMPT, Scale::Nanoseconds),
+            in_flight: AtomicU64::new(0),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct KeyInstruments {
+    ok: Counter,
+    failed: Counter,
+    /// Unix seconds; 0 before the first.
+    last_ok: AtomicU64,
+}
+
+/// A counter for each of a fixed set of words, made when its word is first used.
+#[derive(Debug)]
+struct Outcomes {
+    place: fn(&str) -> (usize, &'static str),
+    counters: Box<[OnceLock<Box<Outcome>>]>,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    word: &'static str,
+    counter: Counter,
+}
+
+impl Outcomes {
+    /// `place` gives the place (below `count`) and the shown form of a word.
+    fn new(place: fn(&str) -> (usize, &'static str), count: usize) -> Self {
+        Self { place, counters: (0..count).map(|_| OnceLock::new()).collect() }
+    }
+    fn inc(&self, word: &str) {
+        let (place, word) = (self.place)(word);
+        self.counters[place]
+            .get_or_init(|| Box::new(Outcome { word, counter: Counter::default() }))
+            .counter
+            .inc();
+    }
+    fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counters.iter().filter_map(|slot| slot.get()).map(|of| (of.word, of.counter.get()))
+    }
+}
+
+fn request_outcome(word: &str) -> (usize, &'static str) {
+    // The common ones first: a handful of comparisons is cheaper than a hash.
+    const WORDS: [&str; 5] = ["accepted", "forwarded", "duplicate", "passed", "handshake"];
+    let words = WORDS.into_iter().chain(Reason::ALL.iter().map(|reason| reason.code()));
+    words
+        .enumerate()
+        .find(|(_, known)| *known == word)
+        .unwrap_or((WORDS.len() + Reason::ALL.len(), instruments::OTHER))
+}
+
+fn delivery_outcome(word: &str) -> (usize, &'static str) {
+    match word {
+        "delivered" => (0, "delivered"),
+        "retry" => (1, "retry"),
+        "dead" => (2, "dead"),
+        _ => (3, instruments::OTHER),
+    }
+}
+
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A key set's URL without what may be secret in it (user info and query).
+fn source_of(url: &str) -> String {
+    match url.parse::<http::Uri>() {
+        Ok(uri) => {
+            let host = uri.authority().map(|a| a.as_str().rsplit('@').next().unwrap_or_default());
+            format!("{}{}", host.unwrap_or_default(), uri.path())
+        }
+        Err(_) => instruments::OTHER.to_owned(),
     }
 }

@@ -1,0 +1,182 @@
+//! Listing, showing, replaying and purging what is in the buffer.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::SemaphorePermit;
+
+use crate::buffer::{Buffer, BufferError, Delivery, Event, EventFilter, EventId, Selection};
+
+use super::App;
+use super::filter::{Choice, Chosen, ListQuery, Listing};
+use super::problem::Problem;
+use super::redact::Redact;
+use super::views::{EventDetail, EventPage, EventSummary, Purged, Replayed};
+
+/// Events taken from the buffer at once for a listing. They come with their bodies, so this, times the largest body,
+/// bounds a listing's memory; a longer page is put together of several.
+const EVENTS_AT_ONCE: usize = 16;
+
+type Queried = Result<Query<ListQuery>, QueryRejection>;
+
+pub async fn list(State(app): State<App>, query: Queried) -> Result<Json<EventPage>, Problem> {
+    page(&app, queried(query)?.listing()?).await
+}
+
+pub async fn list_dead(State(app): State<App>, query: Queried) -> Result<Json<EventPage>, Problem> {
+    page(&app, queried(query)?.dead()?).await
+}
+
+fn queried(query: Queried) -> Result<ListQuery, Problem> {
+    query.map(|Query(query)| query).map_err(|e| Problem::bad_request(e.body_text()))
+}
+
+async fn page(app: &App, listing: Listing) -> Result<Json<EventPage>, Problem> {
+    let _turn = turn(app).await?;
+    let Listing { filter, mut after, limit } = listing;
+    let mut events = Vec::new();
+    while events.len() < limit {
+        let at_once = EVENTS_AT_ONCE.min(limit - events.len());
+        let page = app.control.buffer().list(filter.clone(), after, at_once).await?;
+        events.extend(page.events.iter().map(|(event, deliveries)| EventSummary::new(event, deliveries)));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(Json(EventPage { events, next: after.map(|id| id.to_string()) }))
+}
+
+pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<EventDetail>, Problem> {
+    let _turn = turn(&app).await?;
+    let (event, deliveries) = find(&app, &id).await?;
+    let redact = Redact::new(app.control.verification_headers(&event.route));
+    Ok(Json(EventDetail::new(&event, &deliveries, &redact)))
+}
+
+/// The body's bytes as received; never anything that a browser would run.
+pub async fn body(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let _turn = turn(&app).await?;
+    let (event, _) = find(&app, &id).await?;
+    let mut response = event.body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let name = format!("attachment; filename=\"{}.body\"", event.id);
+    // An event id is hexadecimal digits and dashes.
+    if let Ok(name) = HeaderValue::from_str(&name) {
+        headers.insert(header::CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
+}
+
+/// Bodies are in memory only while it is one's turn.
+async fn turn(app: &App) -> Result<SemaphorePermit<'_>, Problem> {
+    app.heavy.acquire().await.map_err(|_| Problem::internal())
+}
+
+async fn find(app: &App, id: &str) -> Result<(Event, Vec<Delivery>), Problem> {
+    let id: EventId = id.parse().map_err(|_| Problem::bad_request("this is no event id"))?;
+    app.control.buffer().get(id).await?.ok_or_else(|| {
+        Problem::not_found("no such event: it never was, its retention has ended, or it was purged")
+    })
+}
+
+pub async fn replay(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Replayed>, Problem> {
+    let done = work(&app, Action::Replay, body).await?;
+    Ok(Json(Replayed { replayed: done.count, untouched: done.untouched }))
+}
+
+pub async fn purge(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Purged>, Problem> {
+    let done = work(&app, Action::Purge, body).await?;
+    Ok(Json(Purged { purged: done.count, untouched: done.untouched }))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Replay,
+    Purge,
+}
+
+impl Action {
+    const fn word(self) -> &'static str {
+        match self {
+            Action::Replay => "replay",
+            Action::Purge => "purge",
+        }
+    }
+    async fn on(self, buffer: &dyn Buffer, selection: Selection) -> Result<u64, BufferError> {
+        match self {
+            Action::Replay => buffer.replay(selection).await,
+            Action::Purge => buffer.purge(selection).await,
+        }
+    }
+}
+
+struct Done {
+    count: u64,
+    untouched: Vec<String>,
+}
+
+/// Runs on a task of its own: a caller that goes away, or is timed out, does not stop it half-way.
+async fn work(app: &App, action: Action, body: Result<Bytes, BytesRejection>) -> Result<Done, Problem> {
+    let body = body.map_err(|e| Problem::new(e.status(), e.body_text()))?;
+    let chosen: Chosen = serde_json::from_slice(&body)
+        .map_err(|e| Problem::bad_request(format!("the body is not what is expected: {e}")))?;
+    let choice = chosen.check()?;
+    let control = app.control.clone();
+    let running = tokio::spawn(async move {
+        let done = run(&**control.buffer(), action, &choice).await;
+        // Who did what to stored events should be found in the log later.
+        match &done {
+            Ok(done) => {
+                tracing::info!(action = action.word(), count = done.count, "admin: {}", told(&choice))
+            }
+            Err(error) => {
+                tracing::warn!(action = action.word(), %error, "admin: failed: {}", told(&choice));
+            }
+        }
+        done
+    });
+    match running.await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Problem::internal()),
+    }
+}
+
+async fn run(buffer: &dyn Buffer, action: Action, choice: &Choice) -> Result<Done, BufferError> {
+    let mut done = Done { count: 0, untouched: Vec::new() };
+    match choice {
+        Choice::Matching(filter) => {
+            done.count = action.on(buffer, Selection::Matching(filter.clone())).await?;
+        }
+        Choice::Ids(ids) => {
+            for id in ids {
+                match action.on(buffer, Selection::One(*id)).await? {
+                    0 => done.untouched.push(id.to_string()),
+                    n => done.count += n,
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+fn told(choice: &Choice) -> String {
+    match choice {
+        Choice::Ids(ids) if ids.len() == 1 => format!("event {}", ids[0]),
+        Choice::Ids(ids) => format!("{} events by id", ids.len()),
+        Choice::Matching(filter) if *filter == EventFilter::default() => "all events".into(),
+        Choice::Matching(filter) => {
+            format!("events matching {}", serde_json::to_string(filter).unwrap_or_default())
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What callers write to choose events, and what the buffer understands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::{EventFilter, EventId};
+use crate::clock::Timestamp;
+
+use super::problem::Problem;
+
+/// Events of one page at most.
+pub const MAX_LIMIT: usize = 500;
+const DEFAULT_LIMIT: usize = 50;
+/// Ids in one replay or purge.
+pub const MAX_IDS: usize = 1000;
+const STATES: [&str; 4] = ["pending", "retrying", "delivered", "dead"];
+
+/// The conditions, as they stand in a query or a JSON body. All given ones hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// `route/destination`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    #[serde(rename = "type", alias = "event_type", skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<When>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<When>,
+}
+
+/// A time: RFC 3339, or milliseconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum When {
+    Millis(u64),
+    Text(String),
+}
+
+impl When {
+    fn timestamp(&self, key: &str) -> Result<Timestamp, Problem> {
+        let text = match self {
+            When::Millis(millis) => return Ok(Timestamp(*millis)),
+            When::Text(text) => text,
+        };
+        if let Ok(millis) = text.parse() {
+            return Ok(Timestamp(millis));
+        }
+        let millis = text.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond());
+        millis.and_then(|m| u64::try_from(m).ok()).map(Timestamp).ok_or_else(|| {
+            Problem::bad_request(format!(
+                "`{key}` is a time such as 2026-11-24T05:36:00Z, or milliseconds since 1970"
+            ))
+        })
+    }
+}
+
+impl Conditions {
+    /// Checked, in the buffer's words.
+    pub fn filter(&self) -> Result<EventFilter, Problem> {
+        if let Some(state) = &self.state
+            && !STATES.contains(&state.as_str())
+        {
+            return Err(Problem::bad_request(format!("`state` is one of {}", STATES.join(", "))));
+        }
+        if let Some(destination) = &self.destination
+            && !destination.contains('/')
+        {
+            return Err(Problem::bad_request("`destination` is written as `route/destination`"));
+        }
+        Ok(EventFilter {
+            route: self.route.clone(),
+            destination: self.destination.clone(),
+            state: self.state.clone(),
+            event_type: self.event_type.clone(),
+            since: self.since.as_ref().map(|t| t.timestamp("since")).transpose()?,
+            until: self.until.as_ref().map(|t| t.timestamp("until")).transpose()?,
+        })
+    }
+}
+
+/// The query of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListQuery {
+    route: Option<String>,
+    destination: Option<String>,
+    state: Option<String>,
+    #[serde(rename = "type", alias = "event_type")]
+    event_type: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// A listing, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    pub filter: EventFilter,
+    pub after: Option<EventId>,
+    pub limit: usize,
+}
+
+impl ListQuery {
+    pub fn listing(self) -> Result<Listing, Problem> {
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Problem::bad_request(format!("`limit` is from 1 to {MAX_LIMIT}")));
+        }
+        let after = self.after.as_deref().map(str::parse).transpose();
+        let after =
+            after.map_err(|_| Problem::bad_request("`after` is an event id: the `next` of a page"))?;
+        let conditions = Conditions {
+            route: self.route,
+            destination: self.destination,
+            state: self.state,
+            event_type: self.event_type,
+            since: self.since.map(When::Text),
+            until: self.until.map(When::Text),
+        };
+        Ok(Listing { filter: conditions.filter()?, after, limit })
+    }
+
+    /// The same for dead letters: another state makes no sense.
+    pub fn dead(mut self) -> Result<Listing, Problem> {
+        match self.state.as_deref() {
+            None | Some("dead") => self.state = Some("dead".into()),
+            Some(_) => return Err(Problem::bad_request("dead letters are all in state `dead`")),
+        }
+        self.listing()
+    }
+}
+
+/// The body of a replay or a purge: exactly one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chosen {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Conditions>,
+    /// Everything; must be asked for in so many words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+}
+
+/// What a replay or a purge works on, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choice {
+    Ids(Vec<EventId>),
+    Matching(EventFilter),
+}
+
+impl Chosen {
+    pub fn check(self) -> Result<Choice, Problem> {
+        let all = self.all == Some(true);
+        match (self.ids, self.filter, all) {
+            (Some(ids), None, false) => {
+                if ids.is_empty() || ids.len() > MAX_IDS {
+                    return Err(Problem::bad_request(format!("`ids` holds 1 to {MAX_IDS} event ids")));
+                }
+                let ids: Result<Vec<EventId>, _> = ids.iter().map(|id| id.parse()).collect();
+                ids.map(Choice::Ids)
+                    .map_err(|_| Problem::bad_request("`ids` holds something that is no event id"))
+            }
+            (None, Some(conditions), false) => match conditions.filter()? {
+                filter if filter == EventFilter::default() => Err(Problem::bad_request(
+                    "the filter is empty and would match every event: say `\"all\": true` if that is meant",
+                )),
+                filter => Ok(Choice::Matching(filter)),
+            },
+            (None, None, true) => Ok(Choice::Matching(EventFilter::default())),
+            _ => Err(Problem::bad_request("give exactly one of `ids`, `filter` and `\"all\": true`")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(json: serde_json::Value) -> Result<Choice, String> {
+        let chosen: Chosen = serde_json::from_value(json).map_err(|e| e.to_string())?;
+        chosen.check().map_err(|p| p.detail)
+    }
+
+    #[test]
+    fn nothing_is_never_taken_for_everything() {
+        for json in [
+            serde_json::json!({}),
+            serde_json::json!({"filter": {}}),
+            serde_json::json!({"ids": []}),
+            serde_json::json!({"all": false}),
+            serde_json::json!({"filter": {"route": null}}),
+            serde_json::json!({"all": true, "filter": {"route": "a"}}),
+            serde_json::json!({"filter": {"rout": "a"}}),
+            serde_json::json!({"filter": {"state": "lost"}}),
+            serde_json::json!({"filter": {"destination": "legacy"}}),
+            serde_json::json!({"ids": ["nonsense"]}),
+        ] {
+            assert!(chosen(json.clone()).is_err(), "{json}");
+        }
+        let all = chosen(serde_json::json!({"all": true})).unwrap();
+        assert_eq!(all, Choice::Matching(EventFilter::default()));
+    }
+
+    #[test]
+    fn times_are_rfc_3339_or_milliseconds() {
+        let of = |since: serde_json::Value| match chosen(serde_json::json!({"filter": {"since": since}})) {
+            Ok(Choice::Matching(filter)) => filter.since,
+            _ => None,
+        };
+        let expected = Some(Timestamp(1_764_000_000_123));
+        assert_eq!(of("2025-11-24T16:00:00.123Z".into()), expected);
+        assert_eq!(of("2025-11-24T17:00:00.123+01:00".into()), expected);
+        assert_eq!(of(1_764_000_000_123_u64.into()), expected);
+        assert_eq!(of("yesterday".into()), None);
+        assert_eq!(of("1900-01-01T00:00:00Z".into()), None);
+    }
+
+    #[test]
+    fn a_listing_has_a_limit() {
+        let limit = |limit| ListQuery { limit, ..ListQuery::default() }.listing().map(|l| l.limit);
+        assert_eq!(limit(None).unwrap(), DEFAULT_LIMIT);
+        assert_eq!(limit(Some(500)).unwrap(), 500);
+        assert!(limit(Some(501)).is_err() && limit(Some(0)).is_err());
+    }
+}

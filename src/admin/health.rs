@@ -1,0 +1,62 @@
+//! Probes and scrapes.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::buffer::Stats;
+use crate::telemetry::{CONTENT_TYPE, Scrape};
+
+use super::App;
+use super::control::Control;
+use super::problem::Problem;
+use super::views::Readiness;
+
+/// A scrape or status goes without the buffer's numbers if they take longer.
+const STATS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The process answers. Nothing more: a sick disk or app is no reason to restart the gateway.
+pub async fn alive() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+/// Whether senders should be sent here, and if not, why.
+pub async fn ready(State(app): State<App>) -> Response {
+    let reasons = app.control.readiness();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready: reasons.is_empty(), reasons })).into_response()
+}
+
+pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
+    let control = app.control;
+    let scrape = Scrape {
+        stats: stats(&*control).await,
+        admission: control.buffer().admission(),
+        ready: control.readiness().is_empty(),
+        config_hash: control.setup().config_hash,
+        now: control.now(),
+    };
+    // Reads /proc and formats some hundred lines: not on a thread that serves.
+    let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;
+    let text = text.map_err(|_| Problem::internal())?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// The buffer's numbers, if it gives them in time.
+pub async fn stats(control: &dyn Control) -> Option<Stats> {
+    match tokio::time::timeout(STATS_PATIENCE, control.buffer().stats()).await {
+        Ok(Ok(stats)) => Some(stats),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the buffer gives no numbers");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("the buffer gives no numbers in time");
+            None
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What runs, and reading the config again.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::buffer::{Admission, DestinationStats, Stats};
+use crate::clock::Timestamp;
+use crate::gateway::Reloaded;
+
+use super::App;
+use super::health::stats;
+use super::problem::Problem;
+use super::views::{BufferStatus, DestinationStatus, Destinations, Setup, Status};
+
+pub async fn status(State(app): State<App>) -> Json<Status> {
+    let control = &*app.control;
+    let (stats, setup, reasons) = (stats(control).await, control.setup(), control.readiness());
+    let destinations = stats.as_ref().map(|s| all_destinations(s, &setup, control.now())).unwrap_or_default();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: control.metrics().started_at().to_string(),
+        uptime_seconds: control.metrics().uptime().as_secs(),
+        ready: reasons.is_empty(),
+        reasons,
+        setup,
+        buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
+        destinations,
+    })
+}
+
+pub async fn destinations(State(app): State<App>) -> Result<Json<Destinations>, Problem> {
+    let control = &*app.control;
+    let stats = stats(control).await.ok_or_else(|| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the buffer gives no numbers; its log line says why")
+    })?;
+    let destinations = all_destinations(&stats, &control.setup(), control.now());
+    Ok(Json(Destinations { destinations }))
+}
+
+/// A caller that goes away does not stop a reload half-way.
+pub async fn reload(State(app): State<App>) -> Result<Json<Reloaded>, Problem> {
+    let reload = tokio::spawn(async move { app.control.reload().await });
+    match reload.await {
+        Ok(Ok(reloaded)) => Ok(Json(reloaded)),
+        Ok(Err(refused)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, refused)),
+        Err(_) => Err(Problem::internal()),
+    }
+}
+
+fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
+    let (admission, detail) = match admission {
+        Admission::Open => ("open", None),
+        Admission::Full(why) => ("full", Some(why)),
+        Admission::Failed(why) => ("failed", Some(why)),
+        Admission::Closed => ("closed", None),
+    };
+    BufferStatus {
+        admission: admission.to_owned(),
+        detail,
+        events: stats.events,
+        disk_bytes: stats.disk_bytes,
+        max_bytes: stats.max_bytes,
+        free_bytes: stats.free_bytes,
+    }
+}
+
+/// Those of the buffered routes and those that only the buffer still knows, by name.
+fn all_destinations(stats: &Stats, setup: &Setup, now: Timestamp) -> Vec<DestinationStatus> {
+    let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
+    let configured: BTreeSet<&str> =
+        buffered.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
+    let mut names: BTreeSet<&str> = configured.clone();
+    names.extend(stats.destinations.iter().map(|d| &*d.destination.0));
+    let status = |name: &str, of: Option<&DestinationStats>| DestinationStatus {
+        destination: name.to_owned(),
+        configured: configured.contains(name),
+        backlog: of.map_or(0, |d| d.backlog),
+        dead: of.map_or(0, |d| d.dead),
+        oldest: of.and_then(|d| d.oldest).map(|t| t.to_string()),
+        oldest_age_seconds: of.and_then(|d| d.oldest).map(|t| now.since(t).as_secs()),
+    };
+    names
+        .iter()
+        .map(|name| status(name, stats.destinations.iter().find(|d| &*d.destination.0 == *name)))
+        .collect()
+}

@@ -1,0 +1,365 @@
+//! A gateway in memory, and its admin API on real sockets, for tests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::buffer::{
+    Admission, AppendError, Appended, Attempt, AttemptOutcome, Buffer, BufferError, ClaimKey, Claimed,
+    DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter, EventId,
+    Leased, NewClaim, Page, Selection, Settlement, Stats,
+};
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::config::{AdminAddress, AdminSettings};
+use crate::gateway::{NotReady, Reloaded};
+use crate::message::{Method, Scheme};
+use crate::secret::Secret;
+use crate::telemetry::Metrics;
+
+use super::control::Control;
+use super::guard::Place;
+use super::listen;
+use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
+
+pub const NOW: Timestamp = Timestamp(1_764_000_000_000);
+
+/// Events in the order of acceptance.
+#[derive(Default)]
+pub struct Memory {
+    pub events: Mutex<Vec<(Event, Vec<Delivery>)>>,
+    pub failed: Mutex<Option<&'static str>>,
+    /// The largest page that was asked for.
+    pub largest_page: Mutex<usize>,
+}
+
+impl Memory {
+    fn check(&self) -> Result<(), BufferError> {
+        match *self.failed.lock() {
+            Some(why) => Err(BufferError::Failed(why.into())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn meets(filter: &EventFilter, (event, deliveries): &(Event, Vec<Delivery>)) -> bool {
+    let EventFilter { route, destination, state, event_type, since, until } = filter;
+    let delivery = |d: &Delivery| {
+        destination.as_ref().is_none_or(|n| *n == *d.destination.0)
+            && state.as_ref().is_none_or(|s| *s == d.state.word())
+    };
+    route.as_ref().is_none_or(|r| *r == *event.route)
+        && event_type.as_ref().is_none_or(|t| Some(t) == event.event_type.as_ref())
+        && since.is_none_or(|t| event.received_at >= t)
+        && until.is_none_or(|t| event.received_at < t)
+        && ((destination.is_none() && state.is_none()) || deliveries.iter().any(delivery))
+}
+
+fn selected(selection: &Selection, stored: &(Event, Vec<Delivery>)) -> bool {
+    match selection {
+        Selection::One(id) => stored.0.id == *id,
+        Selection::Matching(filter) => meets(filter, stored),
+    }
+}
+
+#[async_trait]
+impl Buffer for Memory {
+    async fn append(
+        &self,
+        event: Event,
+        destinations: &[DestinationName],
+        _: Option<NewClaim>,
+    ) -> Result<Appended, AppendError> {
+        let deliveries =
+            destinations.iter().map(|d| delivery(&d.0, DeliveryState::Pending, vec![])).collect();
+        self.events.lock().push((event, deliveries));
+        Ok(Appended::Stored)
+    }
+    async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {
+        Ok(None)
+    }
+    fn claim(&self, _: NewClaim, _: EventId) -> Result<(), BufferError> {
+        Ok(())
+    }
+    async fn lease(&self, _: &DestinationName, _: usize, _: Timestamp) -> Result<Vec<Leased>, BufferError> {
+        Ok(Vec::new())
+    }
+    async fn next_due(&self, _: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
+        Ok(None)
+    }
+    fn arrivals(&self, _: &DestinationName) -> Arc<Notify> {
+        Arc::default()
+    }
+    fn settle(&self, _: Settlement) -> Result<(), BufferError> {
+        Ok(())
+    }
+    async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
+        self.check()?;
+        Ok(self.events.lock().iter().find(|(event, _)| event.id == id).cloned())
+    }
+    async fn list(
+        &self,
+        filter: EventFilter,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Page, BufferError> {
+        self.check()?;
+        let mut largest = self.largest_page.lock();
+        *largest = (*largest).max(limit);
+        let events = self.events.lock();
+        let mut older = events.iter().rev().filter(|stored| meets(&filter, stored));
+        if let Some(after) = after {
+            older.by_ref().find(|(event, _)| event.id == after);
+        }
+        let page: Vec<_> = older.by_ref().take(limit).cloned().collect();
+        let next = older.next().and_then(|_| page.last().map(|(event, _)| event.id));
+        Ok(Page { events: page, next })
+    }
+    async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
+        self.check()?;
+        let mut replayed = 0;
+        for stored in self.events.lock().iter_mut().filter(|stored| selected(&selection, stored)) {
+            for delivery in &mut stored.1 {
+                if matches!(delivery.state, DeliveryState::Dead { .. } | DeliveryState::Delivered { .. }) {
+                    delivery.state = DeliveryState::Pending;
+                    replayed += 1;
+                }
+            }
+        }
+        Ok(replayed)
+    }
+    async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
+        self.check()?;
+        let mut events = self.events.lock();
+        let before = events.len();
+        events.retain(|stored| !selected(&selection, stored));
+        Ok((before - events.len()) as u64)
+    }
+    async fn stats(&self) -> Result<Stats, BufferError> {
+        self.check()?;
+        let events = self.events.lock();
+        let mut destinations: Vec<DestinationStats> = Vec::new();
+        for (event, deliveries) in events.iter() {
+            for delivery in deliveries {
+                let place = destinations.iter().position(|d| d.destination == delivery.destination);
+                let place = place.unwrap_or_else(|| {
+                    destinations.push(DestinationStats {
+                        destination: delivery.destination.clone(),
+                        backlog: 0,
+                        dead: 0,
+                        oldest: None,
+                    });
+                    destinations.len() - 1
+                });
+                let of = &mut destinations[place];
+                match delivery.state {
+                    DeliveryState::Pending | DeliveryState::Retrying { .. } => {
+                        of.backlog += 1;
+                        of.oldest = of.oldest.or(Some(event.received_at));
+                    }
+                    DeliveryState::Dead { .. } => of.dead += 1,
+                    DeliveryState::Delivered { .. } => {}
+                }
+            }
+        }
+        Ok(Stats {
+            destinations,
+            events: events.len() as u64,
+            disk_bytes: 4096,
+            max_bytes: 10 << 30,
+            free_bytes: 50 << 30,
+        })
+    }
+    fn admission(&self) -> Admission {
+        match *self.failed.lock() {
+            Some(why) => Admission::Failed(why.into()),
+            None => Admission::Open,
+        }
+    }
+    async fn close(&self) -> Result<(), BufferError> {
+        Ok(())
+    }
+}
+
+fn delivery(destination: &str, state: DeliveryState, history: Vec<Attempt>) -> Delivery {
+    let attempts = u32::try_from(history.len()).unwrap();
+    Delivery { destination: DestinationName(destination.into()), state, attempts, since: NOW, history }
+}
+
+/// An event of route `billing`, received `secs` after [`NOW`].
+pub fn event(secs: u64, event_type: &str, body: &[u8]) -> Event {
+    let received_at = Timestamp(NOW.0 + secs * 1000);
+    Event {
+        id: EventId::new(received_at),
+        route: "billing".into(),
+        received_at,
+        method: Method::POST,
+        target: "/hooks/stripe?token=very-secret&x=1".into(),
+        authority: "hooks.example.com".into(),
+        scheme: Scheme::Https,
+        headers: [
+            ("Stripe-Signature", &b"t=1,v1=abc"[..]),
+            ("Authorization", b"Bearer very-secret"),
+            ("X-Shop", b"very-secret"),
+            ("X-Bytes", b"\xff"),
+        ]
+        .into_iter()
+        .collect(),
+        body: Bytes::copy_from_slice(body),
+        source: [192, 0, 2, 1].into(),
+        verified: "stripe".into(),
+        idempotency_key: Some("evt_1".into()),
+        event_type: Some(event_type.into()),
+    }
+}
+
+pub fn dead(event: Event) -> (Event, Vec<Delivery>) {
+    let attempt = |ms, outcome| Attempt { at: Timestamp(event.received_at.0 + ms), took_ms: 7, outcome };
+    let history = vec![
+        attempt(10, AttemptOutcome::Failed { error: "connect: connection refused".into() }),
+        attempt(900, AttemptOutcome::Answered { status: 410 }),
+    ];
+    let state = DeliveryState::Dead { at: event.received_at, reason: DeadReason::GivenUp };
+    let deliveries = vec![delivery("billing/legacy", state, history)];
+    (event, deliveries)
+}
+
+pub fn pending(event: Event) -> (Event, Vec<Delivery>) {
+    (event, vec![delivery("billing/legacy", DeliveryState::Pending, vec![])])
+}
+
+/// What stands in for the gateway.
+pub struct Fake {
+    pub memory: Arc<Memory>,
+    buffer: Arc<dyn Buffer>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    pub token: Mutex<Option<Secret>>,
+    pub not_ready: Mutex<Vec<String>>,
+    pub hash: Mutex<String>,
+    /// What the next reload finds.
+    pub next: Mutex<Result<&'static str, &'static str>>,
+}
+
+impl Fake {
+    pub fn new(events: Vec<(Event, Vec<Delivery>)>) -> Arc<Self> {
+        let memory = Arc::new(Memory { events: Mutex::new(events), ..Memory::default() });
+        Arc::new(Self {
+            buffer: memory.clone(),
+            memory,
+            metrics: Arc::default(),
+            clock: Clock::Manual(ManualClock::at(Timestamp(NOW.0 + 60_000))),
+            token: Mutex::default(),
+            not_ready: Mutex::default(),
+            hash: Mutex::new("0123456789abcdef".into()),
+            next: Mutex::new(Err("tidegate.yaml:3:5: routes[0].path: missing")),
+        })
+    }
+    pub fn with_token(self: Arc<Self>, token: &str) -> Arc<Self> {
+        *self.token.lock() = Some(Secret::new(token.as_bytes().to_vec()));
+        self
+    }
+}
+
+#[async_trait]
+impl Control for Fake {
+    fn buffer(&self) -> &Arc<dyn Buffer> {
+        &self.buffer
+    }
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+    fn readiness(&self) -> NotReady {
+        self.not_ready.lock().clone()
+    }
+    fn token(&self) -> Option<Secret> {
+        self.token.lock().clone()
+    }
+    fn setup(&self) -> Setup {
+        Setup {
+            config_hash: self.hash.lock().clone(),
+            admin: "127.0.0.1:9900".into(),
+            listeners: vec![ListenerSetup { address: "0.0.0.0:8443".into(), tls: true }],
+            routes: vec![RouteSetup {
+                name: "billing".into(),
+                host: None,
+                path: "/hooks/stripe".into(),
+                methods: vec!["POST".into()],
+                mode: "buffer".into(),
+                destinations: vec![DestinationSetup {
+                    name: "billing/legacy".into(),
+                    upstreams: vec!["http://127.0.0.1:3000".into()],
+                    concurrency: 16,
+                }],
+            }],
+        }
+    }
+    fn verification_headers(&self, route: &str) -> Vec<String> {
+        if route == "billing" { vec!["stripe-signature".into(), "x-shop".into()] } else { vec![] }
+    }
+    async fn reload(&self) -> Result<Reloaded, String> {
+        let hash = (*self.next.lock())?;
+        *self.hash.lock() = hash.into();
+        Ok(Reloaded { hash: hash.into(), warnings: vec!["verify: none on `open`".into()] })
+    }
+}
+
+/// An admin API that runs until it is dropped.
+pub struct Served {
+    pub place: Place,
+    pub shutdown: watch::Sender<bool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Served {
+    pub fn on_loopback(fake: Arc<Fake>) -> Self {
+        Self::start(fake, AdminAddress::Tcp(([127, 0, 0, 1], 0).into())).unwrap()
+    }
+
+    pub fn on_unix(fake: Arc<Fake>, path: &Path) -> Result<Self, String> {
+        Self::start(fake, AdminAddress::Unix(path.to_owned()))
+    }
+
+    pub fn start(fake: Arc<Fake>, listen: AdminAddress) -> Result<Self, String> {
+        let settings = AdminSettings { listen, token: fake.token() };
+        let (shutdown, is_down) = watch::channel(false);
+        let (opened, place) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                match super::open(&settings).await {
+                    Ok(socket) => {
+                        let socket = socket.unwrap();
+                        opened.send(Ok(socket.place())).unwrap();
+                        listen::run(socket, fake, is_down).await;
+                    }
+                    Err(error) => opened.send(Err(error)).unwrap(),
+                }
+            });
+        });
+        Ok(Self { place: place.recv().unwrap()?, shutdown, thread: Some(thread) })
+    }
+
+    pub fn address(&self) -> String {
+        match self.place {
+            Place::Tcp(address) => address.to_string(),
+            Place::Unix => panic!("not on TCP"),
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.shutdown.send(true);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the API panicked");
+        }
+    }
+}

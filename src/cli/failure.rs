@@ -1,0 +1,42 @@
+//! Why a command did not do what it was asked, and which exit code says so.
+
+use std::io;
+use std::process::ExitCode;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It said no, or there is nobody to ask.
+    #[error("{0}")]
+    No(String),
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Config(String),
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// Says what is wrong on standard error and gives the exit code: 1 it said no, 2 wrong usage, 78 the config is
+    /// bad. A reader of the output that has seen enough (`| head`) is no failure.
+    pub fn report(&self) -> ExitCode {
+        if let Failure::Output(error) = self
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            return ExitCode::SUCCESS;
+        }
+        // With standard error gone too, the exit code is all that is left.
+        let _ = io::Write::write_all(&mut io::stderr(), format!("tidegate: {self}\n").as_bytes());
+        match self {
+            Failure::No(_) | Failure::Output(_) => ExitCode::from(1),
+            Failure::Usage(_) => ExitCode::from(2),
+            Failure::Config(_) => ExitCode::from(78),
+        }
+    }
+}
+
+/// The end of a command.
+pub fn exit(outcome: Result<ExitCode, Failure>) -> ExitCode {
+    outcome.unwrap_or_else(|failure| failure.report())
+}

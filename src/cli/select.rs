@@ -1,0 +1,203 @@
+//! Choosing events on the command line: by id, or by filters.
+
+use jiff::{Span, SpanRelativeTo};
+
+use super::failure::Failure;
+use crate::admin::filter::{Chosen, Conditions, MAX_IDS, When};
+use crate::clock::{Clock, Timestamp};
+
+/// Conditions that events must meet, all of them
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Filters {
+    /// Accepted by this route
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+
+    /// With a delivery to this destination (`route/destination`, or just its name together with --route)
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
+
+    /// Of this event type
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+
+    /// Received at this time or later: how long ago (`2h`, `3d`) or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+
+    /// Received before this time: how long ago (`2h`, `3d`) or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+}
+
+/// A state of a delivery.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Pending,
+    Retrying,
+    Delivered,
+    Dead,
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Retrying => "retrying",
+            State::Delivered => "delivered",
+            State::Dead => "dead",
+        }
+    }
+}
+
+impl Filters {
+    /// The conditions in the API's words.
+    pub fn conditions(&self, state: Option<State>) -> Result<Conditions, Failure> {
+        let destination = match (&self.destination, &self.route) {
+            (Some(name), _) if name.contains('/') => Some(name.clone()),
+            (Some(name), Some(route)) => Some(format!("{route}/{name}")),
+            (Some(name), None) => {
+                return Err(Failure::Usage(format!(
+                    "which route's `{name}`? Write --destination ROUTE/{name}, or add --route"
+                )));
+            }
+            (None, _) => None,
+        };
+        Ok(Conditions {
+            route: self.route.clone(),
+            destination,
+            state: state.map(|s| s.word().to_owned()),
+            event_type: self.event_type.clone(),
+            since: self.since.map(|t| When::Millis(t.as_millis())),
+            until: self.until.map(|t| When::Millis(t.as_millis())),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { route, destination, event_type, since, until } = self;
+        route.is_none() && destination.is_none() && event_type.is_none() && since.is_none() && until.is_none()
+    }
+}
+
+/// What a replay or a purge works on
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Targets {
+    /// Ids of events
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+
+    #[command(flatten)]
+    filters: Filters,
+
+    /// Every one, without any filter
+    #[arg(long)]
+    all: bool,
+}
+
+impl Targets {
+    /// What is sent to the API. `state` is the state that was asked for, `scope` the one that the command implies;
+    /// only the former counts as a filter of the user's.
+    pub fn chosen(&self, state: Option<State>, scope: Option<State>) -> Result<Chosen, Failure> {
+        let filtered = state.is_some() || !self.filters.is_empty();
+        match (self.ids.is_empty(), filtered, self.all) {
+            (false, false, false) => {
+                if self.ids.len() > MAX_IDS {
+                    return Err(Failure::Usage(format!(
+                        "at most {MAX_IDS} ids at once; use a filter for more"
+                    )));
+                }
+                Ok(Chosen { ids: Some(self.ids.clone()), ..Chosen::default() })
+            }
+            (true, true, false) => {
+                let conditions = self.filters.conditions(state.or(scope))?;
+                Ok(Chosen { filter: Some(conditions), ..Chosen::default() })
+            }
+            (true, false, true) => match scope {
+                Some(_) => {
+                    let conditions = self.filters.conditions(scope)?;
+                    Ok(Chosen { filter: Some(conditions), ..Chosen::default() })
+                }
+                None => Ok(Chosen { all: Some(true), ..Chosen::default() }),
+            },
+            (true, false, false) => {
+                Err(Failure::Usage("which ones? Give ids, or filters such as --route, or --all".into()))
+            }
+            _ => Err(Failure::Usage("give either ids, or filters, or --all".into())),
+        }
+    }
+}
+
+/// `2h`, `1d 12h` (ago), or RFC 3339.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    moment_at(text, Clock::System.now())
+}
+
+fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let wrong =
+        || format!("`{text}` is no time: write how long ago (`30m`, `2h`, `3d`) or 2026-11-24T05:36:00Z");
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return u64::try_from(time.as_millisecond()).map(Timestamp).map_err(|_| wrong());
+    }
+    let ago = text.trim().trim_end_matches("ago").trim();
+    let span: Span = ago.parse().map_err(|_| wrong())?;
+    let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    std::time::Duration::try_from(span).map(|ago| now.saturating_sub(ago)).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_764_000_000_000);
+
+    #[test]
+    fn times_are_spans_ago_or_rfc_3339() {
+        let ago = |text| moment_at(text, NOW).map(|t| NOW.since(t).as_secs());
+        assert_eq!(ago("2h"), Ok(7200));
+        assert_eq!(ago("3d"), Ok(3 * 86_400));
+        assert_eq!(ago("1d 12h ago"), Ok(36 * 3600));
+        assert_eq!(ago("90s"), Ok(90));
+        assert_eq!(moment_at("2025-11-24T17:00:00+01:00", NOW), Ok(NOW));
+        for wrong in ["", "yesterday", "2", "-2h", "1970"] {
+            assert!(moment_at(wrong, NOW).is_err(), "{wrong}");
+        }
+    }
+
+    fn targets(ids: &[&str], route: Option<&str>, all: bool) -> Targets {
+        Targets {
+            ids: ids.iter().map(ToString::to_string).collect(),
+            filters: Filters { route: route.map(str::to_owned), ..Filters::default() },
+            all,
+        }
+    }
+
+    #[test]
+    fn the_scope_of_a_command_alone_chooses_nothing() {
+        let dead = Some(State::Dead);
+        assert!(targets(&[], None, false).chosen(None, dead).is_err());
+        assert!(targets(&[], None, false).chosen(None, None).is_err());
+        assert!(targets(&["x"], None, true).chosen(None, None).is_err());
+        assert!(targets(&["x"], Some("r"), false).chosen(None, None).is_err());
+        let all_dead = targets(&[], None, true).chosen(None, dead).unwrap();
+        assert_eq!(all_dead.filter.unwrap().state.as_deref(), Some("dead"));
+        assert_eq!(targets(&[], None, true).chosen(None, None).unwrap().all, Some(true));
+        let of_route = targets(&[], Some("r"), false).chosen(None, dead).unwrap().filter.unwrap();
+        assert_eq!((of_route.route.as_deref(), of_route.state.as_deref()), (Some("r"), Some("dead")));
+    }
+
+    #[test]
+    fn a_destination_needs_its_route() {
+        let filters = |destination: &str, route: Option<&str>| Filters {
+            destination: Some(destination.into()),
+            route: route.map(str::to_owned),
+            ..Filters::default()
+        };
+        assert_eq!(
+            filters("legacy", Some("billing")).conditions(None).unwrap().destination.as_deref(),
+            Some("billing/legacy")
+        );
+        assert!(
+            filters("a/b", None).conditions(None).is_ok() && filters("b", None).conditions(None).is_err()
+        );
+    }
+}
