@@ -1,0 +1,5 @@
+//! Tidegate's promises, each with tests that try to break it, against the real binary. One file a promise or
+//! capability; one test program, because linking is slow on small machines.
+
+#[path = "../support/mod.rs"]
+mod support;
