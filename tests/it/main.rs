@@ -3,3 +3,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod crash;
+mod durable;
+mod once;
+mod verified_only;

@@ -108,6 +108,11 @@ impl Gateway {
         self.signal(libc::SIGTERM);
     }
 
+    /// Sends SIGKILL and does not wait.
+    pub fn ask_to_end_now(&self) {
+        self.signal(libc::SIGKILL);
+    }
+
     pub async fn end(&mut self) -> ExitStatus {
         let ended = tokio::time::timeout(PATIENCE * 2, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it does not end:\n{}", self.log())).expect("the child's end")
