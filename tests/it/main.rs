@@ -4,7 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
+mod bounded;
+mod bytes;
 mod crash;
 mod durable;
 mod once;
+mod sick_app;
 mod verified_only;
