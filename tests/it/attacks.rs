@@ -36,8 +36,18 @@ fn post(what: &'static str, lines: &str, body: &str, must: Must) -> Case {
 
 fn lengths() -> Vec<Case> {
     vec![
-        post("a length beside chunked", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", BAD),
-        post("chunked beside a length", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n", BAD),
+        post(
+            "a length beside chunked",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+            BAD,
+        ),
+        post(
+            "chunked beside a length",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "0\r\n\r\n",
+            BAD,
+        ),
         post("two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n", "hello!", BAD),
         post("two equal lengths", "Content-Length: 5\r\nContent-Length: 5\r\n", "hello", AcceptOrRefuse),
         post("a list of equal lengths", "Content-Length: 5, 5\r\n", "hello", AcceptOrRefuse),
@@ -64,7 +74,12 @@ fn codings() -> Vec<Case> {
         post("gzip, then chunked", "Transfer-Encoding: gzip, chunked\r\n", one, unknown),
         post("chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", one, BAD),
         post("chunked twice in a list", "Transfer-Encoding: chunked, chunked\r\n", one, unknown),
-        post("chunked and another header", "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n", one, unknown),
+        post(
+            "chunked and another header",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n",
+            one,
+            unknown,
+        ),
         post("a vertical tab", "Transfer-Encoding: \x0bchunked\r\n", one, unknown),
         post("a comma too many", "Transfer-Encoding: ,chunked\r\n", one, unknown),
         post("quotes", "Transfer-Encoding: \"chunked\"\r\n", one, unknown),
@@ -108,12 +123,18 @@ fn headers() -> Vec<Case> {
         post("a folded first line", " X-A: b\r\n", "", BAD),
         post("no colon", "X-A\r\n", "", BAD),
         post("a name that is not ASCII", "X-\u{e4}: b\r\n", "", BAD),
-        case("lines without carriage returns", "POST /in HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n", BAD),
+        case(
+            "lines without carriage returns",
+            "POST /in HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n",
+            BAD,
+        ),
     ]
 }
 
 fn request_lines() -> Vec<Case> {
-    let line = |what, line: &str, must| case(what, format!("{line}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"), must);
+    let line = |what, line: &str, must| {
+        case(what, format!("{line}\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"), must)
+    };
     let version = Refuse(&[400, 505]);
     vec![
         line("two spaces", "POST  /in HTTP/1.1", BAD),
@@ -141,7 +162,9 @@ fn request_lines() -> Vec<Case> {
 }
 
 fn hosts() -> Vec<Case> {
-    let host = |what, lines: &str, must| case(what, format!("POST /in HTTP/1.1\r\n{lines}Content-Length: 0\r\n\r\n"), must);
+    let host = |what, lines: &str, must| {
+        case(what, format!("POST /in HTTP/1.1\r\n{lines}Content-Length: 0\r\n\r\n"), must)
+    };
     vec![
         host("no host", "", BAD),
         host("two hosts", "Host: localhost\r\nHost: localhost\r\n", BAD),
@@ -183,11 +206,18 @@ fn connection_tricks() -> Vec<Case> {
         format!("{first}{second}")
     };
     vec![
-        post("an unknown expectation", "Expect: the-unexpected\r\nContent-Length: 0\r\n", "", Answers(&[417])),
+        post(
+            "an unknown expectation",
+            "Expect: the-unexpected\r\nContent-Length: 0\r\n",
+            "",
+            Answers(&[417]),
+        ),
         post("a body that is too short", "Content-Length: 10\r\n", "hello", BAD),
         case(
             "a second request behind a smuggled length",
-            two("POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            two(
+                "POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
             BAD,
         ),
         case(
@@ -202,19 +232,12 @@ fn connection_tricks() -> Vec<Case> {
 async fn what_is_malformed_is_refused_and_never_reaches_the_app() {
     let app = App::start().await;
     // The app's real answer: what it sees is what was accepted.
-    let route = unverified("/in").mode("proxy").set("idempotency", "off").set("methods", json!(["POST"])).to(&app);
+    let route =
+        unverified("/in").mode("proxy").set("idempotency", "off").set("methods", json!(["POST"])).to(&app);
     let limits = json!({"body_timeout": "2s", "header_timeout": "2s"});
     let gateway = gateway().section("limits", limits).route(route).start().await;
-    let cases = [
-        lengths(),
-        codings(),
-        chunks(),
-        headers(),
-        request_lines(),
-        hosts(),
-        paths(),
-        connection_tricks(),
-    ];
+    let cases =
+        [lengths(), codings(), chunks(), headers(), request_lines(), hosts(), paths(), connection_tricks()];
     let mut wrong = Vec::new();
     for Case { what, bytes, must } in cases.into_iter().flatten() {
         app.forget();
@@ -223,15 +246,23 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_app() {
         let seen = app.received();
         let fine = match must {
             // Refused means refused: one answer at most (none if it was closed at once), and nothing after it.
-            Refuse(expected) => statuses.len() <= 1 && statuses.iter().all(|s| expected.contains(s)) && seen.is_empty(),
-            Must::Answer(expected) => statuses.first().is_some_and(|s| expected.contains(s)) && seen.is_empty(),
+            Refuse(expected) => {
+                statuses.len() <= 1 && statuses.iter().all(|s| expected.contains(s)) && seen.is_empty()
+            }
+            Must::Answer(expected) => {
+                statuses.first().is_some_and(|s| expected.contains(s)) && seen.is_empty()
+            }
             Accept => statuses == [200] && seen.len() == 1,
-            AcceptOrRefuse => (statuses == [200] && seen.len() == 1) || (statuses == [400] && seen.is_empty()),
+            AcceptOrRefuse => {
+                (statuses == [200] && seen.len() == 1) || (statuses == [400] && seen.is_empty())
+            }
         };
         let reasoned = answers.iter().all(|answer| answer.status == 200 || !answer.reason().is_empty());
         if !fine || !reasoned {
             let lines: Vec<_> = seen.iter().map(|received| received.request_line.clone()).collect();
-            wrong.push(format!("{what} ({must:?}): answered {statuses:?}, app saw {lines:?}, reasons given: {reasoned}"));
+            wrong.push(format!(
+                "{what} ({must:?}): answered {statuses:?}, app saw {lines:?}, reasons given: {reasoned}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
@@ -303,7 +334,8 @@ async fn pipelined_requests_are_answered_in_turn() {
         let answer = connection.answer().await.expect("an answer").expect("not closed");
         assert_eq!(answer.status, 200);
     }
-    let bodies: Vec<_> = app.received().iter().map(|r| String::from_utf8_lossy(&r.body).into_owned()).collect();
+    let bodies: Vec<_> =
+        app.received().iter().map(|r| String::from_utf8_lossy(&r.body).into_owned()).collect();
     assert_eq!(bodies, ["body 0", "body 1", "body 2", "body 3", "body 4"]);
 }
 
@@ -325,7 +357,15 @@ async fn nested_json_and_ambiguous_keys_do_no_harm() {
     let route = unverified("/in").set("idempotency", json!({"key": "body:/id"})).to(&app);
     let gateway = gateway().route(route).start().await;
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for body in [deep.as_str(), r#"{"id":1,"id":2}"#, r#"{"id":1e99999}"#, r#"{"id":"\ud800"}"#, "{", "", "\u{feff}{}"] {
+    for body in [
+        deep.as_str(),
+        r#"{"id":1,"id":2}"#,
+        r#"{"id":1e99999}"#,
+        r#"{"id":"\ud800"}"#,
+        "{",
+        "",
+        "\u{feff}{}",
+    ] {
         let answer = gateway.send(&Request::post("/in", body)).await;
         assert_eq!(answer.status, 202, "{}: falls back to the body's hash", &body[..body.len().min(20)]);
         assert!(gateway.send(&Request::post("/in", body)).await.is_duplicate());

@@ -21,9 +21,19 @@ async fn what_is_too_large_is_refused_with_its_own_status() {
     let cases = [
         ("a long target", Request::post(&format!("/in?{}", "a".repeat(3_000)), "x"), 414, "uri_too_long"),
         ("many headers", many, 431, "headers_too_large"),
-        ("a large header", Request::post("/in", "x").header("X-A", &"a".repeat(10_000)), 431, "headers_too_large"),
+        (
+            "a large header",
+            Request::post("/in", "x").header("X-A", &"a".repeat(10_000)),
+            431,
+            "headers_too_large",
+        ),
         ("a large body", Request::post("/in", noise(65 * 1024)), 413, "body_too_large"),
-        ("a large body in chunks", Request::post("/in", noise(65 * 1024)).chunked(5_000), 413, "body_too_large"),
+        (
+            "a large body in chunks",
+            Request::post("/in", noise(65 * 1024)).chunked(5_000),
+            413,
+            "body_too_large",
+        ),
     ];
     for via in [Via::Plain, Via::Tls, Via::Http2] {
         for (what, request, status, reason) in &cases {
@@ -46,7 +56,8 @@ async fn what_is_too_large_is_refused_with_its_own_status() {
 async fn a_declared_length_beyond_the_limit_is_refused_before_the_body_is_sent() {
     let (_app, gateway) = limited(json!({"body_bytes": "64KiB"})).await;
     let mut connection = gateway.connect().await;
-    let head = "POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n";
+    let head =
+        "POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n";
     connection.write(head.as_bytes()).await.expect("written");
     let answer = connection.answer().await.expect("an answer").expect("not closed");
     assert_eq!((answer.status, answer.reason()), (413, "body_too_large"), "no 100 first");
@@ -61,7 +72,10 @@ async fn slow_senders_are_cut_off_and_others_are_not() {
     let beginnings: [(&str, &[u8]); 4] = [
         ("a head that stops", b"POST /in HTTP/1.1\r\nHost: loc"),
         ("a body that stops", b"POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc"),
-        ("a chunk that stops", b"POST /in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
+        (
+            "a chunk that stops",
+            b"POST /in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        ),
         ("nothing at all", b""),
     ];
     let before = Instant::now();
@@ -69,9 +83,13 @@ async fn slow_senders_are_cut_off_and_others_are_not() {
         let mut connection = gateway.connect().await;
         connection.write(beginning).await.expect("written");
         match connection.answer().await {
-            Ok(Some(answer)) => assert_eq!((answer.status, answer.reason()), (408, "request_timeout"), "{what}"),
+            Ok(Some(answer)) => {
+                assert_eq!((answer.status, answer.reason()), (408, "request_timeout"), "{what}")
+            }
             Ok(None) => {}
-            Err(problem) => assert_ne!(problem.kind(), std::io::ErrorKind::TimedOut, "{what} is never cut off"),
+            Err(problem) => {
+                assert_ne!(problem.kind(), std::io::ErrorKind::TimedOut, "{what} is never cut off")
+            }
         }
         assert!(gateway.send(&Request::post("/in", what)).await.is_success(), "others go on");
     }
@@ -83,7 +101,8 @@ async fn slow_senders_are_cut_off_and_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_of_bodies_in_flight_is_kept() {
-    let (_app, gateway) = limited(json!({"body_budget": "1MiB", "body_bytes": "900KiB", "body_timeout": "20s"})).await;
+    let (_app, gateway) =
+        limited(json!({"body_budget": "1MiB", "body_bytes": "900KiB", "body_timeout": "20s"})).await;
     let body = noise(800 * 1024);
     let request = Request::post("/in", body).bytes();
     // One sender holds most of the budget.

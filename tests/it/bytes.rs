@@ -58,7 +58,9 @@ async fn every_body_arrives_whole_in_pass_mode() {
 async fn every_answer_comes_back_whole_in_proxy_and_pass_mode() {
     let app = App::start().await;
     let gateway = gateway().route(open("proxy").to(&app)).route(pass().to(&app)).start().await;
-    for (target, via) in [("/in", Via::Tls), ("/in", Via::Http2), ("/app/in", Via::Tls), ("/app/in", Via::Http2)] {
+    for (target, via) in
+        [("/in", Via::Tls), ("/in", Via::Http2), ("/app/in", Via::Tls), ("/app/in", Via::Http2)]
+    {
         for size in SIZES {
             let body = noise(size);
             let headers = vec![
@@ -72,7 +74,8 @@ async fn every_answer_comes_back_whole_in_proxy_and_pass_mode() {
             let answer = gateway.send_via(via, &Request::post(target, "x")).await;
             assert_eq!(answer.status, 418, "{target} {via:?} {size}");
             assert_eq!(sha256(&answer.body), sha256(&body), "{target} {via:?} {size}");
-            let cookies: Vec<_> = answer.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie")).collect();
+            let cookies: Vec<_> =
+                answer.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie")).collect();
             assert_eq!(cookies.len(), 2, "{answer:?}");
             assert_eq!(answer.header("x-hop"), None);
         }
@@ -85,12 +88,15 @@ async fn every_protocol_of_the_app_gets_the_same_bytes() {
         let app = App::speaking(speaks).await;
         let mut routes = gateway();
         for mode in ["buffer", "proxy"] {
-            let mut route = unverified(&format!("/{mode}")).mode(mode).to(&app).delivery("tls", json!({"ca": "tls/ca.pem"}));
+            let mut route = unverified(&format!("/{mode}"))
+                .mode(mode)
+                .to(&app)
+                .delivery("tls", json!({"ca": "tls/ca.pem"}));
             if matches!(speaks, Speaks::Http1 | Speaks::Http2) {
                 route = unverified(&format!("/{mode}")).mode(mode).to(&app);
             }
             if matches!(speaks, Speaks::Http2 | Speaks::Http2Tls) {
-                route = route.delivery("http", "2");
+                route = route.delivery("http", 2);
             }
             routes = routes.route(route);
         }
@@ -98,7 +104,8 @@ async fn every_protocol_of_the_app_gets_the_same_bytes() {
         for mode in ["buffer", "proxy"] {
             app.forget();
             let body = noise(300 * KIB);
-            let answer = gateway.send(&Request::post(&format!("/{mode}"), body.clone()).header("X-A", "b")).await;
+            let answer =
+                gateway.send(&Request::post(&format!("/{mode}"), body.clone()).header("X-A", "b")).await;
             assert!(answer.is_success(), "{speaks:?} {mode}: {answer:?}");
             let received = app.receives(1).await.remove(0);
             assert_eq!(sha256(&received.body), sha256(&body), "{speaks:?} {mode}");
@@ -138,7 +145,9 @@ async fn headers_keep_their_order_case_and_repeats_and_lose_what_is_for_one_hop(
         let theirs: Vec<_> = received
             .headers
             .iter()
-            .filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-") && !name.to_ascii_lowercase().starts_with("x-f"))
+            .filter(|(name, _)| {
+                name.to_ascii_lowercase().starts_with("x-") && !name.to_ascii_lowercase().starts_with("x-f")
+            })
             .map(|(name, value)| (name.as_str(), value.clone()))
             .collect();
         let expected = [
@@ -167,7 +176,14 @@ async fn path_and_query_arrive_as_they_were_sent() {
         .route(pass().to(&app))
         .start()
         .await;
-    let tails = ["a%20b", "a+b?x=1&x=2&y", "%E2%82%AC?q=%F0%9F%98%80", "a;b=c?", "a?u=http://h/p?x#".trim_end_matches('#'), "A%2fb"];
+    let tails = [
+        "a%20b",
+        "a+b?x=1&x=2&y",
+        "%E2%82%AC?q=%F0%9F%98%80",
+        "a;b=c?",
+        "a?u=http://h/p?x#".trim_end_matches('#'),
+        "A%2fb",
+    ];
     for prefix in ["/in/", "/proxy/", "/app/"] {
         for tail in tails {
             app.forget();
@@ -218,9 +234,11 @@ async fn the_app_learns_what_the_gateway_knows_and_no_stranger_can_pretend() {
     };
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let traced = signed::github(push()).header("traceparent", trace);
-    for (request, verified) in
-        [(traced, Some("github")), (Request::post("/proxy", "x"), Some("none")), (Request::post("/app/x", "x"), None)]
-    {
+    for (request, verified) in [
+        (traced, Some("github")),
+        (Request::post("/proxy", "x"), Some("none")),
+        (Request::post("/app/x", "x"), None),
+    ] {
         app.forget();
         let answer = gateway.send(&lies(request.clone())).await;
         assert!(answer.is_success(), "{answer:?}");
@@ -237,7 +255,10 @@ async fn the_app_learns_what_the_gateway_knows_and_no_stranger_can_pretend() {
         assert_eq!(received.all("x-forwarded-for"), ["127.0.0.1"], "{case}");
         assert_eq!(received.all("x-forwarded-proto"), ["https"], "{case}");
         let everything = format!("{:?}", received.headers);
-        assert!(!everything.contains("203.0.113.7") && !everything.contains("evil.example"), "{case}: {everything}");
+        assert!(
+            !everything.contains("203.0.113.7") && !everything.contains("evil.example"),
+            "{case}: {everything}"
+        );
     }
     let first = app.received();
     drop(first);
@@ -263,7 +284,11 @@ async fn a_websocket_passes_both_ways() {
         for size in [1, 100, 70_000] {
             let bytes = noise(size);
             connection.write(&bytes).await.expect("written");
-            assert_eq!(sha256(&connection.read_exact(size).await.expect("the echo")), sha256(&bytes), "tls: {tls}");
+            assert_eq!(
+                sha256(&connection.read_exact(size).await.expect("the echo")),
+                sha256(&bytes),
+                "tls: {tls}"
+            );
         }
     }
 }

@@ -35,7 +35,11 @@ async fn sender(address: std::net::SocketAddr, ledger: Ledger, stop: Arc<AtomicB
             match answer {
                 Ok(answer) if answer.status == 202 => {
                     assert!(!answer.event_id().is_empty(), "{answer:?}");
-                    ledger.lock().entry(sha256(&event.body)).or_default().insert(answer.event_id().to_owned());
+                    ledger
+                        .lock()
+                        .entry(sha256(&event.body))
+                        .or_default()
+                        .insert(answer.event_id().to_owned());
                     break;
                 }
                 Ok(answer) => {

@@ -149,7 +149,8 @@ async fn a_failing_disk_is_never_acknowledged_over(fails: Fails) {
     })
     .await;
     assert!(gateway.metric("tidegate_buffer_trouble_total", &[]).await >= 1.0);
-    let is_loud = |line: &serde_json::Value| line["level"].as_str().is_some_and(|l| l.eq_ignore_ascii_case("error"));
+    let is_loud =
+        |line: &serde_json::Value| line["level"].as_str().is_some_and(|l| l.eq_ignore_ascii_case("error"));
     assert!(gateway.log_lines().iter().any(is_loud), "an error in the log:\n{}", gateway.log());
     // A failed sync is final until a restart: the kernel may have dropped the pages (PostgreSQL, 2018).
     disk.off();
@@ -230,9 +231,8 @@ async fn sigterm_under_load_ends_with_0_and_loses_nothing() {
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 loop {
-                    let sent = async {
-                        sender::Connection::tls(address).await?.send(&signed::github(push())).await
-                    };
+                    let sent =
+                        async { sender::Connection::tls(address).await?.send(&signed::github(push())).await };
                     match sent.await {
                         Ok(answer) if answer.status == 202 => acknowledged.push(answer.event_id().to_owned()),
                         // It says so, or it is gone: both are honest.

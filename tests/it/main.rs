@@ -5,10 +5,15 @@
 mod support;
 
 mod attacks;
+mod auth;
 mod bounded;
 mod bytes;
+mod change;
+mod cli;
 mod crash;
 mod durable;
 mod once;
+mod reasons;
+mod routes;
 mod sick_app;
 mod verified_only;

@@ -15,8 +15,11 @@ async fn a_repeat_gets_the_first_answer() {
         .route(standard_webhooks().to(&app))
         .start()
         .await;
-    let events =
-        [signed::github(push()), signed::stripe(invoice_paid()), signed::standard_webhooks(contact_created())];
+    let events = [
+        signed::github(push()),
+        signed::stripe(invoice_paid()),
+        signed::standard_webhooks(contact_created()),
+    ];
     for (number, event) in events.iter().enumerate() {
         let first = gateway.send(event).await;
         assert!(first.is_success() && !first.is_duplicate(), "{first:?}");
@@ -139,7 +142,10 @@ async fn concurrent_twins_reach_a_proxied_app_once() {
     app.behaves(Behaviour::Slow(std::time::Duration::from_millis(200)));
     let gateway = gateway().route(stripe().to(&app).mode("proxy")).start().await;
     let answers = twins(&gateway, &signed::stripe(invoice_paid()), 20).await;
-    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)), "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)),
+        "{answers:?}"
+    );
     assert_eq!(app.count(), 1);
 }
 
@@ -197,7 +203,8 @@ async fn the_key_can_be_chosen_or_switched_off() {
     assert!(duplicate(Request::post("/body", body("a", "2"))).await);
     assert!(!duplicate(Request::post("/body", body("b", "1"))).await);
 
-    let form = |text: &str| Request::post("/form", text).header("Content-Type", "application/x-www-form-urlencoded");
+    let form =
+        |text: &str| Request::post("/form", text).header("Content-Type", "application/x-www-form-urlencoded");
     assert!(!duplicate(form("id=a&n=1")).await);
     assert!(duplicate(form("n=2&id=%61")).await);
 

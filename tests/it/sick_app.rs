@@ -7,8 +7,7 @@ use crate::support::*;
 /// One attempt fails as told, the next succeeds; the event arrives with its second attempt.
 async fn one_failure_is_tried_again(what: &str, failure: Behaviour) {
     let app = App::start().await;
-    let gateway =
-        gateway().route(github().to(&app).impatient().delivery("timeout", "300ms")).start().await;
+    let gateway = gateway().route(github().to(&app).impatient().delivery("timeout", "300ms")).start().await;
     app.behaves_next([failure]);
     let event = signed::github(push());
     let answer = gateway.send(&event).await;
@@ -32,7 +31,10 @@ async fn every_kind_of_failure_is_tried_again() {
         ("a reset within the request", Behaviour::ResetWithinRequest),
         ("an answer that breaks off", Behaviour::CloseWithinAnswer),
         ("an answer that is no HTTP", Behaviour::Raw(b"hello\r\n\r\n")),
-        ("a header that is none", Behaviour::Raw(b"HTTP/1.1 200 OK\r\nbad header\r\nContent-Length: 0\r\n\r\n")),
+        (
+            "a header that is none",
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nbad header\r\nContent-Length: 0\r\n\r\n"),
+        ),
         ("a 100 and then nothing", Behaviour::Raw(b"HTTP/1.1 100 Continue\r\n\r\n")),
     ];
     for (what, failure) in failures {
@@ -62,7 +64,11 @@ async fn an_app_that_is_down_gets_everything_once_it_is_up() {
 async fn an_app_that_hangs_holds_only_its_own_events() {
     let (healthy, hanging) = (App::start().await, App::start().await);
     hanging.behaves(Behaviour::Hang);
-    let gateway = gateway().route(github().to(&healthy)).route(stripe().to(&hanging).delivery("concurrency", 2)).start().await;
+    let gateway = gateway()
+        .route(github().to(&healthy))
+        .route(stripe().to(&hanging).delivery("concurrency", 2))
+        .start()
+        .await;
     for _ in 0..10 {
         assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 202);
         assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
@@ -74,8 +80,15 @@ async fn an_app_that_hangs_holds_only_its_own_events() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_after_is_obeyed() {
     let app = App::start().await;
-    let gateway = gateway().route(github().to(&app).impatient().delivery("retry", json!({"first": "10ms", "max": "5s"}))).start().await;
-    app.behaves_next([Behaviour::Answer { status: 429, headers: vec![("Retry-After", "2".into())], body: vec![] }]);
+    let gateway = gateway()
+        .route(github().to(&app).impatient().delivery("retry", json!({"first": "10ms", "max": "5s"})))
+        .start()
+        .await;
+    app.behaves_next([Behaviour::Answer {
+        status: 429,
+        headers: vec![("Retry-After", "2".into())],
+        body: vec![],
+    }]);
     gateway.send(&signed::github(push())).await;
     let received = app.receives(2).await;
     let waited = received[1].at - received[0].at;
@@ -87,7 +100,11 @@ async fn an_absurd_retry_after_is_capped() {
     let app = App::start().await;
     let retry = json!({"first": "10ms", "max": "300ms"});
     let gateway = gateway().route(github().to(&app).delivery("retry", retry)).start().await;
-    app.behaves_next([Behaviour::Answer { status: 503, headers: vec![("Retry-After", "999999".into())], body: vec![] }]);
+    app.behaves_next([Behaviour::Answer {
+        status: 503,
+        headers: vec![("Retry-After", "999999".into())],
+        body: vec![],
+    }]);
     gateway.send(&signed::github(push())).await;
     app.receives(2).await;
 }

@@ -10,18 +10,30 @@ fn forgeries() -> Vec<(&'static str, Request, &'static str)> {
     let upper = signature.to_ascii_uppercase();
     vec![
         ("no signature", github.clone().without("X-Hub-Signature-256"), "signature_missing"),
-        ("an empty signature", github.clone().with("X-Hub-Signature-256", ""), "signature_missing|signature_invalid"),
+        (
+            "an empty signature",
+            github.clone().with("X-Hub-Signature-256", ""),
+            "signature_missing|signature_invalid",
+        ),
         ("another body", github.clone().body(issue_opened()), "signature_invalid"),
         ("an empty body", github.clone().body(""), "signature_invalid"),
         ("another secret", signed::github_with("another", push()), "signature_invalid"),
         ("an empty secret", signed::github_with("", push()), "signature_invalid"),
-        ("a prefix of the signature", github.clone().with("X-Hub-Signature-256", &signature[..40]), "signature_invalid"),
+        (
+            "a prefix of the signature",
+            github.clone().with("X-Hub-Signature-256", &signature[..40]),
+            "signature_invalid",
+        ),
         ("a scheme of its own", github.clone().with("X-Hub-Signature-256", &upper), "signature_invalid"),
         ("two signatures", github.clone().header("X-Hub-Signature-256", &signature), "ambiguous_request"),
         ("the right and a wrong one", github.header("x-hub-signature-256", "sha256=00"), "ambiguous_request"),
         ("an old time", signed::stripe_at(now() - 3600, invoice_paid()), "timestamp_out_of_tolerance"),
         ("a time to come", signed::stripe_at(now() + 3600, invoice_paid()), "timestamp_out_of_tolerance"),
-        ("only v0", stripe.clone().with("Stripe-Signature", &format!("t={},v0=00", now())), "signature_missing|signature_invalid"),
+        (
+            "only v0",
+            stripe.clone().with("Stripe-Signature", &format!("t={},v0=00", now())),
+            "signature_missing|signature_invalid",
+        ),
         ("no time", stripe.with("Stripe-Signature", "v1=00"), "signature_missing|signature_invalid"),
     ]
 }
@@ -81,7 +93,9 @@ async fn a_handshake_is_answered_only_if_it_is_signed() {
     let app = App::start().await;
     let route = config::provider("slack", "/hooks/slack", signed::SLACK_SECRET).to(&app);
     let gateway = gateway().route(route).start().await;
-    let greeting = signed::slack(r#"{"type":"url_verification","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P"}"#);
+    let greeting = signed::slack(
+        r#"{"type":"url_verification","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P"}"#,
+    );
 
     let answer = gateway.send(&greeting).await;
     assert_eq!(answer.status, 200);

@@ -21,7 +21,11 @@ use super::{certs, eventually};
 /// What the app does with a request once it has read it.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    Answer { status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8> },
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Vec<u8>,
+    },
     /// Answers 200, after this long.
     Slow(Duration),
     /// Never answers.
@@ -107,7 +111,8 @@ impl App {
             next: Mutex::default(),
             connections: Mutex::default(),
         });
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, super::free_port())).await.expect("a free port");
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, super::free_port())).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let app = Self { address, speaks, shared, serving: Mutex::default() };
         app.serve(listener);
@@ -231,8 +236,7 @@ async fn http1(stream: impl Stream, number: usize, shared: Arc<Shared>) -> io::R
         }
         let upgrade = wire::field(&headers, "upgrade").is_some();
         let body = reader.body(wire::framing(&headers, Framing::None)).await?;
-        let received =
-            Received { request_line, headers, body, at: Instant::now(), connection: number };
+        let received = Received { request_line, headers, body, at: Instant::now(), connection: number };
         shared.received.lock().push(received);
         if upgrade {
             let (mut stream, early) = reader.into_parts();
@@ -276,7 +280,8 @@ async fn answer(
 
 /// The protocol behind an upgrade: every byte comes back.
 async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), early: Vec<u8>) -> io::Result<()> {
-    let accept = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    let accept =
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     stream.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n{accept}\r\n\r\n").as_bytes()).await?;
     stream.write_all(&early).await?;
     let mut buffer = vec![0; 16 * 1024];

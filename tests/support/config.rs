@@ -23,7 +23,8 @@ pub struct Route {
 pub fn provider(provider: &str, path: &str, secret: &str) -> Route {
     let name = path.rsplit('/').next().unwrap_or(provider).to_owned();
     let file = format!("{name}.secret");
-    let value = json!({"name": name, "path": path, "provider": provider, "secret": format!("file:secrets/{file}")});
+    let value =
+        json!({"name": name, "path": path, "provider": provider, "secret": format!("file:secrets/{file}")});
     let mut route = Route::new(value);
     route.secrets.push((file, secret.to_owned()));
     route

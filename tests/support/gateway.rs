@@ -178,7 +178,9 @@ impl Gateway {
         self.try_send(Via::Tls, request).await.unwrap_or_else(|problem| panic!("{problem}:\n{}", self.log()))
     }
     pub async fn send_via(&self, via: Via, request: &Request) -> Answer {
-        self.try_send(via, request).await.unwrap_or_else(|problem| panic!("{via:?}: {problem}:\n{}", self.log()))
+        self.try_send(via, request)
+            .await
+            .unwrap_or_else(|problem| panic!("{via:?}: {problem}:\n{}", self.log()))
     }
     pub async fn try_send(&self, via: Via, request: &Request) -> io::Result<Answer> {
         match via {
@@ -234,7 +236,8 @@ impl Gateway {
     pub async fn cli_json(&self, arguments: &[&str]) -> Value {
         let output = self.cli(&[arguments, &["--output", "json"]].concat()).await;
         assert!(output.status.success(), "{arguments:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|problem| panic!("{arguments:?}: {problem}: {output:?}"))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|problem| panic!("{arguments:?}: {problem}: {output:?}"))
     }
 
     /// Deliveries that are pending or retrying.

@@ -150,7 +150,9 @@ pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 async fn in_time<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(PATIENCE, what).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
+    timeout(PATIENCE, what)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
 }
 
 pub async fn connect_tls(address: SocketAddr, name: &str, alpn: &[&str]) -> io::Result<Box<dyn Duplex>> {
@@ -195,7 +197,11 @@ impl Connection {
                 .nth(1)
                 .and_then(|text| text.parse::<u16>().ok())
                 .ok_or_else(|| io::Error::other(format!("not an answer: {line}")))?;
-            let otherwise = if status < 200 || status == 204 || status == 304 { Framing::None } else { Framing::UntilClose };
+            let otherwise = if status < 200 || status == 204 || status == 304 {
+                Framing::None
+            } else {
+                Framing::UntilClose
+            };
             let body = self.reader.body(wire::framing(&headers, otherwise)).await?;
             Ok(Some(Answer { status, headers, body }))
         })
@@ -282,7 +288,9 @@ impl Http2 {
             let headers = head
                 .headers
                 .iter()
-                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+                .map(|(name, value)| {
+                    (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+                })
                 .collect();
             Ok(Answer { status: head.status.as_u16(), headers, body })
         })

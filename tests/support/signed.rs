@@ -77,6 +77,7 @@ pub fn slack(body: impl Into<Vec<u8>>) -> Request {
 pub fn jwt(claims: &serde_json::Value) -> String {
     let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
-    let signature = URL_SAFE_NO_PAD.encode(hmac_sha256(JWT_SECRET.as_bytes(), format!("{head}.{claims}").as_bytes()));
+    let signature =
+        URL_SAFE_NO_PAD.encode(hmac_sha256(JWT_SECRET.as_bytes(), format!("{head}.{claims}").as_bytes()));
     format!("{head}.{claims}.{signature}")
 }
