@@ -167,7 +167,7 @@ async fn many_are_replayed_or_purged_by_filter() {
     assert_eq!(app.count(), 6);
 
     app.behaves(Behaviour::status(200));
-    let replayed = gateway.cli(&["dead", "replay", "--route", "github", "--yes"]).await;
+    let replayed = gateway.cli(&["dead", "replay", "--route", "github"]).await;
     assert!(replayed.status.success(), "{replayed:?}");
     app.receives(9).await;
     gateway.drained().await;
