@@ -134,10 +134,10 @@ async fn connections_are_limited() {
         open.push(connection);
     }
     // The next one is told so or closed, and never served.
-    if let Ok(mut connection) = Connection::plain(gateway.plain()).await {
-        if let Ok(answer) = connection.send(&Request::post("/in", unique_id())).await {
-            assert_eq!((answer.status, answer.reason()), (503, "too_many_connections"));
-        }
+    let sent =
+        async { Connection::plain(gateway.plain()).await?.send(&Request::post("/in", unique_id())).await };
+    if let Ok(answer) = sent.await {
+        assert_eq!((answer.status, answer.reason()), (503, "too_many_connections"));
     }
     drop(open);
     eventually("there is room again", async || {

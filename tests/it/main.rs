@@ -12,6 +12,7 @@ mod change;
 mod cli;
 mod crash;
 mod durable;
+mod harness;
 mod once;
 mod reasons;
 mod routes;

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -111,8 +111,11 @@ impl App {
             next: Mutex::default(),
             connections: Mutex::default(),
         });
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, super::free_port())).await.expect("a free port");
+        let listener = loop {
+            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, super::free_port())).await {
+                break listener;
+            }
+        };
         let address = listener.local_addr().expect("an address");
         let app = Self { address, speaks, shared, serving: Mutex::default() };
         app.serve(listener);
@@ -150,10 +153,15 @@ impl App {
 
     /// Takes connections again, at the same address.
     pub async fn accept(&self) {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("reuse the address");
-        socket.bind(self.address).expect("the app's address is still free");
-        self.serve(socket.listen(1024).expect("listen"));
+        // A child process that is just being started may hold a copy of the old socket for a moment.
+        eventually("the app's address is free", async || match TcpListener::bind(self.address).await {
+            Ok(listener) => {
+                self.serve(listener);
+                true
+            }
+            Err(_) => false,
+        })
+        .await;
     }
 
     /// What it does from now on.

@@ -79,9 +79,9 @@ impl Route {
 
     /// Where it forwards to; several calls give several upstreams.
     pub fn to(self, app: &App) -> Self {
-        self.to_url(&app.url())
+        self.forwards_to(&app.url())
     }
-    pub fn to_url(mut self, url: &str) -> Self {
+    pub fn forwards_to(mut self, url: &str) -> Self {
         self.upstreams.push(url.into());
         self
     }

@@ -16,7 +16,7 @@ pub mod sender;
 pub mod signed;
 pub mod wire;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,14 +39,17 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A TCP port of the loopback address that was free a moment ago, outside of the range from which the system takes
-/// ports for outgoing connections.
+/// A TCP port of the loopback address at which nobody listened a moment ago, outside of the range from which the
+/// system takes ports for outgoing connections.
+///
+/// Asked by connecting, not by binding: a child process that is just being started holds a copy of every socket of
+/// ours for a moment, and a bound one would make the port look taken to whoever it was found for.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id() % 97) as u16 * 120;
     loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000) % 12_000;
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             return port;
         }
     }
