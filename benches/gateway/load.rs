@@ -94,7 +94,40 @@ impl Load {
         runtime.block_on(self.send(length, count))
     }
 
-    async fn send(&self, length: Duration, count: u64) -> Sent {
+    /// One good request, the same again, and a forged one: their statuses.
+    pub fn probe(&self) -> [u16; 3] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let requests = Requests::new(self.body);
+            let (mut good, mut forged) = (Vec::new(), Vec::new());
+            requests.write(NUMBER.fetch_add(1, Ordering::Relaxed), &mut good);
+            requests.write(NUMBER.fetch_add(1, Ordering::Relaxed), &mut forged);
+            let last = forged.len() - 3;
+            forged[last] = if forged[last] == b'0' { b'1' } else { b'0' };
+            let mut statuses = [0; 3];
+            for (status, bytes) in statuses.iter_mut().zip([&good, &good, &forged]) {
+                let mut stream = self.connect(&self.connector()).await;
+                stream.write_all(bytes).await.expect("written");
+                let mut answer = Vec::new();
+                while answer.len() < 12 {
+                    let read = stream.read_buf(&mut answer).await.expect("an answer");
+                    assert!(read > 0, "closed without an answer");
+                }
+                *status =
+                    std::str::from_utf8(&answer[9..12]).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            }
+            statuses
+        })
+    }
+
+    async fn connect(&self, tls: &TlsConnector) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.expect("the contestant accepts");
+        stream.set_nodelay(true).expect("nodelay");
+        let name = ServerName::try_from("localhost").expect("a name");
+        tls.connect(name, stream).await.expect("TLS")
+    }
+
+    fn connector(&self) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).expect("PEM")).expect("a root");
         let mut provider = ring::default_provider();
@@ -105,13 +138,14 @@ impl Load {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let tls = TlsConnector::from(Arc::new(config));
+        TlsConnector::from(Arc::new(config))
+    }
+
+    async fn send(&self, length: Duration, count: u64) -> Sent {
+        let tls = self.connector();
         let mut streams = Vec::new();
         for _ in 0..self.connections {
-            let stream = TcpStream::connect(self.address).await.expect("the contestant accepts");
-            stream.set_nodelay(true).expect("nodelay");
-            let name = ServerName::try_from("localhost").expect("a name");
-            streams.push(tls.connect(name, stream).await.expect("TLS"));
+            streams.push(self.connect(&tls).await);
         }
         let requests = Arc::new(Requests::new(self.body));
         let (stop, left) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(count)));

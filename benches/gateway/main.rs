@@ -89,6 +89,16 @@ impl Bench {
         (sent, contestant.cpu() - before)
     }
 
+    /// That the contestant does the whole work: forwards a good request, drops its repeat, refuses a forged one.
+    fn check(&self, contestant: &Contestant, body: usize) {
+        let before = self.app.count.load(Ordering::Relaxed);
+        let [good, again, forged] = self.load(contestant, body).probe();
+        let name = contestant.name;
+        assert!((200..300).contains(&good) && (200..300).contains(&again), "{name}: {good}, {again}");
+        assert_eq!(forged, 401, "{name} takes a forged request");
+        assert_eq!(self.app.count.load(Ordering::Relaxed) - before, 1, "{name} forwards the repeat");
+    }
+
     fn with_tidegate(&self) -> bool {
         std::env::var("TIDEGATE").as_deref() != Ok("off")
     }
@@ -106,6 +116,7 @@ impl Bench {
         if self.with_tidegate() {
             contestants.push(tidegate("Tidegate proxy", Mode::Proxy, &self.certificates, self.app.address));
         }
+        contestants.iter().for_each(|contestant| self.check(contestant, body));
         let mut rounds: Vec<_> = contestants.iter().map(|_| Rounds::default()).collect();
         for _ in 0..self.rounds {
             for (contestant, rounds) in contestants.iter().zip(&mut rounds) {

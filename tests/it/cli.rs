@@ -130,8 +130,12 @@ async fn the_readmes_tidegate_commands_exist_and_the_cheap_ones_work() {
         let subcommands: Vec<_> =
             words.iter().take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase())).copied().collect();
         // At least its name and all its flags are known.
-        let help = run(folder.path(), &[&subcommands[..1], &["--help"]].concat()).await;
+        let help = run(folder.path(), &[&subcommands[..], &["--help"]].concat()).await;
         assert!(help.status.success(), "{command}: {}", text(&help));
+        let help = text(&help);
+        for flag in words.iter().filter(|word| word.starts_with("--")) {
+            assert!(help.contains(flag), "{command}: {flag} is not in\n{help}");
+        }
         if matches!(words.as_slice(), ["schema"] | ["completions", _] | ["--version"]) {
             let output = run(folder.path(), &words).await;
             assert!(output.status.success(), "{command}: {}", text(&output));

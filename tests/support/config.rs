@@ -119,8 +119,6 @@ pub struct GatewayBuilder {
     pub environment: Vec<(String, String)>,
     pub files: Vec<(PathBuf, String)>,
     pub fault: Option<Fault>,
-    /// `RLIMIT_FSIZE` of the gateway, in bytes.
-    pub file_size_limit: Option<u64>,
 }
 
 pub fn gateway() -> GatewayBuilder {
@@ -155,11 +153,6 @@ impl GatewayBuilder {
         self.fault = Some(fault.clone());
         self
     }
-    pub fn file_size_limit(mut self, bytes: u64) -> Self {
-        self.file_size_limit = Some(bytes);
-        self
-    }
-
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Gateway {
         match self.try_start().await {

@@ -289,15 +289,7 @@ fn write_files(folder: &Path, builder: &GatewayBuilder, ports: Ports) {
 
 fn spawn(folder: &Path, builder: &GatewayBuilder, start: u32) -> Child {
     let log = File::create(folder.join(format!("log.{start}"))).expect("make the log");
-    // The limit is set by the shell, which then becomes the gateway.
-    let mut command = match builder.file_size_limit {
-        Some(bytes) => {
-            let mut command = Command::new("prlimit");
-            command.arg(format!("--fsize={bytes}")).arg(TIDEGATE);
-            command
-        }
-        None => Command::new(TIDEGATE),
-    };
+    let mut command = Command::new(TIDEGATE);
     if let Some(fault) = &builder.fault {
         command.envs(fault.environment(&folder.join("buffer")));
     }
