@@ -1,0 +1,37 @@
+//! Values taken out of requests: JSON pointers, form fields, query, headers. Deep, broken and ambiguous input gives no
+//! value, and there is always a key.
+#![no_main]
+
+#[path = "../common.rs"]
+mod common;
+
+use libfuzzer_sys::fuzz_target;
+use tidegate::message::Headers;
+use tidegate::verify::Extract;
+
+fuzz_target!(|input: (&str, &str, &[u8], &[u8])| {
+    let (source, query, value, body) = input;
+    let headers: Headers =
+        [("X-Id", value), ("Content-Type", &b"application/x-www-form-urlencoded"[..])].into_iter().collect();
+    let request = common::request(query, headers, body);
+    let fixed = ["header:X-Id", "query:id", "form:id", "body:/id", "body:/a/0/b", "body-hash"];
+    for source in fixed.into_iter().chain([source]) {
+        let Ok(extract) = Extract::parse(source) else { continue };
+        let key = extract.key(&request);
+        assert!(!key.is_empty());
+        assert_eq!(key, extract.key(&request), "the same request has the same key");
+        if let Some(value) = extract.from(&request) {
+            assert!(extract.is(&request, &value));
+        }
+    }
+    // The tree that serde_json makes is the judge, where it can read the body at all.
+    if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) {
+        if let Some(found) = Extract::parse("body:/id").ok().and_then(|extract| extract.from(&request)) {
+            match tree.pointer("/id") {
+                Some(serde_json::Value::String(text)) => assert_eq!(*text, found),
+                Some(_) => {}
+                None => panic!("found {found:?} where there is nothing"),
+            }
+        }
+    }
+});

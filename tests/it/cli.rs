@@ -1,0 +1,180 @@
+//! The command line, as people and scripts use it, and the commands that the README shows.
+
+use std::path::Path;
+
+use crate::support::gateway::run;
+use crate::support::*;
+
+fn text(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_shows_every_problem_at_once_with_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = "listeners:
+  - adress: 127.0.0.1:8443
+routes:
+  - path: /a
+    provider: gihtub
+    secret: env:TIDEGATE_TEST_NOT_SET
+    forward_to: http://127.0.0.1:3000
+  - path: /b
+    verify: none
+    max_body: 12 parsecs
+    forward_to: http://127.0.0.1:3000
+";
+    std::fs::write(folder.path().join("bad.yaml"), config).expect("written");
+    let output = run(folder.path(), &["check", "--config", "bad.yaml"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    for (line, what) in [(2, "address"), (5, "github"), (6, "TIDEGATE_TEST_NOT_SET"), (10, "max_body")] {
+        assert!(said.contains(&format!("bad.yaml:{line}:")), "line {line}: {said}");
+        assert!(said.contains(what), "what would be right, or the key: {what}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_captured_request_is_verified_offline() {
+    let app = App::start().await;
+    let gateway = gateway().route(stripe().to(&app)).start().await;
+    let event = signed::stripe_at(1_764_000_000, r#"{"id":"evt_1","type":"invoice.paid"}"#);
+    let line = |request: &Request| {
+        use base64::Engine;
+        json!({
+            "method": "POST", "url": "https://hooks.example.com/hooks/stripe", "headers": request.headers,
+            "body_base64": base64::engine::general_purpose::STANDARD.encode(&request.body), "source": "192.0.2.1"
+        })
+        .to_string()
+    };
+    let lines =
+        [line(&event), line(&event.clone().body("{}")), line(&event.without("Stripe-Signature"))].join("\n");
+    std::fs::write(gateway.path("captured.jsonl"), lines).expect("written");
+    let arguments = ["verify", "--route", "stripe", "--requests", "captured.jsonl", "--now", "1764000010"];
+    let output = gateway.cli(&arguments).await;
+    let answers: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(answers.len(), 3, "{}", text(&output));
+    assert_eq!(answers[0]["accepted"], true);
+    assert!(answers[0]["event_key"].as_str().is_some_and(|key| key.contains("evt_1")), "{}", answers[0]);
+    assert_eq!(
+        (&answers[1]["accepted"], &answers[1]["reason"]),
+        (&json!(false), &json!("signature_invalid"))
+    );
+    assert_eq!(
+        (&answers[2]["accepted"], &answers[2]["reason"]),
+        (&json!(false), &json!("signature_missing"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_listed_and_shown() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    let answer = gateway.send(&signed::github(push())).await;
+    app.receives(1).await;
+    gateway.drained().await;
+    let listed = gateway.cli_json(&["events", "list"]).await.to_string();
+    assert!(listed.contains(answer.event_id()), "{listed}");
+    let shown = gateway.cli_json(&["events", "show", answer.event_id()]).await.to_string();
+    assert!(shown.contains("delivered") && shown.contains("X-GitHub-Delivery"), "{shown}");
+    let replayed = gateway.cli(&["events", "replay", answer.event_id()]).await;
+    assert!(replayed.status.success(), "{}", text(&replayed));
+    let received = app.receives(2).await;
+    assert_eq!(received[1].event_id(), answer.event_id());
+    let status = gateway.cli(&["status"]).await;
+    assert!(status.status.success() && text(&status).contains("github"), "{}", text(&status));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_machines_read_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let schema = run(folder.path(), &["schema"]).await;
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).expect("a JSON schema");
+    assert!(schema.to_string().contains("listeners"));
+    let completions = run(folder.path(), &["completions", "bash"]).await;
+    assert!(completions.status.success() && text(&completions).contains("tidegate"));
+    assert_eq!(run(folder.path(), &["no-such-command"]).await.status.code(), Some(2), "wrong usage");
+    let missing = run(folder.path(), &["run", "--config", "missing.yaml"]).await;
+    assert_eq!(missing.status.code(), Some(78), "the config is bad: {}", text(&missing));
+}
+
+/// Fenced blocks of the README that begin with `console`, without their `$ ` and output.
+fn readme_commands() -> Vec<String> {
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in readme.lines() {
+        match line {
+            "```console" => inside = true,
+            "```" => inside = false,
+            command if inside => commands.extend(command.strip_prefix("$ ").map(str::to_owned)),
+            _ => {}
+        }
+    }
+    commands
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readmes_tidegate_commands_exist_and_the_cheap_ones_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let commands: Vec<_> =
+        readme_commands().into_iter().filter(|command| command.starts_with("tidegate ")).collect();
+    assert!(commands.len() >= 5, "{commands:?}");
+    for command in commands {
+        let words: Vec<_> =
+            command.split_whitespace().skip(1).take_while(|word| !["|", ">", "#"].contains(word)).collect();
+        let subcommands: Vec<_> =
+            words.iter().take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase())).copied().collect();
+        // At least its name and all its flags are known.
+        let help = run(folder.path(), &[&subcommands[..], &["--help"]].concat()).await;
+        assert!(help.status.success(), "{command}: {}", text(&help));
+        let help = text(&help);
+        for flag in words.iter().filter(|word| word.starts_with("--")) {
+            assert!(help.contains(flag), "{command}: {flag} is not in\n{help}");
+        }
+        if matches!(words.as_slice(), ["schema"] | ["completions", _] | ["--version"]) {
+            let output = run(folder.path(), &words).await;
+            assert!(output.status.success(), "{command}: {}", text(&output));
+        }
+    }
+}
+
+#[test]
+fn the_readme_shows_the_two_commands_and_what_is_behind_them() {
+    let commands = readme_commands();
+    for command in ["make run", "make test", "make run ARGS=--once"] {
+        assert!(commands.iter().any(|c| c.split(" #").next().map(str::trim) == Some(command)), "{command}");
+    }
+    assert!(commands.iter().any(|command| command.starts_with("cargo run --locked -- demo")));
+    assert!(commands.iter().any(|command| command.starts_with("cargo test --locked")));
+}
+
+/// The demonstration, as a newcomer would see it; on ports of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demonstration_goes_as_it_should() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let quickstart = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/quickstart.yaml");
+    let config = std::fs::read_to_string(quickstart).expect("the quickstart config");
+    let ports = config::Ports::free();
+    let config = config
+        .replace("127.0.0.1:8443", &format!("127.0.0.1:{}", ports.tls))
+        .replace("127.0.0.1:9900", &format!("127.0.0.1:{}", ports.admin))
+        .replace("127.0.0.1:3000", &format!("127.0.0.1:{}", ports.plain));
+    std::fs::create_dir(folder.path().join("conf")).expect("a folder");
+    std::fs::write(folder.path().join("conf/quickstart.yaml"), config).expect("written");
+    for again in ["first", "second"] {
+        let output = run(folder.path(), &["demo", "--config", "conf/quickstart.yaml", "--once"]).await;
+        let said = text(&output);
+        assert!(output.status.success(), "{again} run: {said}");
+        assert!(said.contains("signature_invalid") && said.contains("duplicate"), "{again} run: {said}");
+    }
+    // A busy port is said plainly.
+    let _busy = std::net::TcpListener::bind(("127.0.0.1", ports.tls)).expect("free again");
+    let output = run(folder.path(), &["demo", "--config", "conf/quickstart.yaml", "--once"]).await;
+    assert!(!output.status.success());
+    assert!(text(&output).contains(&format!("127.0.0.1:{} is in use", ports.tls)), "{}", text(&output));
+}

@@ -1,0 +1,260 @@
+//! Promise 1: a 2xx from a buffered route means on disk, synced; nothing acknowledged is ever dropped silently.
+
+use std::time::Duration;
+
+use crate::support::fault::{Fails, Fault};
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_event_survives_kill_9_at_once() {
+    let app = App::start().await;
+    app.refuse().await;
+    let mut gateway = gateway().route(github().to(&app).impatient()).start().await;
+
+    let event = signed::github(push());
+    let answer = gateway.send(&event).await;
+    gateway.kill().await;
+    assert_eq!(answer.status, 202);
+
+    app.accept().await;
+    gateway.restart().await;
+    let received = app.receives(1).await;
+    assert_eq!(received[0].body, event.body);
+    assert_eq!(received[0].event_id(), answer.event_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_in_flight_at_a_crash_is_made_again() {
+    let app = App::start().await;
+    app.behaves(Behaviour::Hang);
+    let mut gateway = gateway().route(github().to(&app).impatient()).start().await;
+    let answer = gateway.send(&signed::github(push())).await;
+    app.receives(1).await;
+    gateway.kill().await;
+
+    app.behaves(Behaviour::status(200));
+    gateway.restart().await;
+    let received = app.receives(2).await;
+    assert_eq!(received[1].event_id(), answer.event_id());
+    gateway.drained().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_delivered_is_not_delivered_again_after_an_orderly_restart() {
+    let app = App::start().await;
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    for _ in 0..5 {
+        gateway.send(&signed::github(push())).await;
+    }
+    app.receives(5).await;
+    gateway.drained().await;
+    assert!(gateway.terminate().await.success());
+
+    gateway.restart().await;
+    gateway.send(&signed::github(push())).await;
+    app.receives(6).await;
+    gateway.drained().await;
+    assert_eq!(app.count(), 6);
+}
+
+/// The store fills up while the app is down; everything acknowledged is delivered once it is up, and then there is
+/// room again.
+async fn a_full_store_refuses_and_recovers(builder: GatewayBuilder) {
+    let app = App::start().await;
+    app.refuse().await;
+    let gateway = builder.route(github().to(&app).impatient().set("max_body", "2MiB")).start().await;
+
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let event = signed::github(noise(512 * 1024));
+        let answer = gateway.send(&event).await;
+        if !answer.is_success() {
+            break answer;
+        }
+        acknowledged.push(answer.event_id().to_owned());
+        assert!(acknowledged.len() < 2_000, "the limit is never reached");
+    };
+    assert_eq!((refused.status, refused.reason()), (503, "buffer_full"));
+    assert!(refused.header("retry-after").is_some_and(|secs| secs.parse::<u32>().is_ok_and(|secs| secs > 0)));
+    assert!(!acknowledged.is_empty());
+
+    app.accept().await;
+    gateway.drained().await;
+    let delivered: std::collections::HashSet<_> =
+        app.received().iter().map(|received| received.event_id().to_owned()).collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|id| !delivered.contains(*id)).collect();
+    assert!(lost.is_empty(), "lost: {lost:?} of {}", acknowledged.len());
+
+    eventually("new events are taken again", async || {
+        gateway.send(&signed::github(push())).await.status == 202
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_its_size_limit_the_buffer_refuses_delivers_and_recovers() {
+    let buffer = json!({"max_size": "24MiB", "keep_delivered": "0s", "keep_delivered_bytes": "1MiB"});
+    a_full_store_refuses_and_recovers(gateway().section("buffer", buffer)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_new_events_and_nothing_acknowledged_is_lost() {
+    let app = App::start().await;
+    app.refuse().await;
+    let disk = Fault::new();
+    let mut gateway = gateway().route(github().to(&app).impatient()).fault(&disk).start().await;
+    let before = gateway.send(&signed::github(push())).await;
+    assert_eq!(before.status, 202);
+
+    disk.on(Fails::DiskFull);
+    let refused = gateway.send(&signed::github(push())).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+
+    // With room again, taken up by itself or by the supervisor's restart.
+    disk.off();
+    gateway.kill().await;
+    app.accept().await;
+    gateway.restart().await;
+    let received = app.receives(1).await;
+    assert!(received.iter().any(|received| received.event_id() == before.event_id()));
+    assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
+}
+
+/// The `fails` calls fail in the middle of load: whatever was acknowledged is there after a restart.
+async fn a_failing_disk_is_never_acknowledged_over(fails: Fails) {
+    let app = App::start().await;
+    app.refuse().await;
+    let disk = Fault::new();
+    let mut gateway = gateway().route(github().to(&app).impatient()).fault(&disk).start().await;
+
+    let mut acknowledged = Vec::new();
+    for round in 0..40 {
+        if round == 20 {
+            disk.on(fails);
+        }
+        let answer = gateway.send(&signed::github(push())).await;
+        match answer.status {
+            202 => acknowledged.push(answer.event_id().to_owned()),
+            503 => assert!(answer.header("retry-after").is_some(), "{answer:?}"),
+            other => panic!("answered {other}"),
+        }
+    }
+    assert_eq!(acknowledged.len(), 20, "nothing is acknowledged while the disk fails");
+    assert_eq!(gateway.send(&signed::github(push())).await.reason(), "buffer_unavailable");
+
+    eventually("readiness is false and says why", async || {
+        let answer = gateway.admin("GET", "/readyz").await.expect("the admin API answers");
+        answer.status == 503 && answer.text().contains("buffer")
+    })
+    .await;
+    assert!(gateway.metric("tidegate_buffer_trouble_total", &[]).await >= 1.0);
+    let is_loud =
+        |line: &serde_json::Value| line["level"].as_str().is_some_and(|l| l.eq_ignore_ascii_case("error"));
+    assert!(gateway.log_lines().iter().any(is_loud), "an error in the log:\n{}", gateway.log());
+    // A failed sync is final until a restart: the kernel may have dropped the pages (PostgreSQL, 2018).
+    disk.off();
+    assert_eq!(gateway.send(&signed::github(push())).await.status, 503);
+
+    gateway.kill().await;
+    app.accept().await;
+    gateway.restart().await;
+    eventually("everything acknowledged arrives", async || {
+        let ids: Vec<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
+        acknowledged.iter().all(|id| ids.contains(id))
+    })
+    .await;
+    assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_sync_stops_acceptance_and_loses_nothing() {
+    a_failing_disk_is_never_acknowledged_over(Fails::Sync).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_write_stops_acceptance_and_loses_nothing() {
+    a_failing_disk_is_never_acknowledged_over(Fails::Write).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_on_one_store_is_refused() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    let second = gateway.second_process(config::Ports::free()).await;
+    let said = String::from_utf8_lossy(&second.stderr) + String::from_utf8_lossy(&second.stdout);
+    assert!(!second.status.success());
+    assert!(said.contains(&gateway.pid().to_string()), "names the first's process: {said}");
+    assert_eq!(gateway.send(&signed::github(push())).await.status, 202, "the first goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_never_silently_reset() {
+    let app = App::start().await;
+    app.refuse().await;
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    for _ in 0..20 {
+        gateway.send(&signed::github(noise(20_000))).await;
+    }
+    assert!(gateway.terminate().await.success());
+
+    // Everything the store wrote, turned to zeroes from the tenth byte on.
+    let mut damaged = 0;
+    let mut folders = vec![gateway.path("buffer")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("the store's folder").flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else if entry.metadata().is_ok_and(|meta| meta.len() > 10) {
+                let mut bytes = std::fs::read(entry.path()).expect("read");
+                bytes[10..].fill(0);
+                std::fs::write(entry.path(), bytes).expect("write");
+                damaged += 1;
+            }
+        }
+    }
+    assert!(damaged > 0, "there was a store");
+    let ended = gateway.try_restart().await.expect_err("a damaged store must not be served");
+    assert_ne!(ended.code, Some(0));
+    assert!(ended.output.contains("buffer"), "names the store: {}", ended.output);
+    assert!(!ended.output.contains("panicked"), "a clear error, not a panic: {}", ended.output);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_ends_with_0_and_loses_nothing() {
+    let app = App::start().await;
+    app.behaves(Behaviour::Slow(Duration::from_millis(20)));
+    let mut gateway = gateway().route(github().to(&app).impatient()).start().await;
+    let address = gateway.tls();
+    let senders: Vec<_> = (0..8)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                loop {
+                    let sent =
+                        async { sender::Connection::tls(address).await?.send(&signed::github(push())).await };
+                    match sent.await {
+                        Ok(answer) if answer.status == 202 => acknowledged.push(answer.event_id().to_owned()),
+                        // It says so, or it is gone: both are honest.
+                        Ok(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
+                        Err(_) => return acknowledged,
+                    }
+                }
+            })
+        })
+        .collect();
+    eventually("load", async || app.count() > 20).await;
+    assert!(gateway.terminate().await.success(), "exit code 0:\n{}", gateway.log());
+    let mut acknowledged = Vec::new();
+    for sender in senders {
+        acknowledged.extend(sender.await.expect("the sender ran"));
+    }
+
+    app.behaves(Behaviour::status(200));
+    gateway.restart().await;
+    gateway.drained().await;
+    let delivered: std::collections::HashSet<_> =
+        app.received().iter().map(|received| received.event_id().to_owned()).collect();
+    let lost = acknowledged.iter().filter(|id| !delivered.contains(*id)).count();
+    assert_eq!(lost, 0, "of {}", acknowledged.len());
+}

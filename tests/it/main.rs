@@ -1,0 +1,20 @@
+//! Tidegate's promises, each with tests that try to break it, against the real binary. One file a promise or
+//! capability; one test program, because linking is slow on small machines.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attacks;
+mod auth;
+mod bounded;
+mod bytes;
+mod change;
+mod cli;
+mod crash;
+mod durable;
+mod harness;
+mod once;
+mod reasons;
+mod routes;
+mod sick_app;
+mod verified_only;

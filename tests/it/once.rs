@@ -1,0 +1,220 @@
+//! Promise 3: at least once to the app, exactly once into the buffer; a claim only for what was accepted.
+
+use std::collections::HashSet;
+
+use crate::support::sender::Connection;
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_gets_the_first_answer() {
+    let app = App::start().await;
+    let answer = json!({"status": 201, "body": "{\"ok\":true}", "content_type": "application/json"});
+    let gateway = gateway()
+        .route(github().to(&app).set("answer", answer))
+        .route(stripe().to(&app))
+        .route(standard_webhooks().to(&app))
+        .start()
+        .await;
+    let events = [
+        signed::github(push()),
+        signed::stripe(invoice_paid()),
+        signed::standard_webhooks(contact_created()),
+    ];
+    for (number, event) in events.iter().enumerate() {
+        let first = gateway.send(event).await;
+        assert!(first.is_success() && !first.is_duplicate(), "{first:?}");
+        for via in [Via::Tls, Via::Plain, Via::Http2] {
+            let repeat = gateway.send_via(via, event).await;
+            assert!(repeat.is_duplicate(), "{repeat:?}");
+            assert_eq!((repeat.status, repeat.event_id()), (first.status, first.event_id()));
+            assert_eq!(repeat.body, first.body);
+            assert_eq!(repeat.header("content-type"), first.header("content-type"));
+        }
+        app.receives(number + 1).await;
+    }
+    gateway.drained().await;
+    assert_eq!(app.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_is_recognised_after_a_crash() {
+    let app = App::start().await;
+    let mut gateway = gateway().route(stripe().to(&app)).start().await;
+    let event = signed::stripe(invoice_paid());
+    let first = gateway.send(&event).await;
+    gateway.kill().await;
+    gateway.restart().await;
+    let repeat = gateway.send(&event).await;
+    assert!(repeat.is_duplicate());
+    assert_eq!(repeat.event_id(), first.event_id());
+}
+
+/// All copies at once, each on a connection that is already open.
+async fn twins(gateway: &Gateway, event: &Request, copies: usize) -> Vec<std::io::Result<Answer>> {
+    let mut connections = Vec::new();
+    for _ in 0..copies {
+        connections.push(Connection::plain(gateway.plain()).await.expect("a connection"));
+    }
+    let start = std::sync::Arc::new(tokio::sync::Barrier::new(copies));
+    let sending: Vec<_> = connections
+        .into_iter()
+        .map(|mut connection| {
+            let (start, event) = (start.clone(), event.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                connection.send(&event).await
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for sent in sending {
+        answers.push(sent.await.expect("the sender ran"));
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_concurrent_copies_are_one_event_with_one_answer() {
+    let app = App::start().await;
+    let gateway = gateway().route(stripe().to(&app)).start().await;
+    let event = signed::stripe(invoice_paid());
+    let answers: Vec<_> =
+        twins(&gateway, &event, 200).await.into_iter().map(|answer| answer.expect("answered")).collect();
+    let ids: HashSet<_> = answers.iter().map(Answer::event_id).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    assert!(answers.iter().all(|answer| answer.status == 202 && answer.body == answers[0].body));
+    assert_eq!(answers.iter().filter(|answer| !answer.is_duplicate()).count(), 1, "one was first");
+    app.receives(1).await;
+    gateway.drained().await;
+    assert_eq!(app.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twins_across_a_crash_are_one_event() {
+    let app = App::start().await;
+    app.refuse().await;
+    let mut gateway = gateway().route(stripe().to(&app).impatient()).start().await;
+    for _ in 0..5 {
+        let event = signed::stripe(invoice_paid());
+        let (answers, ()) = tokio::join!(twins(&gateway, &event, 20), async {
+            tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..20))).await;
+            gateway.ask_to_end_now();
+        });
+        gateway.end().await;
+        gateway.restart().await;
+        let again = gateway.send(&event).await;
+        assert_eq!(again.status, 202);
+        let ids: HashSet<_> =
+            answers.iter().flatten().filter(|a| a.is_success()).map(|a| a.event_id().to_owned()).collect();
+        assert!(ids.is_empty() || (ids.len() == 1 && ids.contains(again.event_id())), "{ids:?}, {again:?}");
+    }
+    app.accept().await;
+    gateway.drained().await;
+    let bodies: HashSet<_> = app.received().iter().map(|received| sha256(&received.body)).collect();
+    let ids: HashSet<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
+    assert_eq!((bodies.len(), ids.len()), (5, 5), "five events, five ids");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_forward_releases_the_claim() {
+    let app = App::start().await;
+    let gateway = gateway().route(stripe().to(&app).mode("proxy").delivery("timeout", "500ms")).start().await;
+    let event = signed::stripe(invoice_paid());
+    app.behaves_next([Behaviour::status(500), Behaviour::Close, Behaviour::Hang]);
+    assert_eq!(gateway.send(&event).await.status, 500, "the app's real answer");
+    let broken = gateway.send(&event).await;
+    assert_eq!((broken.status, broken.reason()), (502, "upstream_unavailable"));
+    let hung = gateway.send(&event).await;
+    assert_eq!((hung.status, hung.reason()), (504, "upstream_timeout"));
+
+    let success = gateway.send(&event).await;
+    assert_eq!((success.status, success.is_duplicate()), (200, false));
+    let repeat = gateway.send(&event).await;
+    assert_eq!((repeat.status, repeat.is_duplicate()), (200, true));
+    assert_eq!(repeat.body, success.body);
+    assert_eq!(repeat.event_id(), success.event_id());
+    assert_eq!(app.count(), 4, "the repeat did not reach the app");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_twins_reach_a_proxied_app_once() {
+    let app = App::start().await;
+    app.behaves(Behaviour::Slow(std::time::Duration::from_millis(200)));
+    let gateway = gateway().route(stripe().to(&app).mode("proxy")).start().await;
+    let answers = twins(&gateway, &signed::stripe(invoice_paid()), 20).await;
+    assert!(
+        answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)),
+        "{answers:?}"
+    );
+    assert_eq!(app.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_event_is_not_taken_for_a_duplicate_later() {
+    let app = App::start().await;
+    let disk = fault::Fault::new();
+    let mut gateway = gateway().route(stripe().to(&app)).fault(&disk).start().await;
+    let event = signed::stripe(invoice_paid());
+    disk.on(fault::Fails::Sync);
+    assert_eq!(gateway.send(&event).await.status, 503);
+    disk.off();
+    gateway.kill().await;
+    gateway.restart().await;
+    // Written but not known to be synced: it may be there after the crash, and then it must be delivered.
+    let answer = gateway.send(&event).await;
+    assert_eq!(answer.status, 202);
+    let received = app.receives(1).await;
+    assert_eq!(received[0].event_id(), answer.event_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_scoped_by_route() {
+    let app = App::start().await;
+    let second = stripe().named("second").set("path", "/second").to(&app);
+    let gateway = gateway().route(stripe().to(&app)).route(second).start().await;
+    let event = signed::stripe(invoice_paid());
+    let first = gateway.send(&event).await;
+    let other = gateway.send(&event.to("/second")).await;
+    assert_eq!((other.status, other.is_duplicate()), (202, false));
+    assert_ne!(first.event_id(), other.event_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_can_be_chosen_or_switched_off() {
+    let app = App::start().await;
+    let keyed = |path: &str, idempotency| unverified(path).to(&app).set("idempotency", idempotency);
+    let gateway = gateway()
+        .route(keyed("/header", json!({"key": "header:X-Id"})))
+        .route(keyed("/body", json!({"key": "body:/data/id"})))
+        .route(keyed("/form", json!({"key": "form:id"})))
+        .route(keyed("/hash", json!({"key": "body-hash"})))
+        .route(keyed("/both", json!({"key": ["header:X-Id", "body:/data/id"]})))
+        .route(keyed("/off", json!("off")))
+        .start()
+        .await;
+    let duplicate = async |request: Request| gateway.send(&request).await.is_duplicate();
+    let body = |id: &str, rest: &str| format!(r#"{{"data":{{"id":"{id}"}},"rest":"{rest}"}}"#);
+
+    assert!(!duplicate(Request::post("/header", "1").header("X-Id", "a")).await);
+    assert!(duplicate(Request::post("/header", "2").header("X-Id", "a")).await);
+    assert!(!duplicate(Request::post("/header", "2").header("X-Id", "b")).await);
+
+    assert!(!duplicate(Request::post("/body", body("a", "1"))).await);
+    assert!(duplicate(Request::post("/body", body("a", "2"))).await);
+    assert!(!duplicate(Request::post("/body", body("b", "1"))).await);
+
+    let form =
+        |text: &str| Request::post("/form", text).header("Content-Type", "application/x-www-form-urlencoded");
+    assert!(!duplicate(form("id=a&n=1")).await);
+    assert!(duplicate(form("n=2&id=%61")).await);
+
+    assert!(!duplicate(Request::post("/hash", "a")).await);
+    assert!(duplicate(Request::post("/hash", "a")).await);
+
+    assert!(!duplicate(Request::post("/both", body("a", "1")).header("X-Id", "a")).await);
+    assert!(!duplicate(Request::post("/both", body("a", "1")).header("X-Id", "b")).await);
+    assert!(duplicate(Request::post("/both", body("a", "2")).header("X-Id", "b")).await);
+
+    assert!(!duplicate(Request::post("/off", "a")).await);
+    assert!(!duplicate(Request::post("/off", "a")).await);
+}
