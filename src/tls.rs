@@ -16,7 +16,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{Error as RustlsError, InconsistentKeys, ServerConfig, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{
+    Error as RustlsError, InconsistentKeys, ServerConfig, SupportedProtocolVersion, version,
+};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::clock::{Clock, Timestamp};
@@ -130,7 +132,8 @@ fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Loaded, T
                        own certificate first, then its intermediates";
         return Err(TlsError::new(&files.cert, problem));
     };
-    let unreadable = |error| TlsError::new(&files.cert, format!("the first certificate can't be read: {error}"));
+    let unreadable =
+        |error| TlsError::new(&files.cert, format!("the first certificate can't be read: {error}"));
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(unreadable)?;
     let names = match parsed.subject_alternative_name() {
         Ok(Some(names)) => names
@@ -154,7 +157,9 @@ fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Loaded, T
             &files.key,
             format!("the key does not belong to the first certificate of {}", files.cert.display()),
         ),
-        error => TlsError::new(&files.key, format!("the key can't be used (RSA, ECDSA and Ed25519 can): {error}")),
+        error => {
+            TlsError::new(&files.key, format!("the key can't be used (RSA, ECDSA and Ed25519 can): {error}"))
+        }
     })?;
     Ok(Loaded { key: Arc::new(certified), names, begins, ends })
 }
@@ -165,7 +170,9 @@ fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         let encrypted = bytes.windows(9).any(|w| w == b"ENCRYPTED");
         let problem = match error {
             _ if encrypted => "the key is encrypted; decrypt it first (`openssl pkey -in … -out …`)".into(),
-            pem::Error::NoItemsFound => "holds no private key; PEM in PKCS#8, PKCS#1 or SEC1 is expected".into(),
+            pem::Error::NoItemsFound => {
+                "holds no private key; PEM in PKCS#8, PKCS#1 or SEC1 is expected".into()
+            }
             error => format!("not a PEM file: {error}"),
         };
         TlsError::new(file, problem)
@@ -279,13 +286,17 @@ fn create(file: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
 
 /// This machine's name, if it is one that a certificate can hold.
 fn host_name() -> Option<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| fs::read_to_string("/etc/hostname")).ok()?;
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| fs::read_to_string("/etc/hostname"))
+        .ok()?;
     let name = name.trim().to_ascii_lowercase();
     let valid = !name.is_empty()
         && name != "localhost"
         && name.len() <= 253
         && name.split('.').all(|label| {
-            !label.is_empty() && label.len() <= 63 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         });
     valid.then_some(name)
 }
@@ -306,7 +317,10 @@ mod tests {
             self.0.path().join(name)
         }
         fn files(&self, name: &str) -> CertificateFiles {
-            CertificateFiles { cert: self.file(&format!("{name}.pem")), key: self.file(&format!("{name}.key")) }
+            CertificateFiles {
+                cert: self.file(&format!("{name}.pem")),
+                key: self.file(&format!("{name}.key")),
+            }
         }
         /// Writes a certificate for `names` that ends in `year`.
         fn certificate(&self, name: &str, names: &[&str], year: i32) -> CertificateFiles {
@@ -379,10 +393,13 @@ mod tests {
     #[test]
     fn a_key_of_another_certificate_is_named() {
         let folder = Folder::new();
-        let (mut one, two) = (folder.certificate("one", &["a"], 2100), folder.certificate("two", &["a"], 2100));
+        let (mut one, two) =
+            (folder.certificate("one", &["a"], 2100), folder.certificate("two", &["a"], 2100));
         one.key = two.key;
         let problem = problem(one);
-        assert!(problem.contains("two.key") && problem.contains("does not belong") && problem.contains("one.pem"));
+        assert!(
+            problem.contains("two.key") && problem.contains("does not belong") && problem.contains("one.pem")
+        );
     }
 
     #[test]

@@ -256,7 +256,8 @@ impl Http1 {
             }
             100..=199 => return Ok(()),
             _ => {
-                self.settle().await;
+                self.stays &= !self.stop.stopping();
+                self.session.set_server_keepalive(self.stays.then_some(0));
                 self.frame(&mut head, length, bodiless)?
             }
         };
@@ -342,7 +343,8 @@ impl Http1 {
             tracing::error!("a request was left without an answer");
             let _ = self.answer(Answer::refusal(Reason::Internal)).await;
         }
-        let (state, stays) = (self.state, self.stays);
+        // What an app did not read of a streamed request is still on the wire.
+        let (state, stays) = (self.state, self.stays && self.session.is_body_done());
         let Some(conn) = Conn::from(self.session.into_inner()) else { return After::Drop };
         match state {
             State::Answered if stays => After::Next(conn),

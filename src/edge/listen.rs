@@ -75,6 +75,10 @@ pub fn bind(addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Sockets, 
 pub(super) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
+    #[cfg(test)]
+    pub fn on(shutdown: watch::Receiver<bool>) -> Self {
+        Self(shutdown)
+    }
     /// Returns once the shutdown began.
     pub async fn wait(&self) {
         // An error means that whoever could tell us has gone, which also is the end.
