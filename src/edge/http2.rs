@@ -27,7 +27,7 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// Unsent bytes of one answer.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that were reset and are still remembered, or not yet noticed.
+/// Streams that were reset and are still remembered, or not yet noticed; and resets for malformed streams.
 const RESET_STREAMS: usize = 20;
 /// Malformed streams after which the connection is cut.
 const MALFORMED_STREAMS: u32 = 16;
@@ -46,7 +46,8 @@ fn options(limits: &Limits) -> H2Options {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS);
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(Some(RESET_STREAMS));
     options
 }
 
