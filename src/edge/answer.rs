@@ -74,6 +74,11 @@ pub(super) fn app_head(
     Ok((head.into(), length))
 }
 
+/// Whether an answer to `method` with `status` has no body (RFC 9110 section 6.4.1).
+pub(super) fn is_bodiless(method: &Method, status: u16) -> bool {
+    *method == Method::HEAD || matches!(status, 100..=199 | 204 | 304)
+}
+
 /// Why one of our answers refuses, if it does.
 pub(super) fn reason_of(answer: &Answer) -> Option<Reason> {
     let (_, code) = answer.headers.iter().find(|(name, _)| *name == "tidegate-reason")?;

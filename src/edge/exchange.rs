@@ -51,3 +51,9 @@ impl Exchange for HttpExchange {
         forward!(self, e => e.abort());
     }
 }
+
+/// The application holds an exchange across its waits, also by shared reference.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<HttpExchange>()
+};

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::server::HttpSession;
 
-use super::answer::{Names, app_head, own_head, reason_of, refusal_bytes};
+use super::answer::{Names, app_head, is_bodiless, own_head, reason_of, refusal_bytes};
 use super::app::{App, Place, refused};
-use super::conn::{Conn, Flow, Next, Patience, is_bodiless};
+use super::conn::{Conn, Flow, Next, Patience};
 use super::exchange::HttpExchange;
 use super::head::{Framing, ParsedHead, Persistence, Upgrade, parse};
 use super::listen::Stop;
@@ -38,7 +38,7 @@ pub(super) async fn serve<A: App>(
         let bytes = match conn.next_head(&limits, patience, stopped.as_mut()).await {
             Next::Head(bytes) => bytes,
             Next::Refused(reason) => return refuse(conn, &place, app, reason, b"").await,
-            Next::Closed => return conn.close().await,
+            Next::Closed => return conn.close_idle().await,
         };
         let parsed = match parse(&bytes, &limits) {
             Ok(parsed) => parsed,

@@ -369,3 +369,20 @@ fn a_port_in_use_is_named() {
     let error = crate::edge::bind([edge.address]).unwrap_err().to_string();
     assert!(error.contains(&edge.address.to_string()) && error.contains("another process"), "{error}");
 }
+
+#[test]
+fn a_returning_client_resumes_its_session() {
+    use tokio_rustls::rustls::{ClientConnection, HandshakeKind, StreamOwned};
+    let edge = Edge::tls();
+    let config = edge.client_config(&[b"http/1.1"]);
+    let kinds: Vec<_> = (0..2)
+        .map(|_| {
+            let client = ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+            let mut stream = StreamOwned::new(client, edge.connect());
+            stream.write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            assert_eq!(read_response(&mut stream).status, 200);
+            stream.conn.handshake_kind()
+        })
+        .collect();
+    assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
+}

@@ -138,21 +138,21 @@ fn the_head_reaches_the_application_as_it_was_sent() {
 fn what_http_1_refuses_is_refused_here_too() {
     let edge = Edge::tls();
     let long = format!("/{}", "a".repeat(9000));
-    let rows: &[(&str, &str, &[(&str, &str)], u16, &str)] = &[
-        ("GET", "/a/../b", &[], 400, "invalid_path"),
-        ("GET", "/a/%2e%2e/b", &[], 400, "invalid_path"),
-        ("GET", "/a%00", &[], 400, "invalid_path"),
-        ("TRACE", "/", &[], 405, "method_not_allowed"),
-        ("get", "/", &[], 400, "malformed_request"),
-        ("GET", &long, &[], 414, "uri_too_long"),
-        ("POST", "/", &[("expect", "200-ok")], 417, "expectation_failed"),
+    let rows: &[(&str, &str, Option<&str>, u16, &str)] = &[
+        ("GET", "/a/../b", None, 400, "invalid_path"),
+        ("GET", "/a/%2e%2e/b", None, 400, "invalid_path"),
+        ("GET", "/a%00", None, 400, "invalid_path"),
+        ("TRACE", "/", None, 405, "method_not_allowed"),
+        ("get", "/", None, 400, "malformed_request"),
+        ("GET", &long, None, 414, "uri_too_long"),
+        ("POST", "/", Some("200-ok"), 417, "expectation_failed"),
     ];
     block_on(async {
         let mut client = client(&edge).await;
-        for (method, target, fields, status, code) in rows {
+        for (method, target, expect, status, code) in rows {
             let mut request = request(method, target);
-            for (name, value) in *fields {
-                request = request.header(*name, *value);
+            if let Some(expect) = expect {
+                request = request.header("expect", *expect);
             }
             let response = client.send_request(request.body(pieces(b"", true)).unwrap()).await.unwrap();
             assert_eq!(response.status(), *status, "{method} {target}");

@@ -164,3 +164,16 @@ async fn a_read_that_is_dropped_loses_no_byte() {
     assert!(said.contains("hello world"), "{said}");
     assert_eq!(app.seen.lock().unwrap().len(), 2);
 }
+
+#[test]
+fn a_tls_handshake_that_never_ends_is_cut() {
+    use crate::edge::test_support::{Edge, read_all};
+    use std::io::Write;
+    let limits = crate::config::Limits { handshake_timeout: Duration::from_millis(300), ..limits() };
+    let edge = Edge::tls_with(limits);
+    let began = std::time::Instant::now();
+    let (mut silent, mut half) = (edge.connect(), edge.connect());
+    half.write_all(&[0x16, 3, 1, 2, 0, 1]).unwrap();
+    assert_eq!((read_all(&mut silent), read_all(&mut half)), (String::new(), String::new()));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}

@@ -6,23 +6,19 @@
 //! wait here. On HTTP/2 and after an upgrade the bytes pass as they are. What is written is collected, so that a small
 //! answer leaves in one TLS record and one system call.
 
+mod session_io;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
-};
+use pingora::protocols::{Stream, UniqueIDType};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
@@ -31,7 +27,7 @@ use super::deadline::Deadline;
 use super::head::{Framing, ParsedHead, Scan, Scanner, Upgrade};
 use super::wire::Transport;
 use crate::config::Limits;
-use crate::message::{Method, Version};
+use crate::message::Version;
 use crate::reason::Reason;
 
 /// One read takes at most this much plaintext: a TLS record.
@@ -348,6 +344,11 @@ impl Conn {
         self.flush().await
     }
 
+    /// Ends a connection on which nothing is under way.
+    pub async fn close_idle(mut self: Box<Self>) {
+        let _ = timeout(LINGER_TIME, AsyncWriteExt::shutdown(&mut *self)).await;
+    }
+
     /// Ends our side, lets the sender read what was sent, and closes.
     pub async fn close(mut self: Box<Self>) {
         self.set_flow(Flow::Collect);
@@ -434,44 +435,4 @@ impl AsyncWrite for Conn {
         let done = Pin::new(&mut this.io).poll_shutdown(cx);
         this.poll_moved(cx, done)
     }
-}
-
-#[async_trait]
-impl Shutdown for Conn {
-    async fn shutdown(&mut self) {
-        // A sender that has left can't be told.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-impl UniqueID for Conn {
-    fn id(&self) -> UniqueIDType {
-        self.id
-    }
-}
-impl Ssl for Conn {}
-impl Peek for Conn {}
-impl GetTimingDigest for Conn {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-impl GetProxyDigest for Conn {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-impl GetSocketDigest for Conn {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-impl std::fmt::Debug for Conn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Conn").field("id", &self.id).field("message", &self.message).finish_non_exhaustive()
-    }
-}
-
-/// Whether an answer to `method` with `status` has no body (RFC 9110 section 6.4.1).
-pub(super) fn is_bodiless(method: &Method, status: u16) -> bool {
-    *method == Method::HEAD || matches!(status, 100..=199 | 204 | 304)
 }

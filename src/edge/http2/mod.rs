@@ -1,22 +1,22 @@
 //! HTTP/2 connections: pingora's handshake and streams, a task a stream, and the same checks as on HTTP/1.
 
+mod ask;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use pingora::protocols::Digest;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::answer::{Names, app_head, own_head, refusal};
+use super::answer::{Names, app_head, is_bodiless, own_head, refusal};
 use super::app::{App, Place, refused};
-use super::conn::{Conn, is_bodiless};
+use super::conn::Conn;
 use super::exchange::HttpExchange;
 use super::listen::{Open, Stop};
-use super::target;
 use crate::config::Limits;
 use crate::message::{Answer, Head, Headers, Method, Scheme, Version};
 use crate::reason::Reason;
@@ -168,7 +168,7 @@ pub(super) async fn serve<A: App>(
 
 async fn request<A: App>(session: HttpSession, place: Place, app: &A) {
     let limits = app.limits();
-    let asked = ask(&session, &place, &limits, app);
+    let asked = ask::head(&session, &place, &limits, app);
     let (head, reason) = match asked {
         Ok(head) => (head, None),
         Err(reason) => (blank(&place, app), Some(reason)),
@@ -184,107 +184,6 @@ async fn request<A: App>(session: HttpSession, place: Place, app: &A) {
     if let HttpExchange::Http2(mut exchange) = exchange {
         exchange.end().await;
     }
-}
-
-/// Checks what pingora and `h2` let through and makes the head.
-fn ask<A: App>(session: &HttpSession, place: &Place, limits: &Limits, app: &A) -> Result<Head, Reason> {
-    let request = session.req_header();
-    if matches!(request.method, Method::CONNECT | Method::TRACE) {
-        return Err(Reason::MethodNotAllowed);
-    }
-    if request.method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
-        return Err(Reason::MalformedRequest);
-    }
-    let sent = request.raw_path();
-    if sent.len() > limits.uri_bytes {
-        return Err(Reason::UriTooLong);
-    }
-    if !sent.iter().all(u8::is_ascii_graphic) {
-        return Err(Reason::InvalidPath);
-    }
-    match sent {
-        b"*" if request.method == Method::OPTIONS => {}
-        [b'/', ..] if !sent.contains(&b'#') => target::check(sent)?,
-        _ => return Err(Reason::MalformedRequest),
-    }
-    let target = std::str::from_utf8(sent).map_err(|_| Reason::InvalidPath)?.to_owned();
-    let authority = authority(request.uri.authority().map(http::uri::Authority::as_str), &request.headers)?;
-    let headers = headers(&request.headers, limits)?;
-    Ok(Head {
-        method: request.method.clone(),
-        target,
-        authority,
-        scheme: Scheme::Https,
-        version: Version::Http2,
-        client: app.client(place.listener, place.peer.ip(), &headers),
-        headers,
-        peer: place.peer,
-        local: place.local,
-        received_at: app.clock().now(),
-    })
-}
-
-/// `:authority`, or `Host` where there is none; both must say the same.
-fn authority(pseudo: Option<&str>, headers: &HeaderMap) -> Result<String, Reason> {
-    let mut hosts = headers.get_all(http::header::HOST).iter();
-    let host = hosts.next().map(|h| h.to_str().map_err(|_| Reason::InvalidHost)).transpose()?;
-    if hosts.next().is_some() {
-        return Err(Reason::InvalidHost);
-    }
-    let authority = match (pseudo, host) {
-        (Some(pseudo), Some(host)) if !pseudo.eq_ignore_ascii_case(host) => return Err(Reason::InvalidHost),
-        (Some(authority), _) | (None, Some(authority)) => authority,
-        (None, None) => return Err(Reason::InvalidHost),
-    };
-    target::check_authority(authority.as_bytes())?;
-    Ok(authority.to_owned())
-}
-
-/// The fields, with the crumbs of `cookie` joined again as every hop out of HTTP/2 must (RFC 9113 section 8.2.3).
-fn headers(map: &HeaderMap, limits: &Limits) -> Result<Headers, Reason> {
-    if map.len() > limits.header_count {
-        return Err(Reason::HeadersTooLarge);
-    }
-    let mut bytes = 0;
-    let mut cookies: Vec<u8> = Vec::new();
-    let mut expects = false;
-    let mut builder = Headers::builder();
-    for (name, value) in map {
-        let value = value.as_bytes();
-        // As HTTP/1 would write it.
-        bytes += name.as_str().len() + value.len() + 4;
-        if bytes > limits.header_bytes {
-            return Err(Reason::HeadersTooLarge);
-        }
-        if value.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
-            return Err(Reason::MalformedRequest);
-        }
-        match name.as_str() {
-            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => {
-                return Err(Reason::MalformedRequest);
-            }
-            "expect" if expects || !value.eq_ignore_ascii_case(b"100-continue") => {
-                return Err(Reason::ExpectationFailed);
-            }
-            "expect" => {
-                expects = true;
-                builder.push("expect", value);
-            }
-            "cookie" => {
-                if !cookies.is_empty() {
-                    cookies.extend_from_slice(b"; ");
-                }
-                cookies.extend_from_slice(value);
-            }
-            name => {
-                builder.push(name, value);
-            }
-        }
-    }
-    if !cookies.is_empty() {
-        builder.push("cookie", &cookies);
-    }
-    Ok(builder.build())
 }
 
 /// The head of a request that is only refused.
