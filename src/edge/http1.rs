@@ -49,7 +49,7 @@ pub(super) async fn serve<A: App>(
         let head = head(&bytes, &parsed, &place, scheme, app);
         drop(bytes);
         conn.begin(&parsed);
-        let Some(exchange) = Http1::begin(conn, head, &parsed, stays, stop.clone()).await else { return };
+        let Some(exchange) = Http1::begin(conn, head, &parsed, stays).await else { return };
         let mut exchange = HttpExchange::Http1(Box::new(exchange));
         app.handle(&mut exchange).await;
         let HttpExchange::Http1(exchange) = exchange else { return };
@@ -103,7 +103,6 @@ pub(crate) struct Http1 {
     owes_continue: bool,
     /// The connection can be used again after this request, as far as is known.
     stays: bool,
-    stop: Stop,
     state: State,
 }
 
@@ -119,13 +118,7 @@ enum State {
 }
 
 impl Http1 {
-    async fn begin(
-        conn: Box<Conn>,
-        head: Head,
-        parsed: &ParsedHead,
-        stays: bool,
-        stop: Stop,
-    ) -> Option<Self> {
+    async fn begin(conn: Box<Conn>, head: Head, parsed: &ParsedHead, stays: bool) -> Option<Self> {
         let mut session = HttpSession::new(conn);
         // Deadlines and framing are the connection's; see `conn`.
         session.set_read_timeout(None);
@@ -142,7 +135,6 @@ impl Http1 {
             upgrade: parsed.upgrade,
             owes_continue: parsed.expects_continue,
             stays,
-            stop,
             state: State::Unanswered,
         })
     }
@@ -183,7 +175,7 @@ impl Http1 {
     /// Decides whether the connection can be used again: not if a body is still to come. What of it has come already
     /// is taken off the wire, so that a small body that nobody wanted does not cost the connection.
     async fn settle(&mut self) {
-        if self.stop.stopping() {
+        if self.stopping() {
             self.stays = false;
         }
         while self.stays && !self.session.is_body_done() {
@@ -201,6 +193,10 @@ impl Http1 {
         }
         // Seconds; 0 is "no limit of the session's own".
         self.session.set_server_keepalive(self.stays.then_some(0));
+    }
+
+    fn stopping(&self) -> bool {
+        Conn::of(self.session.stream()).is_none_or(Conn::stopping)
     }
 
     fn set_flow(&self, flow: Flow) {
@@ -256,7 +252,7 @@ impl Http1 {
             }
             100..=199 => return Ok(()),
             _ => {
-                self.stays &= !self.stop.stopping();
+                self.stays &= !self.stopping();
                 self.session.set_server_keepalive(self.stays.then_some(0));
                 self.frame(&mut head, length, bodiless)?
             }

@@ -289,7 +289,7 @@ impl<A: App> Edge<A> {
         let id = tcp.id();
         let wire = Wire::new(tcp);
         let Some(tls) = tls else {
-            let conn = Box::new(Conn::new(Transport::Plain(wire), id, &limits));
+            let conn = Box::new(Conn::new(Transport::Plain(wire), id, &limits, self.stop.clone()));
             return http1::serve(conn, place, Scheme::Http, &self.app, &self.stop).await;
         };
         let handshake = timeout(limits.handshake_timeout, TlsAcceptor::from(tls).accept(wire));
@@ -309,7 +309,7 @@ impl<A: App> Edge<A> {
             () = stopped => return,
         };
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let conn = Box::new(Conn::new(Transport::Tls(Box::new(stream)), id, &limits));
+        let conn = Box::new(Conn::new(Transport::Tls(Box::new(stream)), id, &limits, self.stop.clone()));
         if http2 {
             http2::serve(conn, place, &self.app, &self.stop, &open).await;
         } else {

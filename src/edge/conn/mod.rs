@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout};
 use super::chunked::Chunked;
 use super::deadline::Deadline;
 use super::head::{Framing, ParsedHead, Scan, Scanner, Upgrade};
+use super::listen::Stop;
 use super::wire::Transport;
 use crate::config::Limits;
 use crate::message::Version;
@@ -66,6 +67,7 @@ pub(super) struct Conn {
     flow: AtomicU8,
     write_stall: Deadline,
     write_timeout: Duration,
+    stop: Stop,
 }
 
 /// What the session may read after the head.
@@ -111,7 +113,7 @@ pub(super) enum Patience {
 }
 
 impl Conn {
-    pub fn new(io: Transport, id: UniqueIDType, limits: &Limits) -> Self {
+    pub fn new(io: Transport, id: UniqueIDType, limits: &Limits, stop: Stop) -> Self {
         Self {
             io,
             id,
@@ -126,6 +128,7 @@ impl Conn {
             flow: AtomicU8::new(Flow::Collect as u8),
             write_stall: Deadline::default(),
             write_timeout: limits.idle_timeout,
+            stop,
         }
     }
 
@@ -141,6 +144,10 @@ impl Conn {
 
     pub fn fault(&self) -> Option<Reason> {
         self.fault
+    }
+    /// Whether the shutdown has begun.
+    pub fn stopping(&self) -> bool {
+        self.stop.stopping()
     }
     pub fn set_flow(&self, flow: Flow) {
         self.flow.store(flow as u8, Ordering::Relaxed);

@@ -33,8 +33,9 @@ fn sender(capacity: usize) -> Sender {
     let served = app.clone();
     tokio::spawn(async move {
         let wire = Transport::Plain(Wire::new(Box::new(theirs)));
-        let conn = Box::new(Conn::new(wire, 1, &limits()));
-        http1::serve(conn, place, Scheme::Http, &served, &Stop::on(stopping)).await;
+        let stop = Stop::on(stopping);
+        let conn = Box::new(Conn::new(wire, 1, &limits(), stop.clone()));
+        http1::serve(conn, place, Scheme::Http, &served, &stop).await;
     });
     Sender { stream, stop, app, started: Instant::now() }
 }

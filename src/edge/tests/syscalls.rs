@@ -94,8 +94,9 @@ async fn calls(request: &[u8], end: &str) -> (usize, usize) {
     let place = Place { listener: 0, peer: address, local: address };
     let (_stop, stopping) = watch::channel(false);
     tokio::spawn(async move {
-        let conn = Box::new(Conn::new(Transport::Plain(wire), 1, &limits()));
-        http1::serve(conn, place, Scheme::Http, &app, &Stop::on(stopping)).await;
+        let stop = Stop::on(stopping);
+        let conn = Box::new(Conn::new(Transport::Plain(wire), 1, &limits(), stop.clone()));
+        http1::serve(conn, place, Scheme::Http, &app, &stop).await;
     });
     const ROUNDS: usize = 10;
     for _ in 0..ROUNDS {
