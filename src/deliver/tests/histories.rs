@@ -34,13 +34,15 @@ const ATTEMPTS: u32 = 5;
 const MAX_AGE: Duration = Duration::from_secs(20);
 const EVENTS: usize = 60;
 
+/// When each attempt began: age of its retry budget, attempt number.
+type Begun = HashMap<EventId, Vec<(Duration, u32)>>;
+
 async fn history(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let memory = Arc::new(Memory::default());
     let clock = clock();
     let dice = Arc::new(Mutex::new(Rng::with_seed(seed ^ 0xfeed)));
-    // When each attempt began: (age of its retry budget, attempt number).
-    let begun: Arc<Mutex<HashMap<EventId, Vec<(Duration, u32)>>>> = Arc::default();
+    let begun: Arc<Mutex<Begun>> = Arc::default();
     let app = {
         let (begun, clock, memory) = (begun.clone(), clock.clone(), memory.clone());
         Simulated::new(move |id, number| {

@@ -156,10 +156,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Decodes input that comes in the given pieces; what is left after the end is returned, too.
-    fn decode<'a>(
-        pieces: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadChunk> {
+    /// A body, and what followed its end.
+    type Decoded = Option<(Vec<u8>, Vec<u8>)>;
+
+    /// Decodes input that comes in the given pieces.
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Decoded, BadChunk> {
         let (mut decoder, mut input, mut body, mut ended) =
             (Chunked::new(), BytesMut::new(), Vec::new(), false);
         for piece in pieces {
