@@ -102,6 +102,14 @@ pub struct LeaseToken {
     pub(in crate::buffer) seq: u64,
 }
 
+#[cfg(test)]
+impl LeaseToken {
+    /// For buffers that other areas' tests make up.
+    pub(crate) const fn for_tests(due: u64, seq: u64) -> Self {
+        Self { due, seq }
+    }
+}
+
 /// What became of a lease.
 #[derive(Clone, Debug)]
 pub struct Settlement {

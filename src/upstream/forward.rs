@@ -1,13 +1,23 @@
 //! What the app gets: the sender's head with one hop's headers taken off and ours put on.
+//!
+//! Pure. Everything that is not named here goes on byte for byte and in the order received (promise 4). Taken off:
+//! the headers of one hop (RFC 9110 section 7.6.1) and those that `Connection` names, the framing (`Content-Length`
+//! is written anew, exactly), `Expect`, and the names that only a gateway may speak: `tidegate-*`, `x-forwarded-*`,
+//! `forwarded`, `x-real-ip`. `Host` is never taken off, whatever `Connection` names.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
 
 use crate::buffer::EventId;
 use crate::clock::Timestamp;
-use crate::config::Destination;
-use crate::message::{Headers, Method, Scheme};
+use crate::config::{Destination, HostHeader};
+use crate::message::{HOP_BY_HOP, Headers, Method, OUR_PREFIX, Scheme};
 
 use super::Outgoing;
+use super::origin::Origin;
 
 /// A sender's head to be passed on, inline or later.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +47,315 @@ pub struct EventHeaders<'a> {
 
 impl Forward<'_> {
     /// The head for `destination`.
+    ///
+    /// Path rule: if the upstream's URL has a path other than `/`, that path replaces the sender's and the sender's
+    /// query stays; otherwise the sender's target goes on as it is. A query in the upstream's URL comes before the
+    /// sender's. Several upstreams of one destination share path and query ([`Upstream::new`](super::Upstream::new)
+    /// insists); where `Host` is the upstream's own, the one that is chosen puts in its own.
     pub fn to(&self, destination: &Destination) -> Outgoing {
-        let _ = destination;
-        todo!("forward")
+        let origin = destination.upstreams.first().map(Origin::shape);
+        let target = match &origin {
+            Some(origin) => origin.target(self.target),
+            None => self.target.to_owned(),
+        };
+        let host = match (destination.host, &origin) {
+            (HostHeader::Upstream, Some(origin)) => Some(origin.authority.as_str()),
+            _ => None,
+        };
+        Outgoing { method: self.method.clone(), target, headers: self.headers(destination, host) }
+    }
+
+    fn headers(&self, destination: &Destination, host: Option<&str>) -> Headers {
+        let changes = &destination.headers;
+        let changed = |name: &str| {
+            changes.remove.iter().any(|n| n.eq_ignore_ascii_case(name))
+                || changes.set.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))
+        };
+        // One pass over `Connection` decides whether its list must be asked for every header.
+        let named = self
+            .headers
+            .all("connection")
+            .flat_map(|value| value.split(|b| *b == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|token| !token.is_empty() && !is_usual_connection_token(token));
+        let names_more = named.clone().next().is_some();
+        let is_named = |name: &str| {
+            names_more
+                && !name.eq_ignore_ascii_case("host")
+                && named.clone().any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
+        };
+
+        let mut out = Block::with_capacity(self.headers);
+        if !self.headers.contains("host") && !changed("host") {
+            out.push("Host", host.unwrap_or(self.authority).as_bytes());
+        }
+        for (name, value) in self.headers.iter() {
+            if is_taken_off(name) || is_named(name) || changed(name) {
+                continue;
+            }
+            match host {
+                Some(host) if name.eq_ignore_ascii_case("host") => out.push(name, host.as_bytes()),
+                _ => out.push(name, value),
+            }
+        }
+        if self.upgrade && wants_upgrade(self.headers) {
+            out.push("Connection", b"Upgrade");
+            self.headers.all("upgrade").for_each(|value| out.push("Upgrade", value));
+        }
+        self.add_ours(&mut out, changed);
+        for (name, value) in &changes.set {
+            if !is_framing(name) {
+                out.push(name, value.as_bytes());
+            }
+        }
+        out.build()
+    }
+
+    fn add_ours(&self, out: &mut Block, changed: impl Fn(&str) -> bool) {
+        let mut text = String::with_capacity(96);
+        let mut add = |name: &str, value: std::fmt::Arguments<'_>| {
+            if !changed(name) {
+                text.clear();
+                // Writing to a `String` does not fail.
+                let _ = text.write_fmt(value);
+                out.push(name, text.as_bytes());
+            }
+        };
+        let host = ForwardedHost(self.authority);
+        let proto = self.scheme.as_str();
+        match self.client {
+            IpAddr::V4(v4) => add("Forwarded", format_args!("for={v4};proto={proto}{host}")),
+            IpAddr::V6(v6) => add("Forwarded", format_args!("for=\"[{v6}]\";proto={proto}{host}")),
+        }
+        add("X-Forwarded-For", format_args!("{}", self.client));
+        add("X-Forwarded-Proto", format_args!("{proto}"));
+        if !self.authority.is_empty() {
+            add("X-Forwarded-Host", format_args!("{}", self.authority));
+        }
+        if let Some(event) = self.event {
+            add("tidegate-event-id", format_args!("{}", event.id));
+            add("tidegate-attempt", format_args!("{}", event.attempt));
+            add("tidegate-received-at", format_args!("{}", event.received_at));
+            add("tidegate-verified", format_args!("{}", event.verified));
+        }
+    }
+}
+
+/// The host parameter of `Forwarded` (RFC 7239), quoted because of its colon; nothing where it can't be quoted.
+struct ForwardedHost<'a>(&'a str);
+
+impl std::fmt::Display for ForwardedHost<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.is_empty() || self.0.contains(['"', '\\']) {
+            true => Ok(()),
+            false => write!(f, ";host=\"{}\"", self.0),
+        }
+    }
+}
+
+/// Tokens of `Connection` that name no header that would otherwise go on.
+fn is_usual_connection_token(token: &[u8]) -> bool {
+    [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|usual| token.eq_ignore_ascii_case(usual))
+}
+
+/// Whether this header never reaches the app as the sender sent it.
+fn is_taken_off(name: &str) -> bool {
+    let starts = |prefix: &str| {
+        name.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
+    };
+    match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+        Some(b't') if starts(OUR_PREFIX) => true,
+        Some(b'x') => starts("x-forwarded-") || name.eq_ignore_ascii_case("x-real-ip"),
+        Some(b'f') => name.eq_ignore_ascii_case("forwarded"),
+        Some(b'e') => name.eq_ignore_ascii_case("expect"),
+        Some(b'h') => name.eq_ignore_ascii_case("http2-settings"),
+        Some(b'c' | b'k' | b'p' | b't' | b'u') => is_framing(name),
+        _ => false,
+    }
+}
+
+/// Headers that belong to one connection or to the framing of one message.
+fn is_framing(name: &str) -> bool {
+    name.eq_ignore_ascii_case("content-length") || HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop))
+}
+
+/// Whether the sender asks for another protocol on this connection. `h2c` is not passed on: it would hand the app's
+/// connection over to a protocol that we then could not read.
+fn wants_upgrade(headers: &Headers) -> bool {
+    headers.has_token("connection", "upgrade")
+        && headers.contains("upgrade")
+        && !headers.has_token("upgrade", "h2c")
+}
+
+/// Header fields being collected into one block of known size.
+struct Block {
+    bytes: BytesMut,
+    ranges: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Block {
+    fn with_capacity(received: &Headers) -> Self {
+        let bytes: usize = received.iter().map(|(name, value)| name.len() + value.len()).sum();
+        Self { bytes: BytesMut::with_capacity(bytes + 512), ranges: Vec::with_capacity(received.len() + 10) }
+    }
+    fn push(&mut self, name: &str, value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.put_slice(name.as_bytes());
+        self.bytes.put_slice(value);
+        let middle = start + name.len();
+        self.ranges.push((start..middle, middle..middle + value.len()));
+    }
+    fn build(self) -> Headers {
+        Headers::index(self.bytes.freeze(), self.ranges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::destination;
+    use super::*;
+
+    const SENT: &[(&str, &[u8])] = &[
+        ("hOsT", b"hooks.example.com:8443"),
+        ("X-B", b"2"),
+        ("x-a", b"\xff\x80"),
+        ("X-B", b"1"),
+        ("Connection", b"keep-alive, X-Hop"),
+        ("x-hop", b"secret"),
+        ("Content-Length", b"5"),
+        ("Expect", b"100-continue"),
+        ("TE", b"trailers"),
+        ("tidegate-event-id", b"forged"),
+        ("Tidegate-Anything", b"forged"),
+        ("X-Forwarded-For", b"6.6.6.6"),
+        ("x-forwarded-anything", b"x"),
+        ("Forwarded", b"for=6.6.6.6"),
+        ("X-Real-IP", b"6.6.6.6"),
+        ("Upgrade", b"websocket"),
+        ("traceparent", b"00-1"),
+    ];
+
+    fn forward<'a>(headers: &'a Headers, target: &'a str) -> Forward<'a> {
+        Forward {
+            method: &Method::POST,
+            target,
+            authority: "hooks.example.com:8443",
+            scheme: Scheme::Https,
+            client: IpAddr::from([192, 0, 2, 7]),
+            headers,
+            event: Some(EventHeaders {
+                id: EventId([7; 16]),
+                attempt: 3,
+                received_at: Timestamp(1_764_000_000_123),
+                verified: "stripe",
+            }),
+            upgrade: false,
+        }
+    }
+
+    fn lines(headers: &Headers) -> Vec<String> {
+        headers.iter().map(|(n, v)| format!("{n}: {}", v.escape_ascii())).collect()
+    }
+
+    #[test]
+    fn what_is_not_ours_to_touch_goes_on_byte_for_byte_in_order_and_the_rest_is_replaced() {
+        let sent = SENT.iter().copied().collect();
+        let out = forward(&sent, "/a%2fb?x=1&y").to(&destination("http://app:3000"));
+        assert_eq!(out.target, "/a%2fb?x=1&y");
+        assert_eq!(
+            lines(&out.headers),
+            [
+                "hOsT: hooks.example.com:8443",
+                "X-B: 2",
+                "x-a: \\xff\\x80",
+                "X-B: 1",
+                "traceparent: 00-1",
+                "Forwarded: for=192.0.2.7;proto=https;host=\\\"hooks.example.com:8443\\\"",
+                "X-Forwarded-For: 192.0.2.7",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: hooks.example.com:8443",
+                "tidegate-event-id: 07070707-0707-0707-0707-070707070707",
+                "tidegate-attempt: 3",
+                "tidegate-received-at: 2025-11-24T16:00:00.123Z",
+                "tidegate-verified: stripe",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_upstreams_path_replaces_the_senders_and_the_query_stays() {
+        let none = Headers::default();
+        let to = |url: &str, target: &str| forward(&none, target).to(&destination(url)).target;
+        assert_eq!(to("http://app/", "/in/x?q=1"), "/in/x?q=1");
+        assert_eq!(to("http://app/hook", "/in/x?q=1"), "/hook?q=1");
+        assert_eq!(to("http://app/hook", "/in/x"), "/hook");
+        assert_eq!(to("http://app/hook?k=v", "/in?q=1"), "/hook?k=v&q=1");
+        assert_eq!(to("http://app/hook?k=v", "/in"), "/hook?k=v");
+        assert_eq!(to("http://app/?k=v", "/in?"), "/in?k=v&");
+    }
+
+    #[test]
+    fn host_is_kept_or_the_upstreams_own_and_is_there_even_if_the_sender_had_none() {
+        let sent: Headers =
+            [("A", &b"1"[..]), ("Connection", b"host"), ("Host", b"h.example")].into_iter().collect();
+        let mut app = destination("http://app:3000/x");
+        assert_eq!(forward(&sent, "/").to(&app).headers.first("host"), Some(&b"h.example"[..]));
+        app.host = HostHeader::Upstream;
+        assert_eq!(lines(&forward(&sent, "/").to(&app).headers)[..2], ["A: 1", "Host: app:3000"]);
+        let none = Headers::default();
+        assert_eq!(lines(&forward(&none, "/").to(&app).headers)[0], "Host: app:3000");
+        app.host = HostHeader::Keep;
+        assert_eq!(lines(&forward(&none, "/").to(&app).headers)[0], "Host: hooks.example.com:8443");
+    }
+
+    #[test]
+    fn the_operators_changes_win_but_never_touch_the_framing() {
+        let sent: Headers = [("Cookie", &b"c"[..]), ("X-I", b"0"), ("Host", b"h")].into_iter().collect();
+        let mut app = destination("http://app");
+        app.headers.remove = vec!["cookie".into(), "x-forwarded-host".into()];
+        app.headers.set = vec![
+            ("x-i".into(), "1".into()),
+            ("X-Forwarded-Proto".into(), "ftp".into()),
+            ("Content-Length".into(), "9".into()),
+            ("Transfer-Encoding".into(), "chunked".into()),
+        ];
+        let out = forward(&sent, "/").to(&app).headers;
+        assert_eq!(out.all("x-i").collect::<Vec<_>>(), [b"1"]);
+        assert_eq!(out.all("x-forwarded-proto").collect::<Vec<_>>(), [b"ftp"]);
+        for gone in ["cookie", "x-forwarded-host", "content-length", "transfer-encoding"] {
+            assert!(!out.contains(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_kept_only_where_asked_for_and_never_h2c() {
+        let websocket: Headers =
+            [("Connection", &b"keep-alive, Upgrade"[..]), ("upgrade", b"websocket")].into_iter().collect();
+        let h2c: Headers = [
+            ("Connection", &b"Upgrade, HTTP2-Settings"[..]),
+            ("Upgrade", b"h2c"),
+            ("HTTP2-Settings", b"AAM"),
+        ]
+        .into_iter()
+        .collect();
+        let app = destination("http://app");
+        let pass = |headers| Forward { upgrade: true, event: None, ..forward(headers, "/ws") };
+        let out = pass(&websocket).to(&app).headers;
+        assert_eq!(out.first("connection"), Some(&b"Upgrade"[..]));
+        assert_eq!(out.first("upgrade"), Some(&b"websocket"[..]));
+        assert!(!out.iter().any(|(name, _)| name.starts_with("tidegate-")));
+        let out = pass(&h2c).to(&app).headers;
+        assert!(!out.contains("upgrade") && !out.contains("connection") && !out.contains("http2-settings"));
+        assert!(!forward(&websocket, "/").to(&app).headers.contains("upgrade"));
+    }
+
+    #[test]
+    fn an_ipv6_client_is_written_as_rfc_7239_wants_it() {
+        let none = Headers::default();
+        let mut f = forward(&none, "/");
+        f.client = "2001:db8::1".parse().unwrap();
+        let out = f.to(&destination("http://app")).headers;
+        assert_eq!(out.first("x-forwarded-for"), Some(&b"2001:db8::1"[..]));
+        assert!(out.first("forwarded").unwrap().starts_with(b"for=\"[2001:db8::1]\";proto=https;host="));
     }
 }

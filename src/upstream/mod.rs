@@ -1,21 +1,82 @@
 //! The one HTTP client, used for inline forwarding and by delivery workers: pools, TLS, balancing, timeouts.
 //!
 //! Bytes go out as they came in (promise 4): on HTTP/1.1 the request head is written with the names' case and order as
-//! received. Here is no retrying by policy (that is `deliver`'s), only the passing over of an upstream that can't be
-//! reached and of a pooled connection that turned out closed, when nothing was sent twice.
+//! received. Here is no retrying by policy (that is `deliver`'s), only
+//!
+//! - the passing over of an upstream that can't be reached (nothing was sent to it), and
+//! - one repeat, on a fresh connection, of a request whose *pooled* connection turned out closed or reset before any
+//!   byte of an answer, or which an HTTP/2 app says it did not process. An app that fails in just that way while it
+//!   works on the request sees it twice: deliveries are at least once anyway, and inline forwarding sends the same
+//!   event id again. [`Upstream::start`] repeats only requests without a body whose method is idempotent. After a byte
+//!   of an answer nothing is ever sent twice.
+//!
+//! `origin`, `balance` and `connect` lead to an open connection, `pool` keeps idle ones, `h1` and `h2` speak on them,
+//! `limit` says how long it may take. What the app is sent is `forward`'s.
 
+mod balance;
+mod connect;
+mod error;
 mod forward;
+mod h1;
+mod h2;
+mod limit;
+mod origin;
+mod pool;
+mod streamed;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
-use crate::config::Destination;
-use crate::message::{Headers, Method};
+use crate::config::{Destination, HostHeader, UpstreamHttp};
+use crate::message::{Headers, Method, Scheme};
 
+use balance::Balance;
+use connect::{Server, Stream};
+use limit::{Limit, far};
+use origin::Origin;
+use pool::Key;
+
+pub use error::{SetupError, UpstreamError};
 pub use forward::{EventHeaders, Forward};
+pub use streamed::{Answering, BodyWriter};
 
 /// A destination's client. Cheap to clone; pools are per thread.
+///
+/// All its methods must be called within a tokio runtime with I/O and time.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    inner: Arc<Inner>,
+}
+
 #[derive(Debug)]
-pub struct Upstream {}
+struct Inner {
+    /// Tells this client's pooled connections from those of others.
+    id: u64,
+    endpoints: Vec<Endpoint>,
+    balance: Balance,
+    http: UpstreamHttp,
+    connect_timeout: Duration,
+    timeout: Duration,
+}
+
+/// One upstream server of a destination.
+#[derive(Debug)]
+struct Endpoint {
+    server: Server,
+    /// Replaces the value of `Host`, if the upstream's own is asked for.
+    host: Option<String>,
+    /// One HTTP/2 connection is opened at a time: those who wait share it.
+    connecting: Semaphore,
+}
 
 /// The head of a request to the app, hop-by-hop headers already dropped. `headers` holds `Host`.
 #[derive(Clone, Debug)]
@@ -25,90 +86,234 @@ pub struct Outgoing {
     pub headers: Headers,
 }
 
+/// Why one upstream gave no answer.
+enum Miss {
+    /// Nothing was sent: the next upstream may be tried.
+    Unreachable(UpstreamError),
+    Final(UpstreamError),
+}
+
 impl Upstream {
+    /// Reads the certificate files; does no network I/O. All upstreams of a destination must have the same path and
+    /// query, because one head is made for all of them.
     pub fn new(destination: &Destination) -> Result<Self, SetupError> {
-        let _ = destination;
-        todo!("upstream")
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let origins: Vec<Origin> = destination
+            .upstreams
+            .iter()
+            .map(|uri| Origin::checked(uri).map_err(SetupError))
+            .collect::<Result<_, _>>()?;
+        let Some(first) = origins.first() else {
+            return Err(SetupError(format!("{}: no upstream", destination.name)));
+        };
+        if !origins.iter().all(|origin| origin.same_target(first)) {
+            let name = &destination.name;
+            return Err(SetupError(format!("{name}: all upstreams must have the same path and query")));
+        }
+        let encrypted = origins.iter().any(|origin| origin.scheme == Scheme::Https);
+        let connector = encrypted.then(|| tls::connector(&destination.tls, destination.http)).transpose()?;
+        // A `Host` that the operator sets wins over the upstream's own.
+        let sets_host = destination.headers.set.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let own_host = destination.host == HostHeader::Upstream && !sets_host;
+        let endpoints: Vec<Endpoint> = origins
+            .into_iter()
+            .map(|origin| {
+                let host = own_host.then(|| origin.authority.clone());
+                let server = Server::new(origin, &destination.tls, destination.http, connector.as_ref())?;
+                Ok(Endpoint { server, host, connecting: Semaphore::new(1) })
+            })
+            .collect::<Result<_, SetupError>>()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                id: IDS.fetch_add(1, Ordering::Relaxed),
+                balance: Balance::new(endpoints.len()),
+                endpoints,
+                http: destination.http,
+                connect_timeout: destination.connect_timeout,
+                timeout: destination.timeout,
+            }),
+        })
     }
 
-    /// Sends a request with its whole body and waits for the head of the answer.
+    /// Sends a request with its whole body and waits for the head of the answer. The destination's `timeout` runs from
+    /// here to the end of the answer's body. The app's answer may come before it has the whole body: a success is
+    /// given out while the rest is still sent, anything else ends the sending.
     pub async fn send(&self, request: &Outgoing, body: Bytes) -> Result<Incoming, UpstreamError> {
-        let _ = (request, body);
-        todo!("upstream")
+        let mut limit = Limit::whole(self.inner.timeout);
+        let mut failure = None;
+        for server in self.inner.balance.order() {
+            let sent = match self.inner.http {
+                UpstreamHttp::Http1 => self.send_h1(server, request, &body, &mut limit).await,
+                UpstreamHttp::Http2 => self.send_h2(server, request, &body, &mut limit).await,
+            };
+            match sent {
+                Ok(incoming) => return Ok(incoming),
+                Err(Miss::Final(error)) => return Err(error),
+                Err(Miss::Unreachable(error)) => failure = Some(worse(failure, error)),
+            }
+            if limit.deadline() <= tokio::time::Instant::now() {
+                break;
+            }
+        }
+        Err(failure.unwrap_or(UpstreamError::Timeout("connect")))
     }
 
-    /// Starts a request whose body streams. `length` is its `Content-Length`; `None` streams chunked (or, if the
-    /// request has `Upgrade`, as raw bytes after the app's 101).
-    pub async fn start(
+    async fn send_h1(
         &self,
+        server: usize,
         request: &Outgoing,
-        length: Option<u64>,
-    ) -> Result<(BodyWriter, Answering), UpstreamError> {
-        let _ = (request, length);
-        todo!("upstream")
+        body: &Bytes,
+        limit: &mut Limit,
+    ) -> Result<Incoming, Miss> {
+        if let Some(conn) = pool::take(self.key(server), pool::IDLE_TIMEOUT) {
+            match self.exchange_h1(conn, server, request, body, limit).await {
+                Err(failure) if failure.unanswered => {}
+                done => return done.map_err(|failure| Miss::Final(failure.error)),
+            }
+        }
+        let stream = self.connect(server, limit).await.map_err(Miss::Unreachable)?;
+        let done = self.exchange_h1(h1::Conn::new(stream), server, request, body, limit).await;
+        done.map_err(|failure| Miss::Final(failure.error))
+    }
+
+    async fn exchange_h1(
+        &self,
+        mut conn: h1::Conn,
+        server: usize,
+        request: &Outgoing,
+        body: &Bytes,
+        limit: &mut Limit,
+    ) -> Result<Incoming, h1::Failure> {
+        let length = h1::Length::Known(body.len() as u64);
+        self.encode(&mut conn, server, request, length)
+            .map_err(|error| h1::Failure { error, unanswered: false })?;
+        let asked = if request.method == Method::HEAD { h1::Asked::Head } else { h1::Asked::Other };
+        let (head, unread) = h1::Reader::whole(conn, body.clone(), asked).head(limit).await?;
+        let body = h1::Body::new(&head, unread, self.key(server), std::mem::replace(limit, Limit::None));
+        Ok(Incoming { status: head.status, headers: head.headers, body: Body::H1(Box::new(body)) })
+    }
+
+    async fn send_h2(
+        &self,
+        server: usize,
+        request: &Outgoing,
+        body: &Bytes,
+        limit: &mut Limit,
+    ) -> Result<Incoming, Miss> {
+        let mut repeated = false;
+        loop {
+            let mut sender = self.sender(server, limit).await.map_err(Miss::Unreachable)?;
+            let request = self.h2_request(server, request, h2::RequestBody::whole(body.clone()));
+            let exchange = h2::exchange(&mut sender, request.map_err(Miss::Final)?);
+            match tokio::time::timeout_at(limit.deadline(), exchange).await {
+                Ok(Ok(response)) => return Ok(Incoming::h2(response, std::mem::replace(limit, Limit::None))),
+                Ok(Err(failure)) if failure.unanswered && !repeated => {
+                    pool::unshare(self.key(server));
+                    repeated = true;
+                }
+                Ok(Err(failure)) => return Err(Miss::Final(failure.error)),
+                Err(_) => return Err(Miss::Final(UpstreamError::Timeout("answer"))),
+            }
+        }
+    }
+
+    fn h2_request(
+        &self,
+        server: usize,
+        request: &Outgoing,
+        body: h2::RequestBody,
+    ) -> Result<http::Request<h2::RequestBody>, UpstreamError> {
+        let endpoint = &self.inner.endpoints[server];
+        h2::request(request, endpoint.host.as_deref(), &endpoint.server.origin, body)
+    }
+
+    /// The thread's HTTP/2 connection to a server, opened if need be.
+    async fn sender(&self, server: usize, limit: &Limit) -> Result<h2::Sender, UpstreamError> {
+        let key = self.key(server);
+        if let Some(sender) = pool::shared(key) {
+            return Ok(sender);
+        }
+        let deadline = limit.deadline().min(far(self.inner.connect_timeout));
+        let turn = tokio::time::timeout_at(deadline, self.inner.endpoints[server].connecting.acquire()).await;
+        // The semaphore is never closed; if it were, one more connection would be all the harm.
+        let _turn = turn.map_err(|_| UpstreamError::Timeout("connect"))?;
+        if let Some(sender) = pool::shared(key) {
+            return Ok(sender);
+        }
+        let sender = h2::handshake(self.connect(server, limit).await?).await?;
+        pool::share(key, sender.clone());
+        Ok(sender)
+    }
+
+    fn encode(
+        &self,
+        conn: &mut h1::Conn,
+        server: usize,
+        request: &Outgoing,
+        length: h1::Length,
+    ) -> Result<(), UpstreamError> {
+        let endpoint = &self.inner.endpoints[server];
+        let authority = &endpoint.server.origin.authority;
+        h1::encode(conn.output(), request, endpoint.host.as_deref(), authority, length)
+            .map_err(|problem| UpstreamError::Protocol(problem.into()))
+    }
+
+    /// A fresh connection; what became of it counts for the server's turn in the balance.
+    async fn connect(&self, server: usize, limit: &Limit) -> Result<Stream, UpstreamError> {
+        let deadline = limit.deadline().min(far(self.inner.connect_timeout));
+        let connected = self.inner.endpoints[server].server.connect(deadline).await;
+        match &connected {
+            Ok(_) => self.inner.balance.reached(server),
+            // Trouble of our own says nothing about the server.
+            Err(UpstreamError::Local(_)) => {}
+            Err(_) => self.inner.balance.unreachable(server),
+        }
+        connected
+    }
+
+    const fn key_of(id: u64, server: usize) -> Key {
+        Key { upstream: id, server }
+    }
+    fn key(&self, server: usize) -> Key {
+        Self::key_of(self.inner.id, server)
     }
 }
 
-/// The sending half of a streamed request.
-#[derive(Debug)]
-pub struct BodyWriter {}
-
-impl BodyWriter {
-    pub async fn write(&mut self, chunk: Bytes) -> Result<(), UpstreamError> {
-        let _ = chunk;
-        todo!("upstream")
-    }
-    pub async fn finish(&mut self) -> Result<(), UpstreamError> {
-        todo!("upstream")
+/// Of two failures to reach an upstream, the one that says more: the app's before the gateway's own.
+fn worse(earlier: Option<UpstreamError>, later: UpstreamError) -> UpstreamError {
+    match earlier {
+        Some(earlier) if later.is_ours() || !earlier.is_ours() => earlier,
+        _ => later,
     }
 }
 
-/// The receiving half of a streamed request: waits for the answer's head. May come before the body is sent.
-#[derive(Debug)]
-pub struct Answering {}
-
-impl Answering {
-    pub async fn head(self) -> Result<Incoming, UpstreamError> {
-        todo!("upstream")
-    }
-}
-
-/// The app's answer. Dropping it before the end closes the connection.
+/// The app's answer. Dropping it before the end closes the connection (on HTTP/2: resets the stream).
 #[derive(Debug)]
 pub struct Incoming {
     pub status: u16,
-    /// As received.
+    /// As received (on HTTP/2 with lower-case names), those of the hop included.
     pub headers: Headers,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    H1(Box<h1::Body>),
+    H2(Box<h2::Body>),
 }
 
 impl Incoming {
+    fn h2(response: http::Response<hyper::body::Incoming>, limit: Limit) -> Self {
+        let (status, headers) = (response.status().as_u16(), h2::headers(&response));
+        Self { status, headers, body: Body::H2(Box::new(h2::Body::new(response.into_body(), limit))) }
+    }
+
     /// The next piece of the body, `None` at its end (then the connection goes back to its pool). After a 101: raw
-    /// bytes. Safe to cancel.
+    /// bytes. Safe to cancel. After an error the same error comes again: a body that broke never looks complete.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        todo!("upstream")
+        match &mut self.body {
+            Body::H1(body) => body.chunk().await,
+            Body::H2(body) => body.chunk().await,
+        }
     }
 }
-
-/// Why there is no (whole) answer. The app is to blame for some of these, the gateway for others: see `class`.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    #[error("connect: {0}")]
-    Connect(String),
-    #[error("tls: {0}")]
-    Tls(String),
-    /// No address for the upstream's name: the gateway's side, not the app's fault.
-    #[error("dns: {0}")]
-    Dns(String),
-    #[error("timeout: {0}")]
-    Timeout(&'static str),
-    /// The connection broke after the request was (partly) sent: it may have been processed.
-    #[error("broken: {0}")]
-    Broken(String),
-    #[error("protocol: {0}")]
-    Protocol(String),
-}
-
-/// Why a destination's client can't be built (a CA file that is none, …).
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SetupError(pub String);

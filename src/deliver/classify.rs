@@ -1,0 +1,197 @@
+//! What an outcome means, and what comes next. Pure: the rules of retrying in one place.
+//!
+//! - 2xx is a success. Redirects are not followed: they are failures like any other status.
+//! - A status of `retry.give_up_on` ends the delivery.
+//! - Any other status, and no (whole) answer, is a failure: tried again after the delay of `backoff`, until `attempts`
+//!   are used up or the delivery is older than `max_age`. A retry that would only come after `max_age` is not waited
+//!   for: the delivery is dead at once, so that an operator sees it at once.
+//! - What the gateway could not do itself (no address for the name, no file descriptor) is not the app's failure: it
+//!   uses up no attempt, and is tried again for as long as it takes (see `trouble`).
+//! - A delivery that was never tried is tried at least once, however long it waited.
+
+use std::time::Duration;
+
+use crate::buffer::{AttemptOutcome, DeadReason, Next};
+use crate::clock::Timestamp;
+use crate::config::Retry;
+use crate::upstream::UpstreamError;
+
+use super::backoff;
+
+/// What the app answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub status: u16,
+    /// The value of `Retry-After`, as received.
+    pub retry_after: Option<Vec<u8>>,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    Success,
+    /// The app does not want this event, now or later.
+    GivenUp,
+    Failure {
+        /// How long the app asked to be left alone.
+        asked: Option<Duration>,
+    },
+    /// The gateway's own failure.
+    Ours,
+}
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Attempts so far, the one that just ended included.
+    pub attempts: u32,
+    /// When the retry budget began.
+    pub since: Timestamp,
+}
+
+pub(super) fn finding(result: &Result<Answered, UpstreamError>, retry: &Retry, now: Timestamp) -> Finding {
+    match result {
+        Ok(Answered { status: 200..=299, .. }) => Finding::Success,
+        Ok(Answered { status, .. }) if retry.give_up_on.contains(status) => Finding::GivenUp,
+        Ok(Answered { retry_after, .. }) => {
+            Finding::Failure { asked: retry_after.as_deref().and_then(|value| after(value, now)) }
+        }
+        Err(error) if error.is_ours() => Finding::Ours,
+        Err(_) => Finding::Failure { asked: None },
+    }
+}
+
+/// The attempt for the delivery's history.
+pub(super) fn outcome(result: &Result<Answered, UpstreamError>) -> AttemptOutcome {
+    match result {
+        Ok(answered) => AttemptOutcome::Answered { status: answered.status },
+        Err(error) => AttemptOutcome::Failed { error: error.to_string() },
+    }
+}
+
+/// Whether a delivery that was tried before may be tried again.
+pub(super) fn may_try(progress: Progress, retry: &Retry, now: Timestamp) -> Result<(), DeadReason> {
+    if progress.attempts == 0 {
+        Ok(())
+    } else if progress.attempts >= retry.attempts {
+        // The config may have changed since it was put back.
+        Err(DeadReason::AttemptsExhausted)
+    } else if now.since(progress.since) >= retry.max_age {
+        Err(DeadReason::TooOld)
+    } else {
+        Ok(())
+    }
+}
+
+/// Where a delivery goes after a failed attempt.
+pub(super) fn after_failure(
+    progress: Progress,
+    asked: Option<Duration>,
+    retry: &Retry,
+    now: Timestamp,
+    draw: f64,
+) -> Next {
+    if progress.attempts >= retry.attempts {
+        return Next::Dead(DeadReason::AttemptsExhausted);
+    }
+    let at = now.saturating_add(backoff::delay(retry, progress.attempts, draw, asked));
+    match at.since(progress.since) >= retry.max_age {
+        true => Next::Dead(DeadReason::TooOld),
+        false => Next::Retry(at),
+    }
+}
+
+/// `Retry-After`: seconds, or an HTTP date. What is neither is as if it were not there; a date in the past is now.
+fn after(value: &[u8], now: Timestamp) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // So many digits that it is no number is still "much later"; the cap is the caller's.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    let at = Timestamp(u64::try_from(date.as_millisecond()).unwrap_or(0));
+    Some(at.since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(784_111_777);
+
+    fn answered(status: u16) -> Result<Answered, UpstreamError> {
+        Ok(Answered { status, retry_after: None })
+    }
+
+    #[test]
+    fn each_outcome_has_one_meaning() {
+        let retry = Retry::default();
+        let finding = |result| finding(&result, &retry, NOW);
+        let failure = Finding::Failure { asked: None };
+        for status in [200, 202, 204, 299] {
+            assert_eq!(finding(answered(status)), Finding::Success, "{status}");
+        }
+        for status in [199, 301, 302, 307, 400, 401, 404, 429, 500, 503, 600] {
+            assert_eq!(finding(answered(status)), failure, "{status}");
+        }
+        assert_eq!(finding(answered(410)), Finding::GivenUp);
+        let text = || "x".to_owned();
+        for error in [
+            UpstreamError::Connect(text()),
+            UpstreamError::Tls(text()),
+            UpstreamError::Timeout("answer"),
+            UpstreamError::Broken(text()),
+            UpstreamError::Protocol(text()),
+        ] {
+            assert_eq!(finding(Err(error)), failure);
+        }
+        assert_eq!(finding(Err(UpstreamError::Dns(text()))), Finding::Ours);
+        assert_eq!(finding(Err(UpstreamError::Local(text()))), Finding::Ours);
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let after = |text: &str| after(text.as_bytes(), NOW).map(|d| d.as_secs());
+        assert_eq!(after("120"), Some(120));
+        assert_eq!(after(" 0 "), Some(0));
+        assert_eq!(after("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(after("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
+        assert!(after("99999999999999999999999999").unwrap() > 1_000_000);
+        for odd in ["", "-1", "1.5", "soon", "1e3", "+5"] {
+            assert_eq!(after(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_tried_is_tried_however_old_it_is() {
+        let old = Progress { attempts: 0, since: Timestamp(0) };
+        let retry = Retry::default();
+        assert_eq!(may_try(old, &retry, NOW), Ok(()));
+        assert_eq!(may_try(Progress { attempts: 1, ..old }, &retry, NOW), Err(DeadReason::TooOld));
+        let lowered = Progress { attempts: 12, since: NOW };
+        assert_eq!(may_try(lowered, &retry, NOW), Err(DeadReason::AttemptsExhausted));
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_never_comes_after_the_attempts_or_the_age_are_used_up(
+            attempts in 1u32..30, limit in 1u32..30, age_s in 0u64..10_000, max_age_s in 1u64..10_000,
+            asked in proptest::option::of(0u64..10_000), draw in 0.0..1.0f64,
+        ) {
+            let retry = Retry { attempts: limit, max_age: Duration::from_secs(max_age_s), ..Retry::default() };
+            let since = NOW.saturating_sub(Duration::from_secs(age_s));
+            let progress = Progress { attempts, since };
+            let asked = asked.map(Duration::from_secs);
+            match after_failure(progress, asked, &retry, NOW, draw) {
+                Next::Retry(at) => {
+                    prop_assert!(attempts < limit && at >= NOW);
+                    prop_assert_eq!(may_try(progress, &retry, at), Ok(()));
+                }
+                Next::Dead(DeadReason::AttemptsExhausted) => prop_assert!(attempts >= limit),
+                Next::Dead(DeadReason::TooOld) => prop_assert!(attempts < limit),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What one destination does next: takes leases, starts attempts, waits. The decisions are `Load`'s, pure; the loop
+//! only carries them out.
+//!
+//! Nothing polls: with nothing due the task waits for an arrival or for the next retry's time, and costs nothing.
+//! Memory is bounded by `concurrency` deliveries, plus as many again (32 at most) held ready where bodies are small.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::buffer::{Buffer, BufferError, DestinationName};
+
+use super::health::{Change, Health};
+use super::lease::Lease;
+use super::worker::{App, Report, Settings, Surroundings, work};
+
+/// Leases taken at once, at most.
+const BATCH: usize = 64;
+/// Leases held ready beyond those in flight, at most.
+const AHEAD: usize = 32;
+/// A typical body beyond this is not held ready.
+const SMALL_BODY: usize = 64 * 1024;
+/// A retry's time is wall time: it is looked at again after this, lest a clock that was set forward goes unnoticed.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The least wait for a retry's time.
+const LEAST_WAIT: Duration = Duration::from_millis(5);
+/// After an error of the buffer.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Whether the process goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    No,
+    /// Attempts in flight may finish until then.
+    At(Instant),
+}
+
+/// How much a destination has in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Load {
+    /// Attempts that may be in flight now.
+    allowed: usize,
+    running: usize,
+    /// Leased, but not begun.
+    ready: usize,
+    typical_body: usize,
+}
+
+impl Load {
+    /// How many attempts to begin.
+    fn starts(&self) -> usize {
+        self.allowed.saturating_sub(self.running).min(self.ready)
+    }
+
+    /// How many leases to take. Some are held ready, so that a quick app is fed in batches instead of one by one.
+    fn wants(&self) -> usize {
+        let ahead = if self.typical_body <= SMALL_BODY { self.allowed.min(AHEAD) } else { 0 };
+        let missing = (self.allowed + ahead).saturating_sub(self.running + self.ready);
+        // As long as there is work in hand, wait until a batch is worth its while.
+        let least = if self.ready > 0 { (ahead / 2).max(1) } else { 1 };
+        let idle = self.running + self.ready < self.allowed;
+        if missing >= least || idle { missing.min(BATCH) } else { 0 }
+    }
+}
+
+/// Works on one destination until told to stop.
+pub(super) struct Scheduler<A> {
+    pub name: DestinationName,
+    pub buffer: Arc<dyn Buffer>,
+    pub around: Arc<Surroundings>,
+    /// `None`: the destination is no longer in the config; its deliveries stay in the buffer.
+    pub settings: watch::Receiver<Option<Arc<Settings<A>>>>,
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// Whether the buffer has more that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// Perhaps: ask.
+    Unknown,
+    /// Not before something arrives or a retry's time comes.
+    Nothing,
+}
+
+struct Hands {
+    running: JoinSet<Report>,
+    ready: VecDeque<Lease>,
+    /// A running mean of bodies; large until the first are known.
+    typical_body: usize,
+    health: Health,
+}
+
+impl<A: App> Scheduler<A> {
+    pub async fn run(mut self) {
+        let mut hands = Hands {
+            running: JoinSet::new(),
+            ready: VecDeque::new(),
+            typical_body: usize::MAX,
+            health: Health::default(),
+        };
+        let arrivals: Arc<Notify> = self.buffer.arrivals(&self.name);
+        // Listening begins before the first look, so that nothing arrives unnoticed in between.
+        let mut arrival = Box::pin(arrivals.notified());
+        arrival.as_mut().enable();
+        let mut due = Due::Unknown;
+        let mut buffer_pause: Option<(Duration, Instant)> = None;
+
+        while *self.stop.borrow_and_update() == Stop::No {
+            let settings = self.settings.borrow_and_update().clone();
+            if settings.is_none() {
+                hands.ready.clear();
+            }
+            let now = Instant::now();
+            let pause = self.around.trouble.lock().paused_until(now);
+            let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now);
+
+            if let Some(settings) = &settings {
+                self.start(&mut hands, settings);
+                let wants = self.load(&hands, settings).wants();
+                if due == Due::Unknown && held_up.is_none() && wants > 0 {
+                    match self.lease(&mut hands, wants).await {
+                        Ok(taken) => {
+                            buffer_pause = None;
+                            if taken < wants {
+                                due = Due::Nothing;
+                            }
+                            if taken > 0 {
+                                continue;
+                            }
+                        }
+                        Err(BufferError::Closed) => break,
+                        Err(error) => buffer_pause = Some(self.after(buffer_pause, &error)),
+                    }
+                }
+            }
+            let retry = match (&settings, due) {
+                (Some(_), Due::Nothing) => self.next_retry(now).await,
+                _ => None,
+            };
+            let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now).or(held_up);
+            let wake = [pause, held_up, retry].into_iter().flatten().min();
+
+            tokio::select! {
+                biased;
+                gone = self.stop.changed() => if gone.is_err() { break },
+                gone = self.settings.changed() => {
+                    if gone.is_err() { break }
+                    due = Due::Unknown;
+                }
+                Some(done) = hands.running.join_next() => {
+                    self.done(&mut hands, done);
+                    // All that are done by now, before the next look at the buffer.
+                    while let Some(done) = hands.running.try_join_next() {
+                        self.done(&mut hands, done);
+                    }
+                }
+                // While there is work in hand, an arrival can wait; it is not forgotten.
+                () = &mut arrival, if due == Due::Nothing => {
+                    arrival.set(arrivals.notified());
+                    arrival.as_mut().enable();
+                    due = Due::Unknown;
+                }
+                () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => due = Due::Unknown,
+            }
+        }
+        self.finish(hands).await;
+    }
+
+    fn load(&self, hands: &Hands, settings: &Settings<A>) -> Load {
+        let concurrency = settings.destination.concurrency.max(1);
+        Load {
+            allowed: self.around.trouble.lock().allows(concurrency, Instant::now()),
+            running: hands.running.len(),
+            ready: hands.ready.len(),
+            typical_body: hands.typical_body,
+        }
+    }
+
+    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>) {
+        let starts = self.load(hands, settings).starts();
+        for lease in hands.ready.drain(..starts) {
+            hands.running.spawn(work(lease, settings.clone(), self.around.clone()));
+        }
+        if starts > 0 {
+            self.around.metrics.in_flight(&self.name.0, hands.running.len());
+        }
+    }
+
+    async fn lease(&self, hands: &mut Hands, wants: usize) -> Result<usize, BufferError> {
+        let leased = self.buffer.lease(&self.name, wants, self.around.clock.now()).await?;
+        let taken = leased.len();
+        for leased in leased {
+            let body = leased.event.body.len();
+            hands.typical_body = match hands.typical_body {
+                usize::MAX => body,
+                mean => (mean / 8).saturating_mul(7).saturating_add(body / 8),
+            };
+            hands.ready.push_back(Lease::new(leased, self.buffer.clone(), self.around.clock.clone()));
+        }
+        Ok(taken)
+    }
+
+    /// When the next retry's time comes, as far as the wall clock can tell now.
+    async fn next_retry(&self, now: Instant) -> Option<Instant> {
+        match self.buffer.next_due(&self.name).await {
+            Ok(Some(at)) => {
+                let wait = at.since(self.around.clock.now()).clamp(LEAST_WAIT, LOOK_AGAIN);
+                Some(now + wait)
+            }
+            Ok(None) => None,
+            // The next lease will say it; until then, now and then.
+            Err(_) => Some(now + LONGEST_PAUSE),
+        }
+    }
+
+    /// The pause after an error of the buffer: doubling.
+    fn after(&self, earlier: Option<(Duration, Instant)>, error: &BufferError) -> (Duration, Instant) {
+        let pause = match earlier {
+            None => {
+                tracing::error!(destination = %self.name, %error, "deliveries wait for the buffer");
+                FIRST_PAUSE
+            }
+            Some((pause, _)) => (pause * 2).min(LONGEST_PAUSE),
+        };
+        (pause, Instant::now() + pause)
+    }
+
+    fn done(&self, hands: &mut Hands, done: Result<Report, tokio::task::JoinError>) {
+        self.around.metrics.in_flight(&self.name.0, hands.running.len());
+        let destination = &self.name;
+        match done {
+            Ok(Report::Delivered) => {
+                if let Some(Change::Recovered { failures }) = hands.health.succeeded() {
+                    tracing::info!(%destination, failures, "the destination has recovered");
+                }
+            }
+            Ok(Report::Failed(error) | Report::Ours(error)) => {
+                if hands.health.failed() == Some(Change::Failing) {
+                    tracing::warn!(%destination, error, "the destination is failing; deliveries are retried");
+                }
+            }
+            Ok(Report::NotTried) => {}
+            // Its lease gave itself back.
+            Err(error) if error.is_panic() => {
+                tracing::error!(%destination, %error, "an attempt panicked; its delivery is tried again later");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Hands back what was not begun, waits for what is in flight, and breaks off what takes longer than the grace.
+    async fn finish(&mut self, mut hands: Hands) {
+        hands.ready.clear();
+        let until = match *self.stop.borrow() {
+            Stop::At(until) => until,
+            // The deliverer is gone, or the buffer closed: there is nothing to wait for.
+            Stop::No => Instant::now(),
+        };
+        while let Ok(Some(done)) = tokio::time::timeout_at(until, hands.running.join_next()).await {
+            self.done(&mut hands, done);
+        }
+        let broken_off = hands.running.len();
+        if broken_off > 0 {
+            let destination = &self.name;
+            tracing::warn!(%destination, broken_off, "attempts were broken off by the shutdown; they are repeated");
+        }
+        hands.running.shutdown().await;
+        self.around.metrics.in_flight(&self.name.0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn small_bodies_are_fetched_in_batches_and_large_ones_one_for_each_free_place() {
+        let small = Load { allowed: 16, running: 0, ready: 0, typical_body: 2048 };
+        assert_eq!(small.wants(), 32);
+        assert_eq!(Load { running: 16, ready: 16, ..small }.wants(), 0);
+        assert_eq!(Load { running: 16, ready: 10, ..small }.wants(), 0, "a batch is not worth its while yet");
+        assert_eq!(Load { running: 16, ready: 8, ..small }.wants(), 8);
+        let large = Load { typical_body: 1 << 20, ..small };
+        assert_eq!(large.wants(), 16);
+        assert_eq!(Load { running: 15, ..large }.wants(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_places_are_never_exceeded_and_never_stay_empty(
+            allowed in 0usize..200, running in 0usize..200, ready in 0usize..200, typical_body in 0usize..200_000,
+        ) {
+            let load = Load { allowed, running, ready, typical_body };
+            prop_assert!(running > allowed || running + load.starts() <= allowed);
+            prop_assert!(load.starts() <= ready);
+            let held = running + ready + load.wants();
+            prop_assert!(load.wants() == 0 || held <= allowed + allowed.min(AHEAD));
+            if running + ready < allowed {
+                prop_assert!(load.wants() > 0, "a free place asks for work");
+            }
+        }
+    }
+}

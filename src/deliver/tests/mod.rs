@@ -1,0 +1,6 @@
+//! Deliveries against a buffer in memory: simulated apps in paused time, and a real one over sockets.
+
+mod fake;
+mod histories;
+mod over_sockets;
+mod scheduling;
