@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// Stands in for the real one until telemetry is merged.
+pub fn init(settings: &crate::config::LogSettings) -> Result<(), String> {
+    let _ = settings;
+    todo!("telemetry")
+}
+
+/// Stands in for the real one until telemetry is merged.
+pub fn flush(patience: Duration) {
+    let _ = patience;
+}
+
 /// All metrics of the process. Every method is cheap enough for the request path.
 #[derive(Debug, Default)]
 pub struct Metrics {}
