@@ -165,3 +165,88 @@ fn millis(took: Duration) -> u64 {
 fn clipped(path: &str) -> &str {
     path.get(..path.len().min(MAX_PATH)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use parking_lot::Mutex;
+
+    use super::super::testing::{InMemory, now_or_never};
+    use super::*;
+    use crate::message::Answer;
+
+    /// Lines logged by `work`, as JSON.
+    fn logged(work: impl FnOnce()) -> Vec<serde_json::Value> {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, work);
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn ends(access: AccessLog, result: Result<Outcome, Refused>) -> Vec<serde_json::Value> {
+        logged(|| {
+            let metrics = Metrics::default();
+            let mut exchange = InMemory::post("/hooks/x?token=secret");
+            let record = Record::begin(&metrics, access, exchange.head());
+            let mut tracked = Tracked::new(&mut exchange);
+            match &result {
+                Ok(_) => now_or_never(tracked.answer(Answer::new(202))).unwrap(),
+                Err(refused) => now_or_never(tracked.refuse(refused)),
+            }
+            record.end(&result, &tracked);
+        })
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_with_reason_source_and_detail() {
+        let refused = Refused::because(Reason::SignatureInvalid, "no secret of 2 matched");
+        let lines = ends(AccessLog::Errors, Err(refused));
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["reason"], "signature_invalid");
+        assert_eq!(lines[0]["source"], "192.0.2.1");
+        assert_eq!(lines[0]["status"], 401);
+        assert_eq!(lines[0]["detail"], "no secret of 2 matched");
+        assert_eq!((&lines[0]["level"], &lines[0]["path"]), (&"INFO".into(), &"/hooks/x".into()));
+        assert!(!lines[0].to_string().contains("token"));
+    }
+
+    #[test]
+    fn our_own_troubles_are_louder() {
+        let level = |reason: Reason| ends(AccessLog::Errors, Err(reason.into()))[0]["level"].clone();
+        assert_eq!(level(Reason::Internal), "ERROR");
+        assert_eq!(level(Reason::BufferFull), "WARN");
+        assert_eq!(level(Reason::NoRoute), "INFO");
+    }
+
+    #[test]
+    fn the_config_says_which_requests_are_logged() {
+        let refused = || Err(Reason::NoRoute.into());
+        assert_eq!(ends(AccessLog::Off, refused()).len(), 0);
+        assert_eq!(ends(AccessLog::Errors, Ok(Outcome::Passed)).len(), 0);
+        assert_eq!(ends(AccessLog::All, refused()).len(), 1);
+        let id = EventId::new(crate::clock::Timestamp(1));
+        let lines = ends(AccessLog::All, Ok(Outcome::Accepted(id)));
+        assert_eq!((&lines[0]["outcome"], &lines[0]["status"]), (&"accepted".into(), &202.into()));
+        assert_eq!(lines[0]["event"], id.to_string());
+    }
+
+    #[test]
+    fn a_long_path_is_clipped() {
+        assert_eq!(clipped(&"/".repeat(1000)).len(), MAX_PATH);
+        assert_eq!(clipped("/a"), "/a");
+    }
+}

@@ -84,8 +84,9 @@ pub struct InMemory {
     declared: Option<u64>,
     pieces: VecDeque<Bytes>,
     end: End,
-    /// What is sent once the connection is something else than HTTP.
+    /// What is sent once the connection is something else than HTTP, and whether silence follows it.
     after_switch: VecDeque<Bytes>,
+    silence: bool,
     reads: usize,
     gone: bool,
     answer: Option<Answer>,
@@ -111,6 +112,7 @@ impl InMemory {
             pieces: VecDeque::new(),
             end: End::Complete,
             after_switch: VecDeque::new(),
+            silence: false,
             reads: 0,
             gone: false,
             answer: None,
@@ -127,7 +129,7 @@ impl InMemory {
         self.head.headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         self
     }
-    pub fn from_address(mut self, address: [u8; 4]) -> Self {
+    pub fn from(mut self, address: [u8; 4]) -> Self {
         self.head.client = address.into();
         self
     }
@@ -141,6 +143,10 @@ impl InMemory {
     }
     pub fn then_raw(mut self, pieces: impl IntoIterator<Item = Bytes>) -> Self {
         self.after_switch = pieces.into_iter().collect();
+        self
+    }
+    pub fn then_silence(mut self) -> Self {
+        self.silence = true;
         self
     }
     pub fn breaks(mut self, reason: Reason) -> Self {
@@ -189,7 +195,10 @@ impl Exchange for InMemory {
     async fn read(&mut self) -> Result<Option<Bytes>, Reason> {
         self.reads += 1;
         if matches!(self.started, Some((101, _))) {
-            return Ok(self.after_switch.pop_front());
+            return match self.after_switch.pop_front() {
+                None if self.silence => std::future::pending().await,
+                piece => Ok(piece),
+            };
         }
         match (self.pieces.pop_front(), self.end) {
             (Some(piece), _) => Ok(Some(piece)),

@@ -151,7 +151,7 @@ async fn both_ways<E: Exchange, A: App>(
         if !upgrade {
             return Err(UpstreamError::Protocol("a switch that was not asked for".into()).into());
         }
-        if exchange.start(101, &switching(incoming.headers())).await.is_err() {
+        if exchange.start(101, &passed_on(incoming.headers(), Upgraded::Yes).collect()).await.is_err() {
             return Ok(Outcome::Passed);
         }
         sending = Sending { room: held, sent: 0, max: u64::MAX, upload: sending.upload };
@@ -194,16 +194,6 @@ async fn both_ways<E: Exchange, A: App>(
     let _ = exchange.finish().await;
     drop(kept);
     Ok(Outcome::Passed)
-}
-
-/// The headers of a 101: here `Connection` and `Upgrade` belong to the switch and not to the app's hop alone.
-fn switching(headers: &Headers) -> Headers {
-    let mut builder = Headers::builder();
-    for (name, value) in passed_on(headers, Upgraded::Yes) {
-        builder.push(name, value);
-    }
-    builder.push("Connection", b"Upgrade");
-    builder.build()
 }
 
 /// Writes pieces to the app until there are no more, and then ends the body. Returns the writer, because letting go

@@ -108,9 +108,19 @@ async fn an_upgrade_becomes_a_pipe_and_half_closes() {
     assert_eq!(send(&scene, &mut exchange, 1000).await, Ok(Outcome::Passed));
     assert_eq!(exchange.started.as_ref().unwrap().0, 101);
     assert_eq!(exchange.header("upgrade"), Some(&b"websocket"[..]));
-    assert_eq!(exchange.header("connection"), Some(&b"Upgrade"[..]));
+    // That this is an upgrade is the edge's to say for its hop.
+    assert_eq!(exchange.header("connection"), None);
     assert_eq!(exchange.written, pieces(20, 999).concat());
     assert_eq!(*scene.app.received.lock(), (exchange.written, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_pipe_is_closed() {
+    let scene = Scene::new(FakeApp::new([Script::says(Says::Echo)]));
+    let mut exchange = websocket().then_raw(pieces(2, 10)).then_silence();
+    let began = Instant::now();
+    assert_eq!(send(&scene, &mut exchange, 1000).await, Ok(Outcome::Passed));
+    assert_eq!((exchange.written.len(), exchange.finished, began.elapsed()), (20, true, IDLE));
 }
 
 #[tokio::test(start_paused = true)]

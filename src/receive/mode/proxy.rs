@@ -201,9 +201,7 @@ impl<'s, 'e, E: Exchange> Sender<'s, 'e, E> {
         }
     }
     async fn finish(self) {
-        if self.gone {
-            self.exchange.abort();
-        } else {
+        if !self.gone {
             let _ = self.exchange.finish().await;
         }
     }
