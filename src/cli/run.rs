@@ -80,7 +80,11 @@ impl Run {
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                eprintln!("{failure}");
+                match failure {
+                    // Each begins with its file.
+                    Failure::Config(_) => eprintln!("{failure}"),
+                    _ => eprintln!("tidegate: {failure}"),
+                }
                 ExitCode::from(failure.exit_code())
             }
         }

@@ -24,7 +24,7 @@ mod record;
 mod refused;
 mod route;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tracked;
 mod verify;
 

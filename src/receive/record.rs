@@ -45,9 +45,6 @@ impl Outcome {
     }
 }
 
-/// The metric's word for a request whose work was dropped before it ended: the process ends, or its thread gave up.
-const CANCELLED: &str = "cancelled";
-
 /// The longest piece of a path that is logged, in bytes.
 const MAX_PATH: usize = 256;
 
@@ -152,7 +149,8 @@ impl<'a> Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.count(CANCELLED, self.began.elapsed());
+            // Only a connection's end cuts a request short, and only the end of the grace period does that to it.
+            self.count(Reason::ShuttingDown.code(), self.began.elapsed());
         }
     }
 }

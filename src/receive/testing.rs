@@ -31,7 +31,7 @@ pub fn now_or_never<F: Future>(work: F) -> F::Output {
     }
 }
 
-pub fn identity(key: &str) -> Identity {
+pub(super) fn identity(key: &str) -> Identity {
     Identity {
         key: ClaimKey::new("r", key.as_bytes()),
         readable: key.into(),
@@ -608,7 +608,7 @@ impl<A> Scene<A> {
         }
     }
 
-    pub fn context(&self) -> Context<'_, A> {
+    pub(super) fn context(&self) -> Context<'_, A> {
         Context {
             upstreams: &self.upstreams,
             buffer: &self.buffer,

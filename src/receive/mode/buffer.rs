@@ -21,7 +21,7 @@ pub(in crate::receive) async fn accept<E: Exchange, A>(
     route: &Route,
     destinations: &[Arc<Destination>],
     acknowledgement: &Acknowledgement,
-    identity: Option<Identity>,
+    mut identity: Option<Identity>,
     request: Verified<Request>,
 ) -> Result<Outcome, Refused>
 where
@@ -29,7 +29,7 @@ where
 {
     let id = EventId::new(request.get().head.received_at);
     let event_type = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
-    let readable = identity.as_ref().map(|identity| identity.readable.clone());
+    let readable = identity.as_mut().map(|identity| std::mem::take(&mut identity.readable));
     let event = Event::from_verified(id, route.name.clone(), &request, readable, event_type);
     // The event has its own hold of the bytes; what is parsed is no longer needed.
     drop(request);
