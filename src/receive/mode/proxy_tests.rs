@@ -180,6 +180,8 @@ fn schedule() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
+type Twin<'a> = Pin<Box<dyn Future<Output = Result<Outcome, Refused>> + 'a>>;
+
 proptest! {
     /// Whatever the app says, whoever is cancelled and in which order they run: the app succeeds at most once, all
     /// who ended after it got that success, and nothing is left behind.
@@ -196,10 +198,8 @@ proptest! {
         let scene = Scene::new(FakeApp::new(scripts));
         let mut exchanges: Vec<InMemory> = (0..twins).map(|_| InMemory::post("/")).collect();
         let mut results = vec![None; twins];
-        let mut running: Vec<Option<Pin<Box<dyn Future<Output = Result<Outcome, Refused>> + '_>>>> = exchanges
-            .iter_mut()
-            .map(|exchange| Some(Box::pin(send(&scene, exchange)) as Pin<Box<dyn Future<Output = _>>>))
-            .collect();
+        let mut running: Vec<Option<Twin<'_>>> =
+            exchanges.iter_mut().map(|exchange| Some(Box::pin(send(&scene, exchange)) as Twin<'_>)).collect();
         // In the given order first, then round and round until all have ended.
         let rest = (0..twins).cycle().take(twins * 100).map(|n| Step::Poll(n as u8));
         for step in schedule.into_iter().chain(rest) {
