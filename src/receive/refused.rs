@@ -44,11 +44,8 @@ impl From<UpstreamError> for Refused {
     fn from(error: UpstreamError) -> Self {
         let reason = match &error {
             UpstreamError::Timeout(_) => Reason::UpstreamTimeout,
-            UpstreamError::Connect(_)
-            | UpstreamError::Tls(_)
-            | UpstreamError::Dns(_)
-            | UpstreamError::Broken(_)
-            | UpstreamError::Protocol(_) => Reason::UpstreamUnavailable,
+            // Whoever is to blame, the sender is told the same; the detail says it to the operator.
+            _ => Reason::UpstreamUnavailable,
         };
         Self::because(reason, error.to_string())
     }
