@@ -314,3 +314,7 @@ pub fn admin_text(address: &AdminAddress) -> String {
         AdminAddress::Off => "off".into(),
     }
 }
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;
