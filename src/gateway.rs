@@ -1,24 +1,46 @@
 //! The running gateway: the current config snapshot and what outlives it.
+//!
+//! Here is decided what a reload may change and how the parts go over to it; reading the config is `config`'s, what
+//! happens to a request `receive`'s. Carries the config half of promise 8: a request keeps the snapshot that it began
+//! with, the next one gets the new one, and a bad config changes nothing.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::buffer::{Buffer, DestinationName};
-use crate::clock::Clock;
-use crate::config::Config;
+use crate::buffer::{Admission, Buffer, DestinationName};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, AdminAddress, Config, Destination, Loaded, Mode};
+use crate::deliver::Deliverer;
+use crate::keys::RemoteKeys;
+use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
-/// Everything that a request needs, in one place. Shared by all threads.
+/// Everything that a request needs, in one place. Shared by all threads; lives as long as the process.
 pub struct Gateway {
     /// Swapped whole on reload; a request keeps the one it began with.
     pub snapshot: ArcSwap<Snapshot>,
     pub buffer: Arc<dyn Buffer>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    /// What the way in remembers between requests; a reload keeps it.
+    pub intake: Intake,
+    /// Works on the buffered destinations of the current snapshot.
+    deliverer: Deliverer,
+    /// Where the config is read again from.
+    config_path: PathBuf,
+    /// Key sets are shared by all snapshots.
+    keys: Arc<RemoteKeys>,
+    phase: Mutex<Phase>,
+    last_reload: Mutex<Option<LastReload>>,
+    /// One reload at a time, or an older config could replace a newer one.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 /// A checked config and what is made from it once.
@@ -29,22 +51,270 @@ pub struct Snapshot {
     pub tls: Vec<Option<Arc<ServerConfig>>>,
 }
 
+/// Where the process stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The listeners don't accept yet.
+    Starting,
+    Serving,
+    /// Asked to end; what is in flight is finished.
+    Draining,
+}
+
 /// Why `/readyz` says no; empty means ready.
 pub type NotReady = Vec<String>;
 
-impl Gateway {
-    /// Reads and checks the config again and swaps it in; on any problem the running one stays.
-    pub async fn reload(&self) -> Result<Reloaded, String> {
-        todo!("gateway")
-    }
-    pub fn readiness(&self) -> NotReady {
-        todo!("gateway")
-    }
-}
-
 /// What a reload did.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Reloaded {
+    /// Of the config that runs now.
     pub hash: String,
     pub warnings: Vec<String>,
 }
+
+/// The latest reload, for status.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LastReload {
+    pub at: Timestamp,
+    #[serde(flatten)]
+    pub outcome: ReloadOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ReloadOutcome {
+    Accepted {
+        hash: String,
+    },
+    /// The config from before runs on.
+    Refused {
+        problem: String,
+    },
+}
+
+impl Gateway {
+    /// Must be called within the tokio runtime that the delivery workers shall run on. Delivers nothing yet.
+    pub fn new(
+        snapshot: Snapshot,
+        config_path: PathBuf,
+        keys: Arc<RemoteKeys>,
+        buffer: Arc<dyn Buffer>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
+            intake: Intake::new(metrics.clone()),
+            buffer,
+            metrics,
+            clock,
+            config_path,
+            keys,
+            phase: Mutex::new(Phase::Starting),
+            last_reload: Mutex::new(None),
+            reloading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The listeners accept: deliveries begin and the gateway is ready.
+    pub fn serving(&self) {
+        let mut phase = self.phase.lock();
+        if *phase == Phase::Starting {
+            *phase = Phase::Serving;
+            self.deliverer.apply(self.snapshot.load().buffered());
+        }
+    }
+
+    /// Not ready from now on. Requests are still taken until the listeners close.
+    pub fn drain(&self) {
+        *self.phase.lock() = Phase::Draining;
+    }
+
+    /// Ends all deliveries: those in flight within `grace`, the others later, by the next process.
+    pub async fn stop_delivering(&self, grace: Duration) {
+        self.deliverer.shutdown(grace).await;
+    }
+
+    /// Reads and checks the config again and swaps it in; on any problem the running one stays, and the error says
+    /// everything that is wrong.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let result = self.reload_checked().await;
+        self.metrics.reloaded(result.is_ok());
+        let outcome = match &result {
+            Ok(reloaded) => {
+                tracing::info!(hash = reloaded.hash, warnings = ?reloaded.warnings, "the config was reloaded");
+                ReloadOutcome::Accepted { hash: reloaded.hash.clone() }
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "the config was not reloaded; the running one stays");
+                ReloadOutcome::Refused { problem: problem.clone() }
+            }
+        };
+        *self.last_reload.lock() = Some(LastReload { at: self.clock.now(), outcome });
+        result
+    }
+
+    async fn reload_checked(&self) -> Result<Reloaded, String> {
+        let (path, keys, old) = (self.config_path.clone(), self.keys.clone(), self.snapshot.load_full());
+        // Files are read, so not on a thread that others wait for.
+        let prepared = tokio::task::spawn_blocking(move || {
+            let Loaded { config, warnings } = config::load(&path, &*keys).map_err(|e| e.to_string())?;
+            let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            let changes = NotLive::between(&old.config, &config);
+            if !changes.refused.is_empty() {
+                return Err(changes.refused.join("\n"));
+            }
+            warnings.extend(changes.later);
+            Ok((Snapshot::build(config, Some(&old))?, warnings))
+        });
+        let (snapshot, warnings) =
+            prepared.await.map_err(|error| format!("reading the config failed: {error}"))??;
+        let hash = snapshot.config.hash.clone();
+        // The lock is held so that workers are never given to a gateway that has begun to end.
+        let phase = self.phase.lock();
+        let buffered = snapshot.buffered();
+        self.snapshot.store(Arc::new(snapshot));
+        match *phase {
+            Phase::Serving => self.deliverer.apply(buffered),
+            Phase::Starting | Phase::Draining => {}
+        }
+        Ok(Reloaded { hash, warnings })
+    }
+
+    /// Why the gateway should get no traffic now. A config that was not reloaded is no reason: the one before runs.
+    pub fn readiness(&self) -> NotReady {
+        let mut reasons = NotReady::new();
+        match *self.phase.lock() {
+            Phase::Starting => reasons.push("starting: the listeners are not open yet".into()),
+            Phase::Serving => {}
+            Phase::Draining => reasons.push("shutting down".into()),
+        }
+        match self.buffer.admission() {
+            Admission::Open => {}
+            Admission::Full(why) => reasons.push(format!("the buffer is full: {why}")),
+            Admission::Failed(why) => reasons.push(format!("the buffer has failed: {why}")),
+            Admission::Closed => reasons.push("the buffer is closed".into()),
+        }
+        reasons
+    }
+
+    /// The latest reload since the start, if there was one.
+    pub fn last_reload(&self) -> Option<LastReload> {
+        self.last_reload.lock().clone()
+    }
+}
+
+impl Snapshot {
+    /// Makes what `config` needs. Clients of destinations that are as they were in `old` are taken over, so that their
+    /// connections survive a reload. The error lists everything that can't be made.
+    pub fn build(config: Config, old: Option<&Snapshot>) -> Result<Self, String> {
+        let mut problems = Vec::new();
+        let tls = config.listeners.iter().map(|listener| {
+            let made = listener.tls.as_ref().map(crate::tls::server_config).transpose();
+            made.unwrap_or_else(|error| {
+                problems.push(format!("listener {}: {error}", listener.address));
+                None
+            })
+        });
+        let tls = tls.collect();
+        let mut upstreams = HashMap::new();
+        for destination in destinations(&config) {
+            match client(destination, old) {
+                Ok(client) => {
+                    upstreams.insert(destination.name.clone(), client);
+                }
+                Err(problem) => problems.push(format!("destination {}: {problem}", destination.name)),
+            }
+        }
+        if problems.is_empty() { Ok(Self { config, upstreams, tls }) } else { Err(problems.join("\n")) }
+    }
+
+    /// The destinations of `buffer` routes, with their clients.
+    fn buffered(&self) -> Vec<(Arc<Destination>, Arc<Upstream>)> {
+        let buffered = self.config.routes.iter().filter(|route| matches!(route.mode, Mode::Buffer { .. }));
+        buffered
+            .flat_map(|route| route.mode.destinations())
+            .filter_map(|to| Some((to.clone(), self.upstreams.get(&to.name)?.clone())))
+            .collect()
+    }
+}
+
+fn destinations(config: &Config) -> impl Iterator<Item = &Arc<Destination>> {
+    config.routes.iter().flat_map(|route| route.mode.destinations())
+}
+
+fn client(destination: &Destination, old: Option<&Snapshot>) -> Result<Arc<Upstream>, String> {
+    // Settings can be equal while the files that they name are not: those are read again.
+    let names_files = destination.tls.ca.is_some() || destination.tls.client.is_some();
+    let kept = old.filter(|_| !names_files).and_then(|old| {
+        let same = destinations(&old.config).any(|known| **known == *destination);
+        old.upstreams.get(&destination.name).filter(|_| same)
+    });
+    match kept {
+        Some(client) => Ok(client.clone()),
+        None => Upstream::new(destination).map(Arc::new).map_err(|error| error.to_string()),
+    }
+}
+
+/// What differs between two configs that a running process can't go over to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct NotLive {
+    /// These make the reload fail: the rest of the new config may rely on them.
+    refused: Vec<String>,
+    /// These are only told: the process goes on with the old setting until it is restarted.
+    later: Vec<String>,
+}
+
+impl NotLive {
+    fn between(old: &Config, new: &Config) -> Self {
+        let mut found = Self::default();
+        let addresses = |config: &Config| config.listeners.iter().map(|l| l.address).collect::<Vec<_>>();
+        let (was, is) = (addresses(old), addresses(new));
+        if was != is {
+            found.refuse("listeners", &texts(&was), &texts(&is));
+        }
+        if old.buffer.path != new.buffer.path {
+            let path = |config: &Config| config.buffer.path.display().to_string();
+            found.refuse("buffer.path", &path(old), &path(new));
+        }
+        if old.threads != new.threads {
+            found.refuse("threads", &old.threads.to_string(), &new.threads.to_string());
+        }
+        if old.admin.listen != new.admin.listen {
+            found.refuse("admin.listen", &admin_text(&old.admin.listen), &admin_text(&new.admin.listen));
+        }
+        if old.buffer.path == new.buffer.path && old.buffer != new.buffer {
+            found.later("buffer");
+        }
+        if (&old.log.level, &old.log.format) != (&new.log.level, &new.log.format) {
+            found.later("log.level and log.format");
+        }
+        found
+    }
+
+    fn refuse(&mut self, key: &str, was: &str, is: &str) {
+        self.refused.push(format!("{key}: {was} can't become {is} while running: restart the gateway"));
+    }
+    fn later(&mut self, key: &str) {
+        self.later.push(format!("{key}: the changes take effect with the next restart"));
+    }
+}
+
+fn texts(addresses: &[std::net::SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// An admin address as people know it.
+pub fn admin_text(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Tcp(address) => format!("http://{address}"),
+        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+        AdminAddress::Off => "off".into(),
+    }
+}
+
+#[cfg(test)]
+#[path = "gateway_tests.rs"]
+mod tests;

@@ -1,13 +1,330 @@
-//! `tidegate run`.
+//! `tidegate run`: puts the parts together, starts them, and ends them in order.
+//!
+//! The order of the end is the promise here (8, and the last part of 1): not ready, then no new connections, then
+//! what is in flight is finished, deliveries are handed back, and the buffer is synced and closed.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::buffer::embedded;
+use crate::clock::Clock;
+use crate::config::{self, Config, Loaded, Problems};
+use crate::edge::{self, ServeError};
+use crate::gateway::{Gateway, Snapshot, admin_text};
+use crate::keys::RemoteKeys;
+use crate::telemetry::{self, Metrics};
+use crate::{admin, buffer};
+
+/// Threads for deliveries, the admin API, key refresh and signals. The edge has its own.
+const BACKGROUND_THREADS: usize = 2;
+/// Beyond `shutdown.grace`, for the edge and the workers to notice that it has passed.
+const SLACK: Duration = Duration::from_secs(5);
+/// What `sysexits.h` calls EX_CONFIG.
+const EXIT_CONFIG: u8 = 78;
+/// 128 + SIGINT: ended at once because the user insisted.
+const EXIT_INTERRUPTED: i32 = 130;
 
 /// Run the gateway
 #[derive(clap::Args, Debug)]
-pub struct Run {}
+pub struct Run {
+    /// The config: a YAML file, or a folder of them
+    #[arg(long, short, value_name = "PATH", env = "TIDEGATE_CONFIG", default_value = "tidegate.yaml")]
+    config: PathBuf,
+    /// Only check that it could run: the config, certificates and secrets. Opens no socket and no buffer
+    #[arg(long)]
+    check: bool,
+}
+
+/// Why the gateway does not run (any more).
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// The config is well-formed, but what it names can't be used.
+    #[error("{0}")]
+    Unusable(String),
+    #[error("log: {0}")]
+    Log(String),
+    #[error("buffer: {0}")]
+    Buffer(#[from] embedded::OpenError),
+    #[error("listener {0}")]
+    Listener(#[from] ServeError),
+    #[error("admin: {0}")]
+    Admin(String),
+    #[error("{what} ended unexpectedly")]
+    Ended { what: &'static str },
+    #[error("the buffer could not be closed cleanly: {0}")]
+    Close(#[from] buffer::BufferError),
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Failure {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Config(_) | Failure::Unusable(_) => EXIT_CONFIG,
+            _ => 1,
+        }
+    }
+}
 
 impl Run {
     pub fn run(self) -> ExitCode {
-        todo!("run")
+        let result = self.run_to_end();
+        telemetry::flush(Duration::from_secs(1));
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                match failure {
+                    // Each begins with its file.
+                    Failure::Config(_) => eprintln!("{failure}"),
+                    _ => eprintln!("tidegate: {failure}"),
+                }
+                ExitCode::from(failure.exit_code())
+            }
+        }
+    }
+
+    fn run_to_end(self) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(BACKGROUND_THREADS)
+            .thread_name("tidegate-work")
+            .enable_all()
+            .build()?;
+        let within = runtime.enter();
+        let metrics = Arc::new(Metrics::default());
+        let clock = Clock::System;
+        let keys = Arc::new(RemoteKeys::new(metrics.clone(), clock.clone()));
+
+        let Loaded { config, warnings } = config::load(&self.config, &*keys)?;
+        if self.check {
+            for warning in &warnings {
+                eprintln!("warning: {warning}");
+            }
+            Snapshot::build(config, None).map_err(Failure::Unusable)?;
+            println!("{} can run", self.config.display());
+            return Ok(());
+        }
+        telemetry::init(&config.log).map_err(Failure::Log)?;
+        for warning in &warnings {
+            tracing::warn!(%warning, "the config has a warning");
+        }
+        let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
+        let buffer = embedded::open(&snapshot.config.buffer, metrics.clone(), clock.clone())?;
+        let gateway = Arc::new(Gateway::new(snapshot, self.config, keys, buffer, metrics, clock));
+        drop(within);
+
+        let result = runtime.block_on(serve(gateway));
+        // Only what can't be waited for is left, such as a name lookup under way.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    }
+}
+
+/// Runs until a signal or a failure, then ends everything in order. Whatever happened, the buffer is closed.
+async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
+    let running = match Running::start(&gateway) {
+        Ok(mut running) => {
+            let result = running.until_told_to_end(&gateway).await;
+            let ended = running.end(&gateway).await;
+            result.and(ended)
+        }
+        Err(failure) => Err(failure),
+    };
+    let closed = gateway.buffer.close().await.map_err(Failure::from);
+    running.and(closed)
+}
+
+/// The parts that run, and how each is told to end.
+struct Running {
+    signals: Signals,
+    edge: oneshot::Receiver<Result<(), ServeError>>,
+    edge_ended: bool,
+    ready: watch::Receiver<bool>,
+    close_listeners: watch::Sender<bool>,
+    admin: tokio::task::JoinHandle<Result<(), String>>,
+    admin_ended: bool,
+    /// The admin API answers until the very end: it says that we are draining.
+    close_admin: watch::Sender<bool>,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Running {
+    fn start(gateway: &Arc<Gateway>) -> Result<Self, Failure> {
+        // First, so that none is missed.
+        let signals = Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        let (close_admin, admin_closes) = watch::channel(false);
+        let admin = tokio::spawn(admin::serve(gateway.clone(), admin_closes));
+        let (close_listeners, listeners_close) = watch::channel(false);
+        let (now_ready, ready) = watch::channel(false);
+        let (edge_ends, edge) = oneshot::channel();
+        let served = gateway.clone();
+        std::thread::Builder::new().name("tidegate-edge".into()).spawn(move || {
+            // If nobody listens any more, the process is ending.
+            let _ = edge_ends.send(edge::serve(served, listeners_close, now_ready));
+        })?;
+        Ok(Self {
+            signals,
+            edge,
+            edge_ended: false,
+            ready,
+            close_listeners,
+            admin,
+            admin_ended: false,
+            close_admin,
+        })
+    }
+
+    /// `Ok` if it was told to, `Err` if a part failed.
+    async fn until_told_to_end(&mut self, gateway: &Arc<Gateway>) -> Result<(), Failure> {
+        let mut announced = false;
+        loop {
+            tokio::select! {
+                ended = &mut self.edge => {
+                    self.edge_ended = true;
+                    return Err(match ended {
+                        Ok(Err(failure)) => failure.into(),
+                        // It returned, or its thread panicked.
+                        Ok(Ok(())) | Err(_) => Failure::Ended { what: "the edge" },
+                    });
+                }
+                ended = &mut self.admin => {
+                    self.admin_ended = true;
+                    return Err(match ended {
+                        Ok(Err(problem)) => Failure::Admin(problem),
+                        Ok(Ok(())) | Err(_) => Failure::Ended { what: "the admin API" },
+                    });
+                }
+                // An error means that the edge has ended; the first branch says why.
+                Ok(_) = self.ready.wait_for(|ready| *ready), if !announced => {
+                    announced = true;
+                    gateway.serving();
+                    let line = announcement(&gateway.snapshot.load().config);
+                    tracing::info!("{line}");
+                }
+                Some(()) = self.signals.hangup.recv() => {
+                    // What it did is in the log; meanwhile other signals count.
+                    let gateway = gateway.clone();
+                    tokio::spawn(async move { gateway.reload().await });
+                }
+                Some(()) = self.signals.terminate.recv() => {
+                    tracing::info!("asked to end (SIGTERM)");
+                    return Ok(());
+                }
+                Some(()) = self.signals.interrupt.recv() => {
+                    tracing::info!("asked to end (SIGINT); a second one ends at once");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn end(self, gateway: &Arc<Gateway>) -> Result<(), Failure> {
+        let Signals { mut interrupt, .. } = self.signals;
+        tokio::spawn(async move {
+            if interrupt.recv().await.is_some() {
+                // Safe at any instant: what was acknowledged is synced.
+                tracing::warn!("ended at once (SIGINT)");
+                telemetry::flush(Duration::from_millis(200));
+                std::process::exit(EXIT_INTERRUPTED);
+            }
+        });
+
+        let settings = gateway.snapshot.load().config.shutdown.clone();
+        gateway.drain();
+        let mut result = Ok(());
+        if !self.edge_ended {
+            tokio::time::sleep(settings.delay).await;
+        }
+        self.close_listeners.send_replace(true);
+        let edge_ends = async {
+            if self.edge_ended {
+                return Ok(());
+            }
+            match tokio::time::timeout(settings.grace + SLACK, self.edge).await {
+                Ok(Ok(ended)) => ended.map_err(Failure::from),
+                Ok(Err(_)) => Err(Failure::Ended { what: "the edge" }),
+                Err(_) => {
+                    tracing::warn!("requests were still in flight when the grace period had passed");
+                    Ok(())
+                }
+            }
+        };
+        let deliveries_end = async {
+            let ends = gateway.stop_delivering(settings.grace);
+            if tokio::time::timeout(settings.grace + SLACK, ends).await.is_err() {
+                tracing::warn!("deliveries were still in flight when the grace period had passed");
+            }
+        };
+        let (edge, ()) = tokio::join!(edge_ends, deliveries_end);
+        result = result.and(edge);
+
+        self.close_admin.send_replace(true);
+        if !self.admin_ended {
+            match tokio::time::timeout(SLACK, self.admin).await {
+                Ok(Ok(ended)) => result = result.and(ended.map_err(Failure::Admin)),
+                Ok(Err(_)) => result = result.and(Err(Failure::Ended { what: "the admin API" })),
+                Err(_) => tracing::warn!("requests to the admin API were still in flight at the end"),
+            }
+        }
+        tracing::info!("ended");
+        result
+    }
+}
+
+/// The one line of a start: where it listens.
+fn announcement(config: &Config) -> String {
+    let listeners = config.listeners.iter().map(|listener| {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", listener.address)
+    });
+    format!(
+        "tidegate {} listens on {}, admin on {}",
+        env!("CARGO_PKG_VERSION"),
+        listeners.collect::<Vec<_>>().join(" and "),
+        admin_text(&config.admin.listen),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    #[test]
+    fn the_config_is_named_or_has_its_usual_name() {
+        let parse = |line: &[&str]| Line::parse_from(line).run.config;
+        assert_eq!(parse(&["run", "--config", "a.yaml"]), PathBuf::from("a.yaml"));
+        assert_eq!(parse(&["run", "-c", "a.yaml"]), PathBuf::from("a.yaml"));
+    }
+
+    #[test]
+    fn only_a_bad_config_exits_with_78() {
+        assert_eq!(Failure::Config(Problems(Vec::new())).exit_code(), 78);
+        assert_eq!(Failure::Unusable("certificate".into()).exit_code(), 78);
+        let in_use = ServeError { address: "0.0.0.0:443".into(), problem: "in use".into() };
+        assert_eq!(Failure::from(in_use).to_string(), "listener 0.0.0.0:443: in use");
+        assert_eq!(Failure::Admin("in use".into()).exit_code(), 1);
     }
 }

@@ -1,14 +1,169 @@
 //! The way in: what happens to a request, top to bottom, one file a step.
+//!
+//! [`receive`] takes one request through all steps and answers it; the list itself is [`way_in`]. A step is a small
+//! module with its own reasons to refuse next to it. Sockets and HTTP's grammar are `edge`'s, what a signature means
+//! is `verify`'s, what is on disk is `buffer`'s; here they are only put in order. Carries promise 2 (only verified
+//! requests have effects: every effect stands below `verify` in the list), the request's half of promise 3 (claims
+//! are made with a success and released with a failure), promise 5 for bodies, and promise 7 for refusals: one reason
+//! in header, log line and metric for each request.
 
+mod admission;
+mod allowlist;
+mod answers;
+mod app;
+mod body;
+mod budget;
+mod connection;
+mod contain;
 pub mod exchange;
+mod handshake;
+mod idempotency;
+mod in_flight;
+mod mode;
+mod record;
+mod refused;
+mod route;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tracked;
+mod verify;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::buffer::{Buffer, DestinationName};
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
-use exchange::Exchange;
+use crate::message::Request;
+use crate::telemetry::Metrics;
 
-/// Takes one request through all steps and answers it.
-pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
-    let _ = (gateway, exchange);
-    todo!("receive")
+use app::App;
+use budget::Budget;
+use exchange::Exchange;
+use idempotency::Recent;
+use in_flight::InFlight;
+use record::{Outcome, Record};
+use refused::Refused;
+use tracked::Tracked;
+
+/// What the way in remembers between requests, shared by all threads and kept across reloads. All of it is bounded
+/// and none of it is needed after a restart.
+#[derive(Debug)]
+pub struct Intake {
+    /// Body bytes in memory.
+    budget: Budget,
+    /// Claims that were looked up or made lately, in front of the buffer's index.
+    recent: Recent,
+    /// Claims of `proxy` routes whose forward is under way.
+    in_flight: InFlight,
 }
+
+impl Intake {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { budget: Budget::new(metrics), recent: Recent::default(), in_flight: InFlight::default() }
+    }
+}
+
+/// What a step may use. The snapshot's part of it is the same for the whole of a request.
+struct Context<'a, A> {
+    upstreams: &'a HashMap<DestinationName, Arc<A>>,
+    buffer: &'a dyn Buffer,
+    metrics: &'a Metrics,
+    clock: &'a Clock,
+    intake: &'a Intake,
+}
+
+/// Takes one request through all steps and answers it. Never panics and never fails: whatever goes wrong is answered,
+/// counted and logged here. The snapshot that it begins with is the one it ends with.
+pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
+    let snapshot = gateway.snapshot.load_full();
+    let context = Context {
+        upstreams: &snapshot.upstreams,
+        buffer: &*gateway.buffer,
+        metrics: &gateway.metrics,
+        clock: &gateway.clock,
+        intake: &gateway.intake,
+    };
+    answered(&snapshot.config, &context, exchange).await;
+}
+
+/// Runs the steps, contains what may go wrong in them, and sees to it that there is one answer, one metric and at
+/// most one log line.
+async fn answered<E: Exchange, A: App>(config: &Config, context: &Context<'_, A>, exchange: &mut E) {
+    let mut record = Record::begin(context.metrics, config.log.access, exchange.head());
+    let mut exchange = Tracked::new(exchange);
+    let result = match contain::contain(way_in(config, context, &mut exchange, &mut record)).await {
+        Ok(result) => result,
+        Err(panicked) => Err(Refused::internal(panicked.to_string())),
+    };
+    if let Err(refused) = &result {
+        exchange.refuse(refused).await;
+    }
+    record.end(&result, &exchange);
+}
+
+/// The list. Nothing above `verify` has an effect beyond memory that is given back; everything below it is from a
+/// sender that the route trusts.
+async fn way_in<E: Exchange, A: App>(
+    config: &Config,
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    record: &mut Record<'_>,
+) -> Result<Outcome, Refused> {
+    // Which rule is asked for? 404, 405.
+    let (route, params) = route::find(config, exchange.head())?;
+    record.route(route);
+
+    // Is the address allowed? 403, before a byte of the body is read.
+    allowlist::check(route, exchange.head())?;
+
+    // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
+    if let Mode::Pass(destination) = &route.mode {
+        let idle = config.limits.idle_timeout;
+        return Box::pin(mode::pass::stream(context, exchange, route.max_body, idle, destination)).await;
+    }
+
+    // Could the event be taken at all? 503, before the body is read in vain.
+    admission::check(route, context.buffer)?;
+
+    // Does `Connection` try to take a header away that verification reads? 401.
+    connection::check(route.verify.headers_used(), &exchange.head().headers)?;
+
+    // The whole body, bounded by the route and by the budget of all bodies. 413, 408, 503. The reservation ends with
+    // this request.
+    let limit = config.limits.body_budget;
+    let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
+    let request = Request { head: exchange.head().clone(), params, body };
+
+    // Who sent it? 401, 503. Only from here on may anything have an effect.
+    let request = verify::check(route, request, context.clock.now(), context.metrics)?;
+
+    // Is it only a greeting? Answered directly.
+    if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {
+        let _ = exchange.answer(answer).await;
+        return Ok(Outcome::Handshake);
+    }
+
+    // Did we have it before? Then it gets the first one's answer.
+    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, request.get()));
+    let now = context.clock.now();
+    if let Some(first) = identity.as_ref().and_then(|identity| context.intake.recent.get(identity.key, now)) {
+        let _ = exchange.answer(answers::repeat(&first)).await;
+        return Ok(Outcome::Duplicate(first.event_id));
+    }
+
+    match &route.mode {
+        Mode::Buffer { answer, destinations } => {
+            mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
+        }
+        Mode::Proxy(destination) => {
+            mode::proxy::forward(context, exchange, destination, identity, request).await
+        }
+        // Taken above; a request that came here anyway must not be sent on as if it had been streamed.
+        Mode::Pass(_) => Err(Refused::internal("a pass route went past its step")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Mode `buffer`: store with its claim as one write, acknowledge once that is synced.
+
+use std::sync::Arc;
+
+use crate::buffer::{AppendError, Appended, Claimed, DestinationName, Event, EventId};
+use crate::clock::Timestamp;
+use crate::config::{Acknowledgement, Destination, Route};
+use crate::message::Request;
+use crate::reason::Reason;
+use crate::receive::exchange::Exchange;
+use crate::receive::idempotency::{Identity, shortened};
+use crate::receive::record::Outcome;
+use crate::receive::refused::Refused;
+use crate::receive::tracked::Tracked;
+use crate::receive::{Context, answers};
+use crate::verify::Verified;
+
+pub(in crate::receive) async fn accept<E: Exchange, A>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    route: &Route,
+    destinations: &[Arc<Destination>],
+    acknowledgement: &Acknowledgement,
+    mut identity: Option<Identity>,
+    request: Verified<Request>,
+) -> Result<Outcome, Refused>
+where
+    A: Sync,
+{
+    let id = EventId::new(request.get().head.received_at);
+    let event_type = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
+    let readable = identity.as_mut().map(|identity| std::mem::take(&mut identity.readable));
+    let event = Event::from_verified(id, route.name.clone(), &request, readable, event_type);
+    // The event has its own hold of the bytes; what is parsed is no longer needed.
+    drop(request);
+    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    store(context, exchange, event, &names, acknowledgement, identity).await
+}
+
+async fn store<E: Exchange, A>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    event: Event,
+    destinations: &[DestinationName],
+    acknowledgement: &Acknowledgement,
+    identity: Option<Identity>,
+) -> Result<Outcome, Refused>
+where
+    A: Sync,
+{
+    let id = event.id;
+    let answer = answers::acknowledgement(acknowledgement);
+    let claim = identity.as_ref().map(|identity| identity.claim(answer.clone()));
+    // Before the append, so that memory never holds a claim for longer than the buffer does.
+    let now = context.clock.now();
+    match context.buffer.append(event, destinations, claim).await {
+        Ok(Appended::Stored) => {
+            let acknowledged = answers::first(&answer, id);
+            if let Some(identity) = identity {
+                let expires_at = now.saturating_add(identity.window);
+                remember(context, &identity, Claimed { event_id: id, answer, expires_at }, now);
+            }
+            // If the sender has gone, its resend is recognised.
+            let _ = exchange.answer(acknowledged).await;
+            Ok(Outcome::Accepted(id))
+        }
+        Ok(Appended::Duplicate(claimed)) => {
+            let first = claimed.event_id;
+            let _ = exchange.answer(answers::repeat(&claimed)).await;
+            if let Some(identity) = identity {
+                remember(context, &identity, claimed, now);
+            }
+            Ok(Outcome::Duplicate(first))
+        }
+        Err(AppendError::Full(why)) => Err(Refused::because(Reason::BufferFull, why)),
+        Err(AppendError::Unavailable(why)) => Err(Refused::because(Reason::BufferUnavailable, why)),
+    }
+}
+
+fn remember<A>(context: &Context<'_, A>, identity: &Identity, claimed: Claimed, now: Timestamp) {
+    context.intake.recent.insert(identity.key, Arc::new(claimed), now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receive::testing::{FakeApp, FakeBuffer, InMemory, Scene, event, identity, now_or_never};
+
+    fn settings() -> Acknowledgement {
+        Acknowledgement { status: 202, content_type: Some("text/plain".into()), body: "taken".into() }
+    }
+
+    fn send(
+        scene: &Scene<FakeApp>,
+        identity: Option<Identity>,
+    ) -> (Result<Outcome, Refused>, InMemory, EventId) {
+        let mut exchange = InMemory::post("/");
+        let event = event();
+        let id = event.id;
+        let destinations = [DestinationName::new("r", "d")];
+        let context = scene.context();
+        let mut tracked = Tracked::new(&mut exchange);
+        let result = now_or_never(store(&context, &mut tracked, event, &destinations, &settings(), identity));
+        (result, exchange, id)
+    }
+
+    #[test]
+    fn what_is_stored_is_acknowledged_with_its_id() {
+        let scene = Scene::new(FakeApp::default());
+        let (result, exchange, id) = send(&scene, Some(identity("k")));
+        assert_eq!(result, Ok(Outcome::Accepted(id)));
+        let answer = exchange.answered().unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
+        assert!(answer.headers.contains(&("tidegate-event-id", id.to_string())));
+        assert_eq!(scene.buffer.stored(), [id]);
+        let remembered = scene.intake.recent.get(identity("k").key, scene.clock.now()).unwrap();
+        assert_eq!(remembered.event_id, id);
+    }
+
+    #[test]
+    fn a_repeat_gets_the_first_answer_and_is_not_stored() {
+        let scene = Scene::new(FakeApp::default());
+        let (_, _, first) = send(&scene, Some(identity("k")));
+        let (result, exchange, _) = send(&scene, Some(identity("k")));
+        assert_eq!(result, Ok(Outcome::Duplicate(first)));
+        let answer = exchange.answered().unwrap();
+        assert!(answer.headers.contains(&("tidegate-event-id", first.to_string())));
+        assert!(answer.headers.contains(&("tidegate-duplicate", "true".into())));
+        assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
+        assert_eq!(scene.buffer.stored(), [first]);
+    }
+
+    #[test]
+    fn without_an_identity_all_are_stored() {
+        let scene = Scene::new(FakeApp::default());
+        assert!(send(&scene, None).0.is_ok());
+        assert!(send(&scene, None).0.is_ok());
+        assert_eq!(scene.buffer.stored().len(), 2);
+    }
+
+    #[test]
+    fn what_the_buffer_refuses_is_not_claimed() {
+        for (broken, reason) in [
+            (FakeBuffer::full as fn(&FakeBuffer), Reason::BufferFull),
+            (FakeBuffer::fail, Reason::BufferUnavailable),
+        ] {
+            let scene = Scene::new(FakeApp::default());
+            broken(&scene.buffer);
+            let (result, exchange, _) = send(&scene, Some(identity("k")));
+            assert_eq!(result.map_err(|refused| refused.reason), Err(reason));
+            assert!(exchange.answered().is_none());
+            assert!(scene.intake.recent.get(identity("k").key, scene.clock.now()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_sender_that_has_gone_is_recognised_when_it_comes_back() {
+        let scene = Scene::new(FakeApp::default());
+        let event = event();
+        let id = event.id;
+        let mut gone = InMemory::post("/").gone();
+        let context = scene.context();
+        let mut tracked = Tracked::new(&mut gone);
+        let names = [DestinationName::new("r", "d")];
+        let result =
+            now_or_never(store(&context, &mut tracked, event, &names, &settings(), Some(identity("k"))));
+        assert_eq!(result, Ok(Outcome::Accepted(id)));
+        assert_eq!(send(&scene, Some(identity("k"))).0, Ok(Outcome::Duplicate(id)));
+    }
+}

@@ -1,0 +1,5 @@
+//! The last step: what the route does with a request that has come this far.
+
+pub(super) mod buffer;
+pub(super) mod pass;
+pub(super) mod proxy;

@@ -1,0 +1,212 @@
+//! Mode `proxy`: forward inline and stream the app's real answer back. The claim is made with the app's success and
+//! released with anything else; of concurrent twins one at a time is forwarded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::buffer::{Claimed, EventId, FirstAnswer};
+use crate::config::Destination;
+use crate::message::Request;
+use crate::reason::Reason;
+use crate::receive::app::{App, AppAnswer};
+use crate::receive::exchange::{Exchange, SenderGone};
+use crate::receive::idempotency::Identity;
+use crate::receive::in_flight::{self, Entered, Turn};
+use crate::receive::record::Outcome;
+use crate::receive::refused::Refused;
+use crate::receive::tracked::Tracked;
+use crate::receive::{Context, answers};
+use crate::upstream::{EventHeaders, Forward, Outgoing, UpstreamError};
+use crate::verify::Verified;
+
+pub(in crate::receive) async fn forward<E: Exchange, A: App>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    destination: &Destination,
+    identity: Option<Identity>,
+    request: Verified<Request>,
+) -> Result<Outcome, Refused> {
+    let head = &request.get().head;
+    let id = EventId::new(head.received_at);
+    let outgoing = Forward {
+        method: &head.method,
+        target: &head.target,
+        authority: &head.authority,
+        scheme: head.scheme,
+        client: head.client,
+        headers: &head.headers,
+        event: Some(EventHeaders { id, attempt: 1, received_at: head.received_at, verified: request.by() }),
+        upgrade: false,
+    }
+    .to(destination);
+    let Some(app) = context.upstreams.get(&destination.name) else {
+        return Err(Refused::internal(format!("no client for {}", destination.name)));
+    };
+    let body = request.into_inner().body;
+    let call = Call { app: &**app, id, outgoing, body, timeout: destination.timeout };
+    match identity {
+        None => call.relay(exchange).await,
+        Some(identity) => call.relay_once(context, exchange, &identity).await,
+    }
+}
+
+/// One event for the app.
+struct Call<'a, A> {
+    app: &'a A,
+    id: EventId,
+    outgoing: Outgoing,
+    body: Bytes,
+    timeout: Duration,
+}
+
+impl<A: App> Call<'_, A> {
+    async fn relay<E: Exchange>(&self, exchange: &mut Tracked<'_, E>) -> Result<Outcome, Refused> {
+        let mut incoming = self.app.send(&self.outgoing, self.body.clone()).await?;
+        let sender = Sender::start(exchange, &incoming, self.id).await;
+        self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
+        Ok(Outcome::Forwarded(self.id))
+    }
+
+    /// Like `relay`, but only if no other request with the same key has succeeded.
+    async fn relay_once<E: Exchange>(
+        &self,
+        context: &Context<'_, A>,
+        exchange: &mut Tracked<'_, E>,
+        identity: &Identity,
+    ) -> Result<Outcome, Refused> {
+        let turn = match self.turn(context, identity).await? {
+            Permitted::Forward(turn) => turn,
+            Permitted::Known(claimed) => return Ok(repeat(exchange, &claimed).await),
+        };
+        // Whoever was first before us has made its claim before it gave the turn back: look again.
+        let now = context.clock.now();
+        if let Some(claimed) = known(context, identity).await? {
+            context.intake.recent.insert(identity.key, claimed.clone(), now);
+            turn.succeed(&claimed);
+            return Ok(repeat(exchange, &claimed).await);
+        }
+
+        let mut incoming = self.app.send(&self.outgoing, self.body.clone()).await?;
+        if !(200..300).contains(&incoming.status()) {
+            // Not a success: the next may try, while this sender is told what the app said.
+            drop(turn);
+            let sender = Sender::start(exchange, &incoming, self.id).await;
+            self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
+            return Ok(Outcome::Forwarded(self.id));
+        }
+        let mut kept = answers::Kept::of(incoming.status(), incoming.headers());
+        let sender = Sender::start(exchange, &incoming, self.id).await;
+        let sender = self.stream(&mut incoming, sender, |chunk| kept.push(chunk)).await?;
+        // Claimed before the sender sees the end, so that a repeat of what it saw succeed is always recognised.
+        turn.succeed(&self.claim(context, identity, kept.into_answer()));
+        sender.finish().await;
+        Ok(Outcome::Forwarded(self.id))
+    }
+
+    /// Waits until it is our turn, or until somebody has succeeded.
+    async fn turn(&self, context: &Context<'_, A>, identity: &Identity) -> Result<Permitted, Refused> {
+        let twin = match context.intake.in_flight.enter(identity.key) {
+            Entered::First(turn) => return Ok(Permitted::Forward(turn)),
+            Entered::Twin(twin) => twin,
+            Entered::Full => {
+                return Err(Refused::because(
+                    Reason::TooManyConnections,
+                    "too many claims are being forwarded",
+                ));
+            }
+        };
+        // Long enough for the first to fail and the next to have its try; a queue of all twins at a sick app would
+        // keep each of them longer than any sender waits.
+        match tokio::time::timeout(self.timeout.saturating_mul(2), twin).await {
+            Ok(Ok(in_flight::Outcome::Succeeded(claimed))) => Ok(Permitted::Known(claimed)),
+            Ok(Ok(in_flight::Outcome::YourTurn(turn))) => Ok(Permitted::Forward(turn)),
+            Ok(Err(_)) => Err(Refused::internal("a turn was lost")),
+            Err(_) => Err(Refused::because(
+                Reason::UpstreamTimeout,
+                "the same event was being forwarded all the time",
+            )),
+        }
+    }
+
+    /// Passes the app's answer on to its end. A sender that leaves does not end it: whether the app has succeeded
+    /// must be known. An `Err` is the app's break.
+    async fn stream<'s, 'e, E: Exchange>(
+        &self,
+        incoming: &mut A::Answer,
+        mut sender: Sender<'s, 'e, E>,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Sender<'s, 'e, E>, UpstreamError> {
+        while let Some(chunk) = incoming.chunk().await? {
+            seen(&chunk);
+            sender.write(chunk).await;
+        }
+        Ok(sender)
+    }
+
+    fn claim(&self, context: &Context<'_, A>, identity: &Identity, answer: FirstAnswer) -> Arc<Claimed> {
+        let now = context.clock.now();
+        let expires_at = now.saturating_add(identity.window);
+        if let Err(error) = context.buffer.claim(identity.claim(answer.clone()), self.id) {
+            // The app has it and the sender will be told so; only a repeat after a restart may reach the app again.
+            tracing::error!(event = %self.id, %error, "a claim could not be written");
+        }
+        let claimed = Arc::new(Claimed { event_id: self.id, answer, expires_at });
+        context.intake.recent.insert(identity.key, claimed.clone(), now);
+        claimed
+    }
+}
+
+enum Permitted {
+    Forward(Turn),
+    Known(Arc<Claimed>),
+}
+
+/// The standing claim, from memory or from the buffer. If the buffer can't tell, nothing is forwarded: the sender
+/// tries again, and the app is not given twice what it may have had.
+async fn known<A>(context: &Context<'_, A>, identity: &Identity) -> Result<Option<Arc<Claimed>>, Refused>
+where
+    A: Sync,
+{
+    if let Some(claimed) = context.intake.recent.get(identity.key, context.clock.now()) {
+        return Ok(Some(claimed));
+    }
+    match context.buffer.claimed(identity.key).await {
+        Ok(claimed) => Ok(claimed.map(Arc::new)),
+        Err(error) => Err(Refused::because(Reason::BufferUnavailable, error.to_string())),
+    }
+}
+
+async fn repeat<E: Exchange>(exchange: &mut Tracked<'_, E>, claimed: &Claimed) -> Outcome {
+    let _ = exchange.answer(answers::repeat(claimed)).await;
+    Outcome::Duplicate(claimed.event_id)
+}
+
+/// The sender's side of a streamed answer; once the sender has gone, nothing more is written.
+struct Sender<'s, 'e, E> {
+    exchange: &'s mut Tracked<'e, E>,
+    gone: bool,
+}
+
+impl<'s, 'e, E: Exchange> Sender<'s, 'e, E> {
+    async fn start(exchange: &'s mut Tracked<'e, E>, incoming: &impl AppAnswer, id: EventId) -> Self {
+        let headers = answers::with_event_id(incoming.headers(), id);
+        let gone = exchange.start(incoming.status(), &headers).await.is_err();
+        Self { exchange, gone }
+    }
+    async fn write(&mut self, chunk: Bytes) {
+        if !self.gone {
+            self.gone = matches!(self.exchange.write(chunk).await, Err(SenderGone));
+        }
+    }
+    async fn finish(self) {
+        if !self.gone {
+            let _ = self.exchange.finish().await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;

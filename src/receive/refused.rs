@@ -1,0 +1,52 @@
+//! What a step says when a request goes no further.
+
+use std::borrow::Cow;
+
+use crate::message::Answer;
+use crate::reason::Reason;
+use crate::upstream::UpstreamError;
+
+/// A refusal: the reason is for everyone, the detail for the log only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub reason: Reason,
+    /// What exactly was wrong. Never sent to the sender.
+    pub detail: Cow<'static, str>,
+    /// What `Allow` says, for 405.
+    pub allow: Option<String>,
+}
+
+impl Refused {
+    pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: detail.into(), allow: None }
+    }
+
+    pub fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::because(Reason::Internal, detail)
+    }
+
+    pub fn answer(&self) -> Answer {
+        let answer = Answer::refusal(self.reason);
+        match &self.allow {
+            Some(allow) => answer.with("allow", allow.clone()),
+            None => answer,
+        }
+    }
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self::because(reason, "")
+    }
+}
+
+impl From<UpstreamError> for Refused {
+    fn from(error: UpstreamError) -> Self {
+        let reason = match &error {
+            UpstreamError::Timeout(_) => Reason::UpstreamTimeout,
+            // Whoever is to blame, the sender is told the same; the detail says it to the operator.
+            _ => Reason::UpstreamUnavailable,
+        };
+        Self::because(reason, error.to_string())
+    }
+}

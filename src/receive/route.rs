@@ -1,0 +1,39 @@
+//! Step: which route does the request take? 404, or 405 with `Allow`.
+
+use std::sync::Arc;
+
+use crate::config::{Config, Route};
+use crate::message::{Head, Method, PathParams};
+use crate::reason::Reason;
+use crate::route::Match;
+
+use super::refused::Refused;
+
+pub(super) fn find<'c>(config: &'c Config, head: &Head) -> Result<(&'c Arc<Route>, PathParams), Refused> {
+    match config.table.find(&head.host(), head.path(), &head.method) {
+        Match::Route { index, params } => match config.routes.get(index) {
+            Some(route) => Ok((route, params)),
+            None => Err(Refused::internal("the route table names a route that is not there")),
+        },
+        Match::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
+        Match::NotFound => Err(Reason::NoRoute.into()),
+    }
+}
+
+fn method_not_allowed(methods: &[Method]) -> Refused {
+    let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    Refused { allow: Some(allow), ..Reason::MethodNotAllowed.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_ones() {
+        let answer = method_not_allowed(&[Method::POST, Method::PUT]).answer();
+        assert_eq!(answer.status, 405);
+        assert!(answer.headers.contains(&("allow", "POST, PUT".into())));
+        assert!(answer.headers.contains(&("tidegate-reason", "method_not_allowed".into())));
+    }
+}

@@ -1,0 +1,125 @@
+//! A buffer in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::buffer::*;
+use crate::clock::Timestamp;
+
+/// Events and claims in memory.
+#[derive(Debug, Default)]
+pub struct FakeBuffer {
+    state: Mutex<State>,
+    pub lookups: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stored: Vec<Event>,
+    claims: HashMap<ClaimKey, Claimed>,
+    trouble: Trouble,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Trouble {
+    #[default]
+    None,
+    Full,
+    Failed,
+}
+
+impl FakeBuffer {
+    pub fn full(&self) {
+        self.state.lock().trouble = Trouble::Full;
+    }
+    pub fn fail(&self) {
+        self.state.lock().trouble = Trouble::Failed;
+    }
+    pub fn stored(&self) -> Vec<EventId> {
+        self.state.lock().stored.iter().map(|event| event.id).collect()
+    }
+    pub fn claims(&self) -> usize {
+        self.state.lock().claims.len()
+    }
+}
+
+#[async_trait]
+impl Buffer for FakeBuffer {
+    async fn append(
+        &self,
+        event: Event,
+        _: &[DestinationName],
+        claim: Option<NewClaim>,
+    ) -> Result<Appended, AppendError> {
+        let mut state = self.state.lock();
+        match state.trouble {
+            Trouble::None => {}
+            Trouble::Full => return Err(AppendError::Full("test".into())),
+            Trouble::Failed => return Err(AppendError::Unavailable("test".into())),
+        }
+        if let Some(claim) = claim {
+            if let Some(first) = state.claims.get(&claim.key) {
+                return Ok(Appended::Duplicate(first.clone()));
+            }
+            let expires_at = event.received_at.saturating_add(claim.window);
+            state.claims.insert(claim.key, Claimed { event_id: event.id, answer: claim.answer, expires_at });
+        }
+        state.stored.push(event);
+        Ok(Appended::Stored)
+    }
+    async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
+        self.lookups.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.lock();
+        match state.trouble {
+            Trouble::Failed => Err(BufferError::Failed("test".into())),
+            _ => Ok(state.claims.get(&key).cloned()),
+        }
+    }
+    fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError> {
+        let claimed = Claimed { event_id, answer: claim.answer, expires_at: Timestamp(u64::MAX) };
+        self.state.lock().claims.insert(claim.key, claimed);
+        Ok(())
+    }
+    async fn lease(&self, _: &DestinationName, _: usize, _: Timestamp) -> Result<Vec<Leased>, BufferError> {
+        Ok(Vec::new())
+    }
+    async fn next_due(&self, _: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
+        Ok(None)
+    }
+    fn arrivals(&self, _: &DestinationName) -> Arc<Notify> {
+        Arc::default()
+    }
+    fn settle(&self, _: Settlement) -> Result<(), BufferError> {
+        Ok(())
+    }
+    async fn get(&self, _: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
+        Ok(None)
+    }
+    async fn list(&self, _: EventFilter, _: Option<EventId>, _: usize) -> Result<Page, BufferError> {
+        Ok(Page { events: Vec::new(), next: None })
+    }
+    async fn replay(&self, _: Selection) -> Result<u64, BufferError> {
+        Ok(0)
+    }
+    async fn purge(&self, _: Selection) -> Result<u64, BufferError> {
+        Ok(0)
+    }
+    async fn stats(&self) -> Result<Stats, BufferError> {
+        Ok(Stats::default())
+    }
+    fn admission(&self) -> Admission {
+        match self.state.lock().trouble {
+            Trouble::None => Admission::Open,
+            Trouble::Full => Admission::Full("test".into()),
+            Trouble::Failed => Admission::Failed("test".into()),
+        }
+    }
+    async fn close(&self) -> Result<(), BufferError> {
+        Ok(())
+    }
+}
