@@ -219,6 +219,7 @@ fn signature_form(
         list: spec.list.as_deref().map(Into::into),
         assign: spec.assign.as_deref().unwrap_or("=").into(),
         items: items.unwrap_or_default().into_iter().map(Into::into).collect(),
+        ignored: spec.ignored.iter().flat_map(|keys| &keys.0).map(|key| key.as_str().into()).collect(),
         skip: spec.skip.unwrap_or(0).into(),
         prefix: spec.prefix.as_deref().unwrap_or_default().into(),
         encoding: encoding?,

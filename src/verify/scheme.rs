@@ -48,6 +48,8 @@ pub(super) struct SignatureForm {
     pub(super) assign: Box<str>,
     /// Empty: every item is a signature.
     pub(super) items: Vec<Box<str>>,
+    /// Keys of items that are signatures of another kind: only their form is checked.
+    pub(super) ignored: Vec<Box<str>>,
     pub(super) skip: usize,
     pub(super) prefix: Box<str>,
     pub(super) encoding: Encoding,
@@ -185,6 +187,10 @@ impl Scheme {
                     id: &id,
                     url: &url,
                 };
+                if self.form.is_cut(group) {
+                    note(Refusal::new(Reason::SignatureInvalid, format!("{location} is cut off or malformed")));
+                    continue;
+                }
                 match self.matches(group, &filling)? {
                     Some(matched) => {
                         self.check_body_digest(view)?;
@@ -375,6 +381,16 @@ impl SignatureForm {
             .take(MAX_SIGNATURES)
     }
 
+    /// Whether a signature of another kind is malformed: the value has not arrived as it was sent.
+    fn is_cut(&self, group: &[u8]) -> bool {
+        let mut buffer = [0; MAX_SIGNATURE];
+        !self.ignored.is_empty()
+            && self.items(group).filter_map(|item| split_once(item, self.assign.as_bytes())).any(|(key, value)| {
+                self.ignored.iter().any(|name| name.as_bytes() == key)
+                    && self.encoding.decode(value, &mut buffer).is_none()
+            })
+    }
+
     /// The time beside the signatures of `group`; it must not stand twice.
     fn time<'v>(&self, from: &TimeFrom, group: &'v [u8]) -> Result<&'v [u8], Refusal> {
         let missing = |what: String| Refusal::new(Reason::SignatureMissing, format!("{what} is missing"));
@@ -450,6 +466,7 @@ mod tests {
             list: list.map(Into::into),
             assign: "=".into(),
             items: items.iter().map(|i| (*i).into()).collect(),
+            ignored: Vec::new(),
             skip: 0,
             prefix: prefix.into(),
             encoding: Encoding::Hex,

@@ -131,6 +131,10 @@ pub struct SignatureSpec {
     /// The key (or keys) of the items that are signatures, such as `v1`. Others are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<Texts>,
+    /// Keys of items that are signatures of another kind, such as `v0`: never compared, but a malformed one means that
+    /// the value did not arrive whole, and the request is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<Texts>,
     /// Items at the list's beginning that are no signatures. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<u8>,
