@@ -224,4 +224,43 @@ mod tests {
             assert!(split_url(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn a_decision_names_reason_and_key() {
+        let spec = crate::verify::VerifySpec::of_provider("gitlab", vec!["s".to_owned()]);
+        let compiled = crate::verify::compile(&spec, &crate::verify::testing::World::default()).unwrap();
+        let route = Route {
+            name: "r".into(),
+            host: None,
+            path: "/in".to_owned(),
+            methods: Vec::new(),
+            allow: None,
+            verify: compiled.verifier,
+            public_url: None,
+            handshake: None,
+            idempotency: Some(config::Idempotency {
+                key: crate::verify::Extract::parse("body:/id").unwrap(),
+                window: std::time::Duration::from_secs(60),
+            }),
+            event_type: None,
+            max_body: 1024,
+            mode: config::Mode::Buffer {
+                answer: config::Acknowledgement { status: 202, content_type: None, body: String::new() },
+                destinations: Vec::new(),
+            },
+        };
+        let verify = Verify {
+            config: PathBuf::new(),
+            route: "r".to_owned(),
+            requests: PathBuf::new(),
+            now: None,
+            explain: false,
+        };
+        let decide = |token: &str| {
+            let r = crate::verify::testing::request("/in", &[("X-Gitlab-Token", token)], br#"{"id":7}"#);
+            serde_json::to_string(&verify.decide(&route, r, Timestamp(0), 1)).unwrap()
+        };
+        assert_eq!(decide("s"), r#"{"accepted":true,"reason":null,"event_key":"7"}"#);
+        assert_eq!(decide("x"), r#"{"accepted":false,"reason":"signature_invalid","event_key":null}"#);
+    }
 }

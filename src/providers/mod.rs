@@ -103,6 +103,7 @@ pub fn load(path: &Path) -> Result<Arc<Pack>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::testing::request;
 
     #[test]
     fn the_list_is_the_folder() {
@@ -139,5 +140,40 @@ mod tests {
         assert_eq!(load(&path).unwrap().name, BUILT_IN[0].0);
         std::fs::write(&path, "name: x\ntitel: X\n").unwrap();
         assert!(load(&path).unwrap_err().contains("titel"), "{}", load(&path).unwrap_err());
+    }
+
+    #[test]
+    fn a_greeting_is_told_from_an_event() {
+        let handshake = find("slack").unwrap().handshake.clone().unwrap();
+        let greets = |body: &[u8]| {
+            let r = request("/", &[], body);
+            handshake.when.iter().all(|(place, value)| place.is(&r, value)).then(|| handshake.echo.from(&r))
+        };
+        let greeting = br#"{"token":"t","challenge":"3eZbrw1a","type":"url_verification"}"#;
+        assert_eq!(greets(greeting), Some(Some("3eZbrw1a".to_owned())));
+        assert_eq!(greets(br#"{"type":"event_callback","challenge":"x"}"#), None);
+        assert_eq!(greets(br#"{"type":"url_verification","type":"url_verification","challenge":"x"}"#), None);
+    }
+
+    #[test]
+    fn keys_and_types_are_those_of_the_provider() {
+        let facts = |name: &str, headers: &[(&str, &str)], body: &[u8]| {
+            let pack = find(name).unwrap();
+            let r = request("/", headers, body);
+            let key = pack.idempotency.as_ref().unwrap().key(&r);
+            (key, pack.event_type.as_ref().unwrap().from(&r).unwrap_or_default())
+        };
+        let (key, kind) = facts("stripe", &[], br#"{"id":"evt_1","type":"invoice.paid"}"#);
+        assert_eq!((key.as_str(), kind.as_str()), ("evt_1", "invoice.paid"));
+        let (key, kind) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("X-Gitlab-Event", "Push Hook")], b"{}");
+        assert!(key.starts_with("u|sha256:") && kind == "Push Hook", "{key}");
+        let (key, _) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("Idempotency-Key", "k")], b"{}");
+        assert!(key.starts_with("k|sha256:"), "{key}");
+        let (key, kind) = facts("slack", &[], b"command=%2Fweather&trigger_id=1.2");
+        assert_eq!((key.as_str(), kind.as_str()), ("1.2", "/weather"));
+        let (key, kind) = facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
+        assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
+        let (key, _) = facts("github", &[], b"{}");
+        assert!(key.starts_with("sha256:"), "{key}");
     }
 }

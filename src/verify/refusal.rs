@@ -43,6 +43,7 @@ impl From<Unbuildable> for Refusal {
     fn from(why: Unbuildable) -> Self {
         match why {
             Unbuildable::Missing(what) => Self::new(Reason::SignatureMissing, what),
+            Unbuildable::Malformed(what) => Self::new(Reason::SignatureInvalid, what),
             Unbuildable::Ambiguous(what) => Self::new(Reason::AmbiguousRequest, what),
         }
     }

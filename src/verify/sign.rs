@@ -82,7 +82,9 @@ impl std::fmt::Debug for PrivateKey {
 impl From<Unbuildable> for SignError {
     fn from(why: Unbuildable) -> Self {
         match why {
-            Unbuildable::Missing(what) | Unbuildable::Ambiguous(what) => SignError::Lacks(what),
+            Unbuildable::Missing(what) | Unbuildable::Malformed(what) | Unbuildable::Ambiguous(what) => {
+                SignError::Lacks(what)
+            }
         }
     }
 }

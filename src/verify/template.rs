@@ -31,7 +31,7 @@ enum Part {
     Path,
     Query,
     Url(UrlForm),
-    At(Location, Absent),
+    At(Location, Wanted),
     /// Names and values of all form fields, decoded, sorted by name.
     SortedForm(Repeats),
 }
@@ -45,11 +45,14 @@ enum UrlForm {
     Unescaped(Box<[u8]>),
 }
 
-/// What the absence of a located value means.
+/// What a located value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Absent {
-    Missing,
-    Empty,
+enum Wanted {
+    There,
+    /// Absent counts as empty.
+    Optional,
+    /// There, and nothing but base64 digits and line feeds.
+    Base64Lines,
 }
 
 /// What becomes of fields that are the same in name and value.
@@ -63,6 +66,7 @@ enum Repeats {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unbuildable {
     Missing(String),
+    Malformed(String),
     Ambiguous(String),
 }
 
@@ -148,9 +152,12 @@ impl Template {
                         UrlForm::Unescaped(which) => sink(url::unescape(url, which).as_bytes()),
                     }
                 }
-                Part::At(location, absent) => match location.find(filling.view) {
+                Part::At(location, wanted) => match location.find(filling.view) {
+                    Ok(Some(value)) if *wanted == Wanted::Base64Lines && !is_base64_lines(&value) => {
+                        return Err(Unbuildable::Malformed(format!("{location} is not base64")));
+                    }
                     Ok(Some(value)) => sink(&value),
-                    Ok(None) if *absent == Absent::Empty => {}
+                    Ok(None) if *wanted == Wanted::Optional => {}
                     Ok(None) => return Err(Unbuildable::Missing(format!("{location} is missing"))),
                     Err(Ambiguous) => return Err(Unbuildable::Ambiguous(format!("{location} is there twice"))),
                 },
@@ -218,9 +225,10 @@ impl Part {
         if name.contains(':') {
             let location = Location::parse(name)?;
             return match filter {
-                None => Ok(Part::At(location, Absent::Missing)),
-                Some("optional") => Ok(Part::At(location, Absent::Empty)),
-                Some(_) => unknown_filter("`optional`"),
+                None => Ok(Part::At(location, Wanted::There)),
+                Some("optional") => Ok(Part::At(location, Wanted::Optional)),
+                Some("base64") => Ok(Part::At(location, Wanted::Base64Lines)),
+                Some(_) => unknown_filter("`optional` or `base64`"),
             };
         }
         match (name, filter) {
@@ -253,6 +261,10 @@ impl Part {
             }),
         }
     }
+}
+
+fn is_base64_lines(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"+/=\n".contains(b))
 }
 
 /// CRC-32 (IEEE), bit by bit: only ever over one body, and only where a provider signs it.
@@ -310,6 +322,9 @@ mod tests {
         let r = request("/", &[("a", "1"), ("A", "2")], b"");
         assert!(matches!(filled("{header:x}", &r), Err(Unbuildable::Missing(_))));
         assert!(matches!(filled("{header:a}", &r), Err(Unbuildable::Ambiguous(_))));
+        assert_eq!(filled("{form:p|base64}", &request("/", &[], b"p=aGk%3D%0A")).as_deref(), Ok("aGk=\n"));
+        let foreign = filled("{form:p|base64}", &request("/", &[], b"p=aGk%3D%0D"));
+        assert!(matches!(foreign, Err(Unbuildable::Malformed(_))));
         assert!(matches!(filled("{header:a|optional}", &r), Err(Unbuildable::Ambiguous(_))));
     }
 

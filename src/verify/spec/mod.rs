@@ -81,7 +81,7 @@ pub struct SchemeSpec {
     /// `{secret}`, `{method}`, `{target}` (path and query), `{path}`, `{query}`, `{url}` (the route's public URL),
     /// `{url|other-port}`, `{url|unescape:CHARACTERS}`, `{form|sorted}`, `{form|sorted-unique}`, `{param:NAME}`, and
     /// places: `{header:NAME}`, `{query:NAME}`, `{form:FIELD}`, `{body:/json/pointer}`, each with `|optional` if it
-    /// may be absent. `{{` and `}}` stand for braces. Default `{body}`.
+    /// may be absent, or `|base64` if it must be nothing but base64 and line feeds. `{{` and `}}` stand for braces. Default `{body}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<String>,
     /// Where the signature is and how it is written.
