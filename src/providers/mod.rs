@@ -1,36 +1,179 @@
-//! What we know of each provider, as data: one YAML pack each, and the loader. No provider's name in Rust code.
+//! What we know of each provider, as data: one YAML pack each, and the loader. No provider's name in Rust code but in
+//! the list of files.
+//!
+//! A pack says how a provider signs (in the language of `verify::spec`), which id names an event, how it greets, and
+//! what a test event looks like. It carries no secret. Users' own packs are files of the same form.
 
+mod file;
+mod sample;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::verify::Extract;
+pub use sample::{Sample, TestEvent};
+
+use crate::verify::spec::Rule;
+use crate::verify::{Extract, nearest};
 
 /// A provider's pack, parsed: its signature scheme and what a route gets from it unless it says otherwise.
 #[derive(Clone, Debug)]
 pub struct Pack {
     pub name: String,
     pub title: String,
+    /// Where the provider says how it signs.
+    pub docs: String,
+    /// The day on which the pack was held against it, such as `2026-11-24`.
+    pub checked: String,
+    /// The ways in which the provider signs, of which one must hold. No keys: those are the user's.
+    pub verify: Vec<Rule>,
+    /// What a user must or may give beside the keys.
+    pub params: BTreeMap<String, PackParam>,
     /// The idempotency key; ids that the signature does not cover are already joined with the body's hash here.
     pub idempotency: Option<Extract>,
     pub event_type: Option<Extract>,
     pub handshake: Option<crate::config::Handshake>,
     /// The sender's answer deadline, if known: `check` warns when a `proxy` route waits longer.
     pub deadline: Option<std::time::Duration>,
+    /// Test events, the first is the usual one.
+    pub samples: Vec<Sample>,
+    /// What a user should know, in plain text.
+    pub notes: Option<String>,
 }
+
+/// A parameter that a pack asks its user for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackParam {
+    pub kind: ParamKind,
+    pub required: bool,
+    /// What it is and where to find it, in one sentence.
+    pub about: String,
+}
+
+/// What a parameter's value is used as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    /// `{param:NAME}` in templates and lists.
+    Text,
+    /// A secret beside `secrets`.
+    Secret,
+}
+
+macro_rules! packs {
+    ($($name:literal)*) => { &[$(($name, include_str!(concat!($name, ".yaml")))),*] };
+}
+
+/// Every `*.yaml` beside this file (a test holds the list against the folder), sorted.
+const BUILT_IN: &[(&str, &str)] = packs!["github" "gitlab" "hmac" "shopify" "slack" "standard-webhooks" "stripe" "svix"];
 
 /// Names of the built-in packs, sorted.
 pub fn names() -> Vec<&'static str> {
-    todo!("packs")
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
 }
 
 /// A built-in pack. The error lists near names.
 pub fn find(name: &str) -> Result<Arc<Pack>, String> {
-    let _ = name;
-    todo!("packs")
+    match BUILT_IN.iter().find(|(known, _)| *known == name) {
+        Some((name, text)) => {
+            file::parse(text).map(Arc::new).map_err(|error| format!("the built-in pack `{name}` is broken: {error}"))
+        }
+        None => Err(match nearest(name, BUILT_IN.iter().map(|(known, _)| *known)) {
+            Some(near) => format!("unknown provider `{name}`, did you mean `{near}`?"),
+            None => format!(
+                "unknown provider `{name}`: known are {}; or give the path of a pack file",
+                names().join(", ")
+            ),
+        }),
+    }
 }
 
 /// A pack from a file of the user's.
 pub fn load(path: &Path) -> Result<Arc<Pack>, String> {
-    let _ = path;
-    todo!("packs")
+    /// A pack is a page or two; more is another file by mistake.
+    const MAX_BYTES: u64 = 1024 * 1024;
+    let shown = path.display();
+    let size = std::fs::metadata(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?.len();
+    if size > MAX_BYTES {
+        return Err(format!("{shown} has {size} bytes: that is no pack"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?;
+    file::parse(&text).map(Arc::new).map_err(|error| format!("the pack {shown}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::testing::request;
+
+    #[test]
+    fn the_list_is_the_folder() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/providers");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
+            .collect();
+        files.sort();
+        assert_eq!(names(), files);
+    }
+
+    #[test]
+    fn every_pack_is_whole_and_named_as_its_file() {
+        for name in names() {
+            let pack = find(name).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(pack.name, name);
+            assert!(!pack.samples.is_empty(), "{name} has no sample");
+        }
+    }
+
+    #[test]
+    fn a_near_name_is_suggested() {
+        assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");
+        assert!(find("nobody-knows").unwrap_err().contains("known are github, "));
+    }
+
+    #[test]
+    fn a_pack_of_the_users_is_read_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.yaml");
+        assert!(load(&path).unwrap_err().contains("can't be read"));
+        std::fs::write(&path, BUILT_IN[0].1).unwrap();
+        assert_eq!(load(&path).unwrap().name, BUILT_IN[0].0);
+        std::fs::write(&path, "name: x\ntitel: X\n").unwrap();
+        assert!(load(&path).unwrap_err().contains("titel"), "{}", load(&path).unwrap_err());
+    }
+
+    #[test]
+    fn a_greeting_is_told_from_an_event() {
+        let handshake = find("slack").unwrap().handshake.clone().unwrap();
+        let greets = |body: &[u8]| {
+            let r = request("/", &[], body);
+            handshake.when.iter().all(|(place, value)| place.is(&r, value)).then(|| handshake.echo.from(&r))
+        };
+        let greeting = br#"{"token":"t","challenge":"3eZbrw1a","type":"url_verification"}"#;
+        assert_eq!(greets(greeting), Some(Some("3eZbrw1a".to_owned())));
+        assert_eq!(greets(br#"{"type":"event_callback","challenge":"x"}"#), None);
+        assert_eq!(greets(br#"{"type":"url_verification","type":"url_verification","challenge":"x"}"#), None);
+    }
+
+    #[test]
+    fn keys_and_types_are_those_of_the_provider() {
+        let facts = |name: &str, headers: &[(&str, &str)], body: &[u8]| {
+            let pack = find(name).unwrap();
+            let r = request("/", headers, body);
+            let key = pack.idempotency.as_ref().unwrap().key(&r);
+            (key, pack.event_type.as_ref().unwrap().from(&r).unwrap_or_default())
+        };
+        let (key, kind) = facts("stripe", &[], br#"{"id":"evt_1","type":"invoice.paid"}"#);
+        assert_eq!((key.as_str(), kind.as_str()), ("evt_1", "invoice.paid"));
+        let (key, kind) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("X-Gitlab-Event", "Push Hook")], b"{}");
+        assert!(key.starts_with("u|sha256:") && kind == "Push Hook", "{key}");
+        let (key, _) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("Idempotency-Key", "k")], b"{}");
+        assert!(key.starts_with("k|sha256:"), "{key}");
+        let (key, kind) = facts("slack", &[], b"command=%2Fweather&trigger_id=1.2");
+        assert_eq!((key.as_str(), kind.as_str()), ("1.2", "/weather"));
+        let (key, kind) = facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
+        assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
+        let (key, _) = facts("github", &[], b"{}");
+        assert!(key.starts_with("sha256:"), "{key}");
+    }
 }

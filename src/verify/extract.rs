@@ -1,31 +1,205 @@
-//! Values taken out of a request: `header:NAME`, `query:NAME`, `path:NAME`, `form:FIELD`, `body:/json/pointer`,
-//! `body-hash`, several joined, first that is there.
+//! Values taken out of a request: idempotency keys, event types, handshakes.
+//!
+//! As text: a place (`header:X-GitHub-Delivery`, `query:NAME`, `path:NAME`, `form:FIELD`, `form:FIELD#/pointer`,
+//! `body:/json/pointer`), `body-hash`, or several with `|` between them, of which the first that is there counts.
+//! What could be read in two ways (a header, field or key that stands twice) or is empty is not there: an empty id
+//! would make strangers of one event.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::locate::{Location, View};
 use crate::message::Request;
 
 /// A compiled extraction.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Extract {}
+pub struct Extract(Source);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    At(Location),
+    BodyHash,
+    First(Box<[Extract]>),
+    Joined(Box<[Extract]>),
+}
 
 impl Extract {
-    /// Parses one source such as `header:X-GitHub-Delivery`. The error says what would be right.
+    /// Parses one source such as `header:X-GitHub-Delivery`, or alternatives such as
+    /// `header:Idempotency-Key | header:X-Gitlab-Event-UUID`. The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let _ = text;
-        todo!("extract")
+        let mut alternatives = Vec::new();
+        for part in text.split(" | ") {
+            alternatives.push(match part.trim() {
+                "body-hash" => Self::body_hash(),
+                place => Self(Source::At(Location::parse(place)?)),
+            });
+        }
+        match (alternatives.pop(), alternatives.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (Some(last), false) => {
+                alternatives.push(last);
+                Ok(Self(Source::First(alternatives.into())))
+            }
+            (None, _) => Err("an extraction is empty".to_owned()),
+        }
     }
-    /// All of these, joined unambiguously; absent if any is absent.
+
+    /// `sha256:` and the hex SHA-256 of the body as received.
+    pub fn body_hash() -> Self {
+        Self(Source::BodyHash)
+    }
+
+    /// All of these, joined unambiguously (`|` between them; `|` and `\` within them escaped by `\`); absent if any
+    /// is absent.
     pub fn joined(parts: Vec<Extract>) -> Self {
-        let _ = parts;
-        todo!("extract")
+        match <[Extract; 1]>::try_from(parts) {
+            Ok([only]) => only,
+            Err(parts) => Self(Source::Joined(parts.into())),
+        }
     }
+
     /// The value, as text; `None` if it is not there (or is ambiguous: twice where it may be once).
     pub fn from(&self, request: &Request) -> Option<String> {
-        let _ = request;
-        todo!("extract")
+        match &self.0 {
+            Source::At(location) => text(location, request).map(Cow::into_owned),
+            Source::BodyHash => Some(hash(&request.body)),
+            Source::First(alternatives) => alternatives.iter().find_map(|one| one.from(request)),
+            Source::Joined(parts) => {
+                let mut joined = String::new();
+                for (at, part) in parts.iter().enumerate() {
+                    if at > 0 {
+                        joined.push('|');
+                    }
+                    for c in part.from(request)?.chars() {
+                        if matches!(c, '|' | '\\') {
+                            joined.push('\\');
+                        }
+                        joined.push(c);
+                    }
+                }
+                (!joined.is_empty()).then_some(joined)
+            }
+        }
     }
+
+    /// Whether the value is there and is `expected`; never allocates for a plain place.
+    pub fn is(&self, request: &Request, expected: &str) -> bool {
+        match &self.0 {
+            Source::At(location) => text(location, request).is_some_and(|found| found == expected),
+            _ => self.from(request).is_some_and(|found| found == expected),
+        }
+    }
+
     /// The value as an idempotency key: like `from`, but falls back to the body's hash, so there always is one.
     pub fn key(&self, request: &Request) -> String {
-        let _ = request;
-        todo!("extract")
+        self.from(request).unwrap_or_else(|| hash(&request.body))
+    }
+}
+
+impl fmt::Display for Extract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, parts: &[Extract], between: &str| {
+            parts.iter().enumerate().try_for_each(|(at, part)| {
+                if at > 0 {
+                    f.write_str(between)?;
+                }
+                part.fmt(f)
+            })
+        };
+        match &self.0 {
+            Source::At(location) => location.fmt(f),
+            Source::BodyHash => f.write_str("body-hash"),
+            Source::First(parts) => list(f, parts, " | "),
+            Source::Joined(parts) => list(f, parts, " + "),
+        }
+    }
+}
+
+fn text<'r>(location: &Location, request: &'r Request) -> Option<Cow<'r, str>> {
+    let found = location.find(View::of(request)).ok()??;
+    let text = match found {
+        Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+fn hash(body: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::testing::request;
+    use proptest::prelude::*;
+
+    fn from(text: &str, r: &Request) -> Option<String> {
+        Extract::parse(text).unwrap().from(r)
+    }
+
+    #[test]
+    fn the_first_alternative_that_is_there_counts() {
+        let both = request("/", &[("Idempotency-Key", "k"), ("X-Gitlab-Event-UUID", "u")], b"");
+        let one = request("/", &[("Idempotency-Key", ""), ("X-Gitlab-Event-UUID", "u")], b"");
+        let source = "header:Idempotency-Key | header:X-Gitlab-Event-UUID";
+        assert_eq!(from(source, &both).as_deref(), Some("k"));
+        assert_eq!(from(source, &one).as_deref(), Some("u"));
+        assert_eq!(Extract::parse(source).unwrap().to_string(), source.to_ascii_lowercase());
+    }
+
+    #[test]
+    fn what_is_empty_or_twice_is_not_there_and_the_key_is_the_body() {
+        let r = request("/", &[("id", "a"), ("ID", "a"), ("empty", " ")], br#"{"x":1,"x":1}"#);
+        for source in ["header:id", "header:empty", "body:/x", "form:x", "query:x", "path:x"] {
+            assert_eq!(from(source, &r), None, "{source}");
+            assert_eq!(Extract::parse(source).unwrap().key(&r), Extract::body_hash().from(&r).unwrap());
+        }
+    }
+
+    #[test]
+    fn joined_parts_are_kept_apart() {
+        let join = |a: &str, b: &str| {
+            let parts = vec![Extract::parse("header:a").unwrap(), Extract::parse("header:b").unwrap()];
+            Extract::joined(parts).from(&request("/", &[("a", a), ("b", b)], b""))
+        };
+        assert_eq!(join("x", "y").as_deref(), Some("x|y"));
+        assert_ne!(join("x|y", "z"), join("x", "y|z"));
+        assert_ne!(join("x\\", "z"), join("x", "\\z"));
+        assert_eq!(join("", "z"), None);
+    }
+
+    #[test]
+    fn the_body_hash_is_over_the_bytes_as_received() {
+        let r = request("/", &[], b"hello");
+        assert_eq!(
+            from("body-hash", &r).as_deref(),
+            Some("sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_parsing_panic_and_no_request_extraction(
+            source in "(header|body|form|query|path|x)?:?/?[a-z/#~|: ]{0,12}",
+            body in proptest::collection::vec(any::<u8>(), 0..120),
+            header in "[ -~]{0,20}",
+        ) {
+            if let Ok(extract) = Extract::parse(&source) {
+                let r = request("/p?a=%", &[("a", &header)], &body);
+                let key = extract.key(&r);
+                prop_assert!(!key.is_empty());
+                prop_assert_eq!(extract.from(&r).unwrap_or(key.clone()), key);
+            }
+        }
+
+        #[test]
+        fn joining_is_injective(a in "[|\\\\x]{1,4}", b in "[|\\\\x]{1,4}", c in "[|\\\\x]{1,4}", d in "[|\\\\x]{1,4}") {
+            let parts = || vec![Extract::parse("header:a").unwrap(), Extract::parse("header:b").unwrap()];
+            let of = |x: &str, y: &str| Extract::joined(parts()).from(&request("/", &[("a", x), ("b", y)], b""));
+            prop_assert_eq!(of(&a, &b) == of(&c, &d), a == c && b == d);
+        }
     }
 }

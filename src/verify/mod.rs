@@ -3,19 +3,48 @@
 //! Here live the declarative scheme language (`spec`), its compiled form and the checks. Providers' own schemes are
 //! data in `providers`; secrets, files and remote keys come in through [`Resolver`] and [`KeySource`]. Carries promise
 //! 2: only what passed here can be stored or sent on, because only [`Verifier::verify`] can make a [`Verified`].
+//!
+//! The way of a rule: `spec` (as written) → `compile` with `build`, `build_scheme` and `jwt::build` (everything wrong
+//! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
+mod build;
+mod build_scheme;
+mod check;
+mod compile;
+mod credentials;
+mod encoding;
 mod extract;
-mod spec;
+mod form;
+mod json;
+mod jwt;
+mod locate;
+mod mac;
+mod public_key;
+mod refusal;
+mod scheme;
+mod sign;
+pub mod spec;
+mod template;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod time;
+mod url;
 
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::message::Request;
-use crate::reason::Reason;
 use crate::secret::Secret;
 
+use check::Check;
+pub use compile::{check_pack, compile};
 pub use extract::Extract;
+pub use refusal::Refusal;
+pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;
+pub(crate) use time::duration as parse_duration;
 
 /// A value whose sender has been proved by a route's rule (or for which the rule asks no proof: `verify: none`).
 #[derive(Debug)]
@@ -40,14 +69,6 @@ impl<T> Verified<T> {
     pub fn label(&self) -> Option<&Arc<str>> {
         self.label.as_ref()
     }
-}
-
-/// Why verification failed. `detail` is for the log and `tidegate verify`, never for the sender.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}: {detail}")]
-pub struct Refusal {
-    pub reason: Reason,
-    pub detail: String,
 }
 
 /// Public keys that are fetched and refreshed elsewhere (JWKS over https), as verification sees them.
@@ -87,18 +108,22 @@ pub struct Compiled {
     pub pack: Option<Arc<crate::providers::Pack>>,
 }
 
-/// Compiles what stands under `verify:`. Everything that is wrong is reported at once; nothing is left to be found
-/// out by a request.
-pub fn compile(spec: &VerifySpec, resolver: &dyn Resolver) -> Result<Compiled, Vec<SpecProblem>> {
-    let _ = (spec, resolver);
-    todo!("verify")
-}
-
 /// A route's compiled rule.
 #[derive(Debug)]
-pub struct Verifier {}
+pub struct Verifier {
+    check: Check,
+    headers: Vec<String>,
+}
 
 impl Verifier {
+    fn of(check: Check) -> Self {
+        let mut headers = Vec::new();
+        check.collect_headers(&mut headers);
+        headers.sort_unstable();
+        headers.dedup();
+        Self { check, headers }
+    }
+
     /// Decides whether `request` comes from whom the rule trusts. `public_url` is the route's, for schemes that sign
     /// the URL. On failure the request is handed back with the refusal.
     pub fn verify(
@@ -107,12 +132,35 @@ impl Verifier {
         public_url: Option<&str>,
         now: Timestamp,
     ) -> Result<Verified<Request>, (Box<Request>, Refusal)> {
-        let _ = (request, public_url, now);
-        todo!("verify")
+        match self.check.run(&request, public_url, now) {
+            Ok(proof) => Ok(Verified { value: request, by: proof.by, label: proof.label }),
+            Err(refusal) => Err((Box::new(request), refusal)),
+        }
     }
 
     /// Header names (lower case) that the rule reads: a request whose `Connection` names one of them is refused.
     pub fn headers_used(&self) -> &[String] {
-        todo!("verify")
+        &self.headers
     }
+
+    /// The headers that make `request` pass this rule at `now`, for tests and the command line. What the rule reads
+    /// elsewhere (the body, the query) must be there already.
+    pub fn sign(
+        &self,
+        request: &Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+        private_key: Option<&PrivateKey>,
+    ) -> Result<Vec<(String, String)>, SignError> {
+        self.check.sign(request, public_url, now, private_key)
+    }
+}
+
+/// The nearest of the known words, if it is near enough to be meant.
+pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }

@@ -1,0 +1,209 @@
+//! A pack as written in YAML, and its checks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Pack, PackParam, ParamKind, Sample};
+use crate::config::Handshake;
+use crate::verify::spec::{Rule, Texts};
+use crate::verify::{Extract, check_pack, parse_duration};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PackFile {
+    /// As users write it in `provider:`; lower case, digits and `-`.
+    name: String,
+    title: String,
+    docs: String,
+    checked: String,
+    verify: OneOrMany<Rule>,
+    #[serde(default)]
+    params: BTreeMap<String, ParamFile>,
+    #[serde(default)]
+    idempotency: Option<IdempotencyFile>,
+    #[serde(default)]
+    event_type: Option<String>,
+    #[serde(default)]
+    handshake: Option<HandshakeFile>,
+    #[serde(default)]
+    deadline: Option<String>,
+    #[serde(default)]
+    samples: Vec<Sample>,
+    #[serde(default)]
+    notes: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    Many(Vec<T>),
+    One(Box<T>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParamFile {
+    about: String,
+    #[serde(default)]
+    required: bool,
+    /// `text` (the default) or `secret`.
+    #[serde(default, rename = "as")]
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdempotencyFile {
+    /// One source, or several that are joined.
+    key: Texts,
+    /// Whether the signature covers all of it. If not, it is joined with the body's hash: whoever holds one genuine
+    /// request could otherwise use up the id of another.
+    covered: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HandshakeFile {
+    when: BTreeMap<String, String>,
+    echo: String,
+}
+
+/// Reads a pack; the error says where and what, for its author.
+pub(super) fn parse(text: &str) -> Result<Pack, String> {
+    let file: PackFile = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let named = !file.name.is_empty()
+        && file.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !named {
+        return Err(format!("`name`: `{}` is not lower-case letters, digits and `-`", file.name));
+    }
+    if file.title.trim().is_empty() {
+        return Err("`title` is empty".to_owned());
+    }
+    if file.checked.parse::<jiff::civil::Date>().is_err() {
+        return Err(format!("`checked`: `{}` is not a date such as 2026-11-24", file.checked));
+    }
+    let source = |key: &str, text: &str| Extract::parse(text).map_err(|error| format!("`{key}`: {error}"));
+    let idempotency = match &file.idempotency {
+        None => None,
+        Some(IdempotencyFile { key, covered }) => {
+            let mut parts = Vec::new();
+            for text in &key.0 {
+                parts.push(source("idempotency.key", text)?);
+            }
+            if parts.is_empty() {
+                return Err("`idempotency.key` is empty".to_owned());
+            }
+            if !covered {
+                parts.push(Extract::body_hash());
+            }
+            Some(Extract::joined(parts))
+        }
+    };
+    let handshake = match &file.handshake {
+        None => None,
+        Some(HandshakeFile { when, echo }) => {
+            if when.is_empty() {
+                return Err("`handshake.when` is empty: every event would be a greeting".to_owned());
+            }
+            let mut conditions = Vec::new();
+            for (place, value) in when {
+                conditions.push((source("handshake.when", place)?, value.clone()));
+            }
+            Some(Handshake { when: conditions, echo: source("handshake.echo", echo)? })
+        }
+    };
+    let pack = Pack {
+        idempotency,
+        handshake,
+        event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
+        deadline: file.deadline.as_deref().map(deadline).transpose()?,
+        params: file.params.into_iter().map(|(name, file)| Ok((name, param(file)?))).collect::<Result<_, String>>()?,
+        verify: match file.verify {
+            OneOrMany::Many(ways) => ways,
+            OneOrMany::One(way) => vec![*way],
+        },
+        name: file.name,
+        title: file.title,
+        docs: file.docs,
+        checked: file.checked,
+        samples: file.samples,
+        notes: file.notes,
+    };
+    if pack.verify.is_empty() {
+        return Err("`verify` is empty".to_owned());
+    }
+    check_pack(&pack).map_err(|problems| {
+        let lines = problems.iter().map(|problem| {
+            let help = problem.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+            format!("`{}`: {}{help}", problem.at.join("."), problem.message)
+        });
+        lines.collect::<Vec<_>>().join("; ")
+    })?;
+    Ok(pack)
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| format!("`deadline`: {error}"))
+}
+
+fn param(file: ParamFile) -> Result<PackParam, String> {
+    let kind = match file.kind.as_deref() {
+        None | Some("text") => ParamKind::Text,
+        Some("secret") => ParamKind::Secret,
+        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text` nor `secret`")),
+    };
+    Ok(PackParam { kind, required: file.required, about: file.about })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::testing::request;
+
+    const PACK: &str = "
+name: acme
+title: Acme
+docs: https://acme.example/webhooks
+checked: 2026-11-24
+verify: { algorithm: hmac-sha256, signed: '{body}', signature: { from: header:X-Acme, encoding: hex } }
+idempotency: { key: header:X-Id, covered: false }
+deadline: 10s
+";
+
+    #[test]
+    fn an_id_that_is_not_signed_is_joined_with_the_body() {
+        let key = |pack: &str, body: &[u8]| {
+            let r = request("/", &[("X-Id", "42")], body);
+            parse(pack).unwrap().idempotency.unwrap().key(&r)
+        };
+        assert!(key(PACK, b"a").starts_with("42|sha256:"));
+        assert_ne!(key(PACK, b"a"), key(PACK, b"b"));
+        assert_eq!(key(&PACK.replace("covered: false", "covered: true"), b"a"), "42");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_pack_is_named() {
+        for (from, to, expected) in [
+            ("hmac-sha256", "hmac-sha265", "did you mean `hmac-sha256`"),
+            ("'{body}'", "'{timestamp}.{body}'", "does not say where it is"),
+            ("header:X-Acme", "heder:X-Acme", "did you mean `header:`"),
+            ("encoding: hex", "encoding: hexx", "did you mean `hex`"),
+            (", covered: false", "", "covered"),
+            ("header:X-Id", "X-Id", "says no place"),
+            ("deadline: 10s", "deadline: soon", "not a duration"),
+            ("2026-11-24", "yesterday", "not a date"),
+            ("name: acme", "name: Acme Inc", "lower-case"),
+            ("title: Acme", "titel: Acme", "titel"),
+            ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
+            ("algorithm:", "algoritm:", "did you mean `algorithm`"),
+            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),
+        ] {
+            let text = PACK.replacen(from, to, 1);
+            let error = parse(&text).err().unwrap_or_default();
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+        assert!(parse(PACK).is_ok());
+    }
+}

@@ -1,0 +1,403 @@
+//! From a written signature scheme to a compiled one.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::build::{Building, Problems, digest_hash, encoding};
+use super::encoding::{Encoding, decode_base64_secret};
+use super::json::Pointer;
+use super::locate::Location;
+use super::mac::{Hash, MacKey};
+use super::public_key::{Asymmetric, PublicKey};
+use super::scheme::{BodyDigest, Condition, Keys, Labelled, Scheme, SignatureForm, TimeFrom, TimeRule};
+use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec};
+use super::template::Template;
+use super::time::{self, TimeFormat};
+use crate::secret::Secret;
+
+const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// A longer tolerance is a mistake: it is how long a stolen request may be sent again.
+const MAX_TOLERANCE: Duration = Duration::from_secs(24 * 3600);
+
+/// What kind of key an algorithm takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    Hmac(Hash),
+    /// A plain digest over a template that holds the secret.
+    Digest(Hash),
+    Token,
+    Asymmetric(Asymmetric),
+}
+
+const ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("hmac-sha1", Algorithm::Hmac(Hash::Sha1)),
+    ("hmac-sha256", Algorithm::Hmac(Hash::Sha256)),
+    ("hmac-sha384", Algorithm::Hmac(Hash::Sha384)),
+    ("hmac-sha512", Algorithm::Hmac(Hash::Sha512)),
+    ("sha1", Algorithm::Digest(Hash::Sha1)),
+    ("sha256", Algorithm::Digest(Hash::Sha256)),
+    ("token", Algorithm::Token),
+    ("ed25519", Algorithm::Asymmetric(Asymmetric::Ed25519)),
+    ("ecdsa-p256-sha256", Algorithm::Asymmetric(Asymmetric::EcdsaP256Sha256)),
+    ("ecdsa-p256-sha256-fixed", Algorithm::Asymmetric(Asymmetric::EcdsaP256Sha256Fixed)),
+    ("ecdsa-p384-sha384", Algorithm::Asymmetric(Asymmetric::EcdsaP384Sha384)),
+    ("ecdsa-p384-sha384-fixed", Algorithm::Asymmetric(Asymmetric::EcdsaP384Sha384Fixed)),
+    ("rsa-pkcs1-sha1", Algorithm::Asymmetric(Asymmetric::RsaPkcs1Sha1)),
+    ("rsa-pkcs1-sha256", Algorithm::Asymmetric(Asymmetric::RsaPkcs1Sha256)),
+    ("rsa-pkcs1-sha384", Algorithm::Asymmetric(Asymmetric::RsaPkcs1Sha384)),
+    ("rsa-pkcs1-sha512", Algorithm::Asymmetric(Asymmetric::RsaPkcs1Sha512)),
+    ("rsa-pss-sha256", Algorithm::Asymmetric(Asymmetric::RsaPssSha256)),
+    ("rsa-pss-sha384", Algorithm::Asymmetric(Asymmetric::RsaPssSha384)),
+    ("rsa-pss-sha512", Algorithm::Asymmetric(Asymmetric::RsaPssSha512)),
+];
+
+impl Algorithm {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        ALGORITHMS.iter().find(|(known, _)| *known == name).map(|(_, algorithm)| *algorithm)
+    }
+
+    /// Whether it takes `public_keys`, not `secrets`.
+    pub(super) fn is_asymmetric(self) -> bool {
+        matches!(self, Algorithm::Asymmetric(_))
+    }
+}
+
+/// The keys that a rule gives, and where in the rule they stand (`secrets`, `public_keys`).
+#[derive(Clone, Copy)]
+pub(super) struct Given<'s> {
+    pub(super) secrets: &'s [SecretSpec],
+    pub(super) public_keys: &'s [SecretSpec],
+    /// Secrets that came as parameters of the pack.
+    pub(super) param_secrets: &'s [Secret],
+    pub(super) tolerance: Option<&'s str>,
+}
+
+/// Compiles a scheme. `problems` stands at the rule, `within` leads from there to the scheme.
+pub(super) fn build(
+    spec: &SchemeSpec,
+    given: Given<'_>,
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+    within: &[&str],
+) -> Option<Scheme> {
+    let algorithm = algorithm(spec, &mut problems.within(within));
+    let keys = algorithm.and_then(|algorithm| keys(algorithm, spec.key.as_ref(), given, building, problems));
+    let tolerance = given.tolerance.and_then(|text| tolerance(text, &["tolerance"], problems));
+    if given.tolerance.is_some() && spec.timestamp.is_none() {
+        problems.note::<()>(&["tolerance"], "this scheme signs no time, so there is nothing to tolerate");
+    }
+    let problems = &mut problems.within(within);
+    let template = template(spec, algorithm, building, problems);
+    let signature = match &spec.signature {
+        Some(signature) => signature_form(signature, algorithm, building, problems),
+        None => problems.note_help(
+            &["signature"],
+            "where the signature is, is missing",
+            "such as `signature: { from: header:X-Signature, encoding: hex }`",
+        ),
+    };
+    let timestamp = spec.timestamp.as_ref().map(|rule| time_rule(rule, tolerance, problems));
+    let id = spec.id.as_deref().map(|text| location(text, &["id"], problems));
+    let each = spec.each.as_deref().map(|text| match Pointer::parse(text) {
+        Ok(pointer) => Some(pointer),
+        Err(message) => problems.note(&["each"], message),
+    });
+    let body_digest = spec.body_digest.as_ref().map(|digest| {
+        let from = location(&digest.from, &["body_digest", "from"], problems);
+        let hash = digest_hash(digest.hash.as_deref(), &["body_digest", "hash"], problems);
+        let encoding =
+            encoding(digest.encoding.as_deref().or(Some("hex")), &["body_digest", "encoding"], problems);
+        Some(BodyDigest { from: from?, hash: hash?, encoding: encoding? })
+    });
+    let mut when = Vec::new();
+    if let Some(text) = spec.if_present.as_deref() {
+        when.extend(location(text, &["if_present"], problems).map(Condition::Present));
+    }
+    if let Some(text) = spec.if_absent.as_deref() {
+        when.extend(location(text, &["if_absent"], problems).map(Condition::Absent));
+    }
+    let (from, form) = signature?;
+    let scheme = Scheme {
+        when,
+        from,
+        form,
+        timestamp: lift(timestamp)?,
+        id: lift(id)?,
+        template: template?,
+        body_digest: lift(body_digest)?,
+        each: lift(each)?,
+        keys: keys?,
+    };
+    check_coverage(&scheme, problems);
+    Some(scheme)
+}
+
+/// Absent is fine, wrong is not.
+fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+    match part {
+        None => Some(None),
+        Some(Some(part)) => Some(Some(part)),
+        Some(None) => None,
+    }
+}
+
+fn algorithm(spec: &SchemeSpec, problems: &mut Problems<'_>) -> Option<Algorithm> {
+    let names: Vec<&str> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
+    match spec.algorithm.as_deref() {
+        None => {
+            problems.note_help(&["algorithm"], "the algorithm is missing", format!("one of {}", names.join(", ")))
+        }
+        Some(name) => match Algorithm::parse(name) {
+            Some(algorithm) => Some(algorithm),
+            None => problems.unknown(&["algorithm"], "algorithm", name, &names),
+        },
+    }
+}
+
+fn template(
+    spec: &SchemeSpec,
+    algorithm: Option<Algorithm>,
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Template> {
+    if algorithm == Some(Algorithm::Token) && spec.signed.is_some() {
+        return problems.note(&["signed"], "a token is no signature: nothing is signed");
+    }
+    let text = spec.signed.as_deref().unwrap_or("{body}");
+    let template = match Template::parse(text, &|name| building.param(name)) {
+        Ok(template) => template,
+        Err(message) => return problems.note(&["signed"], message),
+    };
+    if template.uses_timestamp() && spec.timestamp.is_none() {
+        problems.note::<()>(&["signed"], "`{timestamp}` is signed, but `timestamp` does not say where it is");
+    }
+    if template.uses_id() && spec.id.is_none() {
+        problems.note::<()>(&["signed"], "`{id}` is signed, but `id` does not say where it is");
+    }
+    match algorithm {
+        Some(Algorithm::Digest(_)) if !template.uses_secret() => problems.note(
+            &["signed"],
+            "a plain digest proves nothing without `{secret}` in what is signed",
+        ),
+        Some(Algorithm::Hmac(_) | Algorithm::Asymmetric(_)) if template.uses_secret() => {
+            problems.note(&["signed"], "`{secret}` belongs only into plain digests (`sha1`, `sha256`)")
+        }
+        _ => Some(template),
+    }
+}
+
+fn signature_form(
+    spec: &SignatureSpec,
+    algorithm: Option<Algorithm>,
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<(Vec<Location>, SignatureForm)> {
+    let problems = &mut problems.within(&["signature"]);
+    if spec.from.0.is_empty() {
+        problems.note::<()>(&["from"], "where the signature is, is missing");
+    }
+    let mut from = Vec::new();
+    for text in &spec.from.0 {
+        from.extend(location(text, &["from"], problems));
+    }
+    for (key, separator) in [("groups", &spec.groups), ("list", &spec.list), ("assign", &spec.assign)] {
+        if separator.as_deref() == Some("") {
+            problems.note::<()>(&[key], "a separator can't be empty");
+        }
+    }
+    let items = spec.item.as_ref().map(|items| building.expand_all(&items.0, &["item"], problems));
+    let encoding = match (algorithm, spec.encoding.as_deref()) {
+        // A token is compared as it is sent.
+        (Some(Algorithm::Token), None) => Some(Encoding::Hex),
+        (Some(Algorithm::Token), Some(_)) => problems.note(&["encoding"], "a token has no encoding"),
+        (_, name) => encoding(name, &["encoding"], problems),
+    };
+    let form = SignatureForm {
+        groups: spec.groups.as_deref().map(Into::into),
+        list: spec.list.as_deref().map(Into::into),
+        assign: spec.assign.as_deref().unwrap_or("=").into(),
+        items: items.unwrap_or_default().into_iter().map(Into::into).collect(),
+        ignored: spec.ignored.iter().flat_map(|keys| &keys.0).map(|key| key.as_str().into()).collect(),
+        skip: spec.skip.unwrap_or(0).into(),
+        prefix: spec.prefix.as_deref().unwrap_or_default().into(),
+        encoding: encoding?,
+    };
+    (!from.is_empty()).then_some((from, form))
+}
+
+fn time_rule(
+    spec: &TimestampSpec,
+    user_tolerance: Option<Duration>,
+    problems: &mut Problems<'_>,
+) -> Option<TimeRule> {
+    let problems = &mut problems.within(&["timestamp"]);
+    let format = match spec.format.as_deref() {
+        None => Some(TimeFormat::Unix),
+        Some(name) => match TimeFormat::parse_name(name) {
+            Some(format) => Some(format),
+            None => problems.unknown(&["format"], "time format", name, TimeFormat::NAMES),
+        },
+    };
+    let own = match spec.tolerance.as_deref() {
+        None => Some(DEFAULT_TOLERANCE),
+        Some(text) => tolerance(text, &["tolerance"], problems),
+    };
+    let from = match spec.from.split_once(':') {
+        Some(("item", name)) if !name.is_empty() => Some(TimeFrom::Item(name.into())),
+        Some(("position", text)) => match text.parse::<u8>() {
+            Ok(at) => Some(TimeFrom::Position(at.into())),
+            Err(_) => problems.note(&["from"], "`position:` takes a number from 0"),
+        },
+        _ => location(&spec.from, &["from"], problems).map(TimeFrom::At),
+    };
+    Some(TimeRule { from: from?, format: format?, tolerance: user_tolerance.or(own)? })
+}
+
+fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {
+    match time::duration(text) {
+        Ok(zero) if zero.is_zero() => problems.note(at, "a tolerance of nothing refuses everything"),
+        Ok(long) if long > MAX_TOLERANCE => {
+            problems.note(at, "the tolerance may be at most 24h: so long a stolen request can be sent again")
+        }
+        Ok(duration) => Some(duration),
+        Err(message) => problems.note(at, message),
+    }
+}
+
+fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
+    match Location::parse(text) {
+        Ok(location) => Some(location),
+        Err(message) => problems.note(at, message),
+    }
+}
+
+/// What decides but is not signed could be changed by anyone who holds one genuine request.
+fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
+    if matches!(scheme.keys, Keys::Token(_)) {
+        return;
+    }
+    let template = &scheme.template;
+    let covered = |location: &Location| {
+        template.covers(location) || (location.in_body() && template.covers_body())
+    };
+    if let Some(TimeRule { from, .. }) = &scheme.timestamp {
+        let signed = template.uses_timestamp()
+            || match from {
+                TimeFrom::At(location) => covered(location),
+                TimeFrom::Item(_) | TimeFrom::Position(_) => false,
+            };
+        if !signed {
+            problems.note_help::<()>(
+                &["timestamp"],
+                "the time is checked, but not signed: anyone could renew it",
+                "put `{timestamp}` into `signed`",
+            );
+        }
+    }
+    if let Some(id) = &scheme.id
+        && !template.uses_id()
+        && !covered(id)
+    {
+        problems.note_help::<()>(&["id"], "the id is not signed", "put `{id}` into `signed`, or leave `id` out");
+    }
+}
+
+fn keys(
+    algorithm: Algorithm,
+    key: Option<&KeySpec>,
+    given: Given<'_>,
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Keys> {
+    if algorithm.is_asymmetric() {
+        if !given.secrets.is_empty() {
+            problems.note::<()>(&["secrets"], "this algorithm takes `public_keys`, not secrets");
+        }
+        if given.public_keys.is_empty() {
+            return problems.note_help(&["public_keys"], "there is no public key", "such as `public_keys: [file:PATH]`");
+        }
+    } else {
+        if !given.public_keys.is_empty() {
+            problems.note::<()>(&["public_keys"], "this algorithm takes `secrets`, not public keys");
+        }
+        if given.secrets.is_empty() && given.param_secrets.is_empty() {
+            return problems.note_help(&["secrets"], "there is no secret", "such as `secret: env:NAME`");
+        }
+    }
+    if let Algorithm::Asymmetric(algorithm) = algorithm {
+        let mut keys = Vec::new();
+        for (at, spec) in given.public_keys.iter().enumerate() {
+            let at = ["public_keys", &at.to_string()];
+            let Some(text) = building.text(&spec.secret, &at, problems) else { continue };
+            let text = text.trim();
+            let prefix = key.and_then(|key| key.prefix.as_deref()).unwrap_or_default();
+            match PublicKey::parse(algorithm, text.strip_prefix(prefix).unwrap_or(text)) {
+                Ok(key) => keys.push(Labelled { value: key, label: spec.label.as_deref().map(Into::into) }),
+                Err(message) => problems.note(&at, message).unwrap_or_default(),
+            }
+        }
+        return Some(Keys::Public(keys));
+    }
+    let mut secrets = Vec::new();
+    for (at, spec) in given.secrets.iter().enumerate() {
+        let at = ["secrets", &at.to_string()];
+        if let Some(secret) = building.secret(spec, &at, problems)
+            && let Some(value) = derive(&secret, key, &at, problems)
+        {
+            secrets.push(Labelled { value, label: spec.label.as_deref().map(Into::into) });
+        }
+    }
+    for secret in given.param_secrets {
+        secrets.extend(derive(secret, key, &[], problems).map(|value| Labelled { value, label: None }));
+    }
+    Some(match algorithm {
+        Algorithm::Hmac(hash) => Keys::Mac(
+            secrets
+                .into_iter()
+                .filter_map(|secret| {
+                    let value = MacKey::new(hash, secret.value.expose())?;
+                    Some(Labelled { value, label: secret.label })
+                })
+                .collect(),
+        ),
+        Algorithm::Digest(hash) => Keys::Digest(hash, secrets),
+        _ => Keys::Token(secrets),
+    })
+}
+
+/// The key that a configured secret stands for.
+fn derive(
+    secret: &Secret,
+    spec: Option<&KeySpec>,
+    at: &[&str],
+    problems: &mut Problems<'_>,
+) -> Option<Secret> {
+    let Some(spec) = spec else { return Some(secret.clone()) };
+    let text = secret.expose();
+    let text = spec.prefix.as_deref().and_then(|prefix| text.strip_prefix(prefix.as_bytes())).unwrap_or(text);
+    let mut key = Zeroizing::new(match spec.decode.as_deref() {
+        None | Some("text") => text.to_vec(),
+        Some("base64") => match decode_base64_secret(text.trim_ascii()) {
+            Some(key) => key,
+            None => return problems.note(at, "the secret is not base64, as this scheme's secrets are"),
+        },
+        Some("hex") => match hex::decode(text.trim_ascii()) {
+            Ok(key) => key,
+            Err(_) => return problems.note(at, "the secret is not hex, as this scheme's secrets are"),
+        },
+        Some(other) => {
+            return problems.unknown(&["key", "decode"], "decoding", other, &["text", "base64", "hex"]);
+        }
+    });
+    if key.is_empty() {
+        return problems.note(at, "the secret is empty");
+    }
+    if let Some(name) = spec.hash.as_deref() {
+        let hash = digest_hash(Some(name), &["key", "hash"], problems)?;
+        *key = hash.of(&key).as_bytes().to_vec();
+    }
+    key.extend_from_slice(spec.append.as_deref().unwrap_or_default().as_bytes());
+    Some(Secret::new(std::mem::take(&mut *key)))
+}

@@ -1,0 +1,178 @@
+//! A compiled rule: what proves a sender, or several of it.
+
+use std::sync::Arc;
+
+use super::credentials::Credentials;
+use super::jwt::Jwt;
+use super::locate::{Location, View};
+use super::refusal::{Refusal, at};
+use super::scheme::{Scheme, TimeFrom, TimeRule};
+use super::sign::{PrivateKey, SignError};
+use crate::clock::Timestamp;
+use crate::message::Request;
+use crate::reason::Reason;
+
+/// A rule and what it is called in logs and in what the app is told.
+#[derive(Debug)]
+pub(super) struct Check {
+    pub(super) by: Arc<str>,
+    pub(super) how: How,
+}
+
+#[derive(Debug)]
+pub(super) enum How {
+    /// `none`: nothing is proved, on purpose.
+    Open,
+    Scheme(Box<Scheme>),
+    Jwt(Box<Jwt>),
+    Credentials(Credentials),
+    /// Ways in which one provider signs: one must hold, and what the others read must not say something else.
+    Ways(Vec<Check>),
+    Any(Vec<Check>),
+    All(Vec<Check>),
+}
+
+/// What proved a request.
+#[derive(Debug)]
+pub(super) struct Proof {
+    pub(super) by: Arc<str>,
+    pub(super) label: Option<Arc<str>>,
+}
+
+impl Check {
+    pub(super) fn run(
+        &self,
+        request: &Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Proof, Refusal> {
+        let label = match &self.how {
+            How::Open => None,
+            How::Scheme(scheme) => scheme.check(request, public_url, now)?,
+            How::Jwt(jwt) => jwt.check(request, public_url, now)?,
+            How::Credentials(credentials) => credentials.check(request)?,
+            How::Ways(ways) => {
+                let (matched, proof) = first(ways, request, public_url, now)?;
+                contradicted(ways, matched, request)?;
+                proof.label
+            }
+            How::Any(rules) => return first(rules, request, public_url, now).map(|(_, proof)| proof),
+            How::All(rules) => {
+                let mut label = None;
+                for rule in rules {
+                    let proof = rule.run(request, public_url, now)?;
+                    label = label.or(proof.label);
+                }
+                label
+            }
+        };
+        Ok(Proof { by: self.by.clone(), label })
+    }
+
+    /// Headers for `request`: of the first way that can be signed, or of all that must hold.
+    pub(super) fn sign(
+        &self,
+        request: &Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+        private_key: Option<&PrivateKey>,
+    ) -> Result<Vec<(String, String)>, SignError> {
+        match &self.how {
+            How::Open => Ok(Vec::new()),
+            How::Scheme(scheme) => scheme.sign(request, public_url, now, private_key),
+            How::Jwt(jwt) => jwt.sign(request, public_url, now),
+            How::Credentials(credentials) => {
+                credentials.sign().map(|header| vec![header]).map_err(SignError::Impossible)
+            }
+            How::Ways(rules) | How::Any(rules) => {
+                let mut error = SignError::Impossible("there is nothing to sign with");
+                for rule in rules {
+                    match rule.sign(request, public_url, now, private_key) {
+                        Ok(headers) => return Ok(headers),
+                        Err(found) => error = found,
+                    }
+                }
+                Err(error)
+            }
+            How::All(rules) => {
+                let mut headers = Vec::new();
+                for rule in rules {
+                    headers.extend(rule.sign(request, public_url, now, private_key)?);
+                }
+                Ok(headers)
+            }
+        }
+    }
+
+    pub(super) fn collect_headers(&self, into: &mut Vec<String>) {
+        let mut add = |locations: &mut dyn Iterator<Item = &Location>| {
+            into.extend(locations.filter_map(Location::header).map(str::to_owned));
+        };
+        match &self.how {
+            How::Open => {}
+            How::Scheme(scheme) => add(&mut scheme.locations()),
+            How::Jwt(jwt) => add(&mut jwt.locations()),
+            How::Credentials(credentials) => add(&mut std::iter::once(&credentials.at)),
+            How::Ways(rules) | How::Any(rules) | How::All(rules) => {
+                rules.iter().for_each(|rule| rule.collect_headers(into));
+            }
+        }
+    }
+
+    /// Where id and time of a request are, if this is a scheme with headers for them.
+    fn facts(&self) -> [Option<&Location>; 2] {
+        let How::Scheme(scheme) = &self.how else { return [None, None] };
+        let time = match &scheme.timestamp {
+            Some(TimeRule { from: TimeFrom::At(location), .. }) => Some(location),
+            _ => None,
+        };
+        [scheme.id.as_ref(), time]
+    }
+}
+
+fn first(
+    rules: &[Check],
+    request: &Request,
+    public_url: Option<&str>,
+    now: Timestamp,
+) -> Result<(usize, Proof), Refusal> {
+    let mut refused: Option<Refusal> = None;
+    for (index, rule) in rules.iter().enumerate() {
+        match rule.run(request, public_url, now) {
+            Ok(proof) => return Ok((index, proof)),
+            Err(refusal) => {
+                refused = Some(match refused {
+                    Some(earlier) => earlier.more_telling(refusal),
+                    None => refusal,
+                });
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| Refusal::new(Reason::SignatureMissing, "the rule has no alternatives")))
+}
+
+/// A provider that can write the same fact under two names (`svix-id`, `webhook-id`) proves only the one that it
+/// signed; the other, put there by whoever repeats the request, must not pass for it.
+fn contradicted(ways: &[Check], matched: usize, request: &Request) -> Result<(), Refusal> {
+    let Some(proved) = ways.get(matched) else { return Ok(()) };
+    let view = View::of(request);
+    for (index, other) in ways.iter().enumerate() {
+        if index == matched {
+            continue;
+        }
+        for (ours, theirs) in proved.facts().into_iter().zip(other.facts()) {
+            let (Some(ours), Some(theirs)) = (ours, theirs) else { continue };
+            if ours == theirs {
+                continue;
+            }
+            let said = at(theirs, theirs.find(view))?;
+            if said.is_some() && said != at(ours, ours.find(view))? {
+                return Err(Refusal::new(
+                    Reason::AmbiguousRequest,
+                    format!("{theirs} says something else than {ours}, which is signed"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Fields of `application/x-www-form-urlencoded` text (bodies and queries), decoded one by one.
+
+use std::borrow::Cow;
+
+use super::locate::Ambiguous;
+
+/// Undoes `+` and percent-escapes; what is no escape stays as it is.
+pub(super) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|b| matches!(b, b'+' | b'%')) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match first {
+            b'+' => out.push(b' '),
+            b'%' => match tail {
+                [high, low, after @ ..] => match escaped(*high, *low) {
+                    Some(byte) => {
+                        out.push(byte);
+                        rest = after;
+                    }
+                    None => out.push(b'%'),
+                },
+                _ => out.push(b'%'),
+            },
+            other => out.push(*other),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The byte that `%HL` stands for.
+pub(super) fn escaped(high: u8, low: u8) -> Option<u8> {
+    let digit = |b: u8| char::from(b).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// Names and values, still encoded, in order.
+pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    text.split(|b| *b == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        match pair.iter().position(|b| *b == b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &pair[pair.len()..]),
+        }
+    })
+}
+
+/// The decoded value of the only field of that name.
+pub(super) fn only<'t>(text: &'t [u8], name: &str) -> Result<Option<Cow<'t, [u8]>>, Ambiguous> {
+    let mut values = pairs(text).filter(|(n, _)| decode(n).as_ref() == name.as_bytes()).map(|(_, v)| v);
+    let first = values.next();
+    if values.next().is_some() { Err(Ambiguous) } else { Ok(first.map(decode)) }
+}
+
+/// All fields decoded and sorted by name, then (for repeated names) by value.
+pub(super) fn sorted(text: &[u8]) -> Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+    let mut fields: Vec<_> = pairs(text).map(|(n, v)| (decode(n), decode(v))).collect();
+    fields.sort();
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn plus_and_percent_are_the_same_space() {
+        assert_eq!(decode(b"a+b%20c%2Bd").as_ref(), b"a b c+d");
+        assert_eq!(decode(b"%zz%4%").as_ref(), b"%zz%4%");
+        assert_eq!(decode(b"%c3%A9").as_ref(), "é".as_bytes());
+    }
+
+    #[test]
+    fn a_repeated_field_is_ambiguous() {
+        assert_eq!(only(b"a=1&b=2", "b"), Ok(Some(Cow::Borrowed(&b"2"[..]))));
+        assert_eq!(only(b"a=1&%61=2", "a"), Err(Ambiguous));
+        assert_eq!(only(b"a&b", "a"), Ok(Some(Cow::Borrowed(&b""[..]))));
+        assert_eq!(only(b"", "a"), Ok(None));
+    }
+
+    #[test]
+    fn order_does_not_matter_when_sorted() {
+        assert_eq!(sorted(b"b=2&a=1&B=0&a=0"), sorted(b"a=0&B=0&a=1&b=2"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(text in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = (decode(&text), only(&text, "a"), sorted(&text));
+        }
+    }
+}

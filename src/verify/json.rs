@@ -1,0 +1,288 @@
+//! Single values out of a JSON body by pointer (RFC 6901), in one walk and without building a tree.
+//!
+//! The whole document must be well-formed. A key that stands twice on the way to the value makes it ambiguous: two
+//! parsers could read two values, so there is none. Strings, numbers (digits kept) and booleans have a text;
+//! `null`, objects and arrays have none. Objects and arrays that are skipped cost no stack.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A parsed JSON pointer such as `/data/object/0/id`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pointer(Box<[Token]>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Token {
+    key: Box<str>,
+    /// The token as an array index, if it can be one.
+    index: Option<usize>,
+}
+
+/// Deeper pointers are a mistake, and each level costs stack while walking.
+const MAX_DEPTH: usize = 32;
+
+impl Pointer {
+    /// Parses `/a/b/0`; `~1` stands for `/` and `~0` for `~`. The error says what would be right.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(format!("a JSON pointer begins with `/`, such as `/id` (found `{text}`)"));
+        };
+        let tokens = rest.split('/').map(Token::parse).collect::<Result<Vec<_>, _>>()?;
+        if tokens.len() > MAX_DEPTH {
+            return Err(format!("a JSON pointer may have at most {MAX_DEPTH} parts"));
+        }
+        Ok(Self(tokens.into()))
+    }
+
+    /// The text of the value, `None` if there is none (see the module).
+    pub(super) fn text<'b>(&self, document: &'b [u8]) -> Option<Cow<'b, str>> {
+        let raw = self.raw(document)?;
+        match raw.as_bytes().first()? {
+            b'"' => {
+                let inside = raw.get(1..raw.len().checked_sub(1)?)?;
+                if inside.contains('\\') {
+                    serde_json::from_str(raw).ok().map(Cow::Owned)
+                } else {
+                    Some(Cow::Borrowed(inside))
+                }
+            }
+            b'{' | b'[' | b'n' => None,
+            _ => Some(Cow::Borrowed(raw)),
+        }
+    }
+
+    /// The elements of the array that stands there, each as it is written.
+    pub(super) fn elements<'b>(&self, document: &'b [u8]) -> Option<Vec<&'b [u8]>> {
+        let raw = self.raw(document)?;
+        let elements: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+        Some(elements.into_iter().map(|e| e.get().as_bytes()).collect())
+    }
+
+    fn raw<'b>(&self, document: &'b [u8]) -> Option<&'b str> {
+        let mut reader = serde_json::Deserializer::from_slice(document);
+        let found = Walk(&self.0).deserialize(&mut reader).ok()?;
+        reader.end().ok()?;
+        found.map(RawValue::get)
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|t| write!(f, "/{}", t.key.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+impl Token {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut escapes = text.split('~');
+        let mut key = escapes.next().unwrap_or_default().to_owned();
+        for part in escapes {
+            let (plain, rest) = match part.as_bytes().first() {
+                Some(b'0') => ('~', &part[1..]),
+                Some(b'1') => ('/', &part[1..]),
+                _ => return Err("in a JSON pointer `~` is written `~0`, and `/` in a key `~1`".to_owned()),
+            };
+            key.push(plain);
+            key.push_str(rest);
+        }
+        let digits = !key.is_empty() && key.bytes().all(|b| b.is_ascii_digit());
+        let index = if digits && (key == "0" || !key.starts_with('0')) { key.parse().ok() } else { None };
+        Ok(Self { key: key.into(), index })
+    }
+}
+
+/// One level of the walk: the tokens that are still to go.
+struct Walk<'p>(&'p [Token]);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        match self.0 {
+            [] => <&RawValue as serde::Deserialize>::deserialize(deserializer).map(Some),
+            [token, rest @ ..] => deserializer.deserialize_any(Level { token, rest }),
+        }
+    }
+}
+
+struct Level<'p> {
+    token: &'p Token,
+    rest: &'p [Token],
+}
+
+impl<'de> Visitor<'de> for Level<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        let mut seen = 0u32;
+        while let Some(here) = map.next_key_seed(IsKey(&self.token.key))? {
+            if here {
+                seen = seen.saturating_add(1);
+                found = map.next_value_seed(Walk(self.rest))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(if seen == 1 { found } else { None })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        let mut at = 0usize;
+        loop {
+            if self.token.index == Some(at) {
+                match seq.next_element_seed(Walk(self.rest))? {
+                    Some(value) => found = value,
+                    None => return Ok(None),
+                }
+            } else if seq.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(found);
+            }
+            at += 1;
+        }
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
+/// Whether a key (its escapes undone) is the one that is looked for.
+struct IsKey<'p>(&'p str);
+
+impl<'de> DeserializeSeed<'de> for IsKey<'_> {
+    type Value = bool;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for IsKey<'_> {
+    type Value = bool;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
+        Ok(key == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(pointer: &str, document: &str) -> Option<String> {
+        Pointer::parse(pointer).unwrap().text(document.as_bytes()).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn values_are_found_as_text() {
+        let document = r#" {"a": {"b": [1, {"c": "x\n\u00e9"}, true, null, 1e400, -0.10, 12345678901234567890123]}} "#;
+        assert_eq!(text("/a/b/0", document).as_deref(), Some("1"));
+        assert_eq!(text("/a/b/1/c", document).as_deref(), Some("x\né"));
+        assert_eq!(text("/a/b/2", document).as_deref(), Some("true"));
+        assert_eq!(text("/a/b/3", document), None);
+        assert_eq!(text("/a/b/4", document).as_deref(), Some("1e400"));
+        assert_eq!(text("/a/b/5", document).as_deref(), Some("-0.10"));
+        assert_eq!(text("/a/b/6", document).as_deref(), Some("12345678901234567890123"));
+        for absent in ["/a", "/a/b", "/a/b/7", "/a/b/01", "/a/b/-", "/x", "/a/b/0/c", "/"] {
+            assert_eq!(text(absent, document), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn pointers_escape_slash_and_tilde_and_keys_their_own() {
+        assert_eq!(text("/a~1b/~0", r#"{"a/b":{"~":"v"}}"#).as_deref(), Some("v"));
+        assert_eq!(text("/id", r#"{"\u0069d":"v"}"#).as_deref(), Some("v"));
+        assert_eq!(text("/", r#"{"":"v"}"#).as_deref(), Some("v"));
+        assert!(Pointer::parse("id").is_err() && Pointer::parse("").is_err() && Pointer::parse("/~2").is_err());
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_on_the_way_is_no_value() {
+        assert_eq!(text("/id", r#"{"id":"a","id":"b"}"#), None);
+        assert_eq!(text("/id", r#"{"id":"a","\u0069d":"a"}"#), None);
+        assert_eq!(text("/a/id", r#"{"a":{"id":"x"},"a":1}"#), None);
+        assert_eq!(text("/id", r#"{"x":1,"x":2,"id":"a"}"#).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_document_that_is_not_well_formed_holds_nothing() {
+        for bad in [
+            r#"{"id":"a"} x"#,
+            r#"{"id":"a""#,
+            r#"{"id":"a",}"#,
+            "\u{feff}{\"id\":\"a\"}",
+            r#"{"id":"a"}{"id":"b"}"#,
+            "",
+            r#"{"id":"\ud800"}"#,
+            r#"{'id':'a'}"#,
+            r#"{"id":01}"#,
+        ] {
+            assert_eq!(text("/id", bad), None, "{bad}");
+        }
+        assert_eq!(Pointer::parse("/id").unwrap().text(b"{\"id\":\"\xff\"}"), None);
+    }
+
+    #[test]
+    fn deep_nesting_beside_the_value_costs_no_stack() {
+        let deep = format!(r#"{{"x":{}{},"id":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(text("/id", &deep).as_deref(), Some("a"));
+        let on_the_way = format!(r#"{{"id":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(text("/id", &on_the_way), None);
+    }
+
+    #[test]
+    fn elements_are_the_bytes_as_written() {
+        let elements = Pointer::parse("/v").unwrap().elements(br#"{"v":[ {"a" : 1}, 2 ]}"#).unwrap();
+        assert_eq!(elements, [&br#"{"a" : 1}"#[..], b"2"]);
+        assert!(Pointer::parse("/v").unwrap().elements(br#"{"v":{}}"#).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(document in proptest::collection::vec(any::<u8>(), 0..200), pointer in "(/[a-z0-9~/]{0,6}){1,4}") {
+            if let Ok(pointer) = Pointer::parse(&pointer) {
+                let _ = pointer.text(&document);
+                let _ = pointer.elements(&document);
+            }
+        }
+
+        #[test]
+        fn a_pointer_prints_as_it_was_written(pointer in "(/[a-z0-9]{0,3}(~[01])?){1,4}") {
+            prop_assert_eq!(Pointer::parse(&pointer).unwrap().to_string(), pointer);
+        }
+
+        #[test]
+        fn any_string_comes_out_as_it_went_in(value in "\\PC{0,20}", key in "\\PC{0,5}") {
+            let document = serde_json::json!({ "other": [1, 2], key.clone(): value.clone() }).to_string();
+            prop_assume!(key != "other");
+            let pointer = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
+            prop_assert_eq!(text(&pointer, &document), Some(value));
+        }
+    }
+}

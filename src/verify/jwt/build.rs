@@ -1,0 +1,225 @@
+//! From a written JWT rule to a compiled one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
+
+use super::keys::{Key, KeySet};
+use super::{ClaimDigest, FixedKeys, Jwt, crypto};
+use crate::verify::build::{Building, Problems, digest_hash, encoding};
+use crate::verify::locate::Location;
+use crate::verify::public_key::{Asymmetric, PublicKey};
+use crate::verify::spec::{ClaimDigestSpec, JwtSpec, SecretSpec};
+use crate::verify::time;
+
+const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
+const MAX_LEEWAY: Duration = Duration::from_secs(300);
+
+/// Shared secrets for tokens are at least as long as RFC 7518 (section 3.2) asks for HS256.
+const MIN_SECRET: usize = 32;
+
+const ALGORITHMS: &[&str] = &[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+];
+
+/// Compiles what stands under `jwt:`. Keys given beside it (by a pack's user) are `more_secrets` and `more_keys`.
+pub(in crate::verify) fn build(
+    spec: &JwtSpec,
+    more_secrets: &[SecretSpec],
+    more_keys: &[SecretSpec],
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Jwt> {
+    crypto::install();
+    let algorithms = algorithms(spec, problems);
+    let header = spec.header.as_deref().unwrap_or("authorization");
+    let location = match Location::parse(&format!("header:{header}")) {
+        Ok(location) => Some(location),
+        Err(message) => problems.note(&["header"], message),
+    };
+    let mut keys = Vec::new();
+    let shared: Vec<Algorithm> = family(&algorithms, AlgorithmFamily::Hmac);
+    let secrets = spec.secrets.as_deref().unwrap_or_default();
+    for (at, secret) in secrets.iter().chain(more_secrets).enumerate() {
+        let at = at.to_string();
+        if let Some(secret_bytes) = building.secret(secret, &["secrets", &at], problems) {
+            if secret_bytes.expose().len() < MIN_SECRET {
+                problems.note_help::<()>(
+                    &["secrets", &at],
+                    format!("the secret has {} bytes: too weak for a JWT", secret_bytes.expose().len()),
+                    format!("use at least {MIN_SECRET} random bytes"),
+                );
+                continue;
+            }
+            keys.push(Key {
+                kid: None,
+                label: secret.label.as_deref().map(Into::into),
+                algorithms: shared.clone(),
+                key: DecodingKey::from_secret(secret_bytes.expose()),
+            });
+        }
+    }
+    if shared.is_empty() && !(secrets.is_empty() && more_secrets.is_empty()) {
+        problems.note::<()>(&["secrets"], "secrets are for HS256, HS384 and HS512, and none is in `algorithms`");
+    }
+    let public_keys = spec.public_keys.as_deref().unwrap_or_default();
+    for (at, key) in public_keys.iter().chain(more_keys).enumerate() {
+        let at = at.to_string();
+        if let Some(text) = building.text(&key.secret, &["public_keys", &at], problems) {
+            match public_key(&text, &algorithms) {
+                Ok((algorithms, decoding)) => keys.push(Key {
+                    kid: None,
+                    label: key.label.as_deref().map(Into::into),
+                    algorithms,
+                    key: decoding,
+                }),
+                Err(message) => problems.note(&["public_keys", &at], message).unwrap_or_default(),
+            }
+        }
+    }
+    let set = spec.jwks.as_deref().and_then(|reference| key_set(reference, building, problems));
+    if spec.jwks.is_some() && !algorithms.is_empty() && shared.len() == algorithms.len() {
+        problems.note::<()>(&["jwks"], "keys of a set are public and never used for HS256, HS384 or HS512");
+    }
+    if spec.jwks.is_none() && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0 {
+        problems.note_help::<()>(
+            &[],
+            "there is no key",
+            "give `secrets`, `public_keys` or `jwks: https://…`",
+        );
+    }
+    let leeway = duration(spec.leeway.as_deref(), "leeway", problems).unwrap_or(DEFAULT_LEEWAY);
+    if leeway > MAX_LEEWAY {
+        problems.note::<()>(&["leeway"], "the leeway may be at most 300s");
+    }
+    let texts = |given: &Option<crate::verify::spec::Texts>, key: &str, problems: &mut Problems<'_>| {
+        let given = given.as_ref().map(|texts| texts.0.as_slice());
+        if given.is_some_and(<[String]>::is_empty) {
+            problems.note::<()>(&[key], "the list is empty: leave the key out to accept any");
+        }
+        building.expand_all(given.unwrap_or_default(), &[key], problems)
+    };
+    let issuers = texts(&spec.issuer, "issuer", problems);
+    let audiences = texts(&spec.audience, "audience", problems);
+    let mut claims = Vec::new();
+    for (name, values) in spec.required_claims.iter().flat_map(|claims| &claims.0) {
+        claims.push((name.clone(), building.expand_all(&values.0, &["required_claims", name], problems)));
+    }
+    let max_age = duration(spec.max_age.as_deref(), "max_age", problems);
+    let body_hash = spec.body_hash.as_ref().map(|claim| claim_digest(claim, "body_hash", problems));
+    let url_hash = spec.url_hash.as_ref().map(|claim| claim_digest(claim, "url_hash", problems));
+    Some(Jwt {
+        location: location?,
+        algorithms: algorithms.into_iter().map(|algorithm| (algorithm, signature_only(algorithm))).collect(),
+        keys,
+        set,
+        issuers,
+        audiences,
+        claims,
+        body_hash: body_hash.flatten(),
+        url_hash: url_hash.flatten(),
+        leeway,
+        max_age,
+    })
+}
+
+/// The library checks the algorithm and the signature; claims are checked against our own clock.
+fn signature_only(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn algorithms(spec: &JwtSpec, problems: &mut Problems<'_>) -> Vec<Algorithm> {
+    let mut algorithms = Vec::new();
+    for (at, name) in spec.algorithms.0.iter().enumerate() {
+        match name.parse::<Algorithm>() {
+            Ok(algorithm) => algorithms.push(algorithm),
+            Err(_) => {
+                problems.unknown::<()>(&["algorithms", &at.to_string()], "algorithm", name, ALGORITHMS);
+            }
+        }
+    }
+    if spec.algorithms.0.is_empty() {
+        problems.note_help::<()>(
+            &["algorithms"],
+            "the accepted algorithms must be named",
+            "such as `algorithms: [RS256]`; they are never taken from the token",
+        );
+    }
+    algorithms
+}
+
+fn family(algorithms: &[Algorithm], family: AlgorithmFamily) -> Vec<Algorithm> {
+    algorithms.iter().copied().filter(|algorithm| algorithm.family() == family).collect()
+}
+
+/// Reads a key for whichever of the pinned algorithms it fits.
+fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+    let mut error = "public keys are for RS*, PS*, ES* and EdDSA, and none is in `algorithms`".to_owned();
+    let kinds = [
+        (Asymmetric::RsaPkcs1Sha256, family(algorithms, AlgorithmFamily::Rsa)),
+        (Asymmetric::EcdsaP256Sha256, algorithms.iter().copied().filter(|a| *a == Algorithm::ES256).collect()),
+        (Asymmetric::EcdsaP384Sha384, algorithms.iter().copied().filter(|a| *a == Algorithm::ES384).collect()),
+        (Asymmetric::Ed25519, family(algorithms, AlgorithmFamily::Ed)),
+    ];
+    for (kind, fits) in kinds.into_iter().filter(|(_, fits)| !fits.is_empty()) {
+        match PublicKey::parse(kind, text) {
+            Ok(key) => {
+                let decoding = match kind {
+                    Asymmetric::RsaPkcs1Sha256 => DecodingKey::from_rsa_der(key.as_bytes()),
+                    Asymmetric::Ed25519 => DecodingKey::from_ed_der(key.as_bytes()),
+                    _ => DecodingKey::from_ec_der(key.as_bytes()),
+                };
+                return Ok((fits, decoding));
+            }
+            Err(message) => error = message,
+        }
+    }
+    Err(error)
+}
+
+fn key_set(reference: &str, building: &Building<'_>, problems: &mut Problems<'_>) -> Option<KeySet> {
+    if reference.starts_with("https://") {
+        return match building.resolver.jwks(reference) {
+            Ok(source) => Some(KeySet::new(source)),
+            Err(message) => problems.note(&["jwks"], message),
+        };
+    }
+    if reference.starts_with("http://") {
+        return problems.note(&["jwks"], "keys are fetched over https only");
+    }
+    let text = building.text(reference, &["jwks"], problems)?;
+    let set: JwkSet = match serde_json::from_str(&text) {
+        Ok(set) => set,
+        Err(error) => {
+            return problems.note_help(
+                &["jwks"],
+                format!("this is not a JSON Web Key Set: {error}"),
+                "give `https://…`, or `file:PATH` of a document with `keys`",
+            );
+        }
+    };
+    if !set.keys.iter().any(|jwk| Key::of(jwk).is_some()) {
+        return problems.note(&["jwks"], "the key set holds no key that can verify a signature");
+    }
+    Some(KeySet::new(Arc::new(FixedKeys(Arc::new(set)))))
+}
+
+fn claim_digest(spec: &ClaimDigestSpec, key: &str, problems: &mut Problems<'_>) -> Option<ClaimDigest> {
+    let hash = digest_hash(spec.hash.as_deref(), &[key, "hash"], problems);
+    let encoding = encoding(spec.encoding.as_deref().or(Some("hex")), &[key, "encoding"], problems);
+    Some(ClaimDigest { claim: spec.claim.clone(), hash: hash?, encoding: encoding? })
+}
+
+fn duration(text: Option<&str>, key: &str, problems: &mut Problems<'_>) -> Option<Duration> {
+    match time::duration(text?) {
+        Ok(duration) => Some(duration),
+        Err(message) => problems.note(&[key], message),
+    }
+}

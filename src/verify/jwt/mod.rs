@@ -1,0 +1,265 @@
+//! JSON Web Tokens (RFC 7519, RFC 8725): parsing and signatures by `jsonwebtoken`, everything that is trusted pinned
+//! by config. The token chooses neither its algorithm nor its key: `alg` must be one of the configured, `kid` only
+//! picks among our keys, and keys or addresses of keys inside the token (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
+
+mod build;
+mod crypto;
+mod keys;
+mod sign;
+#[cfg(test)]
+mod tests;
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation};
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+
+use super::encoding::{Encoding, MAX_SIGNATURE};
+use super::locate::Location;
+use super::mac::Hash;
+use super::refusal::{Refusal, at};
+use super::scheme::Match;
+use super::url;
+use crate::clock::Timestamp;
+use crate::message::Request;
+use crate::reason::Reason;
+use crate::verify::locate::View;
+use keys::{Key, KeySet};
+
+pub(super) use build::build;
+
+/// Keys of a set that are tried for a token that names none.
+const MAX_KEYS_TRIED: usize = 8;
+
+/// A compiled JWT rule.
+#[derive(Debug)]
+pub(super) struct Jwt {
+    location: Location,
+    /// One per pinned algorithm: which signatures are checked; claims are checked here, against our own clock.
+    algorithms: Vec<(Algorithm, Validation)>,
+    keys: Vec<Key>,
+    set: Option<KeySet>,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
+    /// Claims that must be there, with the values that are accepted (none: any).
+    claims: Vec<(String, Vec<String>)>,
+    body_hash: Option<ClaimDigest>,
+    url_hash: Option<ClaimDigest>,
+    leeway: Duration,
+    max_age: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct ClaimDigest {
+    claim: String,
+    hash: Hash,
+    encoding: Encoding,
+}
+
+impl Jwt {
+    pub(super) fn check(
+        &self,
+        request: &Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Match, Refusal> {
+        let value = at(&self.location, self.location.find(View::of(request)))?;
+        let missing =
+            || Refusal::new(Reason::CredentialsMissing, format!("{} holds no token", self.location));
+        let value = value.ok_or_else(missing)?;
+        let token = match super::credentials::after_scheme(&value, "bearer") {
+            Some(token) => token,
+            None if self.location.header() == Some("authorization") => return Err(missing()),
+            None => &value,
+        };
+        if token.is_empty() {
+            return Err(missing());
+        }
+        let (claims, label) = self.verified_claims(token)?;
+        self.check_times(&claims, now)?;
+        self.check_claims(&claims)?;
+        if let Some(rule) = &self.body_hash {
+            rule.check(&claims, &request.body, "body")?;
+        }
+        if let Some(rule) = &self.url_hash {
+            let url = OnceCell::new();
+            let url = url.get_or_init(|| url::public(&request.head, public_url));
+            rule.check(&claims, url.as_bytes(), "URL")?;
+        }
+        Ok(label)
+    }
+
+    /// The claims of a token whose signature is right, and the label of the key.
+    fn verified_claims(&self, token: &[u8]) -> Result<(Map<String, Value>, Match), Refusal> {
+        let header = jsonwebtoken::decode_header(token)
+            .map_err(|e| invalid(format!("the token's header can't be read: {}", describe(e.kind()))))?;
+        if header.crit.is_some() {
+            return Err(invalid("the token has critical extensions that are not supported"));
+        }
+        let Some((_, validation)) = self.algorithms.iter().find(|(pinned, _)| *pinned == header.alg) else {
+            return Err(invalid(format!("the algorithm {:?} is not one of the configured", header.alg)));
+        };
+        let decoded = match &self.set {
+            Some(set) => Some(set.current().ok_or_else(|| {
+                Refusal::new(Reason::KeyUnavailable, "the key set has not been fetched yet")
+            })?),
+            None => None,
+        };
+        let remote = decoded.as_ref().map(|decoded| decoded.keys.as_slice()).unwrap_or_default();
+        let named = |key: &&Key| match (&header.kid, &key.kid) {
+            (Some(asked), Some(kid)) => asked == kid,
+            // Static keys have no id, and a token without one may be any key's.
+            (None, _) | (Some(_), None) => true,
+        };
+        let mut tried = 0;
+        let mut failure = None;
+        // Keys of a set are picked by `kid`; a key without id is no answer to a token that names one.
+        let remote = remote.iter().filter(|key| header.kid.is_none() || key.kid.is_some());
+        for key in self.keys.iter().chain(remote).filter(named) {
+            if !key.algorithms.contains(&header.alg) || tried == MAX_KEYS_TRIED {
+                continue;
+            }
+            tried += 1;
+            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, validation) {
+                Ok(data) => return Ok((data.claims, key.label.clone())),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(match (failure, &header.kid, &self.set) {
+            (Some(error), ..) => invalid(describe(error.kind())),
+            (None, Some(kid), Some(set)) => {
+                let known =
+                    decoded.is_some_and(|d| d.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
+                if known {
+                    invalid(format!("the key `{}` is not for {:?}", printable(kid), header.alg))
+                } else {
+                    set.unknown(kid);
+                    invalid(format!("the key `{}` is not in the key set", printable(kid)))
+                }
+            }
+            (None, ..) => invalid(format!("there is no key for {:?}", header.alg)),
+        })
+    }
+
+    fn check_times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {
+        let out = |detail: String| Err(Refusal::new(Reason::TokenExpired, detail));
+        let (earliest, latest) = (now.saturating_sub(self.leeway), now.saturating_add(self.leeway));
+        match time_claim(claims, "exp")? {
+            Some(expiry) if expiry < earliest => return out(format!("expired at {expiry}")),
+            Some(_) => {}
+            None if self.max_age.is_some() => {}
+            None => return Err(invalid("the claim `exp` is missing")),
+        }
+        if let Some(from) = time_claim(claims, "nbf")?.filter(|from| *from > latest) {
+            return out(format!("not valid before {from}"));
+        }
+        let issued = time_claim(claims, "iat")?;
+        if let Some(issued) = issued.filter(|issued| *issued > latest) {
+            return out(format!("issued in the future, at {issued}"));
+        }
+        match (self.max_age, issued) {
+            (Some(_), None) => Err(invalid("the claim `iat` is missing")),
+            (Some(age), Some(issued)) if issued < earliest.saturating_sub(age) => {
+                out(format!("too old: issued at {issued}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+        if !self.issuers.is_empty() {
+            match claims.get("iss") {
+                Some(Value::String(issuer)) if self.issuers.contains(issuer) => {}
+                Some(_) => return Err(invalid("the issuer (`iss`) is not one of the configured")),
+                None => return Err(invalid("the claim `iss` is missing")),
+            }
+        }
+        if !self.audiences.is_empty() {
+            let ours = |value: &Value| value.as_str().is_some_and(|one| self.audiences.iter().any(|a| a == one));
+            match claims.get("aud") {
+                Some(Value::Array(audiences)) if audiences.iter().any(ours) => {}
+                Some(one) if ours(one) => {}
+                Some(_) => return Err(invalid("the audience (`aud`) is not one of the configured")),
+                None => return Err(invalid("the claim `aud` is missing")),
+            }
+        }
+        for (name, accepted) in &self.claims {
+            let Some(value) = claims.get(name).filter(|value| !value.is_null()) else {
+                return Err(invalid(format!("the claim `{name}` is missing")));
+            };
+            let right = accepted.is_empty()
+                || match value {
+                    Value::String(text) => accepted.contains(text),
+                    other => accepted.contains(&other.to_string()),
+                };
+            if !right {
+                return Err(invalid(format!("the claim `{name}` does not have an accepted value")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every place that the decision depends on.
+    pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
+        std::iter::once(&self.location)
+    }
+}
+
+impl ClaimDigest {
+    fn check(&self, claims: &Map<String, Value>, of: &[u8], what: &str) -> Result<(), Refusal> {
+        let claim = &self.claim;
+        let Some(Value::String(text)) = claims.get(claim) else {
+            return Err(invalid(format!("the claim `{claim}` is missing or no text")));
+        };
+        let mut buffer = [0; MAX_SIGNATURE];
+        match self.encoding.decode(text.as_bytes(), &mut buffer) {
+            Some(digest) if bool::from(digest.ct_eq(self.hash.of(of).as_bytes())) => Ok(()),
+            _ => Err(invalid(format!("the claim `{claim}` is not the {what}'s digest"))),
+        }
+    }
+}
+
+/// A NumericDate (seconds, perhaps with a fraction).
+fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Refusal> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let seconds = value.as_f64().filter(|seconds| (0.0..1e12).contains(seconds));
+    let Some(seconds) = seconds else {
+        return Err(invalid(format!("the claim `{name}` is not a time")));
+    };
+    // In range by the filter above.
+    Ok(Some(Timestamp((seconds * 1000.0) as u64)))
+}
+
+fn invalid(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::TokenInvalid, detail)
+}
+
+fn printable(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
+}
+
+/// The library's errors in our words; none repeats what the token holds.
+fn describe(kind: &ErrorKind) -> String {
+    match kind {
+        ErrorKind::InvalidToken => "not three parts".to_owned(),
+        ErrorKind::InvalidSignature => "the token's signature does not match any live key".to_owned(),
+        ErrorKind::Base64(_) => "the token is not base64url".to_owned(),
+        ErrorKind::Json(_) => "the token is not JSON, or its algorithm is not known".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// What `keys` holds while its source is a document in a file: never refreshed.
+#[derive(Debug)]
+struct FixedKeys(Arc<jsonwebtoken::jwk::JwkSet>);
+
+impl super::KeySource for FixedKeys {
+    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
+        Some(self.0.clone())
+    }
+    fn unknown_kid(&self, _: &str) {}
+}

@@ -1,0 +1,190 @@
+//! What the vectors leave out: key sets that change, weak and foreign keys, every algorithm.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::JwkSet;
+use parking_lot::Mutex;
+use ring::rand::SystemRandom;
+use ring::signature as by_ring;
+use serde_json::{Value, json};
+
+use crate::clock::Timestamp;
+use crate::reason::Reason;
+use crate::verify::testing::{World, request};
+use crate::verify::{Compiled, KeySource, Refusal, compile};
+
+const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
+
+#[derive(Debug, Default)]
+struct Source {
+    set: Mutex<Option<Arc<JwkSet>>>,
+    asked: AtomicUsize,
+}
+
+impl KeySource for Source {
+    fn keys(&self) -> Option<Arc<JwkSet>> {
+        self.set.lock().clone()
+    }
+    fn unknown_kid(&self, _: &str) {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Source {
+    fn publish(&self, keys: Value) {
+        *self.set.lock() = Some(Arc::new(serde_json::from_value(json!({ "keys": keys })).unwrap()));
+    }
+}
+
+struct Ec(by_ring::EcdsaKeyPair);
+
+impl Ec {
+    fn new() -> Self {
+        let how = &by_ring::ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document = by_ring::EcdsaKeyPair::generate_pkcs8(how, &SystemRandom::new()).unwrap();
+        Self(by_ring::EcdsaKeyPair::from_pkcs8(how, document.as_ref(), &SystemRandom::new()).unwrap())
+    }
+    fn jwk(&self, kid: &str) -> Value {
+        let point = by_ring::KeyPair::public_key(&self.0).as_ref();
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": text(&point[1..33]), "y": text(&point[33..]) })
+    }
+    fn token(&self, header: &Value, claims: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let signature = self.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn rule(source: &Arc<Source>, algorithms: &str) -> Compiled {
+    let world = World { keys: Some(source.clone()), ..World::default() };
+    let yaml = format!("{{ jwt: {{ algorithms: [{algorithms}], jwks: 'https://keys.example/jwks' }} }}");
+    compile(&serde_saphyr::from_str(&yaml).unwrap(), &world).unwrap()
+}
+
+fn check(rule: &Compiled, token: &str) -> Result<Option<String>, Refusal> {
+    let r = request("/", &[("Authorization", &format!("Bearer {token}"))], b"");
+    match rule.verifier.verify(r, None, NOW) {
+        Ok(verified) => Ok(verified.label().map(|label| label.to_string())),
+        Err((_, refusal)) => Err(refusal),
+    }
+}
+
+fn claims() -> Value {
+    json!({ "exp": 1_764_000_100 })
+}
+
+#[test]
+fn keys_come_go_and_are_asked_for() {
+    let (old, new) = (Ec::new(), Ec::new());
+    let source = Arc::new(Source::default());
+    let rule = rule(&source, "ES256");
+    let token = |key: &Ec, kid: &str| key.token(&json!({ "alg": "ES256", "kid": kid }), &claims());
+    assert_eq!(check(&rule, &token(&old, "a")).unwrap_err().reason, Reason::KeyUnavailable);
+    source.publish(json!([old.jwk("a")]));
+    assert_eq!(check(&rule, &token(&old, "a")), Ok(Some("a".to_owned())));
+    assert_eq!(source.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(check(&rule, &token(&new, "b")).unwrap_err().reason, Reason::TokenInvalid);
+    assert_eq!(source.asked.load(Ordering::SeqCst), 1);
+    source.publish(json!([new.jwk("b")]));
+    assert_eq!(check(&rule, &token(&new, "b")), Ok(Some("b".to_owned())));
+    assert_eq!(check(&rule, &token(&old, "a")).unwrap_err().reason, Reason::TokenInvalid);
+    assert_eq!(check(&rule, &token(&old, "b")).unwrap_err().reason, Reason::TokenInvalid);
+}
+
+#[test]
+fn a_token_that_names_no_key_may_be_any_keys() {
+    let (one, two) = (Ec::new(), Ec::new());
+    let source = Arc::new(Source::default());
+    source.publish(json!([one.jwk("a"), two.jwk("b")]));
+    let token = two.token(&json!({ "alg": "ES256" }), &claims());
+    assert_eq!(check(&rule(&source, "ES256"), &token), Ok(Some("b".to_owned())));
+}
+
+#[test]
+fn keys_that_are_for_something_else_are_not_used() {
+    let key = Ec::new();
+    let token = key.token(&json!({ "alg": "ES256", "kid": "a" }), &claims());
+    for change in [json!({ "use": "enc" }), json!({ "key_ops": ["sign"] }), json!({ "alg": "ES384" })] {
+        let mut jwk = key.jwk("a");
+        jwk.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let source = Arc::new(Source::default());
+        source.publish(json!([jwk]));
+        assert_eq!(check(&rule(&source, "ES256"), &token).unwrap_err().reason, Reason::TokenInvalid, "{change}");
+    }
+}
+
+#[test]
+fn a_shared_secret_in_a_public_key_set_proves_nothing() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let source = Arc::new(Source::default());
+    source.publish(json!([{ "kty": "oct", "kid": "a", "k": URL_SAFE_NO_PAD.encode(secret) }]));
+    let header = jsonwebtoken::Header { kid: Some("a".into()), ..Default::default() };
+    let rule = rule(&source, "HS256, ES256");
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let token = jsonwebtoken::encode(&header, &claims(), &key).unwrap();
+    assert_eq!(check(&rule, &token).unwrap_err().reason, Reason::TokenInvalid);
+}
+
+#[test]
+fn times_and_claims_are_as_configured() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let world = World { keys: Some(source), ..World::default() };
+    let yaml = "{ jwt: { algorithms: ES256, jwks: 'https://k/', max_age: 2m, leeway: 10s, required_claims: { email: [a@x, b@x], ok: true }, header: X-Token } }";
+    let rule = compile(&serde_saphyr::from_str(yaml).unwrap(), &world).unwrap();
+    let now = 1_764_000_000;
+    let reason = |claims: Value| {
+        let token = key.token(&json!({ "alg": "ES256" }), &claims);
+        let r = request("/", &[("X-Token", &token)], b"");
+        rule.verifier.verify(r, None, NOW).err().map(|(_, refusal)| refusal.reason)
+    };
+    let good = json!({ "iat": now - 60, "email": "b@x", "ok": true });
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    assert_eq!(reason(good.clone()), None);
+    assert_eq!(reason(with("iat", json!(now - 130))), None);
+    assert_eq!(reason(with("iat", json!(now - 131))), Some(Reason::TokenExpired));
+    assert_eq!(reason(with("iat", json!(now + 11))), Some(Reason::TokenExpired));
+    assert_eq!(reason(with("iat", json!("now"))), Some(Reason::TokenInvalid));
+    assert_eq!(reason(with("exp", json!(now - 10))), None);
+    assert_eq!(reason(with("exp", json!(now - 11))), Some(Reason::TokenExpired));
+    assert_eq!(reason(with("exp", json!(-1))), Some(Reason::TokenInvalid));
+    assert_eq!(reason(with("nbf", json!(now + 11))), Some(Reason::TokenExpired));
+    assert_eq!(reason(with("email", json!("c@x"))), Some(Reason::TokenInvalid));
+    assert_eq!(reason(with("email", json!(["b@x"]))), Some(Reason::TokenInvalid));
+    assert_eq!(reason(with("ok", json!(false))), Some(Reason::TokenInvalid));
+    assert_eq!(reason(json!({ "email": "a@x", "ok": true })), Some(Reason::TokenInvalid));
+}
+
+#[test]
+fn a_claim_that_stands_twice_is_no_claim() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let message = format!("{}.{}", part(r#"{"alg":"ES256"}"#), part(r#"{"exp":1,"exp":1764000100}"#));
+    let signature = key.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+    let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+    assert_eq!(check(&rule(&source, "ES256"), &token).unwrap_err().reason, Reason::TokenInvalid);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_token_makes_it_panic(token in "[ -~]{0,120}", header in "\\PC{0,60}", claims in "\\PC{0,60}") {
+        let source = Arc::new(Source::default());
+        source.publish(json!([Ec::new().jwk("a")]));
+        let rule = rule(&source, "ES256, RS256, EdDSA");
+        proptest::prop_assert!(check(&rule, &token).is_err());
+        let parts = format!("{}.{}.AA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        proptest::prop_assert!(check(&rule, &parts).is_err());
+    }
+}

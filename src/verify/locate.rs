@@ -1,0 +1,166 @@
+//! One place in a request: `header:NAME`, `query:NAME`, `path:NAME`, `form:FIELD`, `form:FIELD#/pointer` (JSON inside
+//! a form field), `body:/json/pointer`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::form;
+use super::json::Pointer;
+use crate::message::Request;
+
+/// Something that may be there once is there twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ambiguous;
+
+/// What is looked at: a request, with its body or a part of it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'r> {
+    pub(super) request: &'r Request,
+    /// The request's body, or one element of it where a scheme signs each element.
+    pub(super) body: &'r [u8],
+}
+
+impl<'r> View<'r> {
+    pub(super) fn of(request: &'r Request) -> Self {
+        Self { request, body: &request.body }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Location {
+    /// Lower case.
+    Header(Box<str>),
+    Query(Box<str>),
+    /// A parameter of the route's path, as it stands in the sent path.
+    Path(Box<str>),
+    Form(Box<str>),
+    FormJson(Box<str>, Pointer),
+    Body(Pointer),
+}
+
+/// The kinds of places, for messages.
+pub(super) const KINDS: &[&str] = &["header", "query", "path", "form", "body"];
+
+impl Location {
+    /// The error says what would be right.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let Some((kind, name)) = text.split_once(':') else {
+            return Err(format!(
+                "`{text}` says no place: write header:NAME, query:NAME, path:NAME, form:FIELD or body:/json/pointer"
+            ));
+        };
+        if name.is_empty() {
+            return Err(format!("`{kind}:` lacks a name"));
+        }
+        match kind {
+            "header" if is_token(name) => Ok(Location::Header(name.to_ascii_lowercase().into())),
+            "header" => Err(format!("`{name}` is not a header name")),
+            "query" => Ok(Location::Query(name.into())),
+            "path" => Ok(Location::Path(name.into())),
+            "form" => match name.split_once("#/") {
+                Some((field, pointer)) if !field.is_empty() => {
+                    Ok(Location::FormJson(field.into(), Pointer::parse(&format!("/{pointer}"))?))
+                }
+                _ => Ok(Location::Form(name.into())),
+            },
+            "body" => Ok(Location::Body(Pointer::parse(name)?)),
+            other => Err(match super::nearest(other, KINDS.iter().copied()) {
+                Some(near) => format!("unknown place `{other}:`, did you mean `{near}:`?"),
+                None => format!(
+                    "unknown place `{other}:`, known are header, query, path, form and body (a JSON pointer)"
+                ),
+            }),
+        }
+    }
+
+    /// The value, header values without the white space around them.
+    pub(super) fn find<'r>(&self, view: View<'r>) -> Result<Option<Cow<'r, [u8]>>, Ambiguous> {
+        let head = &view.request.head;
+        match self {
+            Location::Header(name) => match head.headers.only(name) {
+                Ok(value) => Ok(value.map(|v| Cow::Borrowed(v.trim_ascii()))),
+                Err(_) => Err(Ambiguous),
+            },
+            Location::Query(name) => form::only(head.query().unwrap_or_default().as_bytes(), name),
+            Location::Path(name) => {
+                Ok(view.request.params.get(name).map(|value| Cow::Borrowed(value.as_bytes())))
+            }
+            Location::Form(name) => form::only(view.body, name),
+            Location::FormJson(name, pointer) => Ok(form::only(view.body, name)?
+                .and_then(|json| pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes())))),
+            Location::Body(pointer) => Ok(pointer.text(view.body).map(|text| match text {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            })),
+        }
+    }
+
+    /// The header that is read, lower case.
+    pub(super) fn header(&self) -> Option<&str> {
+        match self {
+            Location::Header(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether the body holds it.
+    pub(super) fn in_body(&self) -> bool {
+        matches!(self, Location::Form(_) | Location::FormJson(..) | Location::Body(_))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Header(name) => write!(f, "header:{name}"),
+            Location::Query(name) => write!(f, "query:{name}"),
+            Location::Path(name) => write!(f, "path:{name}"),
+            Location::Form(name) => write!(f, "form:{name}"),
+            Location::FormJson(name, pointer) => write!(f, "form:{name}#{pointer}"),
+            Location::Body(pointer) => write!(f, "body:{pointer}"),
+        }
+    }
+}
+
+/// RFC 9110's `token`.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::testing::request;
+
+    fn find(location: &str, request: &Request) -> Result<Option<String>, Ambiguous> {
+        let found = Location::parse(location).unwrap().find(View::of(request))?;
+        Ok(found.map(|v| String::from_utf8_lossy(&v).into_owned()))
+    }
+
+    #[test]
+    fn each_kind_of_place_is_found() {
+        let mut r = request("/hooks/a%20b?q=x+y&two=1&two=2", &[("X-Id", " v "), ("x-two", "1"), ("X-Two", "1")], b"f=1&j=%7B%22a%22%3A%22b%22%7D");
+        r.params.0.push(("account".into(), "a%20b".into()));
+        assert_eq!(find("header:x-ID", &r), Ok(Some("v".into())));
+        assert_eq!(find("header:x-two", &r), Err(Ambiguous));
+        assert_eq!(find("query:q", &r), Ok(Some("x y".into())));
+        assert_eq!(find("query:two", &r), Err(Ambiguous));
+        assert_eq!(find("path:account", &r), Ok(Some("a%20b".into())));
+        assert_eq!(find("form:f", &r), Ok(Some("1".into())));
+        assert_eq!(find("form:j#/a", &r), Ok(Some("b".into())));
+        assert_eq!(find("body:/id", &r), Ok(None));
+        assert_eq!(find("body:/id", &request("/", &[], br#"{"id":7}"#)), Ok(Some("7".into())));
+    }
+
+    #[test]
+    fn a_wrong_place_is_explained() {
+        assert!(Location::parse("heder:X").unwrap_err().contains("did you mean `header:`"));
+        assert!(Location::parse("X-Id").unwrap_err().contains("header:NAME"));
+        assert!(Location::parse("body:id").unwrap_err().contains("begins with `/`"));
+        assert!(Location::parse("header:a b").unwrap_err().contains("not a header name"));
+        assert!(Location::parse("header:").is_err());
+    }
+}

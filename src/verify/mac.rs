@@ -1,0 +1,147 @@
+//! Shared secrets: keyed MAC states (made once, cloned per request) and plain digests over a secret.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+
+/// The digests that schemes are built on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hash {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// A digest's bytes on the stack.
+#[derive(Clone, Copy)]
+pub(super) struct Output {
+    bytes: [u8; 64],
+    length: usize,
+}
+
+impl Output {
+    fn of(digest: &[u8]) -> Self {
+        let mut bytes = [0; 64];
+        let length = digest.len().min(64);
+        bytes[..length].copy_from_slice(&digest[..length]);
+        Self { bytes, length }
+    }
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Hash {
+    /// The digest of what `feed` hands out.
+    pub(super) fn digest<E>(
+        self,
+        feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<Output, E> {
+        fn run<D: Digest, E>(
+            feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+        ) -> Result<Output, E> {
+            let mut digest = D::new();
+            feed(&mut |piece| digest.update(piece))?;
+            Ok(Output::of(&digest.finalize()))
+        }
+        match self {
+            Hash::Sha1 => run::<Sha1, E>(feed),
+            Hash::Sha256 => run::<Sha256, E>(feed),
+            Hash::Sha384 => run::<Sha384, E>(feed),
+            Hash::Sha512 => run::<Sha512, E>(feed),
+        }
+    }
+
+    /// The digest of `bytes`.
+    pub(super) fn of(self, bytes: &[u8]) -> Output {
+        match self {
+            Hash::Sha1 => Output::of(&Sha1::digest(bytes)),
+            Hash::Sha256 => Output::of(&Sha256::digest(bytes)),
+            Hash::Sha384 => Output::of(&Sha384::digest(bytes)),
+            Hash::Sha512 => Output::of(&Sha512::digest(bytes)),
+        }
+    }
+}
+
+/// A keyed HMAC state.
+#[derive(Clone)]
+pub(super) enum MacKey {
+    Sha1(Hmac<Sha1>),
+    Sha256(Hmac<Sha256>),
+    Sha384(Hmac<Sha384>),
+    Sha512(Hmac<Sha512>),
+}
+
+impl MacKey {
+    pub(super) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
+        // HMAC takes keys of any length, so this never is `None`; the trait can't say so.
+        match hash {
+            Hash::Sha1 => Hmac::new_from_slice(key).ok().map(MacKey::Sha1),
+            Hash::Sha256 => Hmac::new_from_slice(key).ok().map(MacKey::Sha256),
+            Hash::Sha384 => Hmac::new_from_slice(key).ok().map(MacKey::Sha384),
+            Hash::Sha512 => Hmac::new_from_slice(key).ok().map(MacKey::Sha512),
+        }
+    }
+
+    /// The MAC of what `feed` hands out.
+    pub(super) fn mac<E>(
+        &self,
+        feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+    ) -> Result<Output, E> {
+        fn run<M: Mac + Clone, E>(
+            keyed: &M,
+            feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+        ) -> Result<Output, E> {
+            let mut mac = keyed.clone();
+            feed(&mut |piece| mac.update(piece))?;
+            Ok(Output::of(&mac.finalize().into_bytes()))
+        }
+        match self {
+            MacKey::Sha1(keyed) => run(keyed, feed),
+            MacKey::Sha256(keyed) => run(keyed, feed),
+            MacKey::Sha384(keyed) => run(keyed, feed),
+            MacKey::Sha512(keyed) => run(keyed, feed),
+        }
+    }
+}
+
+impl std::fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MacKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_those_of_rfc_2202_and_4231() {
+        let mac = |hash| {
+            let key = MacKey::new(hash, b"Jefe").unwrap();
+            let out = key.mac::<()>(|sink| {
+                sink(b"what do ya want ");
+                sink(b"for nothing?");
+                Ok(())
+            });
+            hex::encode(out.unwrap().as_bytes())
+        };
+        assert_eq!(mac(Hash::Sha1), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
+        assert_eq!(mac(Hash::Sha256), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert!(mac(Hash::Sha384).starts_with("af45d2e376484031617f78d2b58a6b1b"));
+        assert!(mac(Hash::Sha512).starts_with("164b7a7bfcf819e2e395fbe73b56e0a3"));
+    }
+
+    #[test]
+    fn a_digest_in_pieces_is_the_digest_of_the_whole() {
+        for hash in [Hash::Sha1, Hash::Sha256, Hash::Sha384, Hash::Sha512] {
+            let pieces = hash.digest::<()>(|sink| {
+                sink(b"ab");
+                sink(b"c");
+                Ok(())
+            });
+            assert_eq!(pieces.unwrap().as_bytes(), hash.of(b"abc").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,551 @@
+//! A compiled signature scheme and its check: find the signatures, check the time, feed the signed bytes into each
+//! live key, compare in constant time. One match of any signature with any key is enough.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+
+use super::encoding::{Encoding, MAX_SIGNATURE};
+use super::json::Pointer;
+use super::locate::{Location, View};
+use super::mac::{Hash, MacKey};
+use super::public_key::PublicKey;
+use super::refusal::{Refusal, at};
+use super::template::{Filling, Template};
+use super::time::{TimeFormat, distance};
+use crate::clock::Timestamp;
+use crate::message::Request;
+use crate::reason::Reason;
+use crate::secret::Secret;
+
+/// Signatures that are looked at in one place; more is no honest sender, only work.
+pub(super) const MAX_SIGNATURES: usize = 16;
+
+/// Elements of a batch that are each signed; a larger one is refused.
+const MAX_ELEMENTS: usize = 1000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Scheme {
+    pub(super) when: Vec<Condition>,
+    pub(super) from: Vec<Location>,
+    pub(super) form: SignatureForm,
+    pub(super) timestamp: Option<TimeRule>,
+    pub(super) id: Option<Location>,
+    pub(super) template: Template,
+    pub(super) body_digest: Option<BodyDigest>,
+    pub(super) each: Option<Pointer>,
+    pub(super) keys: Keys,
+}
+
+/// How signatures stand in the value that holds them.
+#[derive(Debug)]
+pub(super) struct SignatureForm {
+    pub(super) groups: Option<Box<str>>,
+    pub(super) list: Option<Box<str>>,
+    pub(super) assign: Box<str>,
+    /// Empty: every item is a signature.
+    pub(super) items: Vec<Box<str>>,
+    /// Keys of items that are signatures of another kind: only their form is checked.
+    pub(super) ignored: Vec<Box<str>>,
+    pub(super) skip: usize,
+    pub(super) prefix: Box<str>,
+    pub(super) encoding: Encoding,
+}
+
+#[derive(Debug)]
+pub(super) struct TimeRule {
+    pub(super) from: TimeFrom,
+    pub(super) format: TimeFormat,
+    pub(super) tolerance: Duration,
+}
+
+#[derive(Debug)]
+pub(super) enum TimeFrom {
+    At(Location),
+    /// The item of this key beside the signatures.
+    Item(Box<str>),
+    /// The item at this position beside the signatures.
+    Position(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct BodyDigest {
+    pub(super) from: Location,
+    pub(super) hash: Hash,
+    pub(super) encoding: Encoding,
+}
+
+#[derive(Debug)]
+pub(super) enum Condition {
+    Present(Location),
+    Absent(Location),
+}
+
+/// A key with what the user calls it.
+#[derive(Clone, Debug)]
+pub(super) struct Labelled<T> {
+    pub(super) value: T,
+    pub(super) label: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Keys {
+    Mac(Vec<Labelled<MacKey>>),
+    /// A plain digest over a template that holds the secret.
+    Digest(Hash, Vec<Labelled<Secret>>),
+    /// The secret itself is sent.
+    Token(Vec<Labelled<Secret>>),
+    Public(Vec<Labelled<PublicKey>>),
+}
+
+/// The label of the key that matched.
+pub(super) type Match = Option<Arc<str>>;
+
+impl Scheme {
+    /// Decides; on success the label of the key that matched.
+    pub(super) fn check(
+        &self,
+        request: &Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Match, Refusal> {
+        let whole = View::of(request);
+        for condition in &self.when {
+            condition.holds(whole)?;
+        }
+        let Some(pointer) = &self.each else { return self.check_one(whole, public_url, now) };
+        let elements = pointer.elements(&request.body).filter(|elements| !elements.is_empty()).ok_or_else(|| {
+            Refusal::new(Reason::SignatureMissing, format!("body:{pointer} is not an array with elements"))
+        })?;
+        if elements.len() > MAX_ELEMENTS {
+            return Err(Refusal::new(
+                Reason::SignatureInvalid,
+                format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
+            ));
+        }
+        let mut label = None;
+        for element in elements {
+            label = self.check_one(View { request, body: element }, public_url, now)?;
+        }
+        Ok(label)
+    }
+
+    fn check_one(&self, view: View<'_>, public_url: Option<&str>, now: Timestamp) -> Result<Match, Refusal> {
+        let missing = |what: &dyn std::fmt::Display| {
+            Refusal::new(Reason::SignatureMissing, format!("{what} is missing"))
+        };
+        let id = match &self.id {
+            Some(location) => at(location, location.find(view))?
+                .filter(|id| !id.is_empty())
+                .ok_or_else(|| missing(location))?,
+            None => (&b""[..]).into(),
+        };
+        let time_apart = match &self.timestamp {
+            Some(TimeRule { from: TimeFrom::At(location), .. }) => {
+                let text = at(location, location.find(view))?;
+                Some(text.filter(|t| !t.is_empty()).ok_or_else(|| missing(location))?)
+            }
+            _ => None,
+        };
+        if let (Some(rule), Some(text)) = (&self.timestamp, &time_apart) {
+            rule.check(text, now)?;
+        }
+        let url = OnceCell::new();
+        let mut refused: Option<Refusal> = None;
+        let mut note = |refusal: Refusal| {
+            refused = Some(match refused.take() {
+                Some(earlier) => earlier.more_telling(refusal),
+                None => refusal,
+            });
+        };
+        for location in &self.from {
+            let Some(value) = at(location, location.find(view))?.filter(|v| !v.is_empty()) else { continue };
+            for group in self.form.groups(&value).take(MAX_SIGNATURES) {
+                let time_inside = match &self.timestamp {
+                    Some(rule) if time_apart.is_none() => match self.form.time(&rule.from, group) {
+                        Ok(text) => match rule.check(text, now) {
+                            Ok(()) => text,
+                            Err(refusal) => {
+                                note(refusal);
+                                continue;
+                            }
+                        },
+                        Err(refusal) => {
+                            note(refusal);
+                            continue;
+                        }
+                    },
+                    _ => &b""[..],
+                };
+                let filling = Filling {
+                    view,
+                    public_url,
+                    timestamp: time_apart.as_deref().unwrap_or(time_inside),
+                    id: &id,
+                    url: &url,
+                };
+                if self.form.is_cut(group) {
+                    note(Refusal::new(Reason::SignatureInvalid, format!("{location} is cut off or malformed")));
+                    continue;
+                }
+                match self.matches(group, &filling)? {
+                    Some(matched) => {
+                        self.check_body_digest(view)?;
+                        return Ok(matched.clone());
+                    }
+                    None => note(self.no_match(location, group)),
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| missing(&self.places())))
+    }
+
+    /// The label of a key that some signature of `group` is right for.
+    fn matches(&self, group: &[u8], filling: &Filling<'_>) -> Result<Option<&Match>, Refusal> {
+        let mut buffer = [0; MAX_SIGNATURE];
+        match &self.keys {
+            Keys::Mac(keys) => {
+                for key in keys {
+                    let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
+                    if self.any_equals(group, expected.as_bytes(), &mut buffer) {
+                        return Ok(Some(&key.label));
+                    }
+                }
+            }
+            Keys::Digest(hash, secrets) => {
+                for secret in secrets {
+                    let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
+                    if self.any_equals(group, fed.as_bytes(), &mut buffer) {
+                        return Ok(Some(&secret.label));
+                    }
+                }
+            }
+            Keys::Token(tokens) => {
+                for token in tokens {
+                    // Compared by their digests, so that not even the token's length shows in the time it takes.
+                    let expected = Hash::Sha256.of(token.value.expose());
+                    let sent = |text: &[u8]| Hash::Sha256.of(text).as_bytes().ct_eq(expected.as_bytes());
+                    if self.form.signatures(group).any(|text| sent(text).into()) {
+                        return Ok(Some(&token.label));
+                    }
+                }
+            }
+            Keys::Public(keys) => {
+                let message = self.template.whole(filling)?;
+                for text in self.form.signatures(group) {
+                    let Some(signature) = self.form.encoding.decode(text, &mut buffer) else { continue };
+                    for key in keys {
+                        if key.value.verifies(&message, signature) {
+                            return Ok(Some(&key.label));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn any_equals(&self, group: &[u8], expected: &[u8], buffer: &mut [u8; MAX_SIGNATURE]) -> bool {
+        self.form.signatures(group).any(|text| match self.form.encoding.decode(text, buffer) {
+            Some(signature) => signature.ct_eq(expected).into(),
+            None => false,
+        })
+    }
+
+    fn check_body_digest(&self, view: View<'_>) -> Result<(), Refusal> {
+        let Some(BodyDigest { from, hash, encoding }) = &self.body_digest else { return Ok(()) };
+        let text = at(from, from.find(view))?
+            .ok_or_else(|| Refusal::new(Reason::SignatureMissing, format!("{from} is missing")))?;
+        let mut buffer = [0; MAX_SIGNATURE];
+        match encoding.decode(&text, &mut buffer) {
+            Some(digest) if bool::from(digest.ct_eq(hash.of(view.body).as_bytes())) => Ok(()),
+            _ => Err(Refusal::new(Reason::SignatureInvalid, format!("{from} is not the body's digest"))),
+        }
+    }
+
+    /// Says why nothing in `group` matched.
+    fn no_match(&self, location: &Location, group: &[u8]) -> Refusal {
+        let mut buffer = [0; MAX_SIGNATURE];
+        let mut seen = 0;
+        let mut decoded = 0;
+        for text in self.form.signatures(group) {
+            seen += 1;
+            if matches!(self.keys, Keys::Token(_)) || self.form.encoding.decode(text, &mut buffer).is_some() {
+                decoded += 1;
+            }
+        }
+        match (seen, decoded) {
+            (0, _) => Refusal::new(
+                Reason::SignatureMissing,
+                format!("{location} holds no {}", self.form.expected()),
+            ),
+            (_, 0) => Refusal::new(
+                Reason::SignatureInvalid,
+                format!("the signature in {location} is not {:?}", self.form.encoding),
+            ),
+            (1, _) => Refusal::new(
+                Reason::SignatureInvalid,
+                format!("{location} does not match any of {} live key(s)", self.keys.len()),
+            ),
+            (many, _) => Refusal::new(
+                Reason::SignatureInvalid,
+                format!("none of {many} signatures in {location} matches any of {} live key(s)", self.keys.len()),
+            ),
+        }
+    }
+
+    fn places(&self) -> String {
+        self.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// Every place that the decision depends on.
+    pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
+        let time = match &self.timestamp {
+            Some(TimeRule { from: TimeFrom::At(location), .. }) => Some(location),
+            _ => None,
+        };
+        self.from
+            .iter()
+            .chain(time)
+            .chain(&self.id)
+            .chain(self.template.locations())
+            .chain(self.body_digest.as_ref().map(|digest| &digest.from))
+            .chain(self.when.iter().map(|(Condition::Present(at) | Condition::Absent(at))| at))
+    }
+}
+
+impl Keys {
+    fn len(&self) -> usize {
+        match self {
+            Keys::Mac(keys) => keys.len(),
+            Keys::Digest(_, keys) | Keys::Token(keys) => keys.len(),
+            Keys::Public(keys) => keys.len(),
+        }
+    }
+}
+
+impl Condition {
+    fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
+        let (location, wanted) = match self {
+            Condition::Present(location) => (location, true),
+            Condition::Absent(location) => (location, false),
+        };
+        let present = at(location, location.find(view))?.is_some();
+        if present == wanted {
+            return Ok(());
+        }
+        let why = if wanted { "is missing" } else { "is there, and this scheme does not apply then" };
+        Err(Refusal::new(Reason::SignatureMissing, format!("{location} {why}")))
+    }
+}
+
+impl TimeRule {
+    fn check(&self, text: &[u8], now: Timestamp) -> Result<(), Refusal> {
+        let refuse = |detail| Err(Refusal::new(Reason::TimestampOutOfTolerance, detail));
+        let Some(time) = self.format.parse(text) else {
+            return refuse(format!("the time `{}` is not {:?}", shown(text), self.format));
+        };
+        let apart = distance(time, now);
+        if apart <= self.tolerance {
+            return Ok(());
+        }
+        let side = if time < now { "ago" } else { "ahead" };
+        refuse(format!("the signed time is {} s {side}, {} s are allowed", apart.as_secs(), self.tolerance.as_secs()))
+    }
+}
+
+impl SignatureForm {
+    fn groups<'v>(&self, value: &'v [u8]) -> impl Iterator<Item = &'v [u8]> {
+        split(value, self.groups.as_deref())
+    }
+
+    fn items<'v>(&self, group: &'v [u8]) -> impl Iterator<Item = &'v [u8]> {
+        split(group, self.list.as_deref())
+    }
+
+    /// The texts of the signatures in `group`, still encoded.
+    fn signatures<'v>(&self, group: &'v [u8]) -> impl Iterator<Item = &'v [u8]> {
+        self.items(group)
+            .skip(self.skip)
+            .filter_map(|item| {
+                if self.items.is_empty() {
+                    return Some(item);
+                }
+                let (key, value) = split_once(item, self.assign.as_bytes())?;
+                self.items.iter().any(|name| name.as_bytes() == key).then_some(value)
+            })
+            .filter_map(|value| value.strip_prefix(self.prefix.as_bytes()))
+            .take(MAX_SIGNATURES)
+    }
+
+    /// Whether a signature of another kind is malformed: the value has not arrived as it was sent.
+    fn is_cut(&self, group: &[u8]) -> bool {
+        let mut buffer = [0; MAX_SIGNATURE];
+        !self.ignored.is_empty()
+            && self.items(group).filter_map(|item| split_once(item, self.assign.as_bytes())).any(|(key, value)| {
+                self.ignored.iter().any(|name| name.as_bytes() == key)
+                    && self.encoding.decode(value, &mut buffer).is_none()
+            })
+    }
+
+    /// The time beside the signatures of `group`; it must not stand twice.
+    fn time<'v>(&self, from: &TimeFrom, group: &'v [u8]) -> Result<&'v [u8], Refusal> {
+        let missing = |what: String| Refusal::new(Reason::SignatureMissing, format!("{what} is missing"));
+        match from {
+            TimeFrom::Position(at) => {
+                self.items(group).nth(*at).ok_or_else(|| missing(format!("the time at position {at}")))
+            }
+            TimeFrom::Item(name) => {
+                let mut times = self
+                    .items(group)
+                    .filter_map(|item| split_once(item, self.assign.as_bytes()))
+                    .filter(|(key, _)| *key == name.as_bytes())
+                    .map(|(_, value)| value);
+                let first = times.next().ok_or_else(|| missing(format!("the time `{name}{}`", self.assign)))?;
+                match times.next() {
+                    None => Ok(first),
+                    Some(_) => Err(Refusal::ambiguous(format!("the time `{name}`"))),
+                }
+            }
+            // A time elsewhere is found by the caller.
+            TimeFrom::At(location) => Err(missing(location.to_string())),
+        }
+    }
+
+    /// What a signature looks like, for messages.
+    fn expected(&self) -> String {
+        let item = self.items.first().map(|name| format!("{name}{}", self.assign)).unwrap_or_default();
+        format!("signature that begins with `{item}{}`", self.prefix)
+    }
+}
+
+fn split<'v>(value: &'v [u8], separator: Option<&str>) -> impl Iterator<Item = &'v [u8]> {
+    let separator = separator.map(str::as_bytes);
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let value = rest?;
+        match separator.and_then(|separator| split_once(value, separator)) {
+            Some((first, after)) => {
+                rest = Some(after);
+                Some(first.trim_ascii())
+            }
+            None => {
+                rest = None;
+                Some(if separator.is_some() { value.trim_ascii() } else { value })
+            }
+        }
+    })
+    .filter(move |item| separator.is_none() || !item.is_empty())
+}
+
+fn split_once<'v>(value: &'v [u8], separator: &[u8]) -> Option<(&'v [u8], &'v [u8])> {
+    if let [byte] = separator {
+        let at = value.iter().position(|b| b == byte)?;
+        return Some((&value[..at], &value[at + 1..]));
+    }
+    let at = value.windows(separator.len().max(1)).position(|window| window == separator)?;
+    Some((&value[..at], &value[at + separator.len()..]))
+}
+
+/// A sender's text for a message: short and printable.
+fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(40)]).escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn form(list: Option<&str>, items: &[&str], prefix: &str) -> SignatureForm {
+        SignatureForm {
+            groups: None,
+            list: list.map(Into::into),
+            assign: "=".into(),
+            items: items.iter().map(|i| (*i).into()).collect(),
+            ignored: Vec::new(),
+            skip: 0,
+            prefix: prefix.into(),
+            encoding: Encoding::Hex,
+        }
+    }
+
+    fn signatures<'v>(form: &SignatureForm, value: &'v str) -> Vec<&'v str> {
+        form.signatures(value.as_bytes()).map(|s| std::str::from_utf8(s).unwrap()).collect()
+    }
+
+    #[test]
+    fn only_the_items_asked_for_are_signatures() {
+        let stripe = form(Some(","), &["v1"], "");
+        assert_eq!(signatures(&stripe, "t=1,v1=aa, v1=bb ,v0=cc,v1,=v1,v1="), ["aa", "bb", ""]);
+        assert_eq!(signatures(&form(None, &[], "sha256="), "sha256=aa,bb"), ["aa,bb"]);
+        assert!(signatures(&form(None, &[], "sha256="), "sha1=aa").is_empty());
+        let standard = SignatureForm { assign: ",".into(), ..form(Some(" "), &["v1"], "") };
+        assert_eq!(signatures(&standard, "v1,a=  v1a,b v1,c="), ["a=", "c="]);
+    }
+
+    #[test]
+    fn positions_count_from_the_left() {
+        let recurly = SignatureForm { skip: 1, ..form(Some(","), &[], "") };
+        assert_eq!(signatures(&recurly, "17,aa,bb"), ["aa", "bb"]);
+        assert_eq!(recurly.time(&TimeFrom::Position(0), b"17,aa").unwrap(), b"17");
+    }
+
+    #[test]
+    fn a_time_that_stands_twice_is_ambiguous() {
+        let stripe = form(Some(","), &["v1"], "");
+        let time = |text: &str| stripe.time(&TimeFrom::Item("t".into()), text.as_bytes()).map(<[u8]>::to_vec);
+        assert_eq!(time("t=1,v1=aa"), Ok(b"1".to_vec()));
+        assert_eq!(time("t=1,t=1").unwrap_err().reason, Reason::AmbiguousRequest);
+        assert_eq!(time("v1=aa").unwrap_err().reason, Reason::SignatureMissing);
+    }
+
+    #[test]
+    fn no_more_signatures_than_the_limit_are_tried() {
+        let many = vec!["v1=aa"; 1000].join(",");
+        assert_eq!(signatures(&form(Some(","), &["v1"], ""), &many).len(), MAX_SIGNATURES);
+    }
+
+    #[test]
+    fn the_time_is_checked_in_both_directions() {
+        let rule = TimeRule {
+            from: TimeFrom::Position(0),
+            format: TimeFormat::Unix,
+            tolerance: Duration::from_secs(300),
+        };
+        let now = Timestamp::from_secs(1_764_000_000);
+        for (text, right) in [
+            ("1764000000", true),
+            ("1763999700", true),
+            ("1764000300", true),
+            ("1763999699", false),
+            ("1764000301", false),
+            ("1764000000000", false),
+            ("x", false),
+        ] {
+            assert_eq!(rule.check(text.as_bytes(), now).is_ok(), right, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parsing_panic(
+            value in proptest::collection::vec(any::<u8>(), 0..80),
+            list in prop_oneof![Just(None), Just(Some(",")), Just(Some(" ")), Just(Some(", "))],
+            items in prop_oneof![Just(vec![]), Just(vec!["v1"])],
+        ) {
+            let form = form(list, &items, "s=");
+            prop_assert!(form.signatures(&value).count() <= MAX_SIGNATURES);
+            let _ = form.time(&TimeFrom::Item("t".into()), &value);
+        }
+
+        #[test]
+        fn every_signature_of_a_list_is_found(hexes in proptest::collection::vec("[0-9a-f]{0,8}", 1..MAX_SIGNATURES)) {
+            let header = hexes.iter().map(|h| format!("v1={h}")).collect::<Vec<_>>().join(",");
+            prop_assert_eq!(signatures(&form(Some(","), &["v1"], ""), &header), hexes);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Requests and a world for tests of this and neighbouring modules.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{KeySource, Resolver};
+use crate::clock::Timestamp;
+use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
+use crate::providers::Pack;
+use crate::secret::Secret;
+
+/// A POST to `https://hooks.example.com` and `target`.
+pub(crate) fn request(target: &str, headers: &[(&str, &str)], body: &[u8]) -> Request {
+    Request {
+        head: Head {
+            method: Method::POST,
+            target: target.to_owned(),
+            authority: "hooks.example.com".to_owned(),
+            scheme: Scheme::Https,
+            version: Version::Http11,
+            headers: headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect::<Headers>(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            client: IpAddr::from([127, 0, 0, 1]),
+            local: ([127, 0, 0, 1], 2).into(),
+            received_at: Timestamp(0),
+        },
+        params: PathParams::default(),
+        body: body.to_vec().into(),
+    }
+}
+
+/// A world in which secrets and texts are what they say, unless they are `env:NAME` of a known variable.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) packs: BTreeMap<String, Arc<Pack>>,
+    pub(crate) keys: Option<Arc<dyn KeySource>>,
+}
+
+impl World {
+    fn get(&self, reference: &str) -> Result<String, String> {
+        match reference.strip_prefix("env:") {
+            Some(name) => self.env.get(name).cloned().ok_or_else(|| format!("`{name}` is not set")),
+            None => Ok(reference.to_owned()),
+        }
+    }
+}
+
+impl Resolver for World {
+    fn secret(&self, reference: &str) -> Result<Secret, String> {
+        self.get(reference).map(|text| Secret::new(text.into_bytes()))
+    }
+    fn text(&self, reference: &str) -> Result<String, String> {
+        self.get(reference)
+    }
+    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String> {
+        self.keys.clone().ok_or_else(|| format!("no keys for {url}"))
+    }
+    fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
+        match self.packs.get(name) {
+            Some(pack) => Ok(pack.clone()),
+            None => crate::providers::find(name),
+        }
+    }
+}

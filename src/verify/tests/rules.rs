@@ -1,0 +1,177 @@
+//! What compiles, what does not and where it says so, and how rules combine.
+
+use super::{NOW, compiled, problems, refused, spec};
+use crate::reason::Reason;
+use crate::verify::testing::{World, request};
+use crate::verify::{VerifySpec, compile};
+
+/// Each problem as `at: message (help)`.
+fn said(yaml: &str) -> Vec<String> {
+    problems(yaml)
+        .iter()
+        .map(|p| format!("{}: {} ({})", p.at.join("."), p.message, p.help.as_deref().unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn none_proves_nobody_and_says_so() {
+    let rule = compiled("none");
+    let verified = rule.verifier.verify(request("/", &[], b""), None, NOW).unwrap();
+    assert_eq!(&**verified.by(), "none");
+    assert!(rule.verifier.headers_used().is_empty() && rule.pack.is_none());
+}
+
+#[test]
+fn the_short_form_is_a_provider_with_its_secrets() {
+    let short = VerifySpec::of_provider("github", vec!["a".into(), "b".into()]);
+    assert_eq!(short, spec("{ provider: github, secrets: [a, b] }"));
+    assert!(compile(&VerifySpec::of_provider("github", vec![]), &World::default()).is_err());
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_and_where() {
+    let said = said(
+        "{ any: [{ provider: githup, secret: s }, { provider: stripe, secret: env:GONE, tolerance: soon }, \
+         { algorithm: hmac-sha265, secret: s, signed: '{bdoy}', signature: { from: heder:X, encoding: hexx } }, none] }",
+    );
+    for expected in [
+        "any.0.provider: unknown provider `githup`, did you mean `github`?",
+        "any.1.secret: `GONE` is not set",
+        "any.1.tolerance: `soon` is not a duration",
+        "any.2.algorithm: unknown algorithm `hmac-sha265` (did you mean `hmac-sha256`?)",
+        "any.2.signed: unknown `{bdoy}`, did you mean `{body}`?",
+        "any.2.signature.from: unknown place `heder:`, did you mean `header:`?",
+        "any.2.signature.encoding: unknown encoding `hexx` (did you mean `hex`?)",
+        "any.3: `none` within `any` would make the rule mean nothing",
+    ] {
+        assert!(said.iter().any(|line| line.starts_with(expected)), "{expected}\n{}", said.join("\n"));
+    }
+    assert_eq!(said.len(), 8, "{}", said.join("\n"));
+}
+
+#[test]
+fn what_makes_no_sense_does_not_compile() {
+    for (rule, expected) in [
+        ("{ }", "does not say what proves the sender"),
+        ("{ any: [] }", "any: `any` is empty"),
+        ("{ all: [] }", "all: `all` is empty"),
+        ("{ provider: github }", "github needs a secret"),
+        ("{ provider: github, secrets: [] }", "github needs a secret"),
+        ("{ provider: github, secret: '' }", "secret: the secret is empty"),
+        ("{ provider: github, secret: a, secrets: [b] }", "either `secret` or `secrets`"),
+        ("{ provider: github, secret: a, public_keys: [b] }", "`public_keys` has no meaning for github"),
+        ("{ provider: github, secret: a, tolerance: 5m }", "`tolerance` has no meaning for github"),
+        ("{ provider: github, secret: a, jwt: { algorithms: HS256 } }", "in one way, this one has provider, jwt"),
+        ("{ provider: github, secert: a }", "unknown key `secert` (did you mean `secret`?)"),
+        ("{ provider: standard-webhooks, secret: '***' }", "secret: the secret is not base64"),
+        ("{ provider: standard-webhooks, public_keys: [whpk_AAAA] }", "public_keys.0: this is not a public key"),
+        ("{ provider: standard-webhooks }", "needs `secrets` or `public_keys`"),
+        ("{ provider: stripe, secret: a, tolerance: 0s }", "refuses everything"),
+        ("{ provider: stripe, secret: a, tolerance: 3d }", "not a duration"),
+        ("{ provider: stripe, secret: a, tolerance: 25h }", "at most 24h"),
+        ("{ algorithm: hmac-sha256, secret: a }", "where the signature is, is missing"),
+        ("{ algorithm: hmac-sha256, secret: a, signature: { from: header:X } }", "the encoding is missing"),
+        ("{ algorithm: hmac-sha256, signature: { from: header:X, encoding: hex } }", "secrets: there is no secret"),
+        ("{ algorithm: ed25519, secret: a, signature: { from: header:X, encoding: hex } }", "takes `public_keys`, not secrets"),
+        ("{ algorithm: sha256, secret: a, signature: { from: header:X, encoding: hex } }", "proves nothing without `{secret}`"),
+        (
+            "{ algorithm: hmac-sha256, secret: a, signed: '{body}', timestamp: { from: header:T }, signature: { from: header:X, encoding: hex } }",
+            "timestamp: the time is checked, but not signed",
+        ),
+        (
+            "{ algorithm: hmac-sha256, secret: a, signed: '{timestamp}{body}', signature: { from: header:X, encoding: hex } }",
+            "does not say where it is",
+        ),
+        ("{ api_key: { keys: [a] } }", "either `header` or `query`"),
+        ("{ api_key: { header: X, keys: [] } }", "api_key.keys: the list is empty"),
+        ("{ api_key: { header: X, keys: ['sha256:12'] } }", "64 hex digits"),
+        ("{ bearer: { tokens: [] } }", "bearer.tokens: the list is empty"),
+        ("{ basic: { users: [] } }", "basic.users: the list is empty"),
+        ("{ basic: { users: [{ name: 'a:b', password: c }] } }", "has no `:`"),
+        ("{ bearer: { tokens: [a] }, secret: b }", "`secret` has no meaning here"),
+        ("{ jwt: { secrets: [a] } }", "the accepted algorithms must be named"),
+        ("{ jwt: { algorithms: [none], secrets: [a] } }", "unknown algorithm `none`"),
+        ("{ jwt: { algorithms: HS256 } }", "there is no key"),
+        ("{ jwt: { algorithms: HS256, secrets: [short] } }", "too weak for a JWT"),
+        ("{ jwt: { algorithms: RS256, secrets: [a123456789012345678901234567890123456789] } }", "none is in `algorithms`"),
+        ("{ jwt: { algorithms: RS256, jwks: 'http://x/' } }", "over https only"),
+        ("{ jwt: { algorithms: RS256, jwks: '{}' } }", "not a JSON Web Key Set"),
+        ("{ jwt: { algorithms: RS256, jwks: '{\"keys\":[]}' } }", "holds no key"),
+        ("{ jwt: { algorithms: HS256, jwks: 'https://x/' } }", "never used for HS256"),
+        ("{ jwt: { algorithms: HS256, secrets: [a123456789012345678901234567890123456789], leeway: 10m } }", "at most 300s"),
+        ("{ jwt: { algorithms: HS256, secrets: [a123456789012345678901234567890123456789], issuer: [] } }", "the list is empty"),
+    ] {
+        let said = said(rule);
+        assert!(said.iter().any(|line| line.contains(expected)), "{rule}\n{}", said.join("\n"));
+    }
+}
+
+#[test]
+fn any_takes_the_first_that_holds_and_else_the_most_telling_refusal() {
+    let rule = compiled("{ any: [{ bearer: { tokens: [{ secret: t, label: ci }] } }, { provider: gitlab, secret: s }] }");
+    let verified = rule.verifier.verify(request("/", &[("X-Gitlab-Token", "s")], b""), None, NOW).unwrap();
+    assert_eq!(&**verified.by(), "gitlab");
+    let verified = rule.verifier.verify(request("/", &[("Authorization", "bearer t")], b""), None, NOW).unwrap();
+    assert_eq!((&**verified.by(), verified.label().map(|l| &**l)), ("bearer", Some("ci")));
+    assert_eq!(refused(&rule, &request("/", &[], b"")), Some(Reason::CredentialsMissing));
+    let r = request("/", &[("X-Gitlab-Token", "x")], b"");
+    assert_eq!(refused(&rule, &r), Some(Reason::SignatureInvalid));
+    assert_eq!(rule.verifier.headers_used(), ["authorization", "x-gitlab-token"]);
+    assert_eq!(rule.pack.unwrap().name, "gitlab");
+}
+
+#[test]
+fn all_wants_each() {
+    let rule = compiled("{ all: [{ api_key: { query: k, keys: [a] } }, { provider: gitlab, secret: s }] }");
+    let send = |target: &str, token: &str| refused(&rule, &request(target, &[("X-Gitlab-Token", token)], b""));
+    assert_eq!(send("/?k=a", "s"), None);
+    assert_eq!(send("/?k=b", "s"), Some(Reason::CredentialsInvalid));
+    assert_eq!(send("/?k=a", "x"), Some(Reason::SignatureInvalid));
+    assert_eq!(send("/", "s"), Some(Reason::CredentialsMissing));
+    let r = request("/?k=a", &[("X-Gitlab-Token", "s")], b"");
+    assert_eq!(&**rule.verifier.verify(r, None, NOW).unwrap().by(), "api_key+gitlab");
+}
+
+#[test]
+fn the_matching_secret_is_named() {
+    let rule = compiled("{ provider: gitlab, secrets: [{ secret: a, label: old }, { secret: b, label: new }, c] }");
+    let label = |token: &str| {
+        let r = request("/", &[("X-Gitlab-Token", token)], b"");
+        rule.verifier.verify(r, None, NOW).unwrap().label().map(|label| label.to_string())
+    };
+    assert_eq!((label("a").as_deref(), label("b").as_deref(), label("c")), (Some("old"), Some("new"), None));
+}
+
+#[test]
+fn a_users_tolerance_replaces_the_packs() {
+    let within = |tolerance: &str, seconds: u64| {
+        let rule = compiled(&format!("{{ provider: stripe, secret: s, tolerance: {tolerance} }}"));
+        let draft = request("/", &[], b"{}");
+        let headers = rule.verifier.sign(&draft, None, NOW, None).unwrap();
+        let r = crate::verify::sign::with_headers(&draft, &headers);
+        let later = NOW.saturating_add(std::time::Duration::from_secs(seconds));
+        rule.verifier.verify(r, None, later).is_ok()
+    };
+    assert!(within("10s", 10) && !within("10s", 11) && within("1h", 3600) && !within("1h", 3601));
+}
+
+#[test]
+fn a_pack_without_keys_of_its_own_does_not_hide_unknown_keys() {
+    let said = said("{ provider: stripe, secret: a, endpoint: x }");
+    assert_eq!(said.len(), 1);
+    assert!(said[0].starts_with("endpoint: unknown key `endpoint`"), "{}", said[0]);
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    for rule in [
+        "{ provider: stripe, secret: hush-hush }",
+        "{ provider: gitlab, secret: hush-hush }",
+        "{ bearer: { tokens: [hush-hush] } }",
+        "{ jwt: { algorithms: HS256, secrets: [hush-hush-hush-hush-hush-hush-hush-hush] } }",
+        "{ algorithm: sha1, signed: '{secret}', secret: hush-hush, signature: { from: header:X, encoding: hex } }",
+    ] {
+        let shown = format!("{:?}", compiled(rule));
+        assert!(!shown.contains("hush") && !shown.contains("104, 117, 115, 104"), "{shown}");
+    }
+}

@@ -1,0 +1,130 @@
+//! Every vector of `tests/vectors` gets the answer that it asks for.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::clock::Timestamp;
+use crate::message::Request;
+use crate::verify::testing::{World, request};
+use crate::verify::{VerifySpec, compile};
+
+#[derive(Deserialize)]
+struct Vector {
+    provider: String,
+    name: String,
+    config: Map<String, Value>,
+    request: Sent,
+    now: u64,
+    expect: String,
+    event_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    method: String,
+    url: String,
+    headers: Vec<(String, String)>,
+    body_base64: String,
+}
+
+impl Sent {
+    fn request(&self) -> Request {
+        let (scheme, rest) = self.url.split_once("://").unwrap();
+        let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let headers: Vec<_> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let mut request = request(target, &headers, &STANDARD.decode(&self.body_base64).unwrap());
+        assert_eq!(scheme, "https");
+        request.head.authority = authority.to_owned();
+        request.head.method = self.method.parse().unwrap();
+        request
+    }
+}
+
+impl Vector {
+    /// What a user would write under `verify:`.
+    fn spec(&self) -> VerifySpec {
+        let mut rule = self.config.clone();
+        rule.remove("public_url");
+        let json = if self.provider == "jwt" {
+            if let Some(jwks) = rule.get_mut("jwks") {
+                *jwks = json!(jwks.to_string());
+            }
+            json!({ "jwt": rule })
+        } else {
+            rule.insert("provider".to_owned(), json!(self.provider));
+            if let Some(Value::Object(params)) = rule.remove("params") {
+                rule.extend(params);
+            }
+            Value::Object(rule)
+        };
+        serde_json::from_value(json).unwrap_or_else(|error| panic!("{} / {}: {error}", self.provider, self.name))
+    }
+
+    /// Whether its provider is built in (or is no pack at all).
+    fn is_core(&self) -> bool {
+        self.provider == "jwt" || crate::providers::names().contains(&self.provider.as_str())
+    }
+
+    /// What is wrong with the answer that it gets.
+    fn failure(&self, world: &World) -> Option<String> {
+        let compiled = match compile(&self.spec(), world) {
+            Ok(compiled) => compiled,
+            Err(problems) => return Some(format!("does not compile: {problems:?}")),
+        };
+        let public_url = self.config.get("public_url").and_then(Value::as_str);
+        let now = Timestamp::from_secs(self.now);
+        match (compiled.verifier.verify(self.request.request(), public_url, now), self.expect.as_str()) {
+            (Ok(verified), "accept") => {
+                let wanted = self.event_key.as_ref()?;
+                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.as_ref()) else {
+                    return self.is_core().then(|| "the pack names no idempotency key".to_owned());
+                };
+                let key = idempotency.key(verified.get());
+                (!key.contains(wanted)).then(|| format!("the key `{key}` does not hold `{wanted}`"))
+            }
+            (Err(_), "reject") => None,
+            (Ok(_), _) => Some("was accepted".to_owned()),
+            (Err((_, refusal)), _) => Some(format!("was refused: {refusal}")),
+        }
+    }
+}
+
+fn vectors(folder: &Path) -> Vec<Vector> {
+    let mut vectors = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            for line in std::fs::read_to_string(&path).unwrap().lines() {
+                vectors.push(serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}", path.display())));
+            }
+        }
+    }
+    vectors
+}
+
+/// A world with the packs that only the vectors use.
+fn world(folder: &Path) -> World {
+    let mut world = World::default();
+    for entry in std::fs::read_dir(folder.join("packs")).unwrap() {
+        let pack = crate::providers::load(&entry.unwrap().path()).unwrap_or_else(|error| panic!("{error}"));
+        world.packs.insert(pack.name.clone(), pack);
+    }
+    world
+}
+
+#[test]
+fn every_vector_gets_its_answer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let (vectors, world) = (vectors(&folder), world(&folder));
+    let core = vectors.iter().filter(|vector| vector.is_core()).count();
+    assert!(core >= 122 && vectors.len() >= 683, "{core} of {} vectors", vectors.len());
+    let failures: Vec<String> = vectors
+        .iter()
+        .filter_map(|v| v.failure(&world).map(|failure| format!("{} / {}: {failure}", v.provider, v.name)))
+        .collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), vectors.len(), failures.join("\n"));
+}
