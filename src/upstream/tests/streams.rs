@@ -166,12 +166,12 @@ async fn a_stream_is_limited_by_its_gaps_not_by_its_length() {
     })
     .await;
     let mut settings = destination(&app.url());
-    settings.timeout = Duration::from_millis(150);
+    settings.timeout = Duration::from_millis(600);
     let upstream = Upstream::new(&settings).unwrap();
     let (mut writer, answering) = upstream.start(&post("/"), Some(15)).await.unwrap();
     let upload = async {
         for piece in ["aaa", "aaa", "aaa", "aaa", "end"] {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
             writer.write(piece.into()).await.unwrap();
         }
         writer.finish().await.unwrap();
