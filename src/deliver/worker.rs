@@ -102,7 +102,7 @@ pub(super) async fn work<A: App>(
     };
     let Settings { destination, app } = &*settings;
     let retry = &destination.retry;
-    let dead = |reason: DeadReason, last: &str| {
+    let dead = |reason: DeadReason, attempts: u32, last: &str| {
         let reason = reason.code();
         tracing::error!(event = %event.id, destination = %name, reason, attempts, last, "dead letter");
     };
@@ -111,7 +111,7 @@ pub(super) async fn work<A: App>(
     if let Err(reason) = classify::may_try(Progress { attempts, since }, retry, at) {
         lease.settle(None, Next::Dead(reason));
         around.metrics.delivery(&name.0, "dead", std::time::Duration::ZERO);
-        dead(reason, "not tried again");
+        dead(reason, attempts, "not tried again");
         return Report::NotTried;
     }
 
@@ -149,7 +149,7 @@ pub(super) async fn work<A: App>(
     };
     around.metrics.delivery(&name.0, word, took);
     if let (Next::Dead(reason), Report::Failed(last)) = (next, &report) {
-        dead(reason, last);
+        dead(reason, progress.attempts, last);
     }
     report
 }

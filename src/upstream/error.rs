@@ -76,3 +76,19 @@ fn text(error: &io::Error) -> String {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SetupError(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_gateway_lacks_is_not_the_apps_fault() {
+        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOMEM] {
+            assert!(UpstreamError::connecting(&io::Error::from_raw_os_error(ours)).is_ours());
+        }
+        for theirs in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT] {
+            let error = UpstreamError::connecting(&io::Error::from_raw_os_error(theirs));
+            assert!(!error.is_ours() && error.class() == "connect", "{error}");
+        }
+    }
+}

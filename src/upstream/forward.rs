@@ -17,7 +17,7 @@ use crate::config::{Destination, HostHeader};
 use crate::message::{HOP_BY_HOP, Headers, Method, OUR_PREFIX, Scheme};
 
 use super::Outgoing;
-use super::origin::Origin;
+use super::origin;
 
 /// A sender's head to be passed on, inline or later.
 #[derive(Clone, Copy, Debug)]
@@ -53,16 +53,16 @@ impl Forward<'_> {
     /// sender's. Several upstreams of one destination share path and query ([`Upstream::new`](super::Upstream::new)
     /// insists); where `Host` is the upstream's own, the one that is chosen puts in its own.
     pub fn to(&self, destination: &Destination) -> Outgoing {
-        let origin = destination.upstreams.first().map(Origin::shape);
-        let target = match &origin {
-            Some(origin) => origin.target(self.target),
+        let upstream = destination.upstreams.first();
+        let target = match upstream {
+            Some(upstream) => origin::target(upstream, self.target),
             None => self.target.to_owned(),
         };
-        let host = match (destination.host, &origin) {
-            (HostHeader::Upstream, Some(origin)) => Some(origin.authority.as_str()),
+        let host = match (destination.host, upstream) {
+            (HostHeader::Upstream, Some(upstream)) => Some(origin::authority(upstream)),
             _ => None,
         };
-        Outgoing { method: self.method.clone(), target, headers: self.headers(destination, host) }
+        Outgoing { method: self.method.clone(), target, headers: self.headers(destination, host.as_deref()) }
     }
 
     fn headers(&self, destination: &Destination, host: Option<&str>) -> Headers {

@@ -23,7 +23,7 @@ use crate::message::{HOP_BY_HOP, Headers};
 use super::connect::Stream;
 use super::limit::{Limit, Progress};
 use super::origin::Origin;
-use super::{Outgoing, UpstreamError};
+use super::{From, Outgoing, UpstreamError};
 
 /// What requests are sent through; clones share one connection.
 pub(super) type Sender = http2::SendRequest<RequestBody>;
@@ -60,8 +60,28 @@ pub(super) async fn handshake(stream: Stream) -> Result<Sender, UpstreamError> {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub error: UpstreamError,
-    /// Surely not processed, or the connection closed before any byte of an answer.
-    pub unanswered: bool,
+    pub processed: Processed,
+}
+
+/// What is known of a request that was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processed {
+    /// The app says so, or the request never left.
+    No,
+    /// The connection was closed before any byte of an answer.
+    Closed,
+    Maybe,
+}
+
+impl Failure {
+    /// Whether the request may go out once more; a closed connection excuses it only if it came from the pool.
+    pub fn may_repeat(&self, from: From) -> bool {
+        match self.processed {
+            Processed::No => true,
+            Processed::Closed => from == From::Pool,
+            Processed::Maybe => false,
+        }
+    }
 }
 
 /// The request as HTTP/2 has it. `host` as in HTTP/1: replaces `Host`, which becomes `:authority`.
@@ -111,21 +131,32 @@ pub(super) async fn exchange(
     request: Request<RequestBody>,
 ) -> Result<Response<hyper::body::Incoming>, Failure> {
     let ready = sender.ready().await;
-    ready.map_err(|error| Failure { error: UpstreamError::Broken(text(&error)), unanswered: true })?;
+    ready
+        .map_err(|error| Failure { error: UpstreamError::Broken(text(&error)), processed: Processed::No })?;
     sender.try_send_request(request).await.map_err(|mut failed| {
         let unsent = failed.take_message().is_some();
         let error = failed.into_error();
-        let unanswered = unsent || error.is_canceled() || error.is_closed() || is_unprocessed(&error);
-        Failure { error: classified(&error), unanswered }
+        let processed = if unsent { Processed::No } else { processed(&error) };
+        Failure { error: classified(&error), processed }
     })
 }
 
-/// Whether the app says, or the broken connection shows, that a stream was not processed.
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    protocol_error(error).is_some_and(|error| {
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        error.is_remote() && (refused || error.is_go_away()) || error.is_io()
-    })
+fn processed(error: &hyper::Error) -> Processed {
+    match protocol_error(error) {
+        Some(refused) if refused.is_remote() && refused.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Processed::No
+        }
+        // Streams that the app began to process before its GOAWAY are not ended by it.
+        Some(goaway) if goaway.is_remote() && goaway.is_go_away() => Processed::No,
+        Some(_) => Processed::Maybe,
+        None if is_io(error) || error.is_canceled() || error.is_closed() => Processed::Closed,
+        None => Processed::Maybe,
+    }
+}
+
+/// hyper unpacks a broken connection's error.
+fn is_io(error: &hyper::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>())
 }
 
 fn protocol_error(error: &hyper::Error) -> Option<&h2::Error> {

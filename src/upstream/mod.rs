@@ -86,6 +86,13 @@ pub struct Outgoing {
     pub headers: Headers,
 }
 
+/// Where a connection came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Pool,
+    Connect,
+}
+
 /// Why one upstream gave no answer.
 enum Miss {
     /// Nothing was sent: the next upstream may be tried.
@@ -101,12 +108,12 @@ impl Upstream {
         let origins: Vec<Origin> = destination
             .upstreams
             .iter()
-            .map(|uri| Origin::checked(uri).map_err(SetupError))
+            .map(|uri| Origin::new(uri).map_err(SetupError))
             .collect::<Result<_, _>>()?;
-        let Some(first) = origins.first() else {
+        let Some(first) = destination.upstreams.first() else {
             return Err(SetupError(format!("{}: no upstream", destination.name)));
         };
-        if !origins.iter().all(|origin| origin.same_target(first)) {
+        if !destination.upstreams.iter().all(|uri| origin::same_target(uri, first)) {
             let name = &destination.name;
             return Err(SetupError(format!("{name}: all upstreams must have the same path and query")));
         }
@@ -202,12 +209,12 @@ impl Upstream {
     ) -> Result<Incoming, Miss> {
         let mut repeated = false;
         loop {
-            let mut sender = self.sender(server, limit).await.map_err(Miss::Unreachable)?;
+            let (mut sender, from) = self.sender(server, limit).await.map_err(Miss::Unreachable)?;
             let request = self.h2_request(server, request, h2::RequestBody::whole(body.clone()));
             let exchange = h2::exchange(&mut sender, request.map_err(Miss::Final)?);
             match tokio::time::timeout_at(limit.deadline(), exchange).await {
                 Ok(Ok(response)) => return Ok(Incoming::h2(response, std::mem::replace(limit, Limit::None))),
-                Ok(Err(failure)) if failure.unanswered && !repeated => {
+                Ok(Err(failure)) if failure.may_repeat(from) && !repeated => {
                     pool::unshare(self.key(server));
                     repeated = true;
                 }
@@ -228,21 +235,21 @@ impl Upstream {
     }
 
     /// The thread's HTTP/2 connection to a server, opened if need be.
-    async fn sender(&self, server: usize, limit: &Limit) -> Result<h2::Sender, UpstreamError> {
+    async fn sender(&self, server: usize, limit: &Limit) -> Result<(h2::Sender, From), UpstreamError> {
         let key = self.key(server);
         if let Some(sender) = pool::shared(key) {
-            return Ok(sender);
+            return Ok((sender, From::Pool));
         }
         let deadline = limit.deadline().min(far(self.inner.connect_timeout));
         let turn = tokio::time::timeout_at(deadline, self.inner.endpoints[server].connecting.acquire()).await;
         // The semaphore is never closed; if it were, one more connection would be all the harm.
         let _turn = turn.map_err(|_| UpstreamError::Timeout("connect"))?;
         if let Some(sender) = pool::shared(key) {
-            return Ok(sender);
+            return Ok((sender, From::Pool));
         }
         let sender = h2::handshake(self.connect(server, limit).await?).await?;
         pool::share(key, sender.clone());
-        Ok(sender)
+        Ok((sender, From::Connect))
     }
 
     fn encode(

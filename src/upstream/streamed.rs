@@ -15,7 +15,7 @@ use crate::config::UpstreamHttp;
 use crate::message::Method;
 
 use super::limit::{Limit, Progress};
-use super::{Body, Incoming, Outgoing, Upstream, UpstreamError, h1, h2, pool, worse};
+use super::{Body, From, Incoming, Outgoing, Upstream, UpstreamError, h1, h2, pool, worse};
 
 /// The least gap in a stream that is taken for a stall.
 const LEAST_STALL: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ impl Upstream {
                 UpstreamHttp::Http1 => self.connection(server, request, length).await.map(Wire::H1),
                 UpstreamHttp::Http2 => {
                     let limit = Limit::whole(self.inner.timeout);
-                    self.sender(server, &limit).await.map(Wire::H2)
+                    self.sender(server, &limit).await.map(|(sender, _)| Wire::H2(sender))
                 }
             };
             match connected {
@@ -123,12 +123,6 @@ impl Upstream {
 enum Wire {
     H1((h1::Conn, From)),
     H2(h2::Sender),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
-    Pool,
-    Connect,
 }
 
 /// Whether the request may go out once more if its connection turns out closed.
@@ -233,7 +227,7 @@ impl Answering {
                 match (answered, repeat) {
                     (None, _) => Err(UpstreamError::Timeout("answer")),
                     (Some(Ok(response)), _) => Ok(Incoming::h2(response, Limit::gap(upstream.stall()))),
-                    (Some(Err(failure)), Some(request)) if failure.unanswered => {
+                    (Some(Err(failure)), Some(request)) if failure.may_repeat(From::Pool) => {
                         pool::unshare(upstream.key(server));
                         upstream.once_more(server, &request).await
                     }
@@ -253,7 +247,7 @@ impl Upstream {
                 self.start_h1(h1::Conn::new(stream), From::Connect, server, request, Some(0)).await?
             }
             UpstreamHttp::Http2 => {
-                let sender = self.sender(server, &Limit::whole(self.inner.timeout)).await?;
+                let (sender, _) = self.sender(server, &Limit::whole(self.inner.timeout)).await?;
                 let (writer, mut answering) = self.start_h2(sender, server, request, Some(0))?;
                 if let Exchange::H2 { repeat, .. } = &mut answering.exchange {
                     *repeat = None;

@@ -134,14 +134,18 @@ async fn an_app_that_takes_too_long_is_given_up_in_each_phase() {
         (&[&[Read, Send(b"HTTP/1.1 200 OK\r\n\r\n"), Flood(b"never ending")]], "body"),
         (&[&[Read, Send(b"HTTP/1.1 200 OK\r\n\r\n"), Trickle(&[b'.'; 100_000])]], "body"),
     ];
+    let mut running = tokio::task::JoinSet::new();
     for (script, phase) in cases {
-        let app = App::start(script).await;
-        let mut settings = destination(&app.url());
-        settings.timeout = Duration::from_millis(60);
-        let upstream = Upstream::new(&settings).unwrap();
-        let error = outcome(&upstream, pattern(10)).await.unwrap_err();
-        assert!(matches!(error, UpstreamError::Timeout(p) if p == phase), "{script:?}: {error}");
+        running.spawn(async move {
+            let app = App::start(script).await;
+            let mut settings = destination(&app.url());
+            settings.timeout = Duration::from_millis(500);
+            let upstream = Upstream::new(&settings).unwrap();
+            let error = outcome(&upstream, pattern(10)).await.unwrap_err();
+            assert!(matches!(error, UpstreamError::Timeout(p) if p == phase), "{script:?}: {error}");
+        });
     }
+    running.join_all().await;
 }
 
 #[tokio::test]
@@ -379,4 +383,17 @@ async fn reading_is_safe_to_cancel() {
     go.send(()).unwrap();
     assert_eq!(incoming.chunk().await.unwrap().unwrap(), "cd");
     assert_eq!(incoming.chunk().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_after_a_while_though_nobody_asks() {
+    let app = App::start(&[&[Read, Send(OK), ReadAll]]).await;
+    let upstream = upstream(&app);
+    outcome(&upstream, pattern(1)).await.unwrap();
+    assert_eq!(pool::idle(upstream.key(0)), 1);
+    tokio::time::pause();
+    tokio::time::sleep(pool::IDLE_TIMEOUT / 2).await;
+    assert_eq!(pool::idle(upstream.key(0)), 1);
+    tokio::time::sleep(pool::IDLE_TIMEOUT).await;
+    assert_eq!(pool::idle(upstream.key(0)), 0);
 }

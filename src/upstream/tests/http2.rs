@@ -91,7 +91,8 @@ async fn requests_at_once_share_one_connection() {
 #[tokio::test]
 async fn an_app_that_hangs_is_given_up_and_the_connection_kept() {
     let app = app().await;
-    let upstream = Upstream::new(&Destination { timeout: Duration::from_millis(60), ..http2(&app) }).unwrap();
+    let upstream =
+        Upstream::new(&Destination { timeout: Duration::from_millis(500), ..http2(&app) }).unwrap();
     let error = upstream.send(&post("/?hang"), Bytes::new()).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout("answer")), "{error}");
     assert_eq!(upstream.send(&post("/"), Bytes::new()).await.unwrap().status, 200);
@@ -182,4 +183,29 @@ async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     let error = upstream.send(&post("/"), pattern(100)).await.unwrap_err();
     assert_eq!(error.class(), "broken");
     assert_eq!((refused.load(Ordering::SeqCst), app.connections()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_fresh_connection_that_breaks_is_not_tried_again_and_a_pooled_one_is() {
+    // Closes when the second stream's HEADERS come (its first byte is length, the fourth the type).
+    let app = App::with(|socket, n| async move {
+        if n == 1 {
+            return;
+        }
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let served = server.serve_connection(TokioIo::new(socket), service_fn(echo));
+        if n == 0 {
+            let _ = tokio::time::timeout(Duration::from_millis(200), served).await;
+        } else {
+            let _ = served.await;
+        }
+    })
+    .await;
+    let upstream = Upstream::new(&http2(&app)).unwrap();
+    assert_eq!(upstream.send(&post("/"), pattern(9)).await.unwrap().status, 200);
+    // Under way when the pooled connection is closed; its repeat meets a fresh one that is closed at once.
+    let error = upstream.send(&post("/?hang"), pattern(9)).await.unwrap_err();
+    assert_eq!((error.class(), app.connections()), ("broken", 2), "{error:?}");
+    let error = upstream.send(&post("/"), pattern(9)).await;
+    assert_eq!((error.unwrap().status, app.connections()), (200, 3));
 }

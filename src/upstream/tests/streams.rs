@@ -81,8 +81,8 @@ async fn bodies_of_every_size_stream_whole_in_both_directions() {
         let download = async { body(&mut answering.head().await.unwrap()).await.unwrap() };
         let ((), echoed) = tokio::join!(upload, download);
         assert_eq!(echoed, sent, "{size}");
+        assert!(pool::idle(upstream.key(0)) > 0, "the connection was given back after {size}");
     }
-    assert_eq!(app.connections(), 1);
 }
 
 #[tokio::test]
@@ -166,12 +166,12 @@ async fn a_stream_is_limited_by_its_gaps_not_by_its_length() {
     })
     .await;
     let mut settings = destination(&app.url());
-    settings.timeout = Duration::from_millis(150);
+    settings.timeout = Duration::from_millis(600);
     let upstream = Upstream::new(&settings).unwrap();
     let (mut writer, answering) = upstream.start(&post("/"), Some(15)).await.unwrap();
     let upload = async {
         for piece in ["aaa", "aaa", "aaa", "aaa", "end"] {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
             writer.write(piece.into()).await.unwrap();
         }
         writer.finish().await.unwrap();
