@@ -27,6 +27,9 @@ const END: u8 = 3;
 
 /// Longest commit record that is looked at; real ones have some 60 bytes.
 const MAX_COMMIT_RECORD: u32 = 256;
+/// The engine's sequence numbers rise from batch to batch; its own work between two of ours takes a few at most. They
+/// are not under a checksum, so a jump is damage.
+const MAX_SEQNO_STEP: u64 = 1 << 20;
 
 /// What the journals say.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub(super) struct Journals {
     pub(super) last: Option<CommitRecord>,
     /// The torn end of the newest journal: the file and where its good part ends.
     pub(super) torn: Option<(PathBuf, u64)>,
+    /// The engine's sequence number of the last batch.
+    seqno: Option<u64>,
     /// The highest commit that anything here, or the witness, knows as synced: the opened store must reach it.
     pub(super) acknowledged: Option<u64>,
 }
@@ -70,7 +75,8 @@ pub(super) fn check(folder: &Path, witness: Option<u64>) -> Result<Journals, Pro
         }
     }
     for (number, path) in &files {
-        let scan = scan(path).map_err(|source| Problem::Io { path: path.clone(), source })?;
+        let scan = scan(path, seen.seqno).map_err(|source| Problem::Io { path: path.clone(), source })?;
+        seen.seqno = scan.seqno;
         follow(&mut seen, &scan, path)?;
         if let Tail::Unreadable { from, later } = scan.tail {
             seen.acknowledged = seen.acknowledged.max(later.iter().map(|c| c.synced).max());
@@ -156,7 +162,14 @@ struct Scan {
     commits: Option<(CommitRecord, CommitRecord)>,
     /// Two neighbouring commits whose numbers don't follow each other.
     jump: Option<(u64, u64)>,
+    seqno: Option<u64>,
     tail: Tail,
+}
+
+/// A whole batch.
+struct Batch {
+    seqno: u64,
+    commit: Option<CommitRecord>,
 }
 
 enum Tail {
@@ -166,28 +179,26 @@ enum Tail {
     Unreadable { from: u64, later: Vec<CommitRecord> },
 }
 
-fn scan(path: &Path) -> io::Result<Scan> {
+fn scan(path: &Path, before: Option<u64>) -> io::Result<Scan> {
     let mut reader = BufReader::with_capacity(256 * 1024, File::open(path)?);
     let len = reader.get_ref().metadata()?.len();
-    let mut found = Scan { commits: None, jump: None, tail: Tail::Clean };
+    let mut found = Scan { commits: None, jump: None, seqno: before, tail: Tail::Clean };
     let mut good = 0;
-    loop {
-        match batch(&mut reader, len - good)? {
-            Some((size, commit)) => {
-                good += size;
-                if let Some(commit) = commit {
-                    match &mut found.commits {
-                        None => found.commits = Some((commit, commit)),
-                        Some((_, last)) => {
-                            if commit.commit != last.commit + 1 {
-                                found.jump.get_or_insert((last.commit, commit.commit));
-                            }
-                            *last = commit;
-                        }
-                    }
+    while let Some((size, Batch { seqno, commit })) = batch(&mut reader, len - good)? {
+        if found.seqno.is_some_and(|before| seqno <= before || seqno - before > MAX_SEQNO_STEP) {
+            break;
+        }
+        found.seqno = Some(seqno);
+        good += size;
+        let Some(commit) = commit else { continue };
+        match &mut found.commits {
+            None => found.commits = Some((commit, commit)),
+            Some((_, last)) => {
+                if commit.commit != last.commit + 1 {
+                    found.jump.get_or_insert((last.commit, commit.commit));
                 }
+                *last = commit;
             }
-            None => break,
         }
     }
     if !zeros(&mut reader, good)? {
@@ -196,11 +207,11 @@ fn scan(path: &Path) -> io::Result<Scan> {
     Ok(found)
 }
 
-/// Reads one batch of at most `limit` bytes: its size and its commit record. `None` if there is no whole one.
-fn batch(reader: &mut BufReader<File>, limit: u64) -> io::Result<Option<(u64, Option<CommitRecord>)>> {
+/// Reads one batch of at most `limit` bytes, and its size. `None` if there is no whole one.
+fn batch(reader: &mut BufReader<File>, limit: u64) -> io::Result<Option<(u64, Batch)>> {
     let mut input = Counted { inner: reader.take(limit), read: 0 };
     match input.batch() {
-        Ok(commit) => Ok(Some((input.read, commit))),
+        Ok(batch) => Ok(Some((input.read, batch))),
         Err(Stop::End) => Ok(None),
         Err(Stop::Io(e)) => Err(e),
     }
@@ -231,12 +242,12 @@ impl<R: Read> Counted<R> {
         Ok(bytes)
     }
 
-    fn batch(&mut self) -> Result<Option<CommitRecord>, Stop> {
+    fn batch(&mut self) -> Result<Batch, Stop> {
         if self.array::<1>()? != [START] {
             return Err(Stop::End);
         }
         let items = u32::from_le_bytes(self.array()?);
-        let _seqno: [u8; 8] = self.array()?;
+        let seqno = u64::from_le_bytes(self.array()?);
         let mut sum = Xxh3::new();
         let mut commit = None;
         for _ in 0..items {
@@ -249,7 +260,7 @@ impl<R: Read> Counted<R> {
         if self.array()? != *TRAILER || expected != sum.digest() {
             return Err(Stop::End);
         }
-        Ok(commit)
+        Ok(Batch { seqno, commit })
     }
 
     /// tag, value type, compression, keyspace (8), key length (2), value length (4), stored length (4), key, value.
@@ -318,7 +329,7 @@ fn later(reader: &mut BufReader<File>, from: u64, len: u64) -> io::Result<Vec<Co
     while let Some(place) = find(&bytes[at..], TRAILER) {
         at += place + TRAILER.len();
         let mut input = Counted { inner: &bytes[at..], read: 0 };
-        if let Ok(Some(commit)) = input.batch() {
+        if let Ok(Batch { commit: Some(commit), .. }) = input.batch() {
             found.push(commit);
         }
     }
@@ -335,4 +346,124 @@ fn find(haystack: &[u8], needle: &[u8; 4]) -> Option<usize> {
         at += 1;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch as the engine writes it, with a commit record and a value.
+    fn batch(commit: u64, synced: u64) -> Vec<u8> {
+        let record = CommitRecord { commit, synced, ..CommitRecord::default() }.encode();
+        let mut items = Vec::new();
+        for (key, value) in [(&b"some key"[..], vec![b'x'; 20_000]), (keys::COMMIT, record)] {
+            items.extend([ITEM, 0, 0]);
+            items.extend(2u64.to_le_bytes());
+            items.extend((key.len() as u16).to_le_bytes());
+            items.extend((value.len() as u32).to_le_bytes());
+            items.extend((value.len() as u32).to_le_bytes());
+            items.extend(key);
+            items.extend(value);
+        }
+        let mut sum = Xxh3::new();
+        sum.update(&items);
+        let mut out = vec![START];
+        out.extend(2u32.to_le_bytes());
+        out.extend((100 + commit).to_le_bytes());
+        out.extend(items);
+        out.push(END);
+        out.extend(sum.digest().to_le_bytes());
+        out.extend(TRAILER);
+        out
+    }
+
+    fn checked(journals: &[(u64, Vec<u8>)], witness: Option<u64>) -> Result<Journals, Problem> {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, bytes) in journals {
+            std::fs::write(folder.path().join(format!("{number}.jnl")), bytes).unwrap();
+        }
+        check(folder.path(), witness)
+    }
+
+    fn batches(commits: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+        commits.flat_map(|commit| batch(commit, commit - 1)).collect()
+    }
+
+    #[test]
+    fn whole_journals_are_read_to_their_reserved_end() {
+        let mut newest = batches(4..=6);
+        newest.extend(vec![0; 200_000]);
+        let seen = checked(&[(0, batches(1..=3)), (1, newest)], Some(6)).unwrap();
+        assert_eq!((seen.first.unwrap().commit, seen.last.unwrap().commit), (1, 6));
+        assert!(seen.torn.is_none());
+    }
+
+    #[test]
+    fn a_torn_end_that_nobody_knows_as_synced_may_go() {
+        let mut torn = batches(1..=3);
+        let good = torn.len() as u64;
+        torn.extend(&batch(4, 3)[..5_000]);
+        torn.extend(vec![0; 9_000]);
+        let seen = checked(&[(7, torn.clone())], Some(3)).unwrap();
+        assert_eq!(seen.torn.map(|t| t.1), Some(good));
+        assert!(checked(&[(7, torn)], Some(4)).is_err(), "the witness knows it");
+    }
+
+    #[test]
+    fn pages_that_reached_the_disk_out_of_order_are_no_damage() {
+        // Commit 4 was not synced when 5 was written, and power went before 5 was.
+        let mut torn = batches(1..=3);
+        let mut hole = batch(4, 3);
+        hole[4_096..8_192].fill(0);
+        torn.extend(hole);
+        torn.extend(batch(5, 3));
+        assert!(checked(&[(0, torn.clone())], Some(3)).unwrap().torn.is_some());
+        torn.extend(batch(6, 5));
+        assert!(checked(&[(0, torn)], None).is_err(), "commit 6 knows 4 as synced");
+    }
+
+    #[test]
+    fn a_journal_that_begins_unreadable_is_judged_by_what_follows() {
+        let mut begun = batch(41, 40);
+        begun[500] ^= 1;
+        let seen = checked(&[(3, begun.clone())], Some(40)).unwrap();
+        assert_eq!((seen.torn.map(|t| t.1), seen.acknowledged), (Some(0), Some(40)));
+        begun.extend(batch(42, 41));
+        assert!(checked(&[(3, begun)], None).is_err());
+    }
+
+    #[test]
+    fn a_missing_journal_is_named() {
+        let gone = checked(&[(0, batches(1..=2)), (2, batches(5..=6))], None).unwrap_err().to_string();
+        assert!(gone.contains("1.jnl"), "{gone}");
+        let jump = checked(&[(0, batches(1..=2)), (1, batches(5..=6))], None).unwrap_err().to_string();
+        assert!(jump.contains("commit 5 follows commit 2"), "{jump}");
+        let none = checked(&[], None).unwrap_err().to_string();
+        assert!(none.contains("no journal"), "{none}");
+    }
+
+    #[test]
+    fn a_sequence_number_that_jumps_is_damage() {
+        let mut bytes = batches(1..=2);
+        let from = bytes.len();
+        bytes.extend(batches(3..=4));
+        for bit in [0, 1, 2, 22, 40, 63] {
+            let mut flipped = bytes.clone();
+            flipped[from + 5 + bit / 8] ^= 1 << (bit % 8);
+            assert!(checked(&[(0, flipped)], None).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn any_single_flip_in_what_was_acknowledged_is_seen() {
+        let whole = batches(1..=3);
+        // Every byte of the heads and tails, and some of the long values.
+        for at in (0..whole.len()).filter(|at| at % 997 == 0 || at % 20_100 < 120) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x10;
+            let checked = checked(&[(0, flipped)], Some(3));
+            let last_seqno = (whole.len() / 3 * 2 + 5..whole.len() / 3 * 2 + 13).contains(&at);
+            assert!(checked.is_err() || last_seqno, "byte {at}");
+        }
+    }
 }
