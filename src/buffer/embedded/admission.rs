@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::super::{Admission, AppendError, BufferError};
+use super::store::Store;
 use crate::config::BufferSettings;
 
 const FULL: u8 = 1;
@@ -115,8 +116,18 @@ impl Gate {
 pub(super) struct Space {
     /// Bytes that the store takes: tables, blobs (garbage included) and journals.
     pub(super) used: u64,
+    /// The same without the journal that is being written (it gives nothing back before it is full, so to count it
+    /// would keep a small buffer full for ever), but with what is only in memory and that journal so far.
+    pub(super) held: u64,
     /// Bytes free on the volume.
     pub(super) free: u64,
+}
+
+impl Space {
+    pub(super) fn measure(store: &Store, marks: &Marks) -> std::io::Result<Self> {
+        let (used, held) = store.used_bytes()?;
+        Ok(Self { used, held, free: marks.free_bytes()? })
+    }
 }
 
 /// Where new events are refused, and where they are taken again.
@@ -124,21 +135,30 @@ pub(super) struct Space {
 pub(super) struct Marks {
     path: PathBuf,
     pub(super) max: u64,
+    /// What the store may hold beside the journal that is being written.
+    limit: u64,
     min_free: u64,
 }
 
+/// What a journal grows to, in bytes. From a limit of some size on it has its place within the limit; below that it
+/// comes on top.
+const JOURNAL: u64 = 64 << 20;
+const JOURNAL_WITHIN: u64 = 1 << 30;
+
 impl Marks {
     pub(super) fn new(settings: &BufferSettings) -> Self {
-        Self { path: settings.path.clone(), max: settings.max_size, min_free: settings.min_free }
+        let max = settings.max_size;
+        let limit = if max >= JOURNAL_WITHIN { max - JOURNAL } else { max };
+        Self { path: settings.path.clone(), max, limit, min_free: settings.min_free }
     }
 
     /// Events are refused from here on; the rest of `max_size` is left to settling, compaction and deletion.
     const fn high(&self) -> u64 {
-        self.max - self.max / 16
+        self.limit - self.limit / 16
     }
     /// A full buffer takes events again below this, so that it does not flap.
     const fn low(&self) -> u64 {
-        self.max - self.max / 8
+        self.limit - self.limit / 8
     }
     const fn min_free_to_open(&self) -> u64 {
         self.min_free.saturating_add(self.min_free / 8)
@@ -149,7 +169,7 @@ impl Marks {
         let (mark, free) =
             if already_full { (self.low(), self.min_free_to_open()) } else { (self.high(), self.min_free) };
         let path = self.path.display();
-        if space.used >= mark {
+        if space.held >= mark {
             Some(format!("{path} takes {} of {} bytes (buffer.max_size)", space.used, self.max))
         } else if space.free < free {
             Some(format!(
@@ -161,12 +181,12 @@ impl Marks {
         }
     }
 
-    /// Bytes that may be appended after `space` was measured until it must be measured again: an append is written
-    /// twice, to the journal and later to a table or blob.
+    /// Bytes that may be appended after `space` was measured until it must be measured again. On the volume an append
+    /// is written twice, to the journal and later to a table or blob.
     pub(super) fn headroom(&self, space: Space) -> u64 {
-        let size = self.high().saturating_sub(space.used);
+        let size = self.high().saturating_sub(space.held);
         let free = space.free.saturating_sub(self.min_free);
-        size.min(free) / 2
+        size.min(free / 2)
     }
 
     pub(super) fn free_bytes(&self) -> std::io::Result<u64> {
@@ -211,12 +231,12 @@ mod tests {
     use super::*;
 
     fn marks() -> Marks {
-        Marks { path: "/data".into(), max: 1600, min_free: 80 }
+        Marks { path: "/data".into(), max: 1600, limit: 1600, min_free: 80 }
     }
 
     #[test]
     fn full_comes_before_the_limit_and_goes_only_well_below_it() {
-        let at = |used| Space { used, free: 1 << 40 };
+        let at = |held| Space { used: held, held, free: 1 << 40 };
         assert_eq!(marks().judge(at(1499), false), None);
         assert!(marks().judge(at(1500), false).unwrap().contains("buffer.max_size"));
         assert!(marks().judge(at(1400), true).is_some());
@@ -225,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_filling_volume_is_full_too() {
-        let at = |free| Space { used: 0, free };
+        let at = |free| Space { free, ..Space::default() };
         assert!(marks().judge(at(79), false).unwrap().contains("buffer.min_free"));
         assert_eq!(marks().judge(at(80), false), None);
         assert!(marks().judge(at(89), true).is_some());

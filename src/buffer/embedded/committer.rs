@@ -358,10 +358,7 @@ impl Committer {
             return;
         }
         self.measured = Instant::now();
-        let measured = self
-            .store
-            .used_bytes()
-            .and_then(|used| Ok(Space { used, free: self.shared.marks.free_bytes()? }));
+        let measured = Space::measure(&self.store, &self.shared.marks);
         match measured {
             Ok(space) => {
                 self.space = space;

@@ -299,3 +299,10 @@ impl State {
         leased.chain(held).chain(window).min()
     }
 }
+
+#[cfg(test)]
+impl State {
+    pub(super) fn window_len(&self) -> usize {
+        self.window.len()
+    }
+}

@@ -185,10 +185,7 @@ impl Embedded {
         };
         let (directory, counters) = restore(&store, commit.next_seq).map_err(damaged)?;
         let marks = Marks::new(settings);
-        let space = Space {
-            used: store.used_bytes().map_err(|source| io_error(settings, source))?,
-            free: marks.free_bytes().map_err(|source| io_error(settings, source))?,
-        };
+        let space = Space::measure(&store, &marks).map_err(|source| io_error(settings, source))?;
         let shared = Arc::new(Shared {
             store: RwLock::new(Some(Arc::clone(&store))),
             inbox: Inbox::default(),

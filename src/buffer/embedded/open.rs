@@ -99,10 +99,11 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
     }
     let store = open_engine(&files.store, settings.memtable)?;
     let commit = check_opened(&store, &files.store, &journals)?;
-    let witness = match Witness::open(&files.witness) {
-        Ok(witness) => witness,
-        Err(_) => Witness::create(&files.witness, commit.commit).map_err(|e| of_file(&files.witness, e))?,
+    let witness = match witnessed {
+        Some(_) => Witness::open(&files.witness),
+        None => Witness::create(&files.witness, commit.commit),
     };
+    let witness = witness.map_err(|e| of_file(&files.witness, e))?;
     // What was read is on disk once the engine has opened (it syncs the journal), so it counts as acknowledged now.
     witness.write(commit.commit).map_err(|e| of_file(&files.witness, e))?;
     Ok(Opened { store, commit, witness, lock })

@@ -16,8 +16,9 @@ const BLOB_THRESHOLD: u32 = 1024;
 const INDEX_MEMTABLE: u64 = 4 * 1024 * 1024;
 /// Cache of table blocks, in bytes.
 const BLOCK_CACHE: u64 = 32 * 1024 * 1024;
-/// Journals beyond this many bytes make the engine flush what holds the oldest back.
-const JOURNALS: u64 = 128 * 1024 * 1024;
+/// Journals beyond this many bytes make the engine flush what holds the oldest back: the least it takes, so that a
+/// full one goes soon.
+const JOURNALS: u64 = 64 * 1024 * 1024;
 /// Flushing and compaction. One alone would let a long compaction hold up flushing, and with it commits.
 const WORKERS: usize = 2;
 /// Blob files are the unit of garbage collection: small ones give space back sooner.
@@ -138,23 +139,31 @@ impl Store {
         Ok(value.and_then(|v| keys::u64_at(&v, 0)).unwrap_or(0))
     }
 
-    /// Bytes that the store takes on disk: tables, blobs with their garbage, journals. Journals are reserved ahead, so
-    /// what they really take is asked from the file system.
-    pub(super) fn used_bytes(&self) -> std::io::Result<u64> {
+    /// What the store takes on disk: `(all of it, all that is held)`, see `Space`. Journals are reserved ahead, so what
+    /// they really take is asked from the file system.
+    pub(super) fn used_bytes(&self) -> std::io::Result<(u64, u64)> {
         use std::os::unix::fs::MetadataExt;
-        let mut journals = 0;
+        let (mut journals, mut newest) = (0, (0, 0));
         for entry in std::fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|e| e == "jnl") {
-                match entry.metadata() {
-                    Ok(metadata) => journals += metadata.blocks() * 512,
-                    // A journal may be let go while we look.
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
+            let path = entry?.path();
+            if path.extension().is_none_or(|e| e != "jnl") {
+                continue;
+            }
+            let number: u64 = path.file_stem().and_then(|s| s.to_str()?.parse().ok()).unwrap_or(0);
+            match std::fs::metadata(&path) {
+                Ok(metadata) => {
+                    let bytes = metadata.blocks() * 512;
+                    journals += bytes;
+                    newest = newest.max((number, bytes));
                 }
+                // A journal may be let go while we look.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
         }
-        Ok(journals + self.events.disk_space() + self.index.disk_space())
+        let tables = self.events.disk_space() + self.index.disk_space();
+        let used = tables + journals;
+        Ok((used, used.saturating_sub(newest.1) + self.db.write_buffer_size()))
     }
 
     fn failed(&self, part: &str, what: impl std::fmt::Display, error: fjall::Error) -> BufferError {

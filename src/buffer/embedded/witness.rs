@@ -23,7 +23,7 @@ pub(super) struct Witness {
 
 impl Witness {
     pub(super) fn create(path: &Path, commit: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
         let witness = Self { file };
         witness.write(commit)?;
         witness.file.sync_all()?;
