@@ -1,0 +1,271 @@
+//! Whether new events are taken: the one poison flag, the high-water marks, and the watch over a commit that hangs.
+//!
+//! Carries promise 5 for the disk: new events are refused early enough that settling, compaction and deletion still
+//! have room. Full opens by itself; failed stays until a restart, because after a failed sync nobody knows what the
+//! kernel still holds, and to try again would be to guess.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::super::{Admission, AppendError, BufferError};
+use super::store::Store;
+use crate::config::BufferSettings;
+
+const FULL: u8 = 1;
+const STALLED: u8 = 2;
+const FAILED: u8 = 4;
+const CLOSED: u8 = 8;
+
+/// Read by every append, changed rarely. The strongest of its flags is what callers see.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    flags: AtomicU8,
+    full: Mutex<String>,
+    stalled: Mutex<String>,
+    failed: Mutex<String>,
+}
+
+impl Gate {
+    pub(super) fn admission(&self) -> Admission {
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags == 0 {
+            Admission::Open
+        } else if flags & CLOSED != 0 {
+            Admission::Closed
+        } else if flags & FAILED != 0 {
+            Admission::Failed(self.failed.lock().clone())
+        } else if flags & STALLED != 0 {
+            Admission::Failed(self.stalled.lock().clone())
+        } else {
+            Admission::Full(self.full.lock().clone())
+        }
+    }
+
+    /// Whether an append may go on.
+    pub(super) fn admit(&self) -> Result<(), AppendError> {
+        match self.admission() {
+            Admission::Open => Ok(()),
+            Admission::Full(why) => Err(AppendError::Full(why)),
+            Admission::Failed(why) => Err(AppendError::Unavailable(why)),
+            Admission::Closed => Err(AppendError::Unavailable("shutting down".into())),
+        }
+    }
+
+    /// Whether anything but an append may go on: a full buffer still delivers.
+    pub(super) fn usable(&self) -> Result<(), BufferError> {
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags & CLOSED != 0 {
+            Err(BufferError::Closed)
+        } else if flags & FAILED != 0 {
+            Err(BufferError::Failed(self.failed.lock().clone()))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & FULL != 0
+    }
+    pub(super) fn is_failed(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & FAILED != 0
+    }
+    pub(super) fn is_closed(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & CLOSED != 0
+    }
+    pub(super) fn failure(&self) -> String {
+        self.failed.lock().clone()
+    }
+
+    /// Poisons the store for good; the first reason stays. Returns whether this was the first.
+    pub(super) fn fail(&self, why: &str) -> bool {
+        let mut failed = self.failed.lock();
+        if self.is_failed() {
+            return false;
+        }
+        why.clone_into(&mut failed);
+        self.flags.fetch_or(FAILED, Ordering::AcqRel);
+        true
+    }
+    pub(super) fn close(&self) {
+        self.flags.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+    fn set(&self, flag: u8, text: &Mutex<String>, why: Option<String>) -> bool {
+        match why {
+            Some(why) => {
+                *text.lock() = why;
+                self.flags.fetch_or(flag, Ordering::AcqRel) & flag == 0
+            }
+            None => self.flags.fetch_and(!flag, Ordering::AcqRel) & flag != 0,
+        }
+    }
+    /// Returns whether this changed anything.
+    pub(super) fn set_full(&self, why: Option<String>) -> bool {
+        self.set(FULL, &self.full, why)
+    }
+    /// Returns whether this changed anything.
+    pub(super) fn set_stalled(&self, why: Option<String>) -> bool {
+        self.set(STALLED, &self.stalled, why)
+    }
+}
+
+/// What the disk said last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Space {
+    /// Bytes that the store takes: tables, blobs (garbage included) and journals.
+    pub(super) used: u64,
+    /// The same without the journal that is being written (it gives nothing back before it is full, so to count it
+    /// would keep a small buffer full for ever), but with what is only in memory and that journal so far.
+    pub(super) held: u64,
+    /// Bytes free on the volume.
+    pub(super) free: u64,
+}
+
+impl Space {
+    pub(super) fn measure(store: &Store, marks: &Marks) -> std::io::Result<Self> {
+        let (used, held) = store.used_bytes()?;
+        Ok(Self { used, held, free: marks.free_bytes()? })
+    }
+}
+
+/// Where new events are refused, and where they are taken again.
+#[derive(Clone, Debug)]
+pub(super) struct Marks {
+    path: PathBuf,
+    pub(super) max: u64,
+    /// What the store may hold beside the journal that is being written.
+    limit: u64,
+    min_free: u64,
+}
+
+/// What a journal grows to, in bytes. From a limit of some size on it has its place within the limit; below that it
+/// comes on top.
+const JOURNAL: u64 = 64 << 20;
+const JOURNAL_WITHIN: u64 = 1 << 30;
+
+impl Marks {
+    pub(super) fn new(settings: &BufferSettings) -> Self {
+        let max = settings.max_size;
+        let limit = if max >= JOURNAL_WITHIN { max - JOURNAL } else { max };
+        Self { path: settings.path.clone(), max, limit, min_free: settings.min_free }
+    }
+
+    /// Events are refused from here on; the rest of `max_size` is left to settling, compaction and deletion.
+    const fn high(&self) -> u64 {
+        self.limit - self.limit / 16
+    }
+    /// A full buffer takes events again below this, so that it does not flap.
+    const fn low(&self) -> u64 {
+        self.limit - self.limit / 8
+    }
+    const fn min_free_to_open(&self) -> u64 {
+        self.min_free.saturating_add(self.min_free / 8)
+    }
+
+    /// Why the buffer is full, if it is. A little more is asked of a full one to open than of an open one to stay so.
+    pub(super) fn judge(&self, space: Space, already_full: bool) -> Option<String> {
+        let (mark, free) =
+            if already_full { (self.low(), self.min_free_to_open()) } else { (self.high(), self.min_free) };
+        let path = self.path.display();
+        if space.held >= mark {
+            Some(format!("{path} takes {} of {} bytes (buffer.max_size)", space.used, self.max))
+        } else if space.free < free {
+            Some(format!(
+                "the volume of {path} has {} bytes free, fewer than {} (buffer.min_free)",
+                space.free, self.min_free
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// Bytes that may be appended after `space` was measured until it must be measured again. On the volume an append
+    /// is written twice, to the journal and later to a table or blob.
+    pub(super) fn headroom(&self, space: Space) -> u64 {
+        let size = self.high().saturating_sub(space.held);
+        let free = space.free.saturating_sub(self.min_free);
+        size.min(free / 2)
+    }
+
+    pub(super) fn free_bytes(&self) -> std::io::Result<u64> {
+        let volume = rustix::fs::statvfs(&self.path)?;
+        Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+    }
+}
+
+/// Since when the commit under way runs; watched from another thread.
+#[derive(Debug)]
+pub(super) struct Watch {
+    origin: Instant,
+    /// Milliseconds after `origin` plus one; 0 while no commit runs.
+    started: AtomicU64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { origin: Instant::now(), started: AtomicU64::new(0) }
+    }
+}
+
+impl Watch {
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+    pub(super) fn start(&self) {
+        self.started.store(self.now() + 1, Ordering::Release);
+    }
+    pub(super) fn end(&self) {
+        self.started.store(0, Ordering::Release);
+    }
+    /// How long the commit under way has been running.
+    pub(super) fn running(&self) -> Option<Duration> {
+        let started = self.started.load(Ordering::Acquire);
+        (started > 0).then(|| Duration::from_millis((self.now() + 1).saturating_sub(started)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks() -> Marks {
+        Marks { path: "/data".into(), max: 1600, limit: 1600, min_free: 80 }
+    }
+
+    #[test]
+    fn full_comes_before_the_limit_and_goes_only_well_below_it() {
+        let at = |held| Space { used: held, held, free: 1 << 40 };
+        assert_eq!(marks().judge(at(1499), false), None);
+        assert!(marks().judge(at(1500), false).unwrap().contains("buffer.max_size"));
+        assert!(marks().judge(at(1400), true).is_some());
+        assert_eq!(marks().judge(at(1399), true), None);
+    }
+
+    #[test]
+    fn a_filling_volume_is_full_too() {
+        let at = |free| Space { free, ..Space::default() };
+        assert!(marks().judge(at(79), false).unwrap().contains("buffer.min_free"));
+        assert_eq!(marks().judge(at(80), false), None);
+        assert!(marks().judge(at(89), true).is_some());
+        assert_eq!(marks().judge(at(90), true), None);
+    }
+
+    #[test]
+    fn the_strongest_reason_is_shown_and_the_first_failure_stays() {
+        let gate = Gate::default();
+        assert!(gate.set_full(Some("full".into())));
+        assert!(!gate.set_full(Some("fuller".into())));
+        assert_eq!(gate.admission(), Admission::Full("fuller".into()));
+        assert!(gate.usable().is_ok());
+        gate.set_stalled(Some("slow".into()));
+        assert_eq!(gate.admission(), Admission::Failed("slow".into()));
+        assert!(gate.set_stalled(None) && gate.set_full(None));
+        assert_eq!(gate.admission(), Admission::Open);
+        assert!(gate.fail("EIO") && !gate.fail("later"));
+        assert_eq!(gate.admission(), Admission::Failed("EIO".into()));
+        gate.close();
+        assert_eq!(gate.admission(), Admission::Closed);
+    }
+}

@@ -1,0 +1,624 @@
+//! How records stand on disk: small binary forms of our own, each with a version byte first.
+//!
+//! No checksums here: fjall keeps an xxh3 of every journal batch, table block and blob and checks it on each read, so a
+//! flipped bit is an error of the read, never a wrong record (`tests/damage.rs` flips some). What these forms promise
+//! is promise 4: header order, case, repeats and every byte of target, headers and body come back as they went in.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::{
+    Attempt, AttemptOutcome, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
+};
+use crate::clock::Timestamp;
+use crate::message::{Headers, Method, Scheme};
+
+/// A record can't be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+type Result<T> = std::result::Result<T, Malformed>;
+
+const VERSION: u8 = 1;
+
+/// Longest error text of an attempt that is kept, in bytes.
+const MAX_ERROR: usize = 300;
+
+// ---------------------------------------------------------------------------------------------------------- primitives
+
+fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        None => out.push(0),
+        Some(text) => {
+            out.push(1);
+            put_bytes(out, text.as_bytes());
+        }
+    }
+}
+
+/// Reads a record from front to back.
+struct Reader<'a> {
+    all: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts behind the version byte.
+    fn versioned(all: &'a [u8]) -> Result<Self> {
+        let mut reader = Self { all, at: 0 };
+        match reader.byte()? {
+            VERSION => Ok(reader),
+            _ => Err(Malformed("unknown record version")),
+        }
+    }
+    fn byte(&mut self) -> Result<u8> {
+        let byte = *self.all.get(self.at).ok_or(Malformed("record ends early"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len).ok_or(Malformed("length out of range"))?;
+        let taken = self.all.get(self.at..end).ok_or(Malformed("record ends early"))?;
+        self.at = end;
+        Ok(taken)
+    }
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.take(N)?.try_into().map_err(|_| Malformed("record ends early"))
+    }
+    fn number(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let part = u64::from(byte & 0x7f);
+            if shift == 63 && part > 1 {
+                break;
+            }
+            value |= part << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("number out of range"))
+    }
+    fn len(&mut self) -> Result<usize> {
+        usize::try_from(self.number()?).map_err(|_| Malformed("length out of range"))
+    }
+    /// How many items follow; each takes at least one byte, so a damaged count can't ask for much memory.
+    fn count(&mut self) -> Result<usize> {
+        let count = self.len()?;
+        if count > self.all.len() { Err(Malformed("count out of range")) } else { Ok(count) }
+    }
+    fn bytes(&mut self) -> Result<&'a [u8]> {
+        let len = self.len()?;
+        self.take(len)
+    }
+    fn text(&mut self) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("text is not UTF-8"))
+    }
+    fn optional(&mut self) -> Result<Option<&'a str>> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => self.text().map(Some),
+            _ => Err(Malformed("unknown tag")),
+        }
+    }
+    fn time(&mut self) -> Result<Timestamp> {
+        self.number().map(Timestamp)
+    }
+    fn end(&self) -> Result<()> {
+        if self.at == self.all.len() { Ok(()) } else { Err(Malformed("record is too long")) }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------- event
+
+/// An event as stored, with the numbers of its destinations.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StoredEvent {
+    pub(super) event: Event,
+    pub(super) destinations: Vec<u32>,
+    /// Of the record, in bytes.
+    pub(super) size: u32,
+}
+
+pub(super) fn encode_event(
+    out: &mut Vec<u8>,
+    event: &Event,
+    destinations: impl ExactSizeIterator<Item = u32>,
+) {
+    out.clear();
+    let headers: usize = event.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+    out.reserve(192 + event.target.len() + headers + event.body.len());
+    out.push(VERSION);
+    out.push(match event.scheme {
+        Scheme::Http => 0,
+        Scheme::Https => 1,
+    });
+    put_number(out, event.received_at.as_millis());
+    match event.source {
+        IpAddr::V4(ip) => {
+            out.push(4);
+            out.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.push(6);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+    put_bytes(out, event.route.as_bytes());
+    put_bytes(out, event.method.as_str().as_bytes());
+    put_bytes(out, event.target.as_bytes());
+    put_bytes(out, event.authority.as_bytes());
+    put_bytes(out, event.verified.as_bytes());
+    put_optional(out, event.idempotency_key.as_deref());
+    put_optional(out, event.event_type.as_deref());
+    put_number(out, destinations.len() as u64);
+    destinations.for_each(|id| put_number(out, u64::from(id)));
+    put_number(out, event.headers.len() as u64);
+    for (name, value) in event.headers.iter() {
+        put_number(out, name.len() as u64);
+        put_number(out, value.len() as u64);
+    }
+    for (name, value) in event.headers.iter() {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(value);
+    }
+    put_bytes(out, &event.body);
+}
+
+/// Reads an event. Copies the record once; headers and body share that copy.
+pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
+    let size = u32::try_from(record.len()).map_err(|_| Malformed("record is too long"))?;
+    let shared = Bytes::copy_from_slice(record);
+    let mut r = Reader::versioned(record)?;
+    let scheme = match r.byte()? {
+        0 => Scheme::Http,
+        1 => Scheme::Https,
+        _ => return Err(Malformed("unknown scheme")),
+    };
+    let received_at = r.time()?;
+    let source: IpAddr = match r.byte()? {
+        4 => r.array::<4>()?.into(),
+        6 => r.array::<16>()?.into(),
+        _ => return Err(Malformed("unknown address family")),
+    };
+    let route: Arc<str> = r.text()?.into();
+    let method = Method::from_bytes(r.bytes()?).map_err(|_| Malformed("method is not a token"))?;
+    let target = r.text()?.to_owned();
+    let authority = r.text()?.to_owned();
+    let verified: Arc<str> = r.text()?.into();
+    let idempotency_key = r.optional()?.map(str::to_owned);
+    let event_type = r.optional()?.map(str::to_owned);
+    let destinations = (0..r.count()?)
+        .map(|_| u32::try_from(r.number()?).map_err(|_| Malformed("destination out of range")))
+        .collect::<Result<Vec<_>>>()?;
+    let lengths = (0..r.count()?).map(|_| Ok((r.len()?, r.len()?))).collect::<Result<Vec<_>>>()?;
+    let mut ranges = Vec::with_capacity(lengths.len());
+    for (name, value) in lengths {
+        let start = r.at;
+        r.take(name)?;
+        let middle = r.at;
+        r.take(value)?;
+        ranges.push((start..middle, middle..r.at));
+    }
+    let count = ranges.len();
+    let headers = Headers::index(shared.clone(), ranges);
+    if headers.len() != count {
+        return Err(Malformed("header out of range"));
+    }
+    let len = r.len()?;
+    let start = r.at;
+    r.take(len)?;
+    r.end()?;
+    let body = shared.slice(start..start + len);
+    let event = Event {
+        id,
+        route,
+        received_at,
+        method,
+        target,
+        authority,
+        scheme,
+        headers,
+        body,
+        source,
+        verified,
+        idempotency_key,
+        event_type,
+    };
+    Ok(StoredEvent { event, destinations, size })
+}
+
+// ------------------------------------------------------------------------------------------------------------ delivery
+
+/// What is known of a delivery once there is something to say; without one it is pending and untried.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Record {
+    pub(super) state: DeliveryState,
+    pub(super) attempts: u32,
+    pub(super) since: Timestamp,
+    /// When the event was accepted.
+    pub(super) accepted: Timestamp,
+    pub(super) history: Vec<Attempt>,
+}
+
+impl Record {
+    pub(super) fn untried(accepted: Timestamp) -> Self {
+        Self { state: DeliveryState::Pending, attempts: 0, since: accepted, accepted, history: Vec::new() }
+    }
+
+    /// When it was settled, if it is.
+    pub(super) const fn settled_at(&self) -> Option<Timestamp> {
+        match self.state {
+            DeliveryState::Delivered { at } | DeliveryState::Dead { at, .. } => Some(at),
+            DeliveryState::Pending | DeliveryState::Retrying { .. } => None,
+        }
+    }
+    pub(super) const fn is_dead(&self) -> bool {
+        matches!(self.state, DeliveryState::Dead { .. })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.push(VERSION);
+        match &self.state {
+            DeliveryState::Pending => out.push(0),
+            DeliveryState::Retrying { next_at } => {
+                out.push(1);
+                put_number(&mut out, next_at.0);
+            }
+            DeliveryState::Delivered { at } => {
+                out.push(2);
+                put_number(&mut out, at.0);
+            }
+            DeliveryState::Dead { at, reason } => {
+                out.push(3);
+                put_number(&mut out, at.0);
+                out.push(match reason {
+                    DeadReason::AttemptsExhausted => 1,
+                    DeadReason::TooOld => 2,
+                    DeadReason::GivenUp => 3,
+                    DeadReason::DestinationRemoved => 4,
+                });
+            }
+        }
+        put_number(&mut out, u64::from(self.attempts));
+        put_number(&mut out, self.since.0);
+        put_number(&mut out, self.accepted.0);
+        put_number(&mut out, self.history.len() as u64);
+        for attempt in &self.history {
+            put_number(&mut out, attempt.at.0);
+            put_number(&mut out, attempt.took_ms);
+            match &attempt.outcome {
+                AttemptOutcome::Answered { status } => {
+                    out.push(0);
+                    put_number(&mut out, u64::from(*status));
+                }
+                AttemptOutcome::Failed { error } => {
+                    out.push(1);
+                    put_bytes(&mut out, shortened(error).as_bytes());
+                }
+            }
+        }
+        out
+    }
+
+    pub(super) fn decode(record: &[u8]) -> Result<Self> {
+        let mut r = Reader::versioned(record)?;
+        let state = match r.byte()? {
+            0 => DeliveryState::Pending,
+            1 => DeliveryState::Retrying { next_at: r.time()? },
+            2 => DeliveryState::Delivered { at: r.time()? },
+            3 => DeliveryState::Dead {
+                at: r.time()?,
+                reason: match r.byte()? {
+                    1 => DeadReason::AttemptsExhausted,
+                    2 => DeadReason::TooOld,
+                    3 => DeadReason::GivenUp,
+                    4 => DeadReason::DestinationRemoved,
+                    _ => return Err(Malformed("unknown reason")),
+                },
+            },
+            _ => return Err(Malformed("unknown delivery state")),
+        };
+        let attempts = u32::try_from(r.number()?).map_err(|_| Malformed("attempts out of range"))?;
+        let since = r.time()?;
+        let accepted = r.time()?;
+        let history = (0..r.count()?)
+            .map(|_| {
+                let (at, took_ms) = (r.time()?, r.number()?);
+                let outcome = match r.byte()? {
+                    0 => AttemptOutcome::Answered {
+                        status: u16::try_from(r.number()?).map_err(|_| Malformed("status out of range"))?,
+                    },
+                    1 => AttemptOutcome::Failed { error: r.text()?.to_owned() },
+                    _ => return Err(Malformed("unknown outcome")),
+                };
+                Ok(Attempt { at, took_ms, outcome })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        r.end()?;
+        Ok(Self { state, attempts, since, accepted, history })
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_ERROR)]
+}
+
+// --------------------------------------------------------------------------------------------------------------- queue
+
+/// What stands in the queues under a delivery's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueEntry {
+    pub(super) event: EventId,
+    pub(super) accepted: Timestamp,
+    pub(super) told: Told,
+}
+
+/// Whether a delivery record exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    Record,
+}
+
+impl QueueEntry {
+    pub(super) fn encode(&self) -> [u8; 25] {
+        let mut out = [0; 25];
+        out[..16].copy_from_slice(&self.event.0);
+        out[16..24].copy_from_slice(&self.accepted.0.to_be_bytes());
+        out[24] = match self.told {
+            Told::Nothing => 0,
+            Told::Record => 1,
+        };
+        out
+    }
+    pub(super) fn decode(value: &[u8]) -> Result<Self> {
+        let value: &[u8; 25] = value.try_into().map_err(|_| Malformed("queue entry has a wrong length"))?;
+        let mut accepted = [0; 8];
+        accepted.copy_from_slice(&value[16..24]);
+        let mut event = [0; 16];
+        event.copy_from_slice(&value[..16]);
+        let told = match value[24] {
+            0 => Told::Nothing,
+            1 => Told::Record,
+            _ => return Err(Malformed("unknown tag")),
+        };
+        Ok(Self { event: EventId(event), accepted: Timestamp(u64::from_be_bytes(accepted)), told })
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------- claim
+
+pub(super) fn encode_claim(claim: &Claimed) -> Vec<u8> {
+    let mut out = Vec::with_capacity(48 + claim.answer.body.len());
+    out.push(VERSION);
+    out.extend_from_slice(&claim.event_id.0);
+    put_number(&mut out, claim.expires_at.0);
+    put_number(&mut out, u64::from(claim.answer.status));
+    put_optional(&mut out, claim.answer.content_type.as_deref());
+    put_bytes(&mut out, &claim.answer.body);
+    out
+}
+
+pub(super) fn decode_claim(record: &[u8]) -> Result<Claimed> {
+    let mut r = Reader::versioned(record)?;
+    let event_id = EventId(r.array()?);
+    let expires_at = r.time()?;
+    let status = u16::try_from(r.number()?).map_err(|_| Malformed("status out of range"))?;
+    let content_type = r.optional()?.map(str::to_owned);
+    let body = Bytes::copy_from_slice(r.bytes()?);
+    r.end()?;
+    Ok(Claimed { event_id, expires_at, answer: FirstAnswer { status, content_type, body } })
+}
+
+// ------------------------------------------------------------------------------------------------------------ counters
+
+/// Written with every commit: which one it is, and what is counted over the whole store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CommitRecord {
+    /// One more than that of the commit before.
+    pub(super) commit: u64,
+    /// The last commit that was known to be synced when this one was written.
+    pub(super) synced: u64,
+    /// The last commit (this one included) that touched `events`.
+    pub(super) events_commit: u64,
+    /// The same before this commit.
+    pub(super) events_commit_before: u64,
+    pub(super) next_seq: u64,
+    /// Events in the store.
+    pub(super) events: u64,
+    /// Bytes of the events in the delivered retention index.
+    pub(super) delivered_bytes: u64,
+    /// Nothing stands in the time-ordered indexes below these (in milliseconds).
+    pub(super) claims_from: u64,
+    pub(super) delivered_from: u64,
+    pub(super) dead_from: u64,
+}
+
+impl CommitRecord {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(56);
+        out.push(VERSION);
+        self.numbers().into_iter().for_each(|n| put_number(&mut out, n));
+        out
+    }
+    pub(super) fn decode(record: &[u8]) -> Result<Self> {
+        let mut r = Reader::versioned(record)?;
+        let read = Self {
+            commit: r.number()?,
+            synced: r.number()?,
+            events_commit: r.number()?,
+            events_commit_before: r.number()?,
+            next_seq: r.number()?,
+            events: r.number()?,
+            delivered_bytes: r.number()?,
+            claims_from: r.number()?,
+            delivered_from: r.number()?,
+            dead_from: r.number()?,
+        };
+        r.end()?;
+        Ok(read)
+    }
+    const fn numbers(&self) -> [u64; 10] {
+        [
+            self.commit,
+            self.synced,
+            self.events_commit,
+            self.events_commit_before,
+            self.next_seq,
+            self.events,
+            self.delivered_bytes,
+            self.claims_from,
+            self.delivered_from,
+            self.dead_from,
+        ]
+    }
+}
+
+/// What is counted per destination, and where scans of its queues may start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) backlog: u64,
+    pub(super) dead: u64,
+    /// No live entry of the fresh queue is below this seq.
+    pub(super) fresh_from: u64,
+    /// No live entry of the retry queue is due before this.
+    pub(super) retry_from: u64,
+}
+
+impl Counters {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        out.push(VERSION);
+        [self.backlog, self.dead, self.fresh_from, self.retry_from]
+            .into_iter()
+            .for_each(|n| put_number(&mut out, n));
+        out
+    }
+    pub(super) fn decode(record: &[u8]) -> Result<Self> {
+        let mut r = Reader::versioned(record)?;
+        let read = Self {
+            backlog: r.number()?,
+            dead: r.number()?,
+            fresh_from: r.number()?,
+            retry_from: r.number()?,
+        };
+        r.end()?;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let headers = proptest::collection::vec(("[!-9;-~]{1,20}", any::<Vec<u8>>()), 0..12);
+        let texts = (".*", ".*", "[a-z0-9/-]{0,12}", proptest::option::of(".*"), proptest::option::of(".*"));
+        (any::<[u8; 16]>(), any::<u64>(), headers, any::<Vec<u8>>(), any::<IpAddr>(), texts, any::<bool>())
+            .prop_map(|(id, at, headers, body, source, (target, authority, route, key, kind), tls)| Event {
+                id: EventId(id),
+                route: route.as_str().into(),
+                received_at: Timestamp(at),
+                method: Method::POST,
+                target,
+                authority,
+                scheme: if tls { Scheme::Https } else { Scheme::Http },
+                headers: headers.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect(),
+                body: body.into(),
+                source,
+                verified: "github".into(),
+                idempotency_key: key,
+                event_type: kind,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_of_an_event_comes_back(event in any_event(), destinations: Vec<u32>) {
+            let mut out = Vec::new();
+            encode_event(&mut out, &event, destinations.iter().copied());
+            let back = decode_event(event.id, &out).unwrap();
+            prop_assert_eq!(back.event, event);
+            prop_assert_eq!(back.destinations, destinations);
+        }
+
+        #[test]
+        fn a_cut_event_is_an_error(event in any_event(), cut: prop::sample::Index) {
+            let mut out = Vec::new();
+            encode_event(&mut out, &event, [1].into_iter());
+            let cut = cut.index(out.len());
+            prop_assert!(decode_event(event.id, &out[..cut]).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_never_a_panic(bytes: Vec<u8>) {
+            let _ = decode_event(EventId([0; 16]), &bytes);
+            let _ = Record::decode(&bytes);
+            let _ = decode_claim(&bytes);
+            let _ = CommitRecord::decode(&bytes);
+            let _ = Counters::decode(&bytes);
+            let _ = QueueEntry::decode(&bytes);
+        }
+
+        #[test]
+        fn numbers_come_back(value: u64) {
+            let mut out = vec![VERSION];
+            put_number(&mut out, value);
+            prop_assert_eq!(Reader::versioned(&out).unwrap().number(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn a_delivery_comes_back_and_its_error_is_cut_at_a_character() {
+        let attempt = |outcome| Attempt { at: Timestamp(5), took_ms: 7, outcome };
+        let mut record = Record {
+            state: DeliveryState::Dead { at: Timestamp(9), reason: DeadReason::GivenUp },
+            attempts: 3,
+            since: Timestamp(1),
+            accepted: Timestamp(0),
+            history: vec![attempt(AttemptOutcome::Answered { status: 410 })],
+        };
+        assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+        record.history.push(attempt(AttemptOutcome::Failed { error: "ä".repeat(400) }));
+        let back = Record::decode(&record.encode()).unwrap();
+        assert_eq!(back.history[1].outcome, AttemptOutcome::Failed { error: "ä".repeat(MAX_ERROR / 2) });
+    }
+
+    #[test]
+    fn a_claim_comes_back() {
+        let claim = Claimed {
+            event_id: EventId([3; 16]),
+            answer: FirstAnswer { status: 202, content_type: Some("text/plain".into()), body: "ok".into() },
+            expires_at: Timestamp(99),
+        };
+        assert_eq!(decode_claim(&encode_claim(&claim)), Ok(claim));
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_not_misread() {
+        let mut record = Counters::default().encode();
+        record[0] = VERSION + 1;
+        assert_eq!(Counters::decode(&record), Err(Malformed("unknown record version")));
+    }
+}

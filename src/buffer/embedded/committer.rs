@@ -1,0 +1,416 @@
+//! The committer: one thread that groups whatever is pending into one atomic write and one sync.
+//!
+//! A commit starts when the last one ended, so under load groups grow by themselves and at low load nobody waits.
+//! Whoever was promised durability (append, replay, purge) is told only after the sync. What survives what: a synced
+//! commit survives power loss; an unsynced one (settlements, claims alone) survives the end of the process and is
+//! lost at worst with the machine's power, and then a delivery repeats.
+//!
+//! A failed write or sync poisons the buffer for good; a panic does the same. Nothing is ever tried again on a store
+//! that has failed.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use fjall::PersistMode;
+use parking_lot::{Condvar, Mutex};
+
+use super::super::{AppendError, BufferError};
+use super::Shared;
+use super::admission::Space;
+use super::apply::{Effects, Op};
+use super::codec::{CommitRecord, Counters};
+use super::draft::{Draft, Finished};
+use super::retention::Swept;
+use super::store::Store;
+use super::waiting::{Promise, Wakes};
+use super::witness::Witness;
+
+/// Operations and bytes of events that one group takes at most.
+const GROUP_OPS: usize = 4096;
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Appends and claims that may wait for the committer; beyond it they are refused.
+const QUEUE: usize = 32 * 1024;
+/// How often the disk is asked for its space, and what is past its time is looked for.
+const MEASURE_EVERY: Duration = Duration::from_millis(100);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The committer looks around this often when nothing comes in.
+const TICK: Duration = Duration::from_secs(1);
+/// How long closing waits for readers to end.
+const READERS_END: Duration = Duration::from_secs(5);
+
+/// Work on its way to the committer.
+#[derive(Default)]
+pub(super) struct Inbox {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    ops: VecDeque<Op>,
+    /// Appends and claims among them: settlements are bounded by leases.
+    bounded: usize,
+    state: Intake,
+}
+
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+enum Intake {
+    #[default]
+    Open,
+    Closing,
+}
+
+/// Why work is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Closing,
+    Overloaded,
+}
+
+impl From<Refused> for BufferError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closing => BufferError::Closed,
+            Refused::Overloaded => BufferError::Failed("too much is waiting for the disk".into()),
+        }
+    }
+}
+
+impl From<Refused> for AppendError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closing => AppendError::Unavailable("shutting down".into()),
+            Refused::Overloaded => AppendError::Unavailable("too much is waiting for the disk".into()),
+        }
+    }
+}
+
+impl Op {
+    const fn is_bounded(&self) -> bool {
+        matches!(self, Op::Append(_) | Op::Claim { .. })
+    }
+    fn bytes(&self) -> usize {
+        match self {
+            Op::Append(append) => append.encoded.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Inbox {
+    pub(super) fn push(&self, op: Op) -> Result<(), Refused> {
+        let mut queue = self.queue.lock();
+        if queue.state == Intake::Closing {
+            return Err(Refused::Closing);
+        }
+        if op.is_bounded() {
+            if queue.bounded >= QUEUE {
+                return Err(Refused::Overloaded);
+            }
+            queue.bounded += 1;
+        }
+        if matches!(op, Op::Close(_)) {
+            queue.state = Intake::Closing;
+        }
+        queue.ops.push_back(op);
+        drop(queue);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// A group's worth of work, in order; none if nothing came in time.
+    fn take(&self, patience: Duration) -> Vec<Op> {
+        let mut queue = self.queue.lock();
+        if queue.ops.is_empty() {
+            self.filled.wait_for(&mut queue, patience);
+        }
+        let mut group = Vec::with_capacity(queue.ops.len().min(GROUP_OPS));
+        let mut bytes = 0;
+        while group.len() < GROUP_OPS
+            && bytes < GROUP_BYTES
+            && let Some(op) = queue.ops.pop_front()
+        {
+            bytes += op.bytes();
+            queue.bounded -= usize::from(op.is_bounded());
+            group.push(op);
+        }
+        group
+    }
+}
+
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<Store>,
+    pub(super) witness: Witness,
+    /// Held until the store is closed.
+    pub(super) lock: super::open::Lock,
+    /// As of the last commit.
+    pub(super) totals: CommitRecord,
+    pub(super) counters: HashMap<u32, Counters>,
+    /// The last commit known to be synced.
+    pub(super) synced: u64,
+    pub(super) space: Space,
+    pub(super) measured: Instant,
+    /// Bytes appended since.
+    pub(super) appended: u64,
+    pub(super) sweep_at: Instant,
+    pub(super) tidy: super::tidy::Tidy,
+}
+
+impl Committer {
+    pub(super) fn run(mut self) {
+        let closed = loop {
+            let patience = if self.sweep_at <= Instant::now() { Duration::ZERO } else { TICK };
+            let group = self.shared.inbox.take(patience);
+            // Promises in a group that panics are dropped, and so answered.
+            match catch_unwind(AssertUnwindSafe(|| self.turn(group))) {
+                Ok(None) => {}
+                Ok(Some(closed)) => break closed,
+                Err(panic) => {
+                    self.shared.fail(&format!("the committer failed: {}", super::panic_text(&*panic)))
+                }
+            }
+        };
+        self.close(closed);
+    }
+
+    fn turn(&mut self, group: Vec<Op>) -> Option<Promise<()>> {
+        if self.shared.gate.is_failed() {
+            return self.refuse(group);
+        }
+        self.measure_if_due(&group);
+        let shared = Arc::clone(&self.shared);
+        let store = Arc::clone(&self.store);
+        let now = shared.clock.now();
+        let mut effects = Effects::default();
+        let mut closed = None;
+        let mut draft = Draft::new(&store, &shared.directory, self.totals, &self.counters);
+        let mut wanted = Vec::new();
+        let mut swept = None;
+        if self.sweep_at <= Instant::now() || group.iter().any(|op| matches!(op, Op::Sweep(_))) {
+            swept = Some(draft.sweep(&shared.keep, now));
+        }
+        for op in group {
+            match op {
+                Op::Append(append) => match shared.gate.admit() {
+                    Ok(()) => draft.append(*append, now, &mut effects),
+                    Err(refused) => effects.appended.push((append.done, Err(refused), append.queued)),
+                },
+                Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
+                Op::Settle(settle) => draft.settle(&settle, shared.keep.delivered, &mut effects),
+                Op::Replay(change) => draft.replay(change, now, &mut effects),
+                Op::Purge(change) => draft.purge(change, &mut effects),
+                Op::Sweep(done) => wanted.push(done),
+                Op::Close(done) => closed = Some(done),
+                #[cfg(test)]
+                Op::Panic => panic!("on purpose"),
+            }
+        }
+        let finished = (!draft.is_empty()).then(|| draft.finish(self.synced));
+        if let Some(swept) = swept {
+            self.plan_sweep(swept, wanted, &mut effects);
+        }
+        match finished {
+            Some(finished) => self.commit(finished, effects),
+            None => self.tell(effects, None),
+        }
+        closed
+    }
+
+    fn plan_sweep(
+        &mut self,
+        swept: Result<Swept, BufferError>,
+        wanted: Vec<Promise<Result<(), BufferError>>>,
+        effects: &mut Effects,
+    ) {
+        match swept {
+            Ok(Swept::All) => {
+                self.sweep_at = Instant::now() + SWEEP_EVERY;
+                effects.swept.extend(wanted.into_iter().map(|done| (done, Ok(()))));
+            }
+            Ok(Swept::Part) => {
+                // The next group brings the next step; who asked for all of it waits for the last.
+                self.sweep_at = Instant::now();
+                for done in wanted {
+                    if self.shared.inbox.push(Op::Sweep(done)).is_err() {
+                        break;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "what is past its time could not be deleted");
+                self.sweep_at = Instant::now() + SWEEP_EVERY * 60;
+                let text = error.to_string();
+                effects
+                    .swept
+                    .extend(wanted.into_iter().map(|done| (done, Err(BufferError::Damaged(text.clone())))));
+            }
+        }
+    }
+
+    fn commit(&mut self, finished: Finished, effects: Effects) {
+        let Finished { batch, totals, counters, sync } = finished;
+        let start = Instant::now();
+        self.shared.watch.start();
+        let written = batch.commit();
+        self.shared.watch.end();
+        if let Err(error) = written {
+            self.shared.fail(&format!("a write or sync failed: {error}"));
+            self.tell(effects, Some(self.shared.gate.failure()));
+            return;
+        }
+        let took = start.elapsed();
+        self.tidy.deleted(self.totals.events + effects.stored as u64, totals.events);
+        self.totals = totals;
+        for (id, counted) in counters {
+            if let Some(lane) = self.shared.directory.by_id(id) {
+                lane.backlog.store(counted.backlog, Ordering::Relaxed);
+                lane.dead.store(counted.dead, Ordering::Relaxed);
+            }
+            self.counters.insert(id, counted);
+        }
+        self.shared.events.store(totals.events, Ordering::Relaxed);
+        self.shared.next_seq.store(totals.next_seq, Ordering::Release);
+        if sync {
+            self.synced = totals.commit;
+            if let Err(error) = self.witness.write(totals.commit) {
+                tracing::error!(%error, "the buffer's witness could not be written");
+            }
+            if effects.stored > 0 {
+                self.shared.metrics.committed(effects.stored, took);
+            }
+        }
+        self.appended += effects.bytes;
+        self.tell(effects, None);
+    }
+
+    /// Tells everyone what became of their work: `failed` if it did not get to disk.
+    fn tell(&self, effects: Effects, failed: Option<String>) {
+        let mut wakes = Wakes::default();
+        for key in effects.claimed {
+            self.shared.claims.lock().remove(&key);
+        }
+        if failed.is_none() {
+            for (lane, place, upcoming) in effects.settled {
+                let mut state = lane.state();
+                state.leases.remove(&place);
+                if let Some(place) = upcoming {
+                    state.upcoming.remove(&place);
+                }
+            }
+            for (lane, seq, held) in effects.arrived {
+                lane.state().arrived(seq, held);
+                lane.arrivals.notify_one();
+            }
+        }
+        for (done, outcome, queued) in effects.appended {
+            let outcome = match &failed {
+                Some(why) => Err(AppendError::Unavailable(why.clone())),
+                None => outcome,
+            };
+            if outcome.is_ok() {
+                self.shared.metrics.appended(queued.elapsed());
+            }
+            done.keep(outcome, &mut wakes);
+        }
+        let failure = || failed.clone().map(BufferError::Failed);
+        for (done, outcome) in effects.changed {
+            done.keep(failure().map_or(outcome, Err), &mut wakes);
+        }
+        for (done, outcome) in effects.swept {
+            done.keep(failure().map_or(outcome, Err), &mut wakes);
+        }
+        wakes.send();
+    }
+
+    /// Answers work that comes to a store that has failed.
+    fn refuse(&mut self, group: Vec<Op>) -> Option<Promise<()>> {
+        let why = self.shared.gate.failure();
+        let mut wakes = Wakes::default();
+        let mut closed = None;
+        for op in group {
+            match op {
+                Op::Append(append) => {
+                    append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
+                }
+                Op::Replay(change) | Op::Purge(change) => {
+                    change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
+                }
+                Op::Sweep(done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
+                Op::Claim { .. } | Op::Settle(_) => {}
+                Op::Close(done) => closed = Some(done),
+                #[cfg(test)]
+                Op::Panic => {}
+            }
+        }
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        closed
+    }
+
+    /// Asks the disk for its space now and then, and whenever what came in since could have used up the rest.
+    fn measure_if_due(&mut self, group: &[Op]) {
+        let coming: u64 = group.iter().map(|op| op.bytes() as u64).sum();
+        let tight = coming > 0 && self.appended + coming > self.shared.marks.headroom(self.space);
+        if !tight && self.measured.elapsed() < MEASURE_EVERY {
+            return;
+        }
+        self.measured = Instant::now();
+        let measured = Space::measure(&self.store, &self.shared.marks);
+        match measured {
+            Ok(space) => {
+                self.space = space;
+                self.appended = 0;
+                self.shared.publish(space);
+                // Also how a failed flush of the engine's own threads comes to light while nothing is written.
+                if let Err(error) = self.store.db.persist(PersistMode::Buffer) {
+                    self.shared.fail(&format!("the engine has failed: {error}"));
+                }
+            }
+            Err(error) => tracing::error!(%error, "the buffer's disk could not be asked for its space"),
+        }
+        let full = self.shared.marks.judge(self.space, self.shared.gate.is_full());
+        let is_full = full.is_some();
+        if self.shared.gate.set_full(full.clone()) {
+            match full {
+                Some(why) => {
+                    tracing::warn!(%why, "the buffer is full: new events are refused, deliveries go on");
+                    self.shared.metrics.buffer_trouble("full");
+                }
+                None => tracing::info!("the buffer has room again and takes new events"),
+            }
+        }
+        if is_full {
+            self.tidy.start(&self.store);
+        }
+    }
+
+    fn close(self, closed: Promise<()>) {
+        let Committer { shared, store, witness, lock, totals, tidy, .. } = self;
+        shared.gate.close();
+        drop(shared.store.write().take());
+        if !shared.gate.is_failed() {
+            match store.db.persist(PersistMode::SyncAll) {
+                Ok(()) => {
+                    if let Err(error) = witness.write(totals.commit) {
+                        tracing::error!(%error, "the buffer's witness could not be written");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the last sync of the buffer failed"),
+            }
+        }
+        if !shared.gate.is_failed() {
+            tidy.join();
+        }
+        // Whoever still reads ends soon; the lock must not be let go while the engine runs.
+        let until = Instant::now() + READERS_END;
+        while Arc::strong_count(&store) > 1 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(store);
+        drop(lock);
+        closed.keep((), &mut Wakes::default());
+    }
+}

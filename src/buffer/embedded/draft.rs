@@ -1,0 +1,265 @@
+//! One commit in the making: what will be written, over what is there.
+//!
+//! Reads see the draft's own writes. Each key is written once, with its last value, because an engine's batch gives all
+//! its items one sequence number.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use fjall::{OwnedWriteBatch, PersistMode, Slice};
+
+use super::super::{BufferError, ClaimKey, Claimed, EventId};
+use super::codec::{self, CommitRecord, Counters, Record, StoredEvent};
+use super::directory::Directory;
+use super::keys::{self, Class};
+use super::lane::Lane;
+use super::store::Store;
+
+pub(super) struct Draft<'a> {
+    pub(super) store: &'a Store,
+    pub(super) directory: &'a Directory,
+    /// As it will be after this commit.
+    pub(super) totals: CommitRecord,
+    /// Of the destinations touched, as they will be.
+    counters: HashMap<u32, (Arc<Lane>, Counters)>,
+    before: &'a HashMap<u32, Counters>,
+    index: BTreeMap<Vec<u8>, Option<Slice>>,
+    events: BTreeMap<[u8; 16], Option<Slice>>,
+    /// Whether it holds something that somebody was promised is synced.
+    pub(super) sync: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        directory: &'a Directory,
+        totals: CommitRecord,
+        before: &'a HashMap<u32, Counters>,
+    ) -> Self {
+        Self {
+            store,
+            directory,
+            totals,
+            counters: HashMap::new(),
+            before,
+            index: BTreeMap::new(),
+            events: BTreeMap::new(),
+            sync: false,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty() && self.events.is_empty()
+    }
+
+    pub(super) fn next_seq(&mut self) -> u64 {
+        let seq = self.totals.next_seq;
+        self.totals.next_seq += 1;
+        seq
+    }
+
+    pub(super) fn put(&mut self, key: Vec<u8>, value: impl Into<Slice>) {
+        self.index.insert(key, Some(value.into()));
+    }
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.index.insert(key, None);
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Slice>, BufferError> {
+        match self.index.get(key) {
+            Some(written) => Ok(written.clone()),
+            None => self.store.get(key),
+        }
+    }
+
+    pub(super) fn counters(&mut self, lane: &Arc<Lane>) -> &mut Counters {
+        let before = self.before;
+        let entry = self.counters.entry(lane.id);
+        &mut entry.or_insert_with(|| (Arc::clone(lane), before.get(&lane.id).copied().unwrap_or_default())).1
+    }
+
+    // ----------------------------------------------------------------------------------------------------------- events
+
+    pub(super) fn put_event(&mut self, id: EventId, encoded: Slice) {
+        self.totals.events += 1;
+        self.events.insert(id.0, Some(encoded));
+    }
+
+    pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
+        match self.events.get(&id.0) {
+            Some(None) => Ok(None),
+            Some(Some(encoded)) => {
+                codec::decode_event(id, encoded).map(Some).map_err(|e| self.store.malformed("event", id, e))
+            }
+            None => self.store.event(id),
+        }
+    }
+
+    /// Deletes a settled event and all that is known of it. `records` are all its deliveries.
+    pub(super) fn remove_event(&mut self, id: EventId, records: &[(u32, Record)], kept: Option<Retained>) {
+        for (destination, record) in records {
+            self.remove(keys::delivery(id, *destination));
+            if record.is_dead() {
+                self.remove(keys::dead(id, *destination));
+                if let Some(lane) = self.directory.by_id(*destination) {
+                    let counters = self.counters(&lane);
+                    counters.dead = counters.dead.saturating_sub(1);
+                }
+            }
+        }
+        if let Some(kept) = kept {
+            self.release(id, kept);
+        }
+        self.events.insert(id.0, None);
+        self.totals.events = self.totals.events.saturating_sub(1);
+    }
+
+    // ------------------------------------------------------------------------------------------------------- deliveries
+
+    pub(super) fn put_record(&mut self, id: EventId, destination: u32, record: &Record) {
+        self.put(keys::delivery(id, destination), record.encode());
+    }
+
+    /// All delivery records of an event, by destination.
+    pub(super) fn records(&self, id: EventId) -> Result<Vec<(u32, Record)>, BufferError> {
+        let mut records: BTreeMap<u32, Record> = self.store.deliveries(id)?.into_iter().collect();
+        let first = keys::deliveries(id);
+        for (key, written) in self.index.range(first.clone()..).take_while(|(k, _)| k.starts_with(&first)) {
+            let Some(destination) = keys::u32_at(key, first.len()) else { continue };
+            match written {
+                None => records.remove(&destination),
+                Some(value) => {
+                    let record = Record::decode(value);
+                    records.insert(destination, record.map_err(|e| self.store.malformed("delivery", id, e))?)
+                }
+            };
+        }
+        Ok(records.into_iter().collect())
+    }
+
+    // -------------------------------------------------------------------------------------------------------- retention
+
+    /// Begins the retention of a settled event.
+    pub(super) fn retain(&mut self, id: EventId, kept: Retained) {
+        match kept.class {
+            Class::Delivered => {
+                self.totals.delivered_bytes += u64::from(kept.size);
+                self.totals.delivered_from = self.totals.delivered_from.min(kept.at);
+            }
+            Class::Dead => self.totals.dead_from = self.totals.dead_from.min(kept.at),
+        }
+        self.put(keys::retention(kept.class, kept.at, id), kept.size.to_be_bytes());
+    }
+
+    /// Ends it.
+    pub(super) fn release(&mut self, id: EventId, kept: Retained) {
+        if kept.class == Class::Delivered {
+            self.totals.delivered_bytes = self.totals.delivered_bytes.saturating_sub(u64::from(kept.size));
+        }
+        self.remove(keys::retention(kept.class, kept.at, id));
+    }
+
+    /// The retention that stands for an event with these deliveries; `None` if it is not settled altogether.
+    pub(super) fn retained(
+        &self,
+        id: EventId,
+        records: &[(u32, Record)],
+    ) -> Result<Option<Retained>, BufferError> {
+        let Some((class, at)) = retention_of(records.iter().map(|(_, r)| r)) else { return Ok(None) };
+        let value = self.get(&keys::retention(class, at, id))?;
+        Ok(value.and_then(|v| Some(Retained { class, at, size: keys::u32_at(&v, 0)? })))
+    }
+
+    // ----------------------------------------------------------------------------------------------------------- claims
+
+    /// The claim of `key` that stands at `now`.
+    pub(super) fn claim(&self, key: ClaimKey, now: u64) -> Result<Option<Claimed>, BufferError> {
+        let found = match self.index.get(keys::claim(key).as_slice()) {
+            Some(None) => None,
+            Some(Some(value)) => {
+                Some(codec::decode_claim(value).map_err(|e| self.store.malformed("claim", "", e))?)
+            }
+            None => self.store.claim(key)?,
+        };
+        Ok(found.filter(|claim| claim.expires_at.0 > now))
+    }
+
+    pub(super) fn put_claim(&mut self, key: ClaimKey, claim: &Claimed) {
+        self.put(keys::claim(key), codec::encode_claim(claim));
+        self.put(keys::expiry(claim.expires_at.0, key), []);
+        self.totals.claims_from = self.totals.claims_from.min(claim.expires_at.0);
+    }
+
+    // ----------------------------------------------------------------------------------------------------------- commit
+
+    /// Completes the draft with what every commit carries. `synced` is the last commit known to be synced.
+    pub(super) fn finish(mut self, synced: u64) -> Finished {
+        for lane in self.directory.take_unsaved() {
+            self.put(keys::name(lane.id), lane.name.0.as_bytes());
+            // The counters begin with the lane, and with them the floors.
+            self.counters(&lane);
+        }
+        self.totals.commit += 1;
+        self.totals.synced = synced;
+        self.totals.events_commit_before = self.totals.events_commit;
+        let touches_events = !self.events.is_empty();
+        if touches_events {
+            self.totals.events_commit = self.totals.commit;
+        }
+        let mut counters = HashMap::with_capacity(self.counters.len());
+        for (id, (lane, mut counted)) in std::mem::take(&mut self.counters) {
+            (counted.fresh_from, counted.retry_from) = lane.state().floors();
+            self.put(keys::counters(id), counted.encode());
+            counters.insert(id, counted);
+        }
+        let items = self.index.len() + self.events.len() + 2;
+        let mode = if self.sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut batch = OwnedWriteBatch::with_capacity(self.store.db.clone(), items).durability(Some(mode));
+        // Events first: who sees a queue entry finds its event.
+        for (id, value) in self.events {
+            match value {
+                Some(value) => batch.insert(&self.store.events, id, value),
+                None => batch.remove(&self.store.events, id),
+            }
+        }
+        if touches_events {
+            batch.insert(&self.store.events, keys::MARK, self.totals.commit.to_be_bytes());
+        }
+        for (key, value) in self.index {
+            match value {
+                Some(value) => batch.insert(&self.store.index, key, value),
+                None => batch.remove(&self.store.index, key),
+            }
+        }
+        batch.insert(&self.store.index, keys::COMMIT, self.totals.encode());
+        Finished { batch, totals: self.totals, counters, sync: self.sync }
+    }
+}
+
+/// A commit ready to be written.
+pub(super) struct Finished {
+    pub(super) batch: OwnedWriteBatch,
+    pub(super) totals: CommitRecord,
+    pub(super) counters: HashMap<u32, Counters>,
+    pub(super) sync: bool,
+}
+
+/// A settled event's place in the retention indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retained {
+    pub(super) class: Class,
+    pub(super) at: u64,
+    /// Of the stored event, in bytes.
+    pub(super) size: u32,
+}
+
+/// Where an event with these deliveries stands in retention, if all are settled: the time of the last settlement.
+pub(super) fn retention_of<'r>(records: impl Iterator<Item = &'r Record>) -> Option<(Class, u64)> {
+    let mut found = None;
+    for record in records {
+        let at = record.settled_at()?.0;
+        let (class, latest) = found.unwrap_or((Class::Delivered, 0));
+        let class = if record.is_dead() { Class::Dead } else { class };
+        found = Some((class, at.max(latest)));
+    }
+    found
+}

@@ -1,0 +1,125 @@
+//! The layout of keys: what is stored where, in which order. Numbers are big-endian, so key order is number order.
+//!
+//! `events` holds `event id → encoded event`. `index` holds everything small, under one-byte prefixes:
+//!
+//! | key | value | order |
+//! |---|---|---|
+//! | [`COMMIT`] | counters and the number of the commit | |
+//! | `N` id | a destination's name | |
+//! | `C` destination | its counters and scan floors | |
+//! | `K` claim key | the claim | |
+//! | `X` expiry, claim key | – | claims by expiry |
+//! | `F` destination, seq | [`QueueEntry`] | deliveries not tried since acceptance or replay, by acceptance |
+//! | `R` destination, due, seq | [`QueueEntry`] | deliveries to be retried, by due time |
+//! | `O` destination, seq | accepted at | deliveries to be retried, by acceptance (for the oldest age) |
+//! | `D` event, destination | the delivery, once there is something to say | |
+//! | `L` event, destination | – | dead letters, by event |
+//! | `V` settled at, event | size | events whose deliveries are all delivered, for retention |
+//! | `T` settled at, event | size | events that are settled and have a dead letter, for retention |
+
+use super::super::{ClaimKey, EventId};
+
+/// Of the commit record in `index`. Longer than any other key that starts so, and found by it in the journal.
+pub(super) const COMMIT: &[u8] = b"\0\0tidegate-commit";
+/// Of the mark in `events`: the number of the last commit that touched this keyspace.
+pub(super) const MARK: &[u8] = b"\0\0tidegate-mark";
+
+/// Of the two queues' and the time-ordered indexes' entries.
+pub(super) type Key = Vec<u8>;
+
+fn key(prefix: u8, parts: &[&[u8]]) -> Key {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
+    key.push(prefix);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub(super) fn name(id: u32) -> Key {
+    key(b'N', &[&id.to_be_bytes()])
+}
+pub(super) fn counters(destination: u32) -> Key {
+    key(b'C', &[&destination.to_be_bytes()])
+}
+pub(super) fn claim(claim: ClaimKey) -> Key {
+    key(b'K', &[&claim.0])
+}
+pub(super) fn expiry(at: u64, claim: ClaimKey) -> Key {
+    key(b'X', &[&at.to_be_bytes(), &claim.0])
+}
+pub(super) fn fresh(destination: u32, seq: u64) -> Key {
+    key(b'F', &[&destination.to_be_bytes(), &seq.to_be_bytes()])
+}
+pub(super) fn retry(destination: u32, due: u64, seq: u64) -> Key {
+    key(b'R', &[&destination.to_be_bytes(), &due.to_be_bytes(), &seq.to_be_bytes()])
+}
+pub(super) fn retried(destination: u32, seq: u64) -> Key {
+    key(b'O', &[&destination.to_be_bytes(), &seq.to_be_bytes()])
+}
+pub(super) fn delivery(event: EventId, destination: u32) -> Key {
+    key(b'D', &[&event.0, &destination.to_be_bytes()])
+}
+pub(super) fn deliveries(event: EventId) -> Key {
+    key(b'D', &[&event.0])
+}
+pub(super) fn dead(event: EventId, destination: u32) -> Key {
+    key(b'L', &[&event.0, &destination.to_be_bytes()])
+}
+pub(super) fn retention(class: Class, at: u64, event: EventId) -> Key {
+    key(class.prefix(), &[&at.to_be_bytes(), &event.0])
+}
+/// The first possible key of a time-ordered index at `at`.
+pub(super) fn time_floor(prefix: u8, at: u64) -> Key {
+    key(prefix, &[&at.to_be_bytes()])
+}
+
+/// How long a settled event is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// All deliveries delivered.
+    Delivered,
+    /// At least one is dead.
+    Dead,
+}
+
+impl Class {
+    pub(super) const fn prefix(self) -> u8 {
+        match self {
+            Class::Delivered => b'V',
+            Class::Dead => b'T',
+        }
+    }
+}
+
+/// The number at `at` of a key; `None` if the key is too short to be one of ours.
+pub(super) fn u64_at(key: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
+}
+pub(super) fn u32_at(key: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?))
+}
+pub(super) fn id_at(key: &[u8], at: usize) -> Option<EventId> {
+    Some(EventId(key.get(at..at + 16)?.try_into().ok()?))
+}
+
+/// Splits a key of a time-ordered index into its time and the 16 bytes behind.
+pub(super) fn split_timed(key: &[u8]) -> Option<(u64, [u8; 16])> {
+    Some((u64_at(key, 1)?, key.get(9..25)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_sort_by_destination_then_due_time_then_acceptance() {
+        let keys = [retry(1, 5, 9), retry(1, 6, 1), retry(1, 6, 2), retry(1, 256, 0), retry(2, 0, 0)];
+        assert!(keys.is_sorted());
+    }
+
+    #[test]
+    fn a_timed_key_comes_apart_as_it_was_made() {
+        let id = EventId([7; 16]);
+        assert_eq!(split_timed(&retention(Class::Dead, 77, id)), Some((77, [7; 16])));
+        assert_eq!(split_timed(b"T123"), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What happens at the limits: a full buffer, a disk that hangs, a destination that falls behind.
+
+use super::*;
+
+/// Looks until something holds; fails if it takes unreasonably long.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !holds().await {
+        assert!(Instant::now() < end, "{what} does not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_buffer_refuses_events_delivers_on_and_opens_by_itself() {
+    let bench = Bench::with(|s| {
+        s.max_size = 12 << 20;
+        s.keep_delivered = Duration::ZERO;
+        s.memtable = 1 << 20;
+    });
+    // Not compressible, so that it takes its space.
+    let body = || (0..200_000).map(|_| fastrand::u8(..)).collect::<Vec<_>>();
+    let mut stored = 0;
+    let refused = loop {
+        let mut event = bench.event("");
+        event.body = body().into();
+        match bench.buffer.append(event, &[app()], Some(claim(stored))).await {
+            Ok(_) => stored += 1,
+            Err(refused) => break refused,
+        }
+        assert!(stored < 200, "it never fills up");
+    };
+    assert!(matches!(&refused, AppendError::Full(why) if why.contains("buffer.max_size")), "{refused}");
+    assert!(matches!(bench.buffer.admission(), Admission::Full(_)));
+    assert_eq!(bench.buffer.claimed(claim(stored).key).await.unwrap(), None, "no claim is left behind");
+    let stats = bench.buffer.stats().await.unwrap();
+    assert!(stats.disk_bytes <= (12 + 64) << 20, "{} bytes are more than allowed", stats.disk_bytes);
+    let mut delivered = 0;
+    loop {
+        let leased = bench.lease(8).await;
+        if leased.is_empty() {
+            break;
+        }
+        delivered += leased.len() as u64;
+        leased.iter().for_each(|one| bench.settle(one, Next::Delivered));
+    }
+    assert_eq!(delivered, stored);
+    until("room", async || bench.buffer.admission() == Admission::Open).await;
+    let event = bench.event("again");
+    assert_eq!(bench.buffer.append(event, &[app()], Some(claim(stored))).await.unwrap(), Appended::Stored);
+}
+
+#[tokio::test]
+async fn a_volume_without_room_refuses_events() {
+    let bench = Bench::with(|s| s.min_free = u64::MAX / 2);
+    let refused = bench.buffer.append(bench.event("x"), &[app()], None).await;
+    assert!(matches!(refused, Err(AppendError::Full(why)) if why.contains("buffer.min_free")));
+    let free = bench.buffer.stats().await.unwrap().free_bytes;
+    assert!(free > 0 && free < u64::MAX / 2);
+}
+
+#[tokio::test]
+async fn a_commit_that_hangs_closes_admission_until_it_returns() {
+    let bench = Bench::with(|s| s.stall_after = Duration::from_millis(20));
+    bench.buffer.shared.watch.start();
+    until("the alarm", async || matches!(bench.buffer.admission(), Admission::Failed(_))).await;
+    let refused = bench.buffer.append(bench.event("x"), &[app()], None).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(why)) if why.contains("running for")));
+    bench.buffer.shared.watch.end();
+    until("its end", async || bench.buffer.admission() == Admission::Open).await;
+    bench.stored("x").await;
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_the_backlog() {
+    let bench = Bench::new();
+    for _ in 0..3_000 {
+        bench.stored(&"w".repeat(900)).await;
+    }
+    let lane = bench.buffer.shared.lane(&app());
+    let state = lane.state();
+    assert!(state.behind && state.leases.is_empty() && state.returned.is_empty());
+    assert!(state.window_len() <= 1024);
+}
+
+#[tokio::test]
+async fn scans_start_where_the_queue_is_alive() {
+    let bench = Bench::new();
+    for n in 0..500 {
+        bench.stored(&n.to_string()).await;
+    }
+    for one in bench.lease(1000).await {
+        bench.settle(&one, Next::Delivered);
+    }
+    bench.settled().await;
+    let lane = bench.buffer.shared.lane(&app());
+    assert_eq!(lane.state().floors().0, 501);
+    bench.stored("alive").await;
+    let bench = bench.reopen();
+    let lane = bench.buffer.shared.lane(&app());
+    assert_eq!(lane.state().floors().0, 501, "a restart knows it too");
+}

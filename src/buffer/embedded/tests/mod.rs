@@ -1,0 +1,173 @@
+//! The embedded engine through the trait, on real folders.
+
+mod basics;
+mod crash;
+mod damage;
+mod limits;
+mod model;
+mod queue;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::buffer::{Attempt, AttemptOutcome, DeadReason, DeliveryState, FirstAnswer, LeaseToken};
+use crate::clock::ManualClock;
+use crate::message::{Headers, Method, Scheme};
+
+/// Where the tests' time begins.
+pub(super) const START: Timestamp = Timestamp(1_700_000_000_000);
+
+pub(super) fn settings(path: &Path) -> BufferSettings {
+    BufferSettings {
+        path: path.into(),
+        max_size: 1 << 30,
+        min_free: 0,
+        keep_delivered: Duration::from_secs(3600),
+        keep_dead: Duration::from_secs(86_400),
+        keep_delivered_bytes: 1 << 30,
+        memtable: 16 << 20,
+        stall_after: Duration::from_secs(60),
+    }
+}
+
+/// A buffer in a folder of its own, with a clock that only moves when told to.
+pub(super) struct Bench {
+    pub(super) folder: TempDir,
+    pub(super) clock: ManualClock,
+    pub(super) settings: BufferSettings,
+    pub(super) buffer: Embedded,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+    pub(super) fn with(change: impl FnOnce(&mut BufferSettings)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(folder.path());
+        change(&mut settings);
+        let clock = ManualClock::at(START);
+        let buffer = open_at(&settings, &clock).unwrap();
+        Self { folder, clock, settings, buffer }
+    }
+    pub(super) fn reopen(self) -> Self {
+        let Self { folder, clock, settings, buffer } = self;
+        drop(buffer);
+        let buffer = open_at(&settings, &clock).unwrap();
+        Self { folder, clock, settings, buffer }
+    }
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+    pub(super) fn event(&self, body: &str) -> Event {
+        event(self.now(), body)
+    }
+    pub(super) async fn stored(&self, body: &str) -> EventId {
+        let event = self.event(body);
+        let id = event.id;
+        assert_eq!(self.buffer.append(event, &[app()], None).await.unwrap(), Appended::Stored);
+        id
+    }
+    pub(super) async fn lease(&self, max: usize) -> Vec<Leased> {
+        self.buffer.lease(&app(), max, self.now()).await.unwrap()
+    }
+    pub(super) async fn lease_one(&self) -> Leased {
+        let mut leased = self.lease(1).await;
+        leased.pop().expect("one delivery is due")
+    }
+    pub(super) fn settle(&self, leased: &Leased, next: Next) {
+        self.buffer.settle(settlement(leased, self.now(), next)).unwrap();
+    }
+    /// Waits until all that was told to the buffer is on disk.
+    pub(super) async fn settled(&self) {
+        self.buffer.sweep().await.unwrap();
+    }
+    pub(super) async fn state(&self, id: EventId) -> DeliveryState {
+        self.deliveries(id).await.remove(0).state
+    }
+    pub(super) async fn deliveries(&self, id: EventId) -> Vec<Delivery> {
+        self.buffer.get(id).await.unwrap().expect("the event is there").1
+    }
+    pub(super) async fn stats_of(&self, name: &DestinationName) -> DestinationStats {
+        let stats = self.buffer.stats().await.unwrap();
+        stats.destinations.into_iter().find(|d| d.destination == *name).expect("the destination is known")
+    }
+}
+
+pub(super) fn open_at(settings: &BufferSettings, clock: &ManualClock) -> Result<Embedded, OpenError> {
+    Embedded::open(settings, Arc::new(Metrics::default()), Clock::Manual(clock.clone()))
+}
+
+pub(super) fn app() -> DestinationName {
+    DestinationName::new("hooks", "app")
+}
+pub(super) fn other() -> DestinationName {
+    DestinationName::new("hooks", "other")
+}
+
+pub(super) fn event(now: Timestamp, body: &str) -> Event {
+    Event {
+        id: EventId::new(now),
+        route: "hooks".into(),
+        received_at: now,
+        method: Method::POST,
+        target: "/hooks/a%20b?x=1".into(),
+        authority: "Hooks.example".into(),
+        scheme: Scheme::Https,
+        headers: Headers::from_iter([
+            ("X-Sig", &b"one"[..]),
+            ("x-SIG", b"two"),
+            ("Content-Type", b"application/json"),
+            ("X-Bin", b"\xff\x00"),
+        ]),
+        body: body.to_owned().into(),
+        source: IpAddr::from([192, 0, 2, 7]),
+        verified: "github".into(),
+        idempotency_key: Some("key".into()),
+        event_type: Some("push".into()),
+    }
+}
+
+pub(super) fn claim(key: u64) -> NewClaim {
+    NewClaim {
+        key: ClaimKey::new("hooks", &key.to_be_bytes()),
+        window: Duration::from_secs(60),
+        answer: FirstAnswer { status: 202, content_type: None, body: "ok".into() },
+    }
+}
+
+pub(super) fn attempt(at: Timestamp, status: u16) -> Attempt {
+    Attempt { at, took_ms: 12, outcome: AttemptOutcome::Answered { status } }
+}
+
+pub(super) fn settlement(leased: &Leased, now: Timestamp, next: Next) -> Settlement {
+    let status = if next == Next::Delivered { 200 } else { 500 };
+    Settlement {
+        event_id: leased.event.id,
+        destination: leased.destination.clone(),
+        token: leased.token,
+        attempt: (next != Next::Release).then(|| attempt(now, status)),
+        next,
+    }
+}
+
+/// Copies a folder with all in it, the witness first: a copy of a store at work is one that a crash could have left,
+/// as long as nothing but the journal changes.
+pub(super) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(|e| e.unwrap()).collect();
+    entries.sort_by_key(|e| e.file_name() != *"tidegate.witness");
+    for entry in entries {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Random histories against a simple model in memory, with restarts in between; and a count of everything in the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::buffer::embedded::codec::{QueueEntry, Record, Told};
+use crate::buffer::embedded::keys::Class;
+
+/// Counts everything in a store and compares it with what the counters say.
+pub(super) fn audit(buffer: &Embedded) {
+    let store = buffer.shared.store().unwrap();
+    let totals = store.commit().unwrap().unwrap();
+    let mut queued: BTreeMap<(EventId, u32), QueueEntry> = BTreeMap::new();
+    let mut events = BTreeMap::new();
+    for entry in store.events.iter() {
+        let (key, value) = entry.into_inner().unwrap();
+        if key.len() == 16 {
+            let id = keys::id_at(&key, 0).unwrap();
+            events.insert(id, codec::decode_event(id, &value).unwrap());
+        }
+    }
+    assert_eq!(totals.events, events.len() as u64, "events");
+    let entries =
+        |prefix: u8| store.scan(vec![prefix], vec![prefix + 1]).map(Result::unwrap).collect::<Vec<_>>();
+    let (mut backlog, mut dead) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
+    let (mut retried, mut fresh_low, mut retry_low) =
+        (BTreeSet::new(), BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
+    for prefix in [b'F', b'R'] {
+        for (key, value) in entries(prefix) {
+            let destination = keys::u32_at(&key, 1).unwrap();
+            let entry = QueueEntry::decode(&value).unwrap();
+            let first = keys::u64_at(&key, 5).unwrap();
+            let record = store.delivery(entry.event, destination).unwrap();
+            if prefix == b'F' {
+                fresh_low.entry(destination).or_insert(first);
+                match entry.told {
+                    Told::Nothing => assert_eq!(record, None),
+                    Told::Record => assert_eq!(record.unwrap().state, DeliveryState::Pending),
+                }
+            } else {
+                retry_low.entry(destination).or_insert(first);
+                retried.insert((destination, keys::u64_at(&key, 13).unwrap()));
+                let next_at = Timestamp(first);
+                assert_eq!(record.unwrap().state, DeliveryState::Retrying { next_at });
+            }
+            assert!(queued.insert((entry.event, destination), entry).is_none(), "queued twice");
+            *backlog.entry(destination).or_default() += 1;
+        }
+    }
+    let by_acceptance: BTreeSet<_> = entries(b'O')
+        .iter()
+        .map(|(key, _)| (keys::u32_at(key, 1).unwrap(), keys::u64_at(key, 5).unwrap()))
+        .collect();
+    assert_eq!(by_acceptance, retried, "retries by acceptance");
+    let mut records: BTreeMap<EventId, BTreeMap<u32, Record>> = BTreeMap::new();
+    for (key, value) in entries(b'D') {
+        let (id, destination) = (keys::id_at(&key, 1).unwrap(), keys::u32_at(&key, 17).unwrap());
+        let record = Record::decode(&value).unwrap();
+        if record.is_dead() {
+            *dead.entry(destination).or_default() += 1;
+            assert!(store.get(&keys::dead(id, destination)).unwrap().is_some());
+        }
+        records.entry(id).or_default().insert(destination, record);
+    }
+    assert_eq!(entries(b'L').len() as u64, dead.values().sum::<u64>(), "dead letters");
+    let mut kept = BTreeSet::new();
+    let mut delivered_bytes = 0;
+    for class in [Class::Delivered, Class::Dead] {
+        for (key, value) in entries(class.prefix()) {
+            let (at, id) = keys::split_timed(&key).unwrap();
+            let stored = &events[&EventId(id)];
+            assert_eq!(keys::u32_at(&value, 0), Some(stored.size));
+            let floor = match class {
+                Class::Delivered => {
+                    delivered_bytes += u64::from(stored.size);
+                    totals.delivered_from
+                }
+                Class::Dead => totals.dead_from,
+            };
+            assert!(at >= floor, "retention below its floor");
+            assert!(kept.insert(EventId(id)), "kept twice");
+        }
+    }
+    assert_eq!(totals.delivered_bytes, delivered_bytes, "delivered bytes");
+    for (id, stored) in &events {
+        let mut settled = 0;
+        for destination in &stored.destinations {
+            let record = records.get(id).and_then(|r| r.get(destination));
+            let is_settled = record.is_some_and(|r| r.settled_at().is_some());
+            assert_ne!(is_settled, queued.contains_key(&(*id, *destination)), "queued or settled");
+            settled += usize::from(is_settled);
+        }
+        assert_eq!(settled == stored.destinations.len(), kept.contains(id), "retention of {id}");
+    }
+    assert!(records.keys().chain(queued.keys().map(|(id, _)| id)).all(|id| events.contains_key(id)));
+    for (key, value) in entries(b'K') {
+        let claim = codec::decode_claim(&value).unwrap();
+        let key = ClaimKey(key[1..].try_into().unwrap());
+        assert!(store.get(&keys::expiry(claim.expires_at.0, key)).unwrap().is_some());
+    }
+    let first_expiry = entries(b'X').first().map(|(key, _)| keys::split_timed(key).unwrap().0);
+    assert!(first_expiry.is_none_or(|at| at >= totals.claims_from), "claims below their floor");
+    for (key, value) in entries(b'C') {
+        let id = keys::u32_at(&key, 1).unwrap();
+        let counted = Counters::decode(&value).unwrap();
+        assert_eq!(counted.backlog, backlog.get(&id).copied().unwrap_or(0), "backlog");
+        assert_eq!(counted.dead, dead.get(&id).copied().unwrap_or(0), "dead");
+        assert!(fresh_low.get(&id).is_none_or(|low| *low >= counted.fresh_from), "fresh floor");
+        assert!(retry_low.get(&id).is_none_or(|low| *low >= counted.retry_from), "retry floor");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { to: u8, claim: Option<u8>, big: bool },
+    Lease { to: u8, max: usize },
+    Settle { which: prop::sample::Index, next: ModelNext },
+    Advance { secs: u64 },
+    Replay { which: Option<prop::sample::Index> },
+    Purge { which: Option<prop::sample::Index> },
+    Sweep,
+    Reopen,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ModelNext {
+    Delivered,
+    Retry(u64),
+    Dead,
+    Release,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = any::<prop::sample::Index>;
+    let next = prop_oneof![
+        3 => Just(ModelNext::Delivered),
+        3 => (0u64..50).prop_map(ModelNext::Retry),
+        1 => Just(ModelNext::Dead),
+        1 => Just(ModelNext::Release),
+    ];
+    let step = prop_oneof![
+        8 => (0u8..4, prop::option::of(0u8..6), any::<bool>())
+            .prop_map(|(to, claim, big)| Step::Append { to, claim, big }),
+        5 => (0u8..2, 1usize..6).prop_map(|(to, max)| Step::Lease { to, max }),
+        8 => (index(), next).prop_map(|(which, next)| Step::Settle { which, next }),
+        2 => (0u64..40).prop_map(|secs| Step::Advance { secs }),
+        1 => prop::option::of(index()).prop_map(|which| Step::Replay { which }),
+        1 => prop::option::of(index()).prop_map(|which| Step::Purge { which }),
+        1 => Just(Step::Sweep),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..90)
+}
+
+/// What should be.
+#[derive(Default)]
+struct Model {
+    /// By event: the state of each delivery and its attempts.
+    events: BTreeMap<EventId, BTreeMap<u8, (DeliveryState, u32)>>,
+    claims: BTreeMap<u8, (EventId, Timestamp)>,
+    /// By destination: due and order of entry → event.
+    queues: [BTreeMap<Place, EventId>; 2],
+    /// Handed back: they come first.
+    returned: [BTreeMap<Place, EventId>; 2],
+    leased: Vec<(u8, Leased)>,
+    entered: u64,
+    settled: BTreeMap<EventId, (bool, Timestamp)>,
+}
+
+type Place = (u64, u64);
+
+impl Model {
+    fn enter(&mut self, to: u8, due: u64, id: EventId) {
+        self.entered += 1;
+        self.queues[usize::from(to)].insert((due, self.entered), id);
+    }
+    /// Takes note of the retention of an event whose deliveries are all settled.
+    fn keep(&mut self, id: EventId) {
+        let deliveries = self.events[&id].values();
+        let times: Vec<_> = deliveries
+            .filter_map(|(state, _)| match state {
+                DeliveryState::Delivered { at } => Some((false, *at)),
+                DeliveryState::Dead { at, .. } => Some((true, *at)),
+                _ => None,
+            })
+            .collect();
+        if times.len() == self.events[&id].len() {
+            let at = times.iter().map(|t| t.1).max().unwrap_or(START);
+            self.settled.insert(id, (times.iter().any(|t| t.0), at));
+        }
+    }
+    /// What a lease may return, in order.
+    fn due(&self, to: u8, now: Timestamp) -> Vec<EventId> {
+        let (queue, returned) = (&self.queues[usize::from(to)], &self.returned[usize::from(to)]);
+        let first = returned.range(..=(now.0, u64::MAX)).map(|(_, id)| *id);
+        let retries = queue.range((1, 0)..=(now.0, u64::MAX)).map(|(_, id)| *id);
+        let fresh = queue.range(..(1, 0)).map(|(_, id)| *id);
+        first.chain(retries).chain(fresh).collect()
+    }
+    fn take(&mut self, to: u8, id: EventId) {
+        let of = usize::from(to);
+        self.returned[of].retain(|_, found| *found != id);
+        self.queues[of].retain(|_, found| *found != id);
+    }
+}
+
+fn destination(to: u8) -> DestinationName {
+    if to == 0 { app() } else { other() }
+}
+
+fn destinations(to: u8) -> Vec<u8> {
+    match to {
+        0 => vec![0],
+        1 => vec![1],
+        2 => vec![0, 1],
+        _ => vec![],
+    }
+}
+
+async fn run(steps: Vec<Step>) {
+    let mut bench = Bench::with(|s| {
+        s.keep_delivered = Duration::from_secs(60);
+        s.keep_dead = Duration::from_secs(100);
+    });
+    let mut model = Model::default();
+    for step in steps {
+        let now = bench.now();
+        match step {
+            Step::Append { to, claim, big } => append(&bench, &mut model, to, claim, big).await,
+            Step::Lease { to, max } => {
+                let due = model.due(to, now);
+                let leased = bench.buffer.lease(&destination(to), max, now).await.unwrap();
+                let ids: Vec<_> = leased.iter().map(|l| l.event.id).collect();
+                assert!(ids.len() <= max && ids[..] == due[..ids.len()], "{ids:?} of {due:?}");
+                assert_eq!(ids.is_empty(), due.is_empty());
+                for one in leased {
+                    assert_eq!(one.attempts, model.events[&one.event.id][&to].1);
+                    model.take(to, one.event.id);
+                    model.leased.push((to, one));
+                }
+            }
+            Step::Settle { which, next } => {
+                if !model.leased.is_empty() {
+                    let (to, leased) = model.leased.swap_remove(which.index(model.leased.len()));
+                    settle(&bench, &mut model, to, &leased, next);
+                }
+            }
+            Step::Advance { secs } => bench.clock.advance(Duration::from_secs(secs)),
+            Step::Replay { which } => replay(&bench, &mut model, which).await,
+            Step::Purge { which } => purge(&bench, &mut model, which).await,
+            Step::Sweep => sweep(&bench, &mut model).await,
+            Step::Reopen => {
+                sweep(&bench, &mut model).await;
+                audit(&bench.buffer);
+                bench = bench.reopen();
+                // Leases are due again: back into the queue, in their old places.
+                for (to, leased) in model.leased.drain(..) {
+                    let place = (leased.token.due, leased.token.seq);
+                    model.returned[usize::from(to)].insert(place, leased.event.id);
+                }
+                reorder(&bench, &mut model).await;
+            }
+        }
+        let next = |to: u8| {
+            let of = usize::from(to);
+            let all = model.queues[of].keys().chain(model.returned[of].keys());
+            all.map(|p| p.0).filter(|due| *due > 0).min().map(Timestamp)
+        };
+        for to in 0..2 {
+            assert_eq!(bench.buffer.next_due(&destination(to)).await.unwrap(), next(to), "next due");
+        }
+    }
+    check(&bench, &mut model).await;
+}
+
+/// Deletes what is past its time, here and there.
+async fn sweep(bench: &Bench, model: &mut Model) {
+    bench.settled().await;
+    bench.buffer.sweep().await.unwrap();
+    let now = bench.now();
+    model.settled.retain(|id, (dead, at)| {
+        let keep = Duration::from_secs(if *dead { 100 } else { 60 });
+        let stays = now.saturating_sub(keep) < *at;
+        if !stays {
+            model.events.remove(id);
+        }
+        stays
+    });
+}
+
+/// After a restart the order is that of the queues alone.
+async fn reorder(bench: &Bench, model: &mut Model) {
+    let store = bench.buffer.shared.store().unwrap();
+    for to in 0..2u8 {
+        let of = usize::from(to);
+        let held: BTreeSet<_> =
+            model.queues[of].values().chain(model.returned[of].values()).copied().collect();
+        model.queues[of].clear();
+        model.returned[of].clear();
+        let Some(lane) = bench.buffer.shared.known_lane(&destination(to)) else { continue };
+        let mut found = BTreeSet::new();
+        let fresh = store.queue(keys::fresh(lane.id, 0), keys::fresh(lane.id, u64::MAX));
+        let retry = store.queue(keys::retry(lane.id, 0, 0), keys::retry(lane.id, u64::MAX, u64::MAX));
+        for (key, entry) in fresh.map(Result::unwrap) {
+            model.enter(to, 0, entry.event);
+            assert!(found.insert(entry.event) && key[0] == b'F');
+        }
+        for (key, entry) in retry.map(Result::unwrap) {
+            model.enter(to, keys::u64_at(&key, 5).unwrap(), entry.event);
+            assert!(found.insert(entry.event));
+        }
+        assert_eq!(found, held, "what is queued after a restart");
+    }
+}
+
+async fn append(bench: &Bench, model: &mut Model, to: u8, key: Option<u8>, big: bool) {
+    let now = bench.now();
+    let event = bench.event(if big { "long ".repeat(500) } else { "short".into() }.as_str());
+    let id = event.id;
+    let names: Vec<_> = destinations(to).into_iter().map(destination).collect();
+    let outcome = bench.buffer.append(event, &names, key.map(|k| claim(k.into()))).await.unwrap();
+    if let Some(key) = key {
+        if let Some((first, expires)) = model.claims.get(&key)
+            && *expires > now
+        {
+            assert!(matches!(outcome, Appended::Duplicate(c) if c.event_id == *first));
+            return;
+        }
+        model.claims.insert(key, (id, now.saturating_add(Duration::from_secs(60))));
+    }
+    assert_eq!(outcome, Appended::Stored);
+    let deliveries = destinations(to).into_iter().map(|d| (d, (DeliveryState::Pending, 0))).collect();
+    model.events.insert(id, deliveries);
+    for to in destinations(to) {
+        model.enter(to, 0, id);
+    }
+    if to == 3 {
+        model.settled.insert(id, (false, now));
+    }
+}
+
+fn settle(bench: &Bench, model: &mut Model, to: u8, leased: &Leased, next: ModelNext) {
+    let (now, id) = (bench.now(), leased.event.id);
+    let retry_at = |secs| now.saturating_add(Duration::from_secs(secs));
+    bench.settle(
+        leased,
+        match next {
+            ModelNext::Delivered => Next::Delivered,
+            ModelNext::Retry(secs) => Next::Retry(retry_at(secs)),
+            ModelNext::Dead => Next::Dead(DeadReason::GivenUp),
+            ModelNext::Release => Next::Release,
+        },
+    );
+    let delivery = model.events.get_mut(&id).and_then(|e| e.get_mut(&to)).expect("leased, so it is known");
+    match next {
+        ModelNext::Release => {
+            model.returned[usize::from(to)].insert((leased.token.due, leased.token.seq), id);
+            return;
+        }
+        ModelNext::Delivered => delivery.0 = DeliveryState::Delivered { at: now },
+        ModelNext::Dead => delivery.0 = DeliveryState::Dead { at: now, reason: DeadReason::GivenUp },
+        ModelNext::Retry(secs) => {
+            let next_at = retry_at(secs);
+            delivery.0 = DeliveryState::Retrying { next_at };
+            // It keeps its place among those that are due at the same time.
+            model.queues[usize::from(to)].insert((next_at.0, leased.token.seq), id);
+        }
+    }
+    delivery.1 += 1;
+    if !matches!(next, ModelNext::Retry(_)) {
+        model.keep(id);
+    }
+}
+
+async fn replay(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {
+    sweep(bench, model).await;
+    let ids: Vec<_> = model.events.keys().copied().collect();
+    let (selection, chosen): (_, Vec<_>) = match which {
+        Some(_) if ids.is_empty() => return,
+        Some(which) => (Selection::One(ids[which.index(ids.len())]), vec![ids[which.index(ids.len())]]),
+        None => {
+            let filter = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
+            (Selection::Matching(filter), ids.into_iter().rev().collect())
+        }
+    };
+    let dead_only = which.is_none();
+    let mut expected = 0;
+    for id in chosen {
+        let mut again = Vec::new();
+        for (to, delivery) in model.events.get_mut(&id).expect("chosen from it") {
+            let matches = match delivery.0 {
+                DeliveryState::Dead { .. } => true,
+                DeliveryState::Delivered { .. } => !dead_only,
+                _ => false,
+            };
+            if matches {
+                *delivery = (DeliveryState::Pending, 0);
+                again.push(*to);
+            }
+        }
+        expected += again.len() as u64;
+        if !again.is_empty() {
+            model.settled.remove(&id);
+        }
+        again.into_iter().for_each(|to| model.enter(to, 0, id));
+    }
+    assert_eq!(bench.buffer.replay(selection).await.unwrap(), expected, "replayed");
+}
+
+async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {
+    sweep(bench, model).await;
+    let ids: Vec<_> = model.events.keys().copied().collect();
+    let (selection, chosen) = match which {
+        Some(_) if ids.is_empty() => return,
+        Some(which) => (Selection::One(ids[which.index(ids.len())]), vec![ids[which.index(ids.len())]]),
+        None => {
+            let filter = EventFilter { state: Some("delivered".into()), ..EventFilter::default() };
+            let is_delivered = |id: &EventId| {
+                model.events[id].values().any(|d| matches!(d.0, DeliveryState::Delivered { .. }))
+            };
+            (Selection::Matching(filter), ids.into_iter().filter(is_delivered).collect())
+        }
+    };
+    let mut expected = 0;
+    for id in chosen {
+        if model.settled.remove(&id).is_some() {
+            model.events.remove(&id);
+            expected += 1;
+        }
+    }
+    assert_eq!(bench.buffer.purge(selection).await.unwrap(), expected, "purged");
+}
+
+async fn check(bench: &Bench, model: &mut Model) {
+    sweep(bench, model).await;
+    audit(&bench.buffer);
+    let page = bench.buffer.list(EventFilter::default(), None, 10_000).await.unwrap();
+    let listed: BTreeSet<_> = page.events.iter().map(|(e, _)| e.id).collect();
+    assert_eq!(listed, model.events.keys().copied().collect(), "the events that are kept");
+    for (event, deliveries) in page.events {
+        for delivery in deliveries {
+            let to = u8::from(delivery.destination == other());
+            let (state, attempts) = &model.events[&event.id][&to];
+            assert_eq!((&delivery.state, delivery.attempts), (state, *attempts));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_histories_end_as_the_model_says(steps in steps()) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
+    }
+}
