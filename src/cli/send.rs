@@ -15,7 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
 
 use super::sign::{KeyArgs, Output, Sender, read_body};
 use super::verify::split_url;
@@ -164,7 +166,8 @@ async fn send(url: &str, event: TestEvent, tls: &TlsConnector) -> Result<Answer,
         Scheme::Http => exchange(stream, request).await,
         Scheme::Https => {
             let name = ServerName::try_from(bare.to_owned()).map_err(|error| error.to_string())?;
-            let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS with {host}: {error}"))?;
+            let stream =
+                tls.connect(name, stream).await.map_err(|error| format!("TLS with {host}: {error}"))?;
             exchange(stream, request).await
         }
     }
@@ -174,8 +177,9 @@ async fn exchange<S>(stream: S, request: http::Request<Full<Bytes>>) -> Result<A
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let answering = async {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let (head, body) = answer.into_parts();
@@ -301,28 +305,36 @@ mod tests {
             }
             seen
         });
-        let sent = parse(&["stripe", "charge.refunded", "--to", &to, "--secret", "whsec_x", "--count", "2"]).send_all().await;
+        let sent = parse(&["stripe", "charge.refunded", "--to", &to, "--secret", "whsec_x", "--count", "2"])
+            .send_all()
+            .await;
         assert_eq!(sent, Ok(true));
         let seen = app.await.unwrap();
         assert!(seen[0].starts_with("POST /in?a=1 HTTP/1.1\r\n"), "{}", seen[0]);
-        assert!(seen[0].contains("stripe-signature: t=") && seen[0].contains("charge.refunded"), "{}", seen[0]);
+        assert!(
+            seen[0].contains("stripe-signature: t=") && seen[0].contains("charge.refunded"),
+            "{}",
+            seen[0]
+        );
         assert_ne!(seen[0], seen[1]);
     }
 
     #[tokio::test]
     async fn a_certificate_of_ones_own_needs_a_word() {
         let pair = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&pair).unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&pair).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca.pem");
         std::fs::write(&ca, certificate.pem()).unwrap();
         let key = rustls_pki_types::PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
-        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
+        let config =
+            tokio_rustls::rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)
+                .unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = format!("https://localhost:{}/", listener.local_addr().unwrap().port());

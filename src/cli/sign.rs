@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
@@ -15,9 +17,11 @@ use crate::clock::{Clock, Timestamp};
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
 use crate::providers::{self, Pack, TestEvent};
 use crate::secret::Secret;
-use crate::verify::{KeySource, PrivateKey, Resolver, VerifySpec, Verifier, compile};
+use crate::verify::{KeySource, PrivateKey, Resolver, Verifier, VerifySpec, compile};
 
 /// Print the signed headers of a test event
+///
+/// With `--output json` as a line that `tidegate verify` reads.
 #[derive(clap::Args, Debug)]
 pub struct Sign {
     /// The provider: a built-in name, or the path of a pack file
@@ -25,7 +29,7 @@ pub struct Sign {
     provider: String,
     #[command(flatten)]
     keys: KeyArgs,
-    /// The body: a file, or `-` for standard input [default: the pack's own test event]
+    /// The body: a file, or `-` for standard input [default: the pack's own test event, printed behind the headers]
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// The URL that the event goes to, for schemes that sign it
@@ -93,10 +97,15 @@ impl Sign {
         let signed = sender.event(self.event_type.as_deref(), body, &self.url, now)?;
         Ok(match (self.curl, self.output) {
             (true, _) => curl(&self.url, &signed),
-            (false, Output::Json) => json!(signed.headers).to_string(),
+            (false, Output::Json) => line(&self.url, &signed).to_string(),
             (false, Output::Text) => {
-                let lines: Vec<_> = signed.headers.iter().map(|(n, v)| format!("{n}: {v}")).collect();
-                lines.join("\n")
+                let mut text: String =
+                    signed.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+                if self.body.is_none() {
+                    // Nobody else knows the body that was signed.
+                    text.push_str(&format!("\n{}\n", String::from_utf8_lossy(&signed.body)));
+                }
+                text.trim_end_matches('\n').to_owned()
             }
         })
     }
@@ -119,10 +128,12 @@ impl Sender {
             }
         }
         for param in &keys.param {
-            let (name, value) = param.split_once('=').ok_or_else(|| format!("`{param}` is not NAME=VALUE"))?;
+            let (name, value) =
+                param.split_once('=').ok_or_else(|| format!("`{param}` is not NAME=VALUE"))?;
             rule.insert(name.to_owned(), json!(value));
         }
-        let spec: VerifySpec = serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
+        let spec: VerifySpec =
+            serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
         let compiled = compile(&spec, &FromArguments).map_err(|problems| {
             let lines = problems.iter().map(|problem| match &problem.help {
                 Some(help) => format!("{}: {} ({help})", problem.at.join("."), problem.message),
@@ -201,6 +212,16 @@ fn read_text(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// The event as `tidegate verify` reads it.
+fn line(url: &str, event: &TestEvent) -> Value {
+    json!({
+        "method": "POST",
+        "url": url,
+        "headers": event.headers,
+        "body_base64": STANDARD.encode(&event.body),
+    })
+}
+
 /// A command that any POSIX shell sends the event with.
 fn curl(url: &str, event: &TestEvent) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
@@ -212,7 +233,8 @@ fn curl(url: &str, event: &TestEvent) -> String {
         Ok(body) if !body.starts_with('@') && !body.contains('\0') => {
             command.push_str(&format!(" \\\n  --data-binary {}", quoted(body)));
         }
-        _ => command.push_str(" \\\n  --data-binary @BODY # the body is not plain text: put it into the file BODY"),
+        _ => command
+            .push_str(" \\\n  --data-binary @BODY # the body is not plain text: put it into the file BODY"),
     }
     command
 }
@@ -258,15 +280,22 @@ mod tests {
     use super::*;
 
     fn keys(secret: &str) -> KeyArgs {
-        KeyArgs { secret: vec![secret.to_owned()], public_key: Vec::new(), private_key: None, param: Vec::new() }
+        KeyArgs {
+            secret: vec![secret.to_owned()],
+            public_key: Vec::new(),
+            private_key: None,
+            param: Vec::new(),
+        }
     }
 
     #[test]
     fn each_pack_signs_each_of_its_test_events() {
         for name in providers::names() {
-            let sender = Sender::new(name, &keys("c2VjcmV0c2VjcmV0c2VjcmV0")).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let sender = Sender::new(name, &keys("c2VjcmV0c2VjcmV0c2VjcmV0"))
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
             for sample in &sender.pack.samples {
-                let event = sender.event(Some(&sample.event), None, "https://h.example/in", Timestamp::from_secs(17));
+                let event =
+                    sender.event(Some(&sample.event), None, "https://h.example/in", Timestamp::from_secs(17));
                 let event = event.unwrap_or_else(|error| panic!("{name}: {error}"));
                 assert!(event.headers.len() > sample.headers.len(), "{name} {}", sample.event);
             }
@@ -293,7 +322,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         assert!(Sender::new("githup", &keys("x")).err().unwrap().contains("did you mean `github`"));
-        assert!(Sender::new("github", &keys("env:TIDEGATE_TEST_NOT_SET")).err().unwrap().contains("is not set"));
+        assert!(
+            Sender::new("github", &keys("env:TIDEGATE_TEST_NOT_SET")).err().unwrap().contains("is not set")
+        );
         let sender = Sender::new("github", &keys("x")).unwrap();
         let error = sender.event(Some("pusch"), None, "https://h/", Timestamp(0)).unwrap_err();
         assert!(error.contains("known are push, ping"), "{error}");

@@ -210,7 +210,10 @@ mod tests {
     fn a_captured_request_is_read_as_it_was_sent() {
         let line = r#"{"method":"POST","url":"https://h.example:8443/in?a=%20","headers":[["X","1"],["x","2"]],"body_base64":"AP8=","source":"::ffff:192.0.2.1"}"#;
         let request = serde_json::from_str::<Captured>(line).unwrap().request(Timestamp(5)).unwrap();
-        assert_eq!((request.head.authority.as_str(), request.head.target.as_str()), ("h.example:8443", "/in?a=%20"));
+        assert_eq!(
+            (request.head.authority.as_str(), request.head.target.as_str()),
+            ("h.example:8443", "/in?a=%20")
+        );
         assert_eq!(request.head.client, IpAddr::from([192, 0, 2, 1]));
         assert_eq!(request.head.headers.all("X").count(), 2);
         assert_eq!(&request.body[..], [0, 255]);

@@ -119,7 +119,11 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
         handshake,
         event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
         deadline: file.deadline.as_deref().map(deadline).transpose()?,
-        params: file.params.into_iter().map(|(name, file)| Ok((name, param(file)?))).collect::<Result<_, String>>()?,
+        params: file
+            .params
+            .into_iter()
+            .map(|(name, file)| Ok((name, param(file)?)))
+            .collect::<Result<_, String>>()?,
         verify: match file.verify {
             OneOrMany::Many(ways) => ways,
             OneOrMany::One(way) => vec![*way],

@@ -64,7 +64,8 @@ macro_rules! packs {
 }
 
 /// Every `*.yaml` beside this file (a test holds the list against the folder), sorted.
-const BUILT_IN: &[(&str, &str)] = packs!["github" "gitlab" "hmac" "shopify" "slack" "standard-webhooks" "stripe" "svix"];
+const BUILT_IN: &[(&str, &str)] =
+    packs!["github" "gitlab" "hmac" "shopify" "slack" "standard-webhooks" "stripe" "svix"];
 
 /// Names of the built-in packs, sorted.
 pub fn names() -> Vec<&'static str> {
@@ -74,9 +75,9 @@ pub fn names() -> Vec<&'static str> {
 /// A built-in pack. The error lists near names.
 pub fn find(name: &str) -> Result<Arc<Pack>, String> {
     match BUILT_IN.iter().find(|(known, _)| *known == name) {
-        Some((name, text)) => {
-            file::parse(text).map(Arc::new).map_err(|error| format!("the built-in pack `{name}` is broken: {error}"))
-        }
+        Some((name, text)) => file::parse(text)
+            .map(Arc::new)
+            .map_err(|error| format!("the built-in pack `{name}` is broken: {error}")),
         None => Err(match nearest(name, BUILT_IN.iter().map(|(known, _)| *known)) {
             Some(near) => format!("unknown provider `{name}`, did you mean `{near}`?"),
             None => format!(
@@ -92,11 +93,13 @@ pub fn load(path: &Path) -> Result<Arc<Pack>, String> {
     /// A pack is a page or two; more is another file by mistake.
     const MAX_BYTES: u64 = 1024 * 1024;
     let shown = path.display();
-    let size = std::fs::metadata(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?.len();
+    let size =
+        std::fs::metadata(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?.len();
     if size > MAX_BYTES {
         return Err(format!("{shown} has {size} bytes: that is no pack"));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?;
     file::parse(&text).map(Arc::new).map_err(|error| format!("the pack {shown}: {error}"))
 }
 
@@ -165,13 +168,15 @@ mod tests {
         };
         let (key, kind) = facts("stripe", &[], br#"{"id":"evt_1","type":"invoice.paid"}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("evt_1", "invoice.paid"));
-        let (key, kind) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("X-Gitlab-Event", "Push Hook")], b"{}");
+        let (key, kind) =
+            facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("X-Gitlab-Event", "Push Hook")], b"{}");
         assert!(key.starts_with("u|sha256:") && kind == "Push Hook", "{key}");
         let (key, _) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("Idempotency-Key", "k")], b"{}");
         assert!(key.starts_with("k|sha256:"), "{key}");
         let (key, kind) = facts("slack", &[], b"command=%2Fweather&trigger_id=1.2");
         assert_eq!((key.as_str(), kind.as_str()), ("1.2", "/weather"));
-        let (key, kind) = facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
+        let (key, kind) =
+            facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
         let (key, _) = facts("github", &[], b"{}");
         assert!(key.starts_with("sha256:"), "{key}");

@@ -47,7 +47,9 @@ impl<'p> Problems<'p> {
                 Some("pack" | "jwt" | "api_key" | "bearer") => problem.at.split_off(depth),
                 _ => continue,
             };
-            let own = inside.iter().position(|part| matches!(part.as_str(), "secrets" | "public_keys" | "keys" | "tokens"));
+            let own = inside
+                .iter()
+                .position(|part| matches!(part.as_str(), "secrets" | "public_keys" | "keys" | "tokens"));
             match own {
                 // A key of the user's that does not fit is shown where the user gave it.
                 Some(own) if inside.len() > own + 1 => {
@@ -66,7 +68,9 @@ impl<'p> Problems<'p> {
     pub(super) fn rename(&mut self, count: usize, from: &[&str], to: &[&str]) {
         let depth = self.base.len();
         for problem in self.list.iter_mut().skip(count) {
-            if problem.at.len() >= depth && problem.at[depth..].iter().map(String::as_str).eq(from.iter().copied()) {
+            if problem.at.len() >= depth
+                && problem.at[depth..].iter().map(String::as_str).eq(from.iter().copied())
+            {
                 problem.at.truncate(depth);
                 problem.at.extend(to.iter().map(|part| (*part).to_owned()));
             }
@@ -75,7 +79,8 @@ impl<'p> Problems<'p> {
 
     /// Drops what was noted since `count` at `at`.
     pub(super) fn forget(&mut self, count: usize, at: &[&str]) {
-        let place: Vec<String> = self.base.iter().cloned().chain(at.iter().map(|p| (*p).to_owned())).collect();
+        let place: Vec<String> =
+            self.base.iter().cloned().chain(at.iter().map(|p| (*p).to_owned())).collect();
         let mut index = 0;
         self.list.retain(|problem| {
             index += 1;
@@ -115,7 +120,12 @@ impl<'p> Problems<'p> {
 
 impl Building<'_> {
     /// The secret behind a reference; never empty.
-    pub(super) fn secret(&self, spec: &SecretSpec, at: &[&str], problems: &mut Problems<'_>) -> Option<Secret> {
+    pub(super) fn secret(
+        &self,
+        spec: &SecretSpec,
+        at: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Option<Secret> {
         match self.resolver.secret(&spec.secret) {
             Ok(secret) if secret.expose().is_empty() => problems.note(at, "the secret is empty"),
             Ok(secret) => Some(secret),

@@ -10,7 +10,8 @@ use super::json::Pointer;
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
-use super::scheme::{BodyDigest, Condition, Keys, Labelled, Scheme, SignatureForm, TimeFrom, TimeRule};
+use super::scheme::{BodyDigest, Condition, Keys, Labelled, Scheme, TimeRule};
+use super::signatures::{SignatureForm, TimeFrom};
 use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec};
 use super::template::Template;
 use super::time::{self, TimeFormat};
@@ -146,9 +147,11 @@ fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 fn algorithm(spec: &SchemeSpec, problems: &mut Problems<'_>) -> Option<Algorithm> {
     let names: Vec<&str> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
     match spec.algorithm.as_deref() {
-        None => {
-            problems.note_help(&["algorithm"], "the algorithm is missing", format!("one of {}", names.join(", ")))
-        }
+        None => problems.note_help(
+            &["algorithm"],
+            "the algorithm is missing",
+            format!("one of {}", names.join(", ")),
+        ),
         Some(name) => match Algorithm::parse(name) {
             Some(algorithm) => Some(algorithm),
             None => problems.unknown(&["algorithm"], "algorithm", name, &names),
@@ -177,10 +180,9 @@ fn template(
         problems.note::<()>(&["signed"], "`{id}` is signed, but `id` does not say where it is");
     }
     match algorithm {
-        Some(Algorithm::Digest(_)) if !template.uses_secret() => problems.note(
-            &["signed"],
-            "a plain digest proves nothing without `{secret}` in what is signed",
-        ),
+        Some(Algorithm::Digest(_)) if !template.uses_secret() => {
+            problems.note(&["signed"], "a plain digest proves nothing without `{secret}` in what is signed")
+        }
         Some(Algorithm::Hmac(_) | Algorithm::Asymmetric(_)) if template.uses_secret() => {
             problems.note(&["signed"], "`{secret}` belongs only into plain digests (`sha1`, `sha256`)")
         }
@@ -279,9 +281,8 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
         return;
     }
     let template = &scheme.template;
-    let covered = |location: &Location| {
-        template.covers(location) || (location.in_body() && template.covers_body())
-    };
+    let covered =
+        |location: &Location| template.covers(location) || (location.in_body() && template.covers_body());
     if let Some(TimeRule { from, .. }) = &scheme.timestamp {
         let signed = template.uses_timestamp()
             || match from {
@@ -300,7 +301,11 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
         && !template.uses_id()
         && !covered(id)
     {
-        problems.note_help::<()>(&["id"], "the id is not signed", "put `{id}` into `signed`, or leave `id` out");
+        problems.note_help::<()>(
+            &["id"],
+            "the id is not signed",
+            "put `{id}` into `signed`, or leave `id` out",
+        );
     }
 }
 
@@ -316,7 +321,11 @@ fn keys(
             problems.note::<()>(&["secrets"], "this algorithm takes `public_keys`, not secrets");
         }
         if given.public_keys.is_empty() {
-            return problems.note_help(&["public_keys"], "there is no public key", "such as `public_keys: [file:PATH]`");
+            return problems.note_help(
+                &["public_keys"],
+                "there is no public key",
+                "such as `public_keys: [file:PATH]`",
+            );
         }
     } else {
         if !given.public_keys.is_empty() {

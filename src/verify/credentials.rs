@@ -102,9 +102,9 @@ impl Credentials {
                 matched = Some(&one.label);
             }
         }
-        matched.cloned().ok_or_else(|| {
-            wrong(&format!("does not match any of {} live credential(s)", self.live.len()))
-        })
+        matched
+            .cloned()
+            .ok_or_else(|| wrong(&format!("does not match any of {} live credential(s)", self.live.len())))
     }
 
     /// The header that carries the first credential, or why there is none.
@@ -162,7 +162,9 @@ mod tests {
     fn any_live_key_is_right_as_given_or_by_its_digest() {
         let digest = format!("sha256:{}", hex::encode(Hash::Sha256.of(b"two").as_bytes()));
         let rule = rule("header:X-Api-Key", Dress::Bare, &[(None, "one"), (None, &digest)]);
-        for (sent, right) in [("one", true), ("two", true), ("on", false), ("one ", true), ("One", false), (&digest, false)] {
+        for (sent, right) in
+            [("one", true), ("two", true), ("on", false), ("one ", true), ("One", false), (&digest, false)]
+        {
             assert_eq!(rule.check(&request("/", &[("x-api-key", sent)], b"")).is_ok(), right, "{sent}");
         }
         assert_eq!(reason(&rule, &request("/", &[], b"")), Err(Reason::CredentialsMissing));

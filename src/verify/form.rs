@@ -54,8 +54,11 @@ pub(super) fn only<'t>(text: &'t [u8], name: &str) -> Result<Option<Cow<'t, [u8]
     if values.next().is_some() { Err(Ambiguous) } else { Ok(first.map(decode)) }
 }
 
+/// A decoded name and its decoded value.
+type Field<'t> = (Cow<'t, [u8]>, Cow<'t, [u8]>);
+
 /// All fields decoded and sorted by name, then (for repeated names) by value.
-pub(super) fn sorted(text: &[u8]) -> Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+pub(super) fn sorted(text: &[u8]) -> Vec<Field<'_>> {
     let mut fields: Vec<_> = pairs(text).map(|(n, v)| (decode(n), decode(v))).collect();
     fields.sort();
     fields

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn values_are_found_as_text() {
-        let document = r#" {"a": {"b": [1, {"c": "x\n\u00e9"}, true, null, 1e400, -0.10, 12345678901234567890123]}} "#;
+        let document =
+            r#" {"a": {"b": [1, {"c": "x\n\u00e9"}, true, null, 1e400, -0.10, 12345678901234567890123]}} "#;
         assert_eq!(text("/a/b/0", document).as_deref(), Some("1"));
         assert_eq!(text("/a/b/1/c", document).as_deref(), Some("x\né"));
         assert_eq!(text("/a/b/2", document).as_deref(), Some("true"));
@@ -219,7 +220,9 @@ mod tests {
         assert_eq!(text("/a~1b/~0", r#"{"a/b":{"~":"v"}}"#).as_deref(), Some("v"));
         assert_eq!(text("/id", r#"{"\u0069d":"v"}"#).as_deref(), Some("v"));
         assert_eq!(text("/", r#"{"":"v"}"#).as_deref(), Some("v"));
-        assert!(Pointer::parse("id").is_err() && Pointer::parse("").is_err() && Pointer::parse("/~2").is_err());
+        assert!(
+            Pointer::parse("id").is_err() && Pointer::parse("").is_err() && Pointer::parse("/~2").is_err()
+        );
     }
 
     #[test]

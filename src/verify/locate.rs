@@ -126,8 +126,7 @@ impl fmt::Display for Location {
 
 /// RFC 9110's `token`.
 pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 #[cfg(test)]
@@ -142,7 +141,11 @@ mod tests {
 
     #[test]
     fn each_kind_of_place_is_found() {
-        let mut r = request("/hooks/a%20b?q=x+y&two=1&two=2", &[("X-Id", " v "), ("x-two", "1"), ("X-Two", "1")], b"f=1&j=%7B%22a%22%3A%22b%22%7D");
+        let mut r = request(
+            "/hooks/a%20b?q=x+y&two=1&two=2",
+            &[("X-Id", " v "), ("x-two", "1"), ("X-Two", "1")],
+            b"f=1&j=%7B%22a%22%3A%22b%22%7D",
+        );
         r.params.0.push(("account".into(), "a%20b".into()));
         assert_eq!(find("header:x-ID", &r), Ok(Some("v".into())));
         assert_eq!(find("header:x-two", &r), Err(Ambiguous));

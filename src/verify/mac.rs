@@ -38,9 +38,7 @@ impl Hash {
         self,
         feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
     ) -> Result<Output, E> {
-        fn run<D: Digest, E>(
-            feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>,
-        ) -> Result<Output, E> {
+        fn run<D: Digest, E>(feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), E>) -> Result<Output, E> {
             let mut digest = D::new();
             feed(&mut |piece| digest.update(piece))?;
             Ok(Output::of(&digest.finalize()))

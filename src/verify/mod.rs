@@ -11,6 +11,7 @@ mod build;
 mod build_scheme;
 mod check;
 mod compile;
+mod compile_pack;
 mod credentials;
 mod encoding;
 mod extract;
@@ -23,6 +24,7 @@ mod public_key;
 mod refusal;
 mod scheme;
 mod sign;
+mod signatures;
 pub mod spec;
 mod template;
 #[cfg(test)]
@@ -39,7 +41,8 @@ use crate::message::Request;
 use crate::secret::Secret;
 
 use check::Check;
-pub use compile::{check_pack, compile};
+pub use compile::compile;
+pub use compile_pack::check_pack;
 pub use extract::Extract;
 pub use refusal::Refusal;
 pub use sign::{PrivateKey, SignError};

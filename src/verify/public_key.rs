@@ -90,7 +90,7 @@ impl PublicKey {
             }
         } else {
             let compact: String = text.split_ascii_whitespace().collect();
-            let is_hex = compact.len() >= 64 && compact.len() % 2 == 0;
+            let is_hex = compact.len() >= 64 && compact.len().is_multiple_of(2);
             let bytes = match hex::decode(&compact) {
                 Ok(bytes) if is_hex => bytes,
                 _ => decode_base64_secret(compact.as_bytes())
@@ -178,7 +178,9 @@ fn spki(der: &[u8], kind: Kind) -> Result<Vec<u8>, String> {
     };
     match read() {
         Some((Some(found), key)) if found == kind => Ok(key),
-        Some((Some(found), _)) => Err(format!("this is a key for {found:?}, the algorithm needs one for {kind:?}")),
+        Some((Some(found), _)) => {
+            Err(format!("this is a key for {found:?}, the algorithm needs one for {kind:?}"))
+        }
         Some((None, _)) => Err("the key is of a kind that is not supported".to_owned()),
         None => Err(format!("this is not a public key for {kind:?}")),
     }
@@ -258,7 +260,9 @@ mod tests {
         let spki = STANDARD.decode(P256_SPKI).unwrap();
         let point = &spki[spki.len() - 65..];
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{P256_SPKI}\n-----END PUBLIC KEY-----\n");
-        for text in [P256_SPKI.to_owned(), pem, hex::encode(point), STANDARD.encode(point), format!(" {P256_SPKI}\n")] {
+        for text in
+            [P256_SPKI.to_owned(), pem, hex::encode(point), STANDARD.encode(point), format!(" {P256_SPKI}\n")]
+        {
             let key = PublicKey::parse(Asymmetric::EcdsaP256Sha256, &text).unwrap();
             assert_eq!(key.as_bytes(), point, "{text}");
         }
@@ -269,7 +273,8 @@ mod tests {
     #[test]
     fn a_certificate_gives_its_key() {
         let pair = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&pair).unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&pair).unwrap();
         let key = PublicKey::parse(Asymmetric::EcdsaP256Sha256, &certificate.pem()).unwrap();
         assert_eq!(key, PublicKey::parse(Asymmetric::EcdsaP256Sha256, &pair.public_key_pem()).unwrap());
         let private = PublicKey::parse(Asymmetric::EcdsaP256Sha256, &pair.serialize_pem());

@@ -50,10 +50,7 @@ impl From<Unbuildable> for Refusal {
 }
 
 /// Names the place of something ambiguous.
-pub(super) fn at<T>(
-    place: &impl std::fmt::Display,
-    found: Result<T, Ambiguous>,
-) -> Result<T, Refusal> {
+pub(super) fn at<T>(place: &impl std::fmt::Display, found: Result<T, Ambiguous>) -> Result<T, Refusal> {
     found.map_err(|Ambiguous| Refusal::ambiguous(place))
 }
 

@@ -10,7 +10,8 @@ use rustls_pki_types::pem::PemObject;
 
 use super::locate::{Location, View};
 use super::public_key::Asymmetric;
-use super::scheme::{Condition, Keys, Scheme, SignatureForm, TimeFrom, TimeRule};
+use super::scheme::{Condition, Keys, Scheme, TimeRule};
+use super::signatures::{SignatureForm, TimeFrom};
 use super::template::{Filling, Unbuildable};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};

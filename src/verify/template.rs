@@ -159,7 +159,9 @@ impl Template {
                     Ok(Some(value)) => sink(&value),
                     Ok(None) if *wanted == Wanted::Optional => {}
                     Ok(None) => return Err(Unbuildable::Missing(format!("{location} is missing"))),
-                    Err(Ambiguous) => return Err(Unbuildable::Ambiguous(format!("{location} is there twice"))),
+                    Err(Ambiguous) => {
+                        return Err(Unbuildable::Ambiguous(format!("{location} is there twice")));
+                    }
                 },
                 Part::SortedForm(repeats) => {
                     let mut fields = form::sorted(filling.view.body);
@@ -212,7 +214,18 @@ impl Template {
 }
 
 const NAMES: &[&str] = &[
-    "body", "timestamp", "id", "secret", "method", "url", "target", "path", "query", "form", "header", "param",
+    "body",
+    "timestamp",
+    "id",
+    "secret",
+    "method",
+    "url",
+    "target",
+    "path",
+    "query",
+    "form",
+    "header",
+    "param",
 ];
 
 impl Part {
@@ -292,7 +305,8 @@ mod tests {
 
     fn filled(text: &str, r: &Request) -> Result<String, Unbuildable> {
         let url = OnceCell::new();
-        let filling = Filling { view: View::of(r), public_url: None, timestamp: b"17", id: b"msg_1", url: &url };
+        let filling =
+            Filling { view: View::of(r), public_url: None, timestamp: b"17", id: b"msg_1", url: &url };
         let whole = parse(text).unwrap().whole(&filling)?;
         Ok(String::from_utf8_lossy(&whole).into_owned())
     }
@@ -304,7 +318,10 @@ mod tests {
             ("v0:{timestamp}:{body}", "v0:17:b=2&a=1+1&a=1+1"),
             ("{id}.{timestamp}.", "msg_1.17."),
             ("{{{method}}}", "{POST}"),
-            ("{url}|{target}|{path}|{query}", "https://hooks.example.com/in/x?b=2&a=%31|/in/x?b=2&a=%31|/in/x|b=2&a=%31"),
+            (
+                "{url}|{target}|{path}|{query}",
+                "https://hooks.example.com/in/x?b=2&a=%31|/in/x?b=2&a=%31|/in/x|b=2&a=%31",
+            ),
             ("{url|other-port}", "https://hooks.example.com:443/in/x?b=2&a=%31"),
             ("{header:x-nonce}{header:gone|optional}{query:a}", "n1"),
             ("{form|sorted}", "a1 1a1 1b2"),

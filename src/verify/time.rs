@@ -76,7 +76,19 @@ mod tests {
     fn only_plain_times_are_read() {
         assert_eq!(TimeFormat::Unix.parse(b"1764000000"), Some(Timestamp::from_secs(1_764_000_000)));
         assert_eq!(TimeFormat::UnixMillis.parse(b"1764000000123"), Some(Timestamp(1_764_000_000_123)));
-        for bad in ["", "-1", "+1764000000", " 1764000000", "1764000000 ", "1764000000.5", "1e9", "0x10", "１", "99999999999999999999", "999999999999999"] {
+        for bad in [
+            "",
+            "-1",
+            "+1764000000",
+            " 1764000000",
+            "1764000000 ",
+            "1764000000.5",
+            "1e9",
+            "0x10",
+            "１",
+            "99999999999999999999",
+            "999999999999999",
+        ] {
             assert_eq!(TimeFormat::Unix.parse(bad.as_bytes()), None, "{bad:?}");
         }
         assert_eq!(TimeFormat::Unix.parse(b"\xff"), None);

@@ -21,7 +21,8 @@ const MAX_LEEWAY: Duration = Duration::from_secs(300);
 const MIN_SECRET: usize = 32;
 
 const ALGORITHMS: &[&str] = &[
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+    "EdDSA",
 ];
 
 /// Compiles what stands under `jwt:`. Keys given beside it (by a pack's user) are `more_secrets` and `more_keys`.
@@ -62,7 +63,8 @@ pub(in crate::verify) fn build(
         }
     }
     if shared.is_empty() && !(secrets.is_empty() && more_secrets.is_empty()) {
-        problems.note::<()>(&["secrets"], "secrets are for HS256, HS384 and HS512, and none is in `algorithms`");
+        problems
+            .note::<()>(&["secrets"], "secrets are for HS256, HS384 and HS512, and none is in `algorithms`");
     }
     let public_keys = spec.public_keys.as_deref().unwrap_or_default();
     for (at, key) in public_keys.iter().chain(more_keys).enumerate() {
@@ -164,8 +166,14 @@ fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Algorithm>, D
     let mut error = "public keys are for RS*, PS*, ES* and EdDSA, and none is in `algorithms`".to_owned();
     let kinds = [
         (Asymmetric::RsaPkcs1Sha256, family(algorithms, AlgorithmFamily::Rsa)),
-        (Asymmetric::EcdsaP256Sha256, algorithms.iter().copied().filter(|a| *a == Algorithm::ES256).collect()),
-        (Asymmetric::EcdsaP384Sha384, algorithms.iter().copied().filter(|a| *a == Algorithm::ES384).collect()),
+        (
+            Asymmetric::EcdsaP256Sha256,
+            algorithms.iter().copied().filter(|a| *a == Algorithm::ES256).collect(),
+        ),
+        (
+            Asymmetric::EcdsaP384Sha384,
+            algorithms.iter().copied().filter(|a| *a == Algorithm::ES384).collect(),
+        ),
         (Asymmetric::Ed25519, family(algorithms, AlgorithmFamily::Ed)),
     ];
     for (kind, fits) in kinds.into_iter().filter(|(_, fits)| !fits.is_empty()) {

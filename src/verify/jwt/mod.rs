@@ -132,8 +132,7 @@ impl Jwt {
         Err(match (failure, &header.kid, &self.set) {
             (Some(error), ..) => invalid(describe(error.kind())),
             (None, Some(kid), Some(set)) => {
-                let known =
-                    decoded.is_some_and(|d| d.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
+                let known = decoded.is_some_and(|d| d.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
                 if known {
                     invalid(format!("the key `{}` is not for {:?}", printable(kid), header.alg))
                 } else {
@@ -179,7 +178,8 @@ impl Jwt {
             }
         }
         if !self.audiences.is_empty() {
-            let ours = |value: &Value| value.as_str().is_some_and(|one| self.audiences.iter().any(|a| a == one));
+            let ours =
+                |value: &Value| value.as_str().is_some_and(|one| self.audiences.iter().any(|a| a == one));
             match claims.get("aud") {
                 Some(Value::Array(audiences)) if audiences.iter().any(ours) => {}
                 Some(one) if ours(one) => {}
@@ -249,7 +249,8 @@ fn describe(kind: &ErrorKind) -> String {
         ErrorKind::InvalidSignature => "the token's signature does not match any live key".to_owned(),
         ErrorKind::Base64(_) => "the token is not base64url".to_owned(),
         ErrorKind::Json(_) => "the token is not JSON, or its algorithm is not known".to_owned(),
-        other => format!("{other:?}"),
+        ErrorKind::InvalidAlgorithm => "the key is of another kind than the token's algorithm".to_owned(),
+        _ => "the token can't be verified".to_owned(),
     }
 }
 

@@ -19,7 +19,8 @@ impl Jwt {
         public_url: Option<&str>,
         now: Timestamp,
     ) -> Result<Vec<(String, String)>, SignError> {
-        const ONLY_SHARED: SignError = SignError::Impossible("tokens are signed with shared secrets (HS*) only");
+        const ONLY_SHARED: SignError =
+            SignError::Impossible("tokens are signed with shared secrets (HS*) only");
         let (algorithm, _) = self
             .algorithms
             .iter()
@@ -45,8 +46,9 @@ impl Jwt {
         };
         digest(&self.body_hash, &request.body);
         digest(&self.url_hash, url::public(&request.head, public_url).as_bytes());
-        let token = jsonwebtoken::encode(&Header::new(*algorithm), &claims, &EncodingKey::from_secret(secret))
-            .map_err(|_| SignError::Impossible("the token can't be encoded"))?;
+        let token =
+            jsonwebtoken::encode(&Header::new(*algorithm), &claims, &EncodingKey::from_secret(secret))
+                .map_err(|_| SignError::Impossible("the token can't be encoded"))?;
         match self.location.header() {
             Some("authorization") => Ok(vec![("authorization".into(), format!("Bearer {token}"))]),
             Some(header) => Ok(vec![(header.to_owned(), token)]),

@@ -114,7 +114,11 @@ fn keys_that_are_for_something_else_are_not_used() {
         jwk.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let source = Arc::new(Source::default());
         source.publish(json!([jwk]));
-        assert_eq!(check(&rule(&source, "ES256"), &token).unwrap_err().reason, Reason::TokenInvalid, "{change}");
+        assert_eq!(
+            check(&rule(&source, "ES256"), &token).unwrap_err().reason,
+            Reason::TokenInvalid,
+            "{change}"
+        );
     }
 }
 

@@ -367,7 +367,9 @@ mod tests {
     fn the_word_none_and_rules_are_read() {
         assert_eq!(read("none"), Ok(VerifySpec::None));
         assert!(read("github").unwrap_err().contains("verify: { provider: github"));
-        let r = rule("{ provider: x, secrets: [env:A, {secret: env:B, label: old}], webhook_id: W1, topics: [a, b], tolerance: 5m }");
+        let r = rule(
+            "{ provider: x, secrets: [env:A, {secret: env:B, label: old}], webhook_id: W1, topics: [a, b], tolerance: 5m }",
+        );
         let secrets = r.secrets.unwrap();
         assert_eq!((secrets[1].secret.as_str(), secrets[1].label.as_deref()), ("env:B", Some("old")));
         assert_eq!(r.params["webhook_id"], Param(Texts(vec!["W1".into()])));
@@ -378,7 +380,8 @@ mod tests {
 
     #[test]
     fn a_scheme_reads_the_same_inline_and_apart() {
-        let scheme = "{ algorithm: hmac-sha256, signed: '{body}', signature: { from: header:X, encoding: hex } }";
+        let scheme =
+            "{ algorithm: hmac-sha256, signed: '{body}', signature: { from: header:X, encoding: hex } }";
         let inline = rule(&scheme.replace(" }}", " }, secret: env:A }"));
         let apart = rule(&format!("{{ scheme: {scheme} }}"));
         assert_eq!(Some(inline.inline), apart.scheme);

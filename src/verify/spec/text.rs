@@ -155,7 +155,9 @@ impl<'de> Deserialize<'de> for SecretSpec {
         impl<'de> Visitor<'de> for TextOrMap {
             type Value = SecretSpec;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a reference such as `env:NAME` or `file:PATH`, or `{ secret: env:NAME, label: NAME }`")
+                f.write_str(
+                    "a reference such as `env:NAME` or `file:PATH`, or `{ secret: env:NAME, label: NAME }`",
+                )
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<SecretSpec, E> {
                 Ok(SecretSpec::of(text.to_owned()))
@@ -174,7 +176,9 @@ impl Serialize for SecretSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.label {
             None => serializer.serialize_str(&self.secret),
-            Some(_) => Labelled { secret: self.secret.clone(), label: self.label.clone() }.serialize(serializer),
+            Some(_) => {
+                Labelled { secret: self.secret.clone(), label: self.label.clone() }.serialize(serializer)
+            }
         }
     }
 }

@@ -91,7 +91,9 @@ fn base64_is_canonical() {
     let unpadded = right.trim_end_matches('=');
     let url_safe = right.replace('+', "-").replace('/', "_");
     let hex = hex::encode(hmac("s", BODY));
-    for wrong in [&stray, unpadded, &format!("{right}="), &format!("{unpadded}=="), &hex, &right.to_lowercase()] {
+    for wrong in
+        [&stray, unpadded, &format!("{right}="), &format!("{unpadded}=="), &hex, &right.to_lowercase()]
+    {
         assert_eq!(refused(wrong), Some(Reason::SignatureInvalid), "{wrong}");
     }
     if url_safe != right {
@@ -204,8 +206,8 @@ fn ed25519_signatures_are_canonical() {
     assert_eq!(refused(&signature), None);
     // S + L, the same number modulo the group's order.
     const ORDER: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
     let mut other = signature.clone();
     let mut carry = 0;
@@ -247,7 +249,11 @@ fn ecdsa_forms_are_not_taken_for_each_other() {
         let rule = rule(algorithm);
         assert_eq!(refused(&rule, &with_signature("X", right)), None, "{algorithm}");
         for wrong in wrong {
-            assert_eq!(refused(&rule, &with_signature("X", wrong)), Some(Reason::SignatureInvalid), "{wrong}");
+            assert_eq!(
+                refused(&rule, &with_signature("X", wrong)),
+                Some(Reason::SignatureInvalid),
+                "{wrong}"
+            );
         }
         let trailing = format!("{right}00");
         assert_eq!(refused(&rule, &with_signature("X", &trailing)), Some(Reason::SignatureInvalid));
@@ -278,8 +284,11 @@ fn each_element_of_a_signed_batch_must_be_right() {
         "{ algorithm: hmac-sha256, secret: s, each: /items, signed: '{body:/a}:{body:/b|optional}', \
          signature: { from: body:/sig, encoding: hex } }",
     );
-    let item = |a: &str, signed: &str| format!(r#"{{"a":"{a}","sig":"{}"}}"#, hex::encode(hmac("s", signed.as_bytes())));
-    let refused = |items: &str| refused(&rule, &request("/", &[], format!(r#"{{"items":[{items}]}}"#).as_bytes()));
+    let item = |a: &str, signed: &str| {
+        format!(r#"{{"a":"{a}","sig":"{}"}}"#, hex::encode(hmac("s", signed.as_bytes())))
+    };
+    let refused =
+        |items: &str| refused(&rule, &request("/", &[], format!(r#"{{"items":[{items}]}}"#).as_bytes()));
     assert_eq!(refused(&item("x", "x:")), None);
     assert_eq!(refused(&format!("{},{}", item("x", "x:"), item("y", "y:"))), None);
     assert_eq!(refused(&format!("{},{}", item("x", "x:"), item("y", "z:"))), Some(Reason::SignatureInvalid));

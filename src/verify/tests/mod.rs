@@ -1,8 +1,8 @@
 //! Tests of rules as a whole, from what a user writes to the decision.
 
 mod edges;
-mod rules;
 mod round_trip;
+mod rules;
 mod vectors;
 
 use super::testing::World;

@@ -48,12 +48,16 @@ fn rules() -> Vec<String> {
              secret: whsec_{SECRET}, signature: {{ from: header:X, encoding: hex }} }}"
         ));
     }
-    rules.push(format!("{{ algorithm: token, secret: {SECRET}, signature: {{ from: header:X, prefix: 'T ' }} }}"));
+    rules.push(format!(
+        "{{ algorithm: token, secret: {SECRET}, signature: {{ from: header:X, prefix: 'T ' }} }}"
+    ));
     rules.push(format!("{{ jwt: {{ algorithms: HS512, secrets: [{SECRET}], issuer: i, audience: [a, b], body_hash: {{ claim: h }} }} }}"));
     rules.push(format!("{{ api_key: {{ header: X-Key, keys: [{SECRET}] }} }}"));
     rules.push("{ bearer: { tokens: [abc] } }".to_owned());
     rules.push("{ basic: { users: [{ name: u, password: p }] } }".to_owned());
-    rules.push(format!("{{ all: [{{ bearer: {{ tokens: [abc] }} }}, {{ provider: github, secret: {SECRET} }}] }}"));
+    rules.push(format!(
+        "{{ all: [{{ bearer: {{ tokens: [abc] }} }}, {{ provider: github, secret: {SECRET} }}] }}"
+    ));
     for pack in crate::providers::names() {
         rules.push(format!("{{ provider: {pack}, secret: {SECRET} }}"));
     }

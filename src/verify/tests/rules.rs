@@ -61,19 +61,34 @@ fn what_makes_no_sense_does_not_compile() {
         ("{ provider: github, secret: a, secrets: [b] }", "either `secret` or `secrets`"),
         ("{ provider: github, secret: a, public_keys: [b] }", "`public_keys` has no meaning for github"),
         ("{ provider: github, secret: a, tolerance: 5m }", "`tolerance` has no meaning for github"),
-        ("{ provider: github, secret: a, jwt: { algorithms: HS256 } }", "in one way, this one has provider, jwt"),
+        (
+            "{ provider: github, secret: a, jwt: { algorithms: HS256 } }",
+            "in one way, this one has provider, jwt",
+        ),
         ("{ provider: github, secert: a }", "unknown key `secert` (did you mean `secret`?)"),
         ("{ provider: standard-webhooks, secret: '***' }", "secret: the secret is not base64"),
-        ("{ provider: standard-webhooks, public_keys: [whpk_AAAA] }", "public_keys.0: this is not a public key"),
+        (
+            "{ provider: standard-webhooks, public_keys: [whpk_AAAA] }",
+            "public_keys.0: this is not a public key",
+        ),
         ("{ provider: standard-webhooks }", "needs `secrets` or `public_keys`"),
         ("{ provider: stripe, secret: a, tolerance: 0s }", "refuses everything"),
         ("{ provider: stripe, secret: a, tolerance: 3d }", "not a duration"),
         ("{ provider: stripe, secret: a, tolerance: 25h }", "at most 24h"),
         ("{ algorithm: hmac-sha256, secret: a }", "where the signature is, is missing"),
         ("{ algorithm: hmac-sha256, secret: a, signature: { from: header:X } }", "the encoding is missing"),
-        ("{ algorithm: hmac-sha256, signature: { from: header:X, encoding: hex } }", "secrets: there is no secret"),
-        ("{ algorithm: ed25519, secret: a, signature: { from: header:X, encoding: hex } }", "takes `public_keys`, not secrets"),
-        ("{ algorithm: sha256, secret: a, signature: { from: header:X, encoding: hex } }", "proves nothing without `{secret}`"),
+        (
+            "{ algorithm: hmac-sha256, signature: { from: header:X, encoding: hex } }",
+            "secrets: there is no secret",
+        ),
+        (
+            "{ algorithm: ed25519, secret: a, signature: { from: header:X, encoding: hex } }",
+            "takes `public_keys`, not secrets",
+        ),
+        (
+            "{ algorithm: sha256, secret: a, signature: { from: header:X, encoding: hex } }",
+            "proves nothing without `{secret}`",
+        ),
         (
             "{ algorithm: hmac-sha256, secret: a, signed: '{body}', timestamp: { from: header:T }, signature: { from: header:X, encoding: hex } }",
             "timestamp: the time is checked, but not signed",
@@ -93,13 +108,22 @@ fn what_makes_no_sense_does_not_compile() {
         ("{ jwt: { algorithms: [none], secrets: [a] } }", "unknown algorithm `none`"),
         ("{ jwt: { algorithms: HS256 } }", "there is no key"),
         ("{ jwt: { algorithms: HS256, secrets: [short] } }", "too weak for a JWT"),
-        ("{ jwt: { algorithms: RS256, secrets: [a123456789012345678901234567890123456789] } }", "none is in `algorithms`"),
+        (
+            "{ jwt: { algorithms: RS256, secrets: [a123456789012345678901234567890123456789] } }",
+            "none is in `algorithms`",
+        ),
         ("{ jwt: { algorithms: RS256, jwks: 'http://x/' } }", "over https only"),
         ("{ jwt: { algorithms: RS256, jwks: '{}' } }", "not a JSON Web Key Set"),
         ("{ jwt: { algorithms: RS256, jwks: '{\"keys\":[]}' } }", "holds no key"),
         ("{ jwt: { algorithms: HS256, jwks: 'https://x/' } }", "never used for HS256"),
-        ("{ jwt: { algorithms: HS256, secrets: [a123456789012345678901234567890123456789], leeway: 10m } }", "at most 300s"),
-        ("{ jwt: { algorithms: HS256, secrets: [a123456789012345678901234567890123456789], issuer: [] } }", "the list is empty"),
+        (
+            "{ jwt: { algorithms: HS256, secrets: [a123456789012345678901234567890123456789], leeway: 10m } }",
+            "at most 300s",
+        ),
+        (
+            "{ jwt: { algorithms: HS256, secrets: [a123456789012345678901234567890123456789], issuer: [] } }",
+            "the list is empty",
+        ),
     ] {
         let said = said(rule);
         assert!(said.iter().any(|line| line.contains(expected)), "{rule}\n{}", said.join("\n"));
@@ -108,10 +132,13 @@ fn what_makes_no_sense_does_not_compile() {
 
 #[test]
 fn any_takes_the_first_that_holds_and_else_the_most_telling_refusal() {
-    let rule = compiled("{ any: [{ bearer: { tokens: [{ secret: t, label: ci }] } }, { provider: gitlab, secret: s }] }");
+    let rule = compiled(
+        "{ any: [{ bearer: { tokens: [{ secret: t, label: ci }] } }, { provider: gitlab, secret: s }] }",
+    );
     let verified = rule.verifier.verify(request("/", &[("X-Gitlab-Token", "s")], b""), None, NOW).unwrap();
     assert_eq!(&**verified.by(), "gitlab");
-    let verified = rule.verifier.verify(request("/", &[("Authorization", "bearer t")], b""), None, NOW).unwrap();
+    let verified =
+        rule.verifier.verify(request("/", &[("Authorization", "bearer t")], b""), None, NOW).unwrap();
     assert_eq!((&**verified.by(), verified.label().map(|l| &**l)), ("bearer", Some("ci")));
     assert_eq!(refused(&rule, &request("/", &[], b"")), Some(Reason::CredentialsMissing));
     let r = request("/", &[("X-Gitlab-Token", "x")], b"");
@@ -123,7 +150,8 @@ fn any_takes_the_first_that_holds_and_else_the_most_telling_refusal() {
 #[test]
 fn all_wants_each() {
     let rule = compiled("{ all: [{ api_key: { query: k, keys: [a] } }, { provider: gitlab, secret: s }] }");
-    let send = |target: &str, token: &str| refused(&rule, &request(target, &[("X-Gitlab-Token", token)], b""));
+    let send =
+        |target: &str, token: &str| refused(&rule, &request(target, &[("X-Gitlab-Token", token)], b""));
     assert_eq!(send("/?k=a", "s"), None);
     assert_eq!(send("/?k=b", "s"), Some(Reason::CredentialsInvalid));
     assert_eq!(send("/?k=a", "x"), Some(Reason::SignatureInvalid));
@@ -134,7 +162,8 @@ fn all_wants_each() {
 
 #[test]
 fn the_matching_secret_is_named() {
-    let rule = compiled("{ provider: gitlab, secrets: [{ secret: a, label: old }, { secret: b, label: new }, c] }");
+    let rule =
+        compiled("{ provider: gitlab, secrets: [{ secret: a, label: old }, { secret: b, label: new }, c] }");
     let label = |token: &str| {
         let r = request("/", &[("X-Gitlab-Token", token)], b"");
         rule.verifier.verify(r, None, NOW).unwrap().label().map(|label| label.to_string())
@@ -160,6 +189,11 @@ fn a_pack_without_keys_of_its_own_does_not_hide_unknown_keys() {
     let said = said("{ provider: stripe, secret: a, endpoint: x }");
     assert_eq!(said.len(), 1);
     assert!(said[0].starts_with("endpoint: unknown key `endpoint`"), "{}", said[0]);
+}
+
+#[test]
+fn what_concerns_several_ways_of_a_pack_is_said_once() {
+    assert_eq!(said("{ provider: svix, secret: c2VjcmV0, tolerance: soon }").len(), 1);
 }
 
 #[test]

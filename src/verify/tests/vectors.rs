@@ -61,7 +61,8 @@ impl Vector {
             }
             Value::Object(rule)
         };
-        serde_json::from_value(json).unwrap_or_else(|error| panic!("{} / {}: {error}", self.provider, self.name))
+        serde_json::from_value(json)
+            .unwrap_or_else(|error| panic!("{} / {}: {error}", self.provider, self.name))
     }
 
     /// Whether its provider is built in (or is no pack at all).
@@ -80,7 +81,8 @@ impl Vector {
         match (compiled.verifier.verify(self.request.request(), public_url, now), self.expect.as_str()) {
             (Ok(verified), "accept") => {
                 let wanted = self.event_key.as_ref()?;
-                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.as_ref()) else {
+                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.as_ref())
+                else {
                     return self.is_core().then(|| "the pack names no idempotency key".to_owned());
                 };
                 let key = idempotency.key(verified.get());
@@ -99,7 +101,8 @@ fn vectors(folder: &Path) -> Vec<Vector> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "jsonl") {
             for line in std::fs::read_to_string(&path).unwrap().lines() {
-                vectors.push(serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}", path.display())));
+                vectors
+                    .push(serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}", path.display())));
             }
         }
     }
