@@ -80,16 +80,22 @@ impl Only {
     }
 }
 
+/// An answer for whoever waits, to be given once the commit is done.
+pub(super) struct Answer<T, E> {
+    pub(super) done: Promise<Result<T, E>>,
+    pub(super) outcome: Result<T, E>,
+}
+
 /// What is to be told once the commit is done.
 #[derive(Default)]
 pub(super) struct Effects {
-    pub(super) appended:
-        Vec<(Promise<Result<Appended, AppendError>>, Result<Appended, AppendError>, Instant)>,
+    /// With the time of their queueing.
+    pub(super) appended: Vec<(Answer<Appended, AppendError>, Instant)>,
     pub(super) arrived: Vec<(Arc<Lane>, u64, Option<Held>)>,
     pub(super) settled: Vec<(Arc<Lane>, Place, Option<Place>)>,
     pub(super) claimed: Vec<ClaimKey>,
-    pub(super) changed: Vec<(Promise<Result<u64, BufferError>>, Result<u64, BufferError>)>,
-    pub(super) swept: Vec<(Promise<Result<(), BufferError>>, Result<(), BufferError>)>,
+    pub(super) changed: Vec<Answer<u64, BufferError>>,
+    pub(super) swept: Vec<Answer<(), BufferError>>,
     /// Events stored by this commit, and their bytes.
     pub(super) stored: usize,
     pub(super) bytes: u64,
@@ -102,7 +108,7 @@ impl Draft<'_> {
             Ok(appended) => Ok(appended),
             Err(e) => Err(AppendError::Unavailable(e.to_string())),
         };
-        effects.appended.push((done, outcome, queued));
+        effects.appended.push((Answer { done, outcome }, queued));
     }
 
     fn store_event(
@@ -235,7 +241,7 @@ impl Draft<'_> {
             }
         }
         self.sync = true;
-        effects.changed.push((op.done, outcome.map(|()| count)));
+        effects.changed.push(Answer { done: op.done, outcome: outcome.map(|()| count) });
     }
 
     fn replay_one(
@@ -286,7 +292,7 @@ impl Draft<'_> {
             }
         }
         self.sync = true;
-        effects.changed.push((op.done, outcome.map(|()| count)));
+        effects.changed.push(Answer { done: op.done, outcome: outcome.map(|()| count) });
     }
 
     /// Whether the event was deleted: only what is settled altogether may go.

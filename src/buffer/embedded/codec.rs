@@ -12,119 +12,12 @@ use bytes::Bytes;
 use super::super::{
     Attempt, AttemptOutcome, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
 };
+use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Scheme};
 
-/// A record can't be understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Malformed(pub(super) &'static str);
-
-type Result<T> = std::result::Result<T, Malformed>;
-
-const VERSION: u8 = 1;
-
 /// Longest error text of an attempt that is kept, in bytes.
 const MAX_ERROR: usize = 300;
-
-// ---------------------------------------------------------------------------------------------------------- primitives
-
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_number(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        None => out.push(0),
-        Some(text) => {
-            out.push(1);
-            put_bytes(out, text.as_bytes());
-        }
-    }
-}
-
-/// Reads a record from front to back.
-struct Reader<'a> {
-    all: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    /// Starts behind the version byte.
-    fn versioned(all: &'a [u8]) -> Result<Self> {
-        let mut reader = Self { all, at: 0 };
-        match reader.byte()? {
-            VERSION => Ok(reader),
-            _ => Err(Malformed("unknown record version")),
-        }
-    }
-    fn byte(&mut self) -> Result<u8> {
-        let byte = *self.all.get(self.at).ok_or(Malformed("record ends early"))?;
-        self.at += 1;
-        Ok(byte)
-    }
-    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(len).ok_or(Malformed("length out of range"))?;
-        let taken = self.all.get(self.at..end).ok_or(Malformed("record ends early"))?;
-        self.at = end;
-        Ok(taken)
-    }
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        self.take(N)?.try_into().map_err(|_| Malformed("record ends early"))
-    }
-    fn number(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let part = u64::from(byte & 0x7f);
-            if shift == 63 && part > 1 {
-                break;
-            }
-            value |= part << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("number out of range"))
-    }
-    fn len(&mut self) -> Result<usize> {
-        usize::try_from(self.number()?).map_err(|_| Malformed("length out of range"))
-    }
-    /// How many items follow; each takes at least one byte, so a damaged count can't ask for much memory.
-    fn count(&mut self) -> Result<usize> {
-        let count = self.len()?;
-        if count > self.all.len() { Err(Malformed("count out of range")) } else { Ok(count) }
-    }
-    fn bytes(&mut self) -> Result<&'a [u8]> {
-        let len = self.len()?;
-        self.take(len)
-    }
-    fn text(&mut self) -> Result<&'a str> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("text is not UTF-8"))
-    }
-    fn optional(&mut self) -> Result<Option<&'a str>> {
-        match self.byte()? {
-            0 => Ok(None),
-            1 => self.text().map(Some),
-            _ => Err(Malformed("unknown tag")),
-        }
-    }
-    fn time(&mut self) -> Result<Timestamp> {
-        self.number().map(Timestamp)
-    }
-    fn end(&self) -> Result<()> {
-        if self.at == self.all.len() { Ok(()) } else { Err(Malformed("record is too long")) }
-    }
-}
 
 // --------------------------------------------------------------------------------------------------------------- event
 
@@ -359,7 +252,8 @@ impl Record {
 }
 
 fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_ERROR)]
+    let end = (0..=MAX_ERROR.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 // --------------------------------------------------------------------------------------------------------------- queue
@@ -579,13 +473,6 @@ mod tests {
             let _ = CommitRecord::decode(&bytes);
             let _ = Counters::decode(&bytes);
             let _ = QueueEntry::decode(&bytes);
-        }
-
-        #[test]
-        fn numbers_come_back(value: u64) {
-            let mut out = vec![VERSION];
-            put_number(&mut out, value);
-            prop_assert_eq!(Reader::versioned(&out).unwrap().number(), Ok(value));
         }
     }
 

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use super::super::{AppendError, BufferError};
 use super::Shared;
 use super::admission::Space;
-use super::apply::{Effects, Op};
+use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
 use super::retention::Swept;
@@ -197,7 +197,10 @@ impl Committer {
             match op {
                 Op::Append(append) => match shared.gate.admit() {
                     Ok(()) => draft.append(*append, now, &mut effects),
-                    Err(refused) => effects.appended.push((append.done, Err(refused), append.queued)),
+                    Err(refused) => {
+                        let answer = Answer { done: append.done, outcome: Err(refused) };
+                        effects.appended.push((answer, append.queued));
+                    }
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
                 Op::Settle(settle) => draft.settle(&settle, shared.keep.delivered, &mut effects),
@@ -229,7 +232,7 @@ impl Committer {
         match swept {
             Ok(Swept::All) => {
                 self.sweep_at = Instant::now() + SWEEP_EVERY;
-                effects.swept.extend(wanted.into_iter().map(|done| (done, Ok(()))));
+                effects.swept.extend(wanted.into_iter().map(|done| Answer { done, outcome: Ok(()) }));
             }
             Ok(Swept::Part) => {
                 // The next group brings the next step; who asked for all of it waits for the last.
@@ -244,9 +247,10 @@ impl Committer {
                 tracing::error!(%error, "what is past its time could not be deleted");
                 self.sweep_at = Instant::now() + SWEEP_EVERY * 60;
                 let text = error.to_string();
-                effects
-                    .swept
-                    .extend(wanted.into_iter().map(|done| (done, Err(BufferError::Damaged(text.clone())))));
+                effects.swept.extend(wanted.into_iter().map(|done| {
+                    let outcome = Err(BufferError::Damaged(text.clone()));
+                    Answer { done, outcome }
+                }));
             }
         }
     }
@@ -306,7 +310,7 @@ impl Committer {
                 lane.arrivals.notify_one();
             }
         }
-        for (done, outcome, queued) in effects.appended {
+        for (Answer { done, outcome }, queued) in effects.appended {
             let outcome = match &failed {
                 Some(why) => Err(AppendError::Unavailable(why.clone())),
                 None => outcome,
@@ -317,10 +321,10 @@ impl Committer {
             done.keep(outcome, &mut wakes);
         }
         let failure = || failed.clone().map(BufferError::Failed);
-        for (done, outcome) in effects.changed {
+        for Answer { done, outcome } in effects.changed {
             done.keep(failure().map_or(outcome, Err), &mut wakes);
         }
-        for (done, outcome) in effects.swept {
+        for Answer { done, outcome } in effects.swept {
             done.keep(failure().map_or(outcome, Err), &mut wakes);
         }
         wakes.send();

@@ -348,6 +348,17 @@ fn find(haystack: &[u8], needle: &[u8; 4]) -> Option<usize> {
     None
 }
 
+/// Where the batches of a journal begin, and where the last one ends.
+#[cfg(test)]
+pub(super) fn boundaries(path: &Path) -> Vec<u64> {
+    let mut reader = BufReader::new(File::open(path).unwrap());
+    let mut found = vec![0];
+    while let Some((size, _)) = batch(&mut reader, u64::MAX).unwrap() {
+        found.push(found.last().unwrap() + size);
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use super::super::{BufferError, LeaseToken, Leased};
-use super::Shared;
 use super::codec::{QueueEntry, Told};
 use super::keys;
 use super::lane::{Held, Lane, Lease, Place};
@@ -304,11 +303,4 @@ pub(super) fn oldest(store: &Store, lane: &Lane) -> Result<Option<Timestamp>, Bu
         }
     }
     Ok(oldest)
-}
-
-impl Shared {
-    /// The lane of a destination, if anything is known of it.
-    pub(super) fn known_lane(&self, name: &super::super::DestinationName) -> Option<Arc<Lane>> {
-        self.directory.find(&name.0)
-    }
 }

@@ -1,8 +1,8 @@
 //! Opening and making a store: one process at a time, never a silent reset.
 //!
 //! The folder of a buffer holds `tidegate.lock` (held and naming the process as long as it runs), `tidegate.format`
-//! (written last when a store is made, so what has it is complete), `tidegate.witness` (see `witness.rs`) and `store/`
-//! (the engine's own). The engine repairs what it finds in ways that hide losses: it takes the readable part of a
+//! (written last when a store is made, so what has it is complete), `tidegate.witness` (see `witness.rs`, written first)
+//! and `store/` (the engine's own). The engine repairs what it finds in ways that hide losses: it takes the readable part of a
 //! journal for all of it, and deletes a keyspace whose manifest pointer is gone. So everything is looked at before the
 //! engine may touch it, and compared again once it is open.
 
@@ -46,8 +46,6 @@ struct Files {
     format: PathBuf,
     witness: PathBuf,
     store: PathBuf,
-    /// A store in the making.
-    draft: PathBuf,
 }
 
 impl Files {
@@ -58,7 +56,6 @@ impl Files {
             format: folder.join("tidegate.format"),
             witness: folder.join("tidegate.witness"),
             store: folder.join("store"),
-            draft: folder.join("store.new"),
         }
     }
 }
@@ -68,24 +65,30 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
     make_folder(&files.folder)?;
     let lock = lock(&files.lock)?;
     let witnessed = Witness::read(&files.witness).map_err(|e| of_file(&files.witness, e))?;
-    if witnessed.is_none() && exists(&files.format)? {
+    match (exists(&files.format)?, exists(&files.store)?) {
+        (true, true) => check_format(&files.format)?,
+        (true, false) => {
+            check_format(&files.format)?;
+            return Err(damaged(&files.store, "this folder is missing"));
+        }
+        // Nothing can have been accepted before the format was written.
+        (false, false) if witnessed.is_none_or(|commit| commit == FIRST_COMMIT) => {
+            return make(&files, settings.memtable, lock);
+        }
+        (false, false) => {
+            return Err(damaged(&files.store, "this folder is missing, but its witness is here"));
+        }
+        (false, true) if witnessed == Some(FIRST_COMMIT) => {
+            std::fs::remove_dir_all(&files.store).map_err(|e| of_file(&files.store, e))?;
+            return make(&files, settings.memtable, lock);
+        }
+        (false, true) => return Err(damaged(&files.format, "this file is missing")),
+    }
+    if witnessed.is_none() {
         tracing::warn!(
             file = %files.witness.display(),
             "the buffer's witness is missing or torn: a journal that was cut short can't be noticed this time"
         );
-    }
-    match (exists(&files.format)?, exists(&files.store)?) {
-        (false, false) => make(&files, settings.memtable)?,
-        (true, true) => check_format(&files.format)?,
-        (true, false) => {
-            check_format(&files.format)?;
-            // Between writing the format and moving the draft into place nothing can have been accepted.
-            if !exists(&files.draft)? || witnessed != Some(FIRST_COMMIT) {
-                return Err(damaged(&files.store, "this folder is missing"));
-            }
-            make(&files, settings.memtable)?;
-        }
-        (false, true) => return Err(damaged(&files.format, "this file is missing")),
     }
     check_engine_files(&files.store)?;
     let journals = journal::check(&files.store, witnessed).map_err(of_journal)?;
@@ -149,21 +152,17 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
     path.try_exists().map_err(|e| of_file(path, e))
 }
 
-/// Makes an empty store. Whatever an earlier try left is nobody's: the format file, written last, is what makes it one.
-fn make(files: &Files, memtable: u64) -> Result<(), OpenError> {
-    if exists(&files.draft)? {
-        std::fs::remove_dir_all(&files.draft).map_err(|e| of_file(&files.draft, e))?;
-    }
-    let store = open_engine(&files.draft, memtable)?;
-    let first = CommitRecord { commit: FIRST_COMMIT, next_seq: 1, ..CommitRecord::default() };
+/// Makes an empty store. A crash on the way leaves no format, and a witness that says that nothing was accepted.
+fn make(files: &Files, memtable: u64, lock: Lock) -> Result<Opened, OpenError> {
+    let witness = Witness::create(&files.witness, FIRST_COMMIT).map_err(|e| of_file(&files.witness, e))?;
+    sync_folder(&files.folder)?;
+    let store = open_engine(&files.store, memtable)?;
+    let commit = CommitRecord { commit: FIRST_COMMIT, next_seq: 1, ..CommitRecord::default() };
     let mut batch = store.db.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(&store.index, keys::COMMIT, first.encode());
-    batch.commit().map_err(|e| engine(&files.draft, &e))?;
-    drop(store);
-    Witness::create(&files.witness, FIRST_COMMIT).map_err(|e| of_file(&files.witness, e))?;
+    batch.insert(&store.index, keys::COMMIT, commit.encode());
+    batch.commit().map_err(|e| engine(&files.store, &e))?;
     write_synced(&files.format, format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes())?;
-    std::fs::rename(&files.draft, &files.store).map_err(|e| of_file(&files.store, e))?;
-    sync_folder(&files.folder)
+    Ok(Opened { store, commit, witness, lock })
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), OpenError> {

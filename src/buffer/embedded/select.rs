@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::{BufferError, Delivery, Event, EventFilter, EventId};
 use super::apply::Only;
-use super::codec::{self, Record, StoredEvent};
+use super::codec::{Record, StoredEvent};
 use super::directory::Directory;
 use super::keys;
 use super::store::Store;
@@ -80,9 +80,7 @@ pub(super) fn find(
                 return Ok(Found { events: look.events, next: last });
             }
             last = Some(id);
-            if let Some(stored) = store.event(id)? {
-                look.examine(store, directory, stored)?;
-            }
+            look.examine(store, directory, id)?;
         }
     } else {
         if bottom.0 >= top.0 {
@@ -92,12 +90,12 @@ pub(super) fn find(
             if look.is_over() {
                 return Ok(Found { events: look.events, next: last });
             }
-            let read = |e: fjall::Error| BufferError::Damaged(format!("events, behind {last:?}: {e}"));
-            let (key, value) = entry.into_inner().map_err(read)?;
+            let key = entry
+                .key()
+                .map_err(|e| BufferError::Damaged(format!("the list of events, behind {last:?}: {e}")))?;
             let Some(id) = keys::id_at(&key, 0).filter(|_| key.len() == 16) else { continue };
             last = Some(id);
-            let stored = codec::decode_event(id, &value).map_err(|e| store.malformed("event", id, e))?;
-            look.examine(store, directory, stored)?;
+            look.examine(store, directory, id)?;
         }
     }
     Ok(Found { events: look.events, next: None })
@@ -122,13 +120,18 @@ impl Look<'_> {
         self.events.len() >= self.limit || self.examined >= LOOK_EVENTS || self.bytes >= LOOK_BYTES
     }
 
-    fn examine(
-        &mut self,
-        store: &Store,
-        directory: &Directory,
-        stored: StoredEvent,
-    ) -> Result<(), BufferError> {
+    fn examine(&mut self, store: &Store, directory: &Directory, id: EventId) -> Result<(), BufferError> {
         self.examined += 1;
+        let stored = match store.event(id) {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(()),
+            // One that can't be read must not hide the others.
+            Err(error @ BufferError::Damaged(_)) => {
+                tracing::error!(%error, event = %id, "an event is left out of a listing because it can't be read");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         self.bytes += stored.size as usize;
         if !event_matches(self.filter, &stored.event) {
             return Ok(());

@@ -7,8 +7,9 @@ use fjall::{
 };
 
 use super::super::{BufferError, ClaimKey, Claimed, EventId};
-use super::codec::{self, CommitRecord, Malformed, QueueEntry, Record, StoredEvent};
+use super::codec::{self, CommitRecord, QueueEntry, Record, StoredEvent};
 use super::keys;
+use super::wire::Malformed;
 
 /// Events of at least this many bytes are kept out of the tree, so that compaction does not write them again.
 const BLOB_THRESHOLD: u32 = 1024;

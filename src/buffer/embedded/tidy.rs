@@ -12,7 +12,7 @@ use super::store::Store;
 /// Between two runs: each reads and writes much.
 const EVERY: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tidy {
     /// Events deleted since the last run.
     deleted: u64,
@@ -21,6 +21,11 @@ pub(super) struct Tidy {
 }
 
 impl Tidy {
+    pub(super) const fn new() -> Self {
+        // The process before may have left garbage behind.
+        Self { deleted: 1, last: None, running: None }
+    }
+
     /// Takes note of events that were deleted: how many there would be without, and how many there are.
     pub(super) fn deleted(&mut self, without: u64, now: u64) {
         self.deleted += without.saturating_sub(now);

@@ -10,13 +10,18 @@ mod queue;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::apply::{Append, Op};
+use super::codec::Counters;
+use super::engine::{Embedded, encode};
 use super::*;
-use crate::buffer::{Attempt, AttemptOutcome, DeadReason, DeliveryState, FirstAnswer, LeaseToken};
-use crate::clock::ManualClock;
+use crate::buffer::*;
+use crate::clock::{ManualClock, Timestamp};
 use crate::message::{Headers, Method, Scheme};
 
 /// Where the tests' time begins.

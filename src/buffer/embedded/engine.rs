@@ -1,0 +1,462 @@
+//! The open buffer: the trait's methods, and what all parts share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use fjall::Slice;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::super::{
+    Admission, AppendError, Appended, Buffer, BufferError, ClaimKey, Claimed, Delivery, DestinationName,
+    DestinationStats, Event, EventFilter, EventId, Leased, NewClaim, Next, Page, Selection, Settlement,
+    Stats,
+};
+use super::admission::{Gate, Marks, Space, Watch};
+use super::apply::{Append, Change, Only, Op, Settle};
+use super::codec::Counters;
+use super::committer::{Committer, Inbox};
+use super::directory::Directory;
+use super::lane::{Lane, Lease};
+use super::retention::Keep;
+use super::store::Store;
+use super::{OpenError, apply, codec, keys, lane, lease, open, panic_text, select, tidy, waiting, wire};
+use crate::clock::{Clock, Timestamp};
+use crate::config::BufferSettings;
+use crate::telemetry::Metrics;
+
+/// Events that one replay or purge commit works on at most.
+const CHANGE_STEP: usize = 256;
+/// Longest event in bytes, headers included. The engine takes values of up to 4 GiB.
+const MAX_EVENT: usize = 1 << 30;
+/// How long dropping a buffer that was not closed waits for its committer.
+const DROP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What all parts of an open buffer share.
+pub(super) struct Shared {
+    /// Taken out on close.
+    pub(super) store: RwLock<Option<Arc<Store>>>,
+    pub(super) inbox: Inbox,
+    pub(super) gate: Gate,
+    pub(super) watch: Watch,
+    pub(super) marks: Marks,
+    pub(super) keep: Keep,
+    pub(super) stall_after: Duration,
+    pub(super) directory: Directory,
+    /// Claims without an event on their way to disk.
+    pub(super) claims: Mutex<HashMap<ClaimKey, Claimed>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    /// Published by the committer.
+    pub(super) events: AtomicU64,
+    pub(super) next_seq: AtomicU64,
+    pub(super) used_bytes: AtomicU64,
+    pub(super) free_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn store(&self) -> Result<Arc<Store>, BufferError> {
+        self.store.read().clone().ok_or(BufferError::Closed)
+    }
+
+    /// Poisons the buffer.
+    pub(super) fn fail(&self, why: &str) {
+        if self.gate.fail(why) {
+            tracing::error!(%why, "the buffer has failed and takes no new events until a restart; what was acknowledged is kept");
+            self.metrics.buffer_trouble("write_failed");
+        }
+    }
+
+    pub(super) fn publish(&self, space: Space) {
+        self.used_bytes.store(space.used, Ordering::Relaxed);
+        self.free_bytes.store(space.free, Ordering::Relaxed);
+    }
+
+    /// The lane of a destination, if anything is known of it.
+    pub(super) fn known_lane(&self, name: &DestinationName) -> Option<Arc<Lane>> {
+        self.directory.find(&name.0)
+    }
+
+    pub(super) fn lane(&self, name: &DestinationName) -> Arc<Lane> {
+        self.directory.lane(name, || self.next_seq.load(Ordering::Acquire))
+    }
+
+    /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
+    pub(super) fn watch_over(&self) {
+        let look = (self.stall_after / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
+        while !self.gate.is_closed() {
+            std::thread::park_timeout(look);
+            let stalled = self.watch.running().filter(|running| *running >= self.stall_after);
+            let why =
+                stalled.map(|running| format!("a commit has been running for {} ms", running.as_millis()));
+            if self.gate.set_stalled(why.clone()) {
+                match why {
+                    Some(why) => {
+                        tracing::error!(%why, "the buffer's disk hangs: nothing new is taken until it returns");
+                        self.metrics.buffer_trouble("stalled");
+                    }
+                    None => tracing::warn!("the commit that hung has returned"),
+                }
+            }
+        }
+    }
+}
+
+/// The engine behind the trait.
+pub(super) struct Embedded {
+    pub(super) shared: Arc<Shared>,
+    committer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Embedded {
+    pub(super) fn open(
+        settings: &BufferSettings,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        let open::Opened { store, commit, witness, lock } = open::open(settings)?;
+        let store = Arc::new(store);
+        let damaged = |e: BufferError| OpenError::Damaged {
+            path: settings.path.display().to_string(),
+            what: e.to_string(),
+        };
+        let (directory, counters) = restore(&store, commit.next_seq).map_err(damaged)?;
+        let marks = Marks::new(settings);
+        let space = Space::measure(&store, &marks).map_err(|source| io_error(settings, source))?;
+        let shared = Arc::new(Shared {
+            store: RwLock::new(Some(Arc::clone(&store))),
+            inbox: Inbox::default(),
+            gate: Gate::default(),
+            watch: Watch::default(),
+            marks,
+            keep: Keep::new(settings),
+            stall_after: settings.stall_after,
+            directory,
+            claims: Mutex::default(),
+            metrics,
+            clock,
+            events: AtomicU64::new(commit.events),
+            next_seq: AtomicU64::new(commit.next_seq),
+            used_bytes: AtomicU64::new(0),
+            free_bytes: AtomicU64::new(0),
+        });
+        shared.publish(space);
+        shared.gate.set_full(shared.marks.judge(space, false));
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            store,
+            witness,
+            lock,
+            totals: commit,
+            counters,
+            synced: commit.commit,
+            space,
+            measured: Instant::now(),
+            appended: 0,
+            sweep_at: Instant::now(),
+            tidy: tidy::Tidy::new(),
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        let committer =
+            thread("tidegate-commit").spawn(move || committer.run()).map_err(OpenError::Thread)?;
+        let watched = Arc::clone(&shared);
+        let buffer = Self { shared, committer: Some(committer) };
+        thread("tidegate-watch").spawn(move || watched.watch_over()).map_err(OpenError::Thread)?;
+        Ok(buffer)
+    }
+
+    /// Runs a read that may block on the disk where it holds nobody up.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store, &Shared) -> Result<T, BufferError> + Send + 'static,
+    ) -> Result<T, BufferError> {
+        let shared = Arc::clone(&self.shared);
+        let store = shared.store()?;
+        let outcome = tokio::task::spawn_blocking(move || read(&store, &shared)).await;
+        match outcome {
+            Ok(outcome) => outcome,
+            // The engine panics on some damage; that is the caller's to hear, not to die of.
+            Err(error) if error.is_panic() => {
+                Err(BufferError::Damaged(format!("the engine gave up: {}", panic_text(&*error.into_panic()))))
+            }
+            Err(_) => Err(BufferError::Closed),
+        }
+    }
+
+    /// Applies a replay or purge to all that a selection holds, step by step.
+    async fn change(&self, selection: Selection, op: impl Fn(Change) -> Op) -> Result<u64, BufferError> {
+        self.shared.gate.usable()?;
+        let apply = async |events: Vec<EventId>, only: Only| {
+            let (done, outcome) = waiting::pair();
+            self.shared.inbox.push(op(Change { events, only, done }))?;
+            outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
+        };
+        let filter = match selection {
+            Selection::One(id) => return apply(vec![id], Only::default()).await,
+            Selection::Matching(filter) => filter,
+        };
+        let only = select::only(&self.shared.directory, &filter);
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let filter = filter.clone();
+            let found = self
+                .read(move |store, shared| {
+                    select::find(store, &shared.directory, &filter, after, CHANGE_STEP)
+                })
+                .await?;
+            let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
+            if !ids.is_empty() {
+                count += apply(ids, only.clone()).await?;
+            }
+            match found.next {
+                Some(next) => after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Deletes all that is past its time now, without waiting for the next round.
+    #[cfg(test)]
+    pub(super) async fn sweep(&self) -> Result<(), BufferError> {
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Sweep(done))?;
+        outcome.await.unwrap_or(Err(BufferError::Closed))
+    }
+}
+
+/// Destinations and their counters, as on disk.
+fn restore(store: &Store, next_seq: u64) -> Result<(Directory, HashMap<u32, Counters>), BufferError> {
+    let directory = Directory::default();
+    let mut counters = HashMap::new();
+    for entry in store.scan(keys::name(0), vec![b'N' + 1]) {
+        let (key, value) = entry?;
+        let unreadable = |what| store.malformed("destination", what, wire::Malformed("can't be read"));
+        let id = keys::u32_at(&key, 1).ok_or_else(|| unreadable("key"))?;
+        let name = std::str::from_utf8(&value).map_err(|_| unreadable("name"))?;
+        let counted = match store.get(&keys::counters(id))? {
+            Some(value) => Counters::decode(&value).map_err(|e| store.malformed("counters", name, e))?,
+            None => Counters::default(),
+        };
+        directory.restore(Lane::stored(id, DestinationName(name.into()), counted, next_seq));
+        counters.insert(id, counted);
+    }
+    Ok((directory, counters))
+}
+
+fn io_error(settings: &BufferSettings, source: std::io::Error) -> OpenError {
+    OpenError::Io { path: settings.path.display().to_string(), source }
+}
+
+thread_local! {
+    /// Reused between appends of a thread, so that encoding allocates once, in the end's size.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes of the scratch that a thread keeps.
+const SCRATCH_KEPT: usize = 256 * 1024;
+
+pub(super) fn encode(event: &Event, lanes: &[Arc<Lane>]) -> Slice {
+    SCRATCH.with_borrow_mut(|scratch| {
+        codec::encode_event(scratch, event, lanes.iter().map(|lane| lane.id));
+        let encoded = Slice::from(scratch.as_slice());
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_KEPT);
+        encoded
+    })
+}
+
+#[async_trait]
+impl Buffer for Embedded {
+    async fn append(
+        &self,
+        event: Event,
+        destinations: &[DestinationName],
+        claim: Option<NewClaim>,
+    ) -> Result<Appended, AppendError> {
+        self.shared.gate.admit()?;
+        let mut lanes: Vec<Arc<Lane>> = Vec::with_capacity(destinations.len());
+        for name in destinations {
+            let lane = self.shared.lane(name);
+            if !lanes.iter().any(|known| known.id == lane.id) {
+                lanes.push(lane);
+            }
+        }
+        let encoded = encode(&event, &lanes);
+        if encoded.len() > MAX_EVENT {
+            return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
+        }
+        let (done, outcome) = waiting::pair();
+        let append = Append { event: Arc::new(event), encoded, lanes, claim, queued: Instant::now(), done };
+        self.shared.inbox.push(Op::Append(Box::new(append)))?;
+        match outcome.await {
+            Some(outcome) => outcome,
+            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
+        }
+    }
+
+    async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
+        let store = self.shared.store()?;
+        let now = self.shared.clock.now();
+        let under_way = self.shared.claims.lock().get(&key).cloned();
+        // Asked in this order, a claim that gets to disk meanwhile is met in one place or the other.
+        let stands = |claim: &Claimed| claim.expires_at > now;
+        Ok(store.claim(key)?.filter(stands).or(under_way.filter(stands)))
+    }
+
+    fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let expires_at = self.shared.clock.now().saturating_add(claim.window);
+        let key = claim.key;
+        let standing = Claimed { event_id, answer: claim.answer.clone(), expires_at };
+        self.shared.claims.lock().entry(key).or_insert(standing);
+        self.shared.inbox.push(Op::Claim { claim, event_id }).map_err(|refused| {
+            self.shared.claims.lock().remove(&key);
+            refused.into()
+        })
+    }
+
+    async fn lease(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError> {
+        self.shared.gate.usable()?;
+        let Some(lane) = self.shared.known_lane(destination) else { return Ok(Vec::new()) };
+        if let Some(granted) = lease::from_memory(&lane, max, now) {
+            return Ok(granted.accept());
+        }
+        let granted = self.read(move |store, _| lease::from_disk(store, &lane, max, now)).await?;
+        Ok(granted.accept())
+    }
+
+    async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
+        let store = self.shared.store()?;
+        match self.shared.known_lane(destination) {
+            Some(lane) => lease::next_due(&store, &lane),
+            None => Ok(None),
+        }
+    }
+
+    fn arrivals(&self, destination: &DestinationName) -> Arc<Notify> {
+        Arc::clone(&self.shared.lane(destination).arrivals)
+    }
+
+    fn settle(&self, settlement: Settlement) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let Settlement { event_id, destination, token, attempt, next } = settlement;
+        let Some(lane) = self.shared.known_lane(&destination) else { return Ok(()) };
+        let place = lease::place(token);
+        let op = {
+            let mut state = lane.state();
+            let held = match state.leases.get(&place) {
+                Some(Lease::Out(held)) if held.event.id == event_id => held.clone(),
+                // Settled already, or never leased by this process.
+                _ => return Ok(()),
+            };
+            if next == Next::Release {
+                state.hand_back(place);
+                return Ok(());
+            }
+            let record = apply::settled(&held, attempt, next, self.shared.clock.now());
+            state.leases.insert(place, Lease::Settling(held.event.received_at));
+            let (siblings, size) = (held.siblings, held.size);
+            if let super::super::DeliveryState::Retrying { next_at } = record.state {
+                state.retries((next_at.0, place.1), lane::Held { record: Some(record.clone()), ..held });
+            }
+            Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record }
+        };
+        self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
+    }
+
+    async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
+        self.read(move |store, shared| {
+            let Some(stored) = store.event(id)? else { return Ok(None) };
+            let deliveries = select::deliveries(store, &shared.directory, &stored)?;
+            Ok(Some((stored.event, deliveries.into_iter().map(|(_, d)| d).collect())))
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        filter: EventFilter,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Page, BufferError> {
+        self.read(move |store, shared| {
+            let found = select::find(store, &shared.directory, &filter, after, limit)?;
+            Ok(Page { events: found.events, next: found.next })
+        })
+        .await
+    }
+
+    async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
+        self.change(selection, Op::Replay).await
+    }
+
+    async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
+        self.change(selection, Op::Purge).await
+    }
+
+    async fn stats(&self) -> Result<Stats, BufferError> {
+        self.read(|store, shared| {
+            let destinations = shared
+                .directory
+                .all()
+                .into_iter()
+                .map(|lane| {
+                    let backlog = lane.backlog.load(Ordering::Relaxed);
+                    let oldest = if backlog == 0 { None } else { lease::oldest(store, &lane)? };
+                    Ok(DestinationStats {
+                        destination: lane.name.clone(),
+                        backlog,
+                        dead: lane.dead.load(Ordering::Relaxed),
+                        oldest,
+                    })
+                })
+                .collect::<Result<_, BufferError>>()?;
+            Ok(Stats {
+                destinations,
+                events: shared.events.load(Ordering::Relaxed),
+                disk_bytes: shared.used_bytes.load(Ordering::Relaxed),
+                max_bytes: shared.marks.max,
+                free_bytes: shared.free_bytes.load(Ordering::Relaxed),
+            })
+        })
+        .await
+    }
+
+    fn admission(&self) -> Admission {
+        self.shared.gate.admission()
+    }
+
+    async fn close(&self) -> Result<(), BufferError> {
+        let (done, outcome) = waiting::pair();
+        match self.shared.inbox.push(Op::Close(done)) {
+            Ok(()) => outcome.await.ok_or(BufferError::Closed),
+            Err(_) => Err(BufferError::Closed),
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let (done, _) = waiting::pair();
+        // Refused only if it is closed or closing already.
+        let _ = self.shared.inbox.push(Op::Close(done));
+        let Some(committer) = self.committer.take() else { return };
+        let until = Instant::now() + DROP_PATIENCE;
+        while !committer.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if !committer.is_finished() {
+            tracing::error!("the buffer's disk hangs: the process ends without its last commit");
+        }
+    }
+}
