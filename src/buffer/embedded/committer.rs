@@ -261,6 +261,10 @@ impl Committer {
         self.shared.watch.start();
         let written = batch.commit();
         self.shared.watch.end();
+        // Before the watch notices: what waited for this commit is not to be refused for it.
+        if self.shared.gate.set_stalled(None) {
+            tracing::warn!("the commit that hung has returned");
+        }
         if let Err(error) = written {
             self.shared.fail(&format!("a write or sync failed: {error}"));
             self.tell(effects, Some(self.shared.gate.failure()));

@@ -94,7 +94,7 @@ async fn retries_that_get_to_disk_behind_a_scan_are_not_lost_and_keep_their_orde
     bench.settled().await;
     // Two are on disk; the committer is held while three more are settled and the queue is looked at.
     let (hold, held) = std::sync::mpsc::channel::<()>();
-    bench.buffer.shared.inbox.push(Op::Run(Box::new(move || drop(held.recv())))).unwrap();
+    bench.buffer.shared.inbox.push(Op::Run(Box::new(move || held.recv().unwrap()))).unwrap();
     bench.settle(&leased[2], Next::Retry(at(10)));
     bench.settle(&leased[3], Next::Retry(at(30)));
     bench.settle(&leased[4], Next::Retry(at(60)));
