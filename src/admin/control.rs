@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use crate::buffer::Buffer;
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
-use crate::gateway::{Gateway, NotReady, Reloaded};
+use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
+use crate::keys::KeySetStatus;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -25,6 +26,10 @@ pub trait Control: Send + Sync + 'static {
     /// Headers (lower case) that the verification of a route reads; empty if there is no such route any more.
     fn verification_headers(&self, route: &str) -> Vec<String>;
     async fn reload(&self) -> Result<Reloaded, String>;
+    /// The latest reload since the start, if there was one.
+    fn last_reload(&self) -> Option<LastReload>;
+    /// How fresh the remote key sets are.
+    fn key_sets(&self) -> Vec<KeySetStatus>;
 }
 
 #[async_trait]
@@ -54,6 +59,12 @@ impl Control for Gateway {
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await
+    }
+    fn last_reload(&self) -> Option<LastReload> {
+        Gateway::last_reload(self)
+    }
+    fn key_sets(&self) -> Vec<KeySetStatus> {
+        Gateway::key_sets(self)
     }
 }
 
