@@ -22,6 +22,16 @@ async fn an_event_comes_back_as_it_was_received() {
 }
 
 #[tokio::test]
+async fn a_new_folder_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::with(|settings| settings.path = settings.path.join("new/buffer"));
+    for folder in ["new", "new/buffer"] {
+        let mode = std::fs::metadata(bench.folder.path().join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder}");
+    }
+}
+
+#[tokio::test]
 async fn a_delivered_event_is_not_leased_again() {
     let bench = Bench::new();
     let id = bench.stored("a").await;
