@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::CredentialPlaces;
 use super::credentials::Credentials;
 use super::jwt::Jwt;
 use super::locate::{Location, View};
 use super::refusal::{Refusal, at};
-use super::scheme::{Scheme, TimeRule};
+use super::scheme::{Keys, Scheme, TimeRule};
 use super::sign::{PrivateKey, SignError};
 use super::signatures::TimeFrom;
 use crate::clock::Timestamp;
@@ -116,6 +117,33 @@ impl Check {
             How::Credentials(credentials) => add(&mut std::iter::once(&credentials.at)),
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
                 rules.iter().for_each(|rule| rule.collect_headers(into));
+            }
+        }
+    }
+
+    /// Adds the places of credentials: not of what is signed with one.
+    pub(super) fn collect_credentials(&self, into: &mut CredentialPlaces) {
+        let mut add = |locations: &mut dyn Iterator<Item = &Location>| {
+            for location in locations {
+                match location {
+                    Location::Header(name) => into.headers.push(name.to_string()),
+                    Location::Query(name) => into.query.push(name.to_string()),
+                    // Bodies are shown as they are; a path is part of the address that the sender was given.
+                    Location::Path(_) | Location::Form(_) | Location::FormJson(..) | Location::Body(_) => {}
+                }
+            }
+        };
+        match &self.how {
+            How::Open => {}
+            How::Scheme(scheme) => {
+                if matches!(scheme.keys, Keys::Token(_)) {
+                    add(&mut scheme.from.iter());
+                }
+            }
+            How::Jwt(jwt) => add(&mut jwt.locations()),
+            How::Credentials(credentials) => add(&mut std::iter::once(&credentials.at)),
+            How::Ways(rules) | How::Any(rules) | How::All(rules) => {
+                rules.iter().for_each(|rule| rule.collect_credentials(into));
             }
         }
     }
