@@ -13,6 +13,8 @@ use crate::config::KeySources;
 use crate::reason::Reason;
 use crate::verify::KeySource;
 
+mod metric;
+
 const SECRET: &str = "It's a Secret to Everybody";
 
 const CONFIG: &str = r#"
