@@ -254,6 +254,9 @@ fn destinations_are_checked() {
         only(&routes(&format!("{retried}    mode: proxy\n"))).message,
         "inline forwarding is not retried"
     );
+    let paced = OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, concurrency: 3 }");
+    let loaded = load_text(&routes(&format!("{paced}    mode: proxy\n"))).unwrap();
+    assert_eq!(loaded.warnings[0].message, "`concurrency` has no effect inline");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::CredentialPlaces;
 use super::credentials::Credentials;
+use super::extract::Extract;
 use super::jwt::Jwt;
 use super::locate::{Location, View};
 use super::refusal::{Refusal, at};
@@ -145,6 +146,19 @@ impl Check {
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
                 rules.iter().for_each(|rule| rule.collect_credentials(into));
             }
+        }
+    }
+
+    /// Whether nobody who holds a genuine request, but not the key, can give it another value of `key`. Where nothing is
+    /// signed there is no such request: whoever holds one holds the credential too.
+    pub(super) fn covers(&self, key: &Extract) -> bool {
+        match &self.how {
+            How::Scheme(scheme) => key.is_bound(&|location| scheme.covers(location)),
+            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&Location::in_body),
+            How::Open | How::Credentials(_) => true,
+            // Whichever holds must cover it.
+            How::Ways(rules) | How::Any(rules) => rules.iter().all(|rule| rule.covers(key)),
+            How::All(rules) => rules.iter().any(|rule| rule.covers(key)),
         }
     }
 

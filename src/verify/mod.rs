@@ -160,6 +160,12 @@ impl Verifier {
         &self.headers
     }
 
+    /// Whether `key` is as genuine as the request: an idempotency key that is not could be set by whoever repeats a
+    /// captured request, and take the place of a later event's.
+    pub fn covers(&self, key: &Extract) -> bool {
+        self.check.covers(key)
+    }
+
     /// Where the rule reads credentials, for whoever shows requests.
     pub const fn credentials_in(&self) -> &CredentialPlaces {
         &self.credentials

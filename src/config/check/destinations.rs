@@ -109,6 +109,10 @@ impl Checker<'_, '_> {
             let help = "inline the sender gets the app's answer and retries itself; use `mode: buffer` for retries here";
             self.error(&place.key("retry"), "inline forwarding is not retried", help);
         }
+        if inline && raw.concurrency.is_some() {
+            let help = "inline the sender waits, so every request is forwarded at once; use `mode: buffer` for a pace";
+            self.warning(&place.key("concurrency"), "`concurrency` has no effect inline", help);
+        }
         for (key, time) in [("timeout", raw.timeout), ("connect_timeout", raw.connect_timeout)] {
             if let Some(time) = time {
                 self.not_zero(place, key, time);
