@@ -144,6 +144,8 @@ impl Answer {
 /// An open HTTP/1.1 connection.
 pub struct Connection {
     reader: Reader<Box<dyn Duplex>>,
+    /// The last request asked for a head only: its answer tells a length and has no body.
+    asked_head: bool,
 }
 
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -166,12 +168,12 @@ impl Connection {
     pub async fn plain(address: SocketAddr) -> io::Result<Self> {
         let stream = in_time(TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { reader: Reader::new(Box::new(stream)) })
+        Ok(Self { reader: Reader::new(Box::new(stream)), asked_head: false })
     }
 
     pub async fn tls(address: SocketAddr) -> io::Result<Self> {
         let stream = in_time(connect_tls(address, "localhost", &["http/1.1"])).await?;
-        Ok(Self { reader: Reader::new(stream) })
+        Ok(Self { reader: Reader::new(stream), asked_head: false })
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -202,7 +204,9 @@ impl Connection {
             } else {
                 Framing::UntilClose
             };
-            let body = self.reader.body(wire::framing(&headers, otherwise)).await?;
+            let framing =
+                if self.asked_head { Framing::None } else { wire::framing(&headers, otherwise) };
+            let body = self.reader.body(framing).await?;
             Ok(Some(Answer { status, headers, body }))
         })
         .await
@@ -214,6 +218,7 @@ impl Connection {
     }
 
     pub async fn send(&mut self, request: &Request) -> io::Result<Answer> {
+        self.asked_head = request.method == "HEAD";
         // A refused request may be answered, and the connection closed, before all of its body is sent.
         let written = self.write(&request.bytes()).await;
         loop {
