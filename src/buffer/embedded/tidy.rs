@@ -35,18 +35,16 @@ impl Tidy {
     pub(super) fn start(&mut self, store: &Arc<Store>) {
         let idle = self.running.as_ref().is_none_or(JoinHandle::is_finished);
         let due = self.last.is_none_or(|last| last.elapsed() >= EVERY);
-        if self.deleted == 0 || !idle || !due {
+        let garbage = self.deleted > 0 || store.events.fragmented_blob_bytes() > 0;
+        if !garbage || !idle || !due {
             return;
         }
         self.deleted = 0;
         self.last = Some(Instant::now());
         let store = Arc::clone(store);
         let started = std::thread::Builder::new().name("tidegate-tidy".into()).spawn(move || {
-            for keyspace in [&store.index, &store.events] {
-                let done = keyspace.rotate_memtable_and_wait().and_then(|()| keyspace.major_compact());
-                if let Err(error) = done {
-                    tracing::error!(%error, keyspace = %keyspace.name(), "freeing space failed");
-                }
+            if let Err(error) = free(&store) {
+                tracing::error!(%error, "freeing space failed");
             }
         });
         match started {
@@ -62,4 +60,16 @@ impl Tidy {
             tracing::error!("freeing space failed");
         }
     }
+}
+
+fn free(store: &Store) -> fjall::Result<()> {
+    for keyspace in [&store.index, &store.events] {
+        keyspace.rotate_memtable_and_wait()?;
+        keyspace.major_compact()?;
+    }
+    // The first compaction finds out which blobs are garbage, the next one lets go of their files.
+    if store.events.fragmented_blob_bytes() > 0 {
+        store.events.major_compact()?;
+    }
+    Ok(())
 }
