@@ -244,10 +244,12 @@ impl Connection {
     }
 }
 
+type Body = http_body_util::combinators::BoxBody<Bytes, io::Error>;
+
 /// An open HTTP/2 connection. Clones share it.
 #[derive(Clone)]
 pub struct Http2 {
-    sender: hyper::client::conn::http2::SendRequest<http_body_util::combinators::BoxBody<Bytes, io::Error>>,
+    sender: hyper::client::conn::http2::SendRequest<Body>,
     authority: Arc<str>,
 }
 
@@ -265,13 +267,6 @@ impl Http2 {
     }
 
     pub async fn send(&self, request: &Request) -> io::Result<Answer> {
-        let mut head = hyper::Request::builder()
-            .method(request.method.as_str())
-            .uri(format!("https://{}{}", self.authority, request.target));
-        for (name, value) in &request.headers {
-            let value: Vec<u8> = value.chars().map(|char| char as u32 as u8).collect();
-            head = head.header(name.to_ascii_lowercase(), value);
-        }
         let body = match request.told {
             Told::ByLength => Full::new(request.body.clone()).map_err(|never| match never {}).boxed(),
             // No length is told: the frames simply end.
@@ -284,6 +279,18 @@ impl Http2 {
                 Frames(frames.into_iter()).boxed()
             }
         };
+        self.send_body(request, body).await
+    }
+
+    /// The request's head with another body.
+    async fn send_body(&self, request: &Request, body: Body) -> io::Result<Answer> {
+        let mut head = hyper::Request::builder()
+            .method(request.method.as_str())
+            .uri(format!("https://{}{}", self.authority, request.target));
+        for (name, value) in &request.headers {
+            let value: Vec<u8> = value.chars().map(|char| char as u32 as u8).collect();
+            head = head.header(name.to_ascii_lowercase(), value);
+        }
         let request = head.body(body).map_err(io::Error::other)?;
         let mut sender = self.sender.clone();
         in_time(async {
@@ -300,6 +307,24 @@ impl Http2 {
             Ok(Answer { status: head.status.as_u16(), headers, body })
         })
         .await
+    }
+}
+
+impl Http2 {
+    /// A POST whose body is followed by a trailer.
+    pub async fn send_with_trailers(
+        &self,
+        target: &str,
+        body: &'static str,
+        (name, value): (&'static str, &'static str),
+    ) -> io::Result<Answer> {
+        let mut trailers = hyper::HeaderMap::new();
+        trailers.insert(name, hyper::header::HeaderValue::from_static(value));
+        let frames = vec![
+            Ok(hyper::body::Frame::data(Bytes::from_static(body.as_bytes()))),
+            Ok(hyper::body::Frame::trailers(trailers)),
+        ];
+        self.send_body(&Request::post(target, ""), Frames(frames.into_iter()).boxed()).await
     }
 }
 
