@@ -32,8 +32,9 @@ pub(super) enum Op {
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),
+    /// Runs on the committer's thread.
     #[cfg(test)]
-    Panic,
+    Run(Box<dyn FnOnce() + Send>),
 }
 
 pub(super) struct Append {

@@ -209,7 +209,7 @@ impl Committer {
                 Op::Sweep(done) => wanted.push(done),
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]
-                Op::Panic => panic!("on purpose"),
+                Op::Run(run) => run(),
             }
         }
         let finished = (!draft.is_empty()).then(|| draft.finish(self.synced));
@@ -261,6 +261,10 @@ impl Committer {
         self.shared.watch.start();
         let written = batch.commit();
         self.shared.watch.end();
+        // Before the watch notices: what waited for this commit is not to be refused for it.
+        if self.shared.gate.set_stalled(None) {
+            tracing::warn!("the commit that hung has returned");
+        }
         if let Err(error) = written {
             self.shared.fail(&format!("a write or sync failed: {error}"));
             self.tell(effects, Some(self.shared.gate.failure()));
@@ -347,7 +351,7 @@ impl Committer {
                 Op::Claim { .. } | Op::Settle(_) => {}
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]
-                Op::Panic => {}
+                Op::Run(_) => {}
             }
         }
         self.sweep_at = Instant::now() + SWEEP_EVERY;

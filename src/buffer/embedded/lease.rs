@@ -72,8 +72,11 @@ pub(super) fn from_disk(
     lane.state().take_returned(max, now, &mut taken);
     // From here on an error must give back what was taken.
     let mut granted = Granted::new(lane, &taken);
+    let returned = granted.leases.len();
     let retries = reserve_retries(store, lane, max - granted.leases.len(), now, &mut granted)?;
     read(store, lane, retries, &mut granted)?;
+    // Those from memory and those from disk, back in order.
+    granted.leases[returned..].sort_unstable_by_key(|leased| place(leased.token));
     let mut window = Vec::new();
     lane.state().take_window(max - granted.leases.len(), &mut window);
     granted.leases.extend(window.iter().map(|(place, held)| lane.leased(*place, held)));

@@ -148,7 +148,7 @@ async fn a_failed_buffer_takes_nothing_and_still_shows_what_it_holds() {
 async fn a_panic_of_the_committer_poisons_and_hangs_nobody() {
     let bench = Bench::new();
     let id = bench.stored("kept").await;
-    bench.buffer.shared.inbox.push(Op::Panic).unwrap();
+    bench.buffer.shared.inbox.push(Op::Run(Box::new(|| panic!("on purpose")))).unwrap();
     while !bench.buffer.shared.gate.is_failed() {
         tokio::task::yield_now().await;
     }

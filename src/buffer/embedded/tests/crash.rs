@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
+
+use tokio::sync::Semaphore;
 
 use super::model::audit;
 use super::*;
@@ -136,41 +137,58 @@ async fn whatever_was_acknowledged_survives_a_kill_once_and_with_its_claim() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_copy_taken_at_any_point_under_load_holds_all_that_was_acknowledged() {
+async fn a_copy_of_any_instant_under_load_holds_all_that_was_acknowledged() {
     let bench = Arc::new(Bench::new());
-    let done = Arc::new(AtomicBool::new(false));
+    let load = Arc::new(Semaphore::new(0));
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    let producers: Vec<_> = (0..8u64)
-        .map(|producer| {
-            let (bench, done, acknowledged) =
-                (Arc::clone(&bench), Arc::clone(&done), Arc::clone(&acknowledged));
-            tokio::spawn(async move {
-                let mut n = producer << 32;
-                while !done.load(Ordering::Relaxed) {
-                    let event = bench.event(&"y".repeat(n as usize % 700));
-                    let id = event.id;
-                    bench.buffer.append(event, &[app()], Some(claim(n))).await.unwrap();
-                    acknowledged.lock().push((id, n));
-                    n += 1;
-                }
-            })
-        })
-        .collect();
-    let mut checked = 0;
-    while checked < 8 {
+    for producer in 0..8u64 {
+        let (bench, load, acknowledged) = (Arc::clone(&bench), Arc::clone(&load), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for n in producer << 32.. {
+                load.acquire().await.unwrap().forget();
+                let event = bench.event(&"y".repeat(n as usize % 700));
+                let id = event.id;
+                bench.buffer.append(event, &[app()], Some(claim(n))).await.unwrap();
+                acknowledged.lock().push((id, n));
+            }
+        });
+    }
+    for _ in 0..8 {
+        load.add_permits(300);
+        let wanted = acknowledged.lock().len() + fastrand::usize(1..200);
+        while acknowledged.lock().len() < wanted {
+            tokio::task::yield_now().await;
+        }
+        // The committer is held, so that the copy is of one instant.
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (paused, is_paused) = tokio::sync::oneshot::channel();
+        let pause = move || {
+            paused.send(()).unwrap();
+            held.recv().unwrap();
+        };
+        bench.buffer.shared.inbox.push(Op::Run(Box::new(pause))).unwrap();
+        is_paused.await.unwrap();
         let before = acknowledged.lock().clone();
         let copy = tempfile::tempdir().unwrap();
         copy_folder(bench.folder.path(), copy.path());
+        hold.send(()).unwrap();
+        load.add_permits(100);
+        while acknowledged.lock().len() < before.len() + 20 {
+            tokio::task::yield_now().await;
+        }
+        // And of the writes that came next, some part, as a crash in their middle would leave it.
+        let journal = copy.path().join("store/0.jnl");
+        let from = *journal::boundaries(&journal).last().unwrap() as usize;
+        let written = std::fs::read(bench.folder.path().join("store/0.jnl")).unwrap();
+        let mut copied = std::fs::read(&journal).unwrap();
+        let part = from + fastrand::usize(..20_000);
+        copied[from..part].copy_from_slice(&written[from..part]);
+        std::fs::write(&journal, copied).unwrap();
         let opened = open_at(&settings(copy.path()), &bench.clock).unwrap();
         audit(&opened);
         for (id, n) in &before {
             assert!(opened.get(*id).await.unwrap().is_some(), "an acknowledged event is missing");
             assert_eq!(opened.claimed(claim(*n).key).await.unwrap().unwrap().event_id, *id);
         }
-        checked += usize::from(!before.is_empty());
-    }
-    done.store(true, Ordering::Relaxed);
-    for producer in producers {
-        producer.await.unwrap();
     }
 }

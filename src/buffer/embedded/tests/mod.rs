@@ -10,7 +10,6 @@ mod queue;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -161,13 +160,10 @@ pub(super) fn settlement(leased: &Leased, now: Timestamp, next: Next) -> Settlem
     }
 }
 
-/// Copies a folder with all in it, the witness first: a copy of a store at work is one that a crash could have left,
-/// as long as nothing but the journal changes.
+/// Copies a folder with all in it.
 pub(super) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
-    let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(|e| e.unwrap()).collect();
-    entries.sort_by_key(|e| e.file_name() != *"tidegate.witness");
-    for entry in entries {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_folder(&entry.path(), &target);

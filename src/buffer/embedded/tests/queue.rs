@@ -82,6 +82,40 @@ async fn retries_come_by_due_time_and_before_untried_ones() {
 }
 
 #[tokio::test]
+async fn retries_that_get_to_disk_behind_a_scan_are_not_lost_and_keep_their_order() {
+    let bench = Bench::new();
+    for n in 0..6 {
+        bench.stored(&n.to_string()).await;
+    }
+    let leased = bench.lease(6).await;
+    let at = |secs| START.saturating_add(Duration::from_secs(secs));
+    bench.settle(&leased[0], Next::Retry(at(20)));
+    bench.settle(&leased[1], Next::Retry(at(90)));
+    bench.settled().await;
+    // Two are on disk; the committer is held while three more are settled and the queue is looked at.
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    bench.buffer.shared.inbox.push(Op::Run(Box::new(move || held.recv().unwrap()))).unwrap();
+    bench.settle(&leased[2], Next::Retry(at(10)));
+    bench.settle(&leased[3], Next::Retry(at(30)));
+    bench.settle(&leased[4], Next::Retry(at(60)));
+    bench.clock.advance(Duration::from_secs(20));
+    let bodies = |leased: &[Leased]| leased.iter().map(|l| l.event.body.clone()).collect::<Vec<_>>();
+    let due = bench.lease(9).await;
+    assert_eq!(bodies(&due), ["2", "0"]);
+    assert_eq!(bench.buffer.next_due(&app()).await.unwrap(), Some(at(30)));
+    hold.send(()).unwrap();
+    bench.settled().await;
+    assert_eq!(bench.buffer.next_due(&app()).await.unwrap(), Some(at(30)));
+    bench.clock.advance(Duration::from_secs(10));
+    assert_eq!(bodies(&bench.lease(9).await), ["3"]);
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(bodies(&bench.lease(9).await), ["4", "1"]);
+    bench.settle(&due[0], Next::Delivered);
+    bench.settled().await;
+    super::model::audit(&bench.buffer);
+}
+
+#[tokio::test]
 async fn a_released_lease_is_due_at_once_and_nothing_is_charged() {
     let bench = Bench::new();
     let id = bench.stored("a").await;
