@@ -132,7 +132,7 @@ async fn api_keys_bearer_tokens_and_passwords() {
     assert_eq!(send(key("second-key")).await, "accepted");
     assert_eq!(send(key(&hashed)).await, "401 credentials_invalid", "the hash is no key");
     assert_eq!(send(key("First-Key")).await, "401 credentials_invalid");
-    assert_eq!(send(key("")).await, "401 credentials_invalid");
+    assert_eq!(send(key("")).await, "401 credentials_missing", "nothing is no key");
     assert_eq!(send(Request::post("/header", "x")).await, "401 credentials_missing");
     assert_eq!(send(key("first-key").header("X-API-KEY", "first-key")).await, "401 ambiguous_request");
 

@@ -215,8 +215,8 @@ impl Checker<'_, '_> {
                 "the URL has a query, but the app gets the sender's".into()
             }
             (Some("http" | "https"), Some(_)) if text.contains('#') => "the URL has a fragment".into(),
-            (Some("http" | "https"), Some(authority)) if authority.port_u16() == Some(0) => {
-                "port 0 is nowhere".into()
+            (Some("http" | "https"), Some(authority)) if !has_good_port(authority) => {
+                "the port is not a number from 1 to 65535".into()
             }
             (Some("http" | "https"), Some(_)) => {
                 if purpose.wildcard && uri.path() != "/" {
@@ -347,6 +347,12 @@ impl Checker<'_, '_> {
         };
         self.report.error_at_key(place, problem.0, problem.1);
     }
+}
+
+/// None, or one that can be connected to.
+fn has_good_port(authority: &http::uri::Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    port.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
 }
 
 #[derive(Clone, Copy)]
