@@ -311,13 +311,33 @@ fn destinations_are_checked() {
         ("{ url: http://a, http: 3 }", "`3` is not possible here"),
         ("{ url: http://a, headers: { set: { Host: b } } }", "`Host` is not set here"),
         ("{ url: http://a, headers: { remove: [Connection] } }", "`Connection` belongs to the connection"),
+        ("{ url: http://a, headers: { set: { Transfer-Encoding: b } } }", "`Transfer-Encoding` belongs to"),
+        ("{ url: http://a, headers: { set: { content-length: \"1\" } } }", "`content-length` belongs to"),
+        ("{ url: http://a, headers: { set: { Expect: 100-continue } } }", "`Expect` belongs to"),
         ("{ url: http://a, headers: { set: { Tidegate-X: b } } }", "`Tidegate-X` is the gateway's own"),
+        (
+            "{ url: http://a, headers: { set: { tidegate_verified: b } } }",
+            "`tidegate_verified` is the gateway's",
+        ),
         ("{ url: http://a, headers: { set: { X: \"a\\nb\" } } }", "the value holds control characters"),
         ("{ url: https://a, tls: { ca: c.pem, insecure: true } }", "`insecure` makes `ca` pointless"),
     ] {
         let problem = told(forward_to);
         assert!(problem.message.starts_with(message), "{forward_to}: {problem}");
     }
+    let text = routes(&OPEN.replace(
+        "http://127.0.0.1:3000",
+        "{ upstreams: [\"http://a/in\", \"http://b/in\", \"http://c/other\"] }",
+    ));
+    let problem = only(&text);
+    assert_eq!(problem.message, "the path `/other` is not that of the first (`/in`)");
+    assert_eq!(problem.key, "routes[0].forward_to.upstreams[2]");
+    let line = text.lines().nth(problem.line as usize - 1).unwrap();
+    assert!(line[problem.column as usize - 1..].starts_with("\"http://c/other\""), "{problem}");
+    assert!(
+        load_text(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ upstreams: [http://a, http://b/] }")))
+            .is_ok()
+    );
     let two =
         OPEN.replace("http://127.0.0.1:3000", "[{ name: a, url: http://a }, { name: b, url: http://b }]");
     let problem = only(&routes(&format!("{two}    mode: proxy\n")));
@@ -327,6 +347,9 @@ fn destinations_are_checked() {
         only(&routes(&format!("{retried}    mode: proxy\n"))).message,
         "inline forwarding is not retried"
     );
+    let paced = OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, concurrency: 3 }");
+    let loaded = load_text(&routes(&format!("{paced}    mode: proxy\n"))).unwrap();
+    assert_eq!(loaded.warnings[0].message, "`concurrency` has no effect inline");
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub(super) fn app_head(
         };
         added.map_err(|_| Unsendable)?;
     }
+    // Such an answer must not say a length (RFC 9110 section 8.6).
+    let length = length.filter(|_| !matches!(status, 100..=199 | 204));
     Ok((head.into(), length))
 }
 
@@ -136,6 +138,13 @@ mod tests {
         let mut wire = Vec::new();
         head.header_to_h1_wire(&mut wire);
         assert_eq!(String::from_utf8(wire).unwrap(), "Set-Cookie: a=1\r\nset-cookie: b=2\r\nX-B: 2\r\n");
+    }
+
+    #[test]
+    fn an_answer_without_content_has_no_length() {
+        let headers: Headers = [("Content-Length", &b"0"[..])].into_iter().collect();
+        assert_eq!(app_head(204, &headers, Names::AsGiven).unwrap().1, None);
+        assert_eq!(app_head(304, &headers, Names::AsGiven).unwrap().1, Some(0));
     }
 
     #[test]

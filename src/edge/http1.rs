@@ -17,7 +17,7 @@ use super::head::{Framing, ParsedHead, Persistence, Upgrade, parse};
 use super::listen::Stop;
 use crate::message::{Answer, Head, Headers, Scheme, Version};
 use crate::reason::Reason;
-use crate::receive::exchange::SenderGone;
+use crate::receive::exchange::{NotStarted, SenderGone};
 
 /// Whole answers up to this size wait in the connection's buffer for their end.
 const COLLECTED_ANSWER: u64 = 16 * 1024;
@@ -235,14 +235,13 @@ impl Http1 {
         Ok(())
     }
 
-    pub async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), SenderGone> {
+    pub async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), NotStarted> {
         if self.state != State::Unanswered {
-            return Err(SenderGone);
+            return Err(SenderGone.into());
         }
         let built = app_head(status, headers, Names::AsGiven);
         let Ok((mut head, length)) = built else {
-            tracing::error!(status, "an app's answer head can't be passed on");
-            return self.answer(Answer::refusal(Reason::UpstreamUnavailable)).await.and(Err(SenderGone));
+            return Err(NotStarted::Unsendable);
         };
         let bodiless = is_bodiless(&self.head.method, status);
         let flow = match status {

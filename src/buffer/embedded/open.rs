@@ -118,9 +118,9 @@ fn make_folder(folder: &Path) -> Result<(), OpenError> {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(OpenError::NotAFolder { path: text(folder) }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            // Events hold what senders meant for the app alone: nobody else on the machine reads them.
-            let mut maker = std::fs::DirBuilder::new();
-            maker.recursive(true).mode(0o700).create(folder).map_err(|e| of_file(folder, e))
+            // Events hold what senders trust us with, their credentials too: nobody else on this machine reads them.
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|e| of_file(folder, e))
         }
         Err(e) => Err(of_file(folder, e)),
     }

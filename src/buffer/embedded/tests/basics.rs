@@ -22,13 +22,11 @@ async fn an_event_comes_back_as_it_was_received() {
 }
 
 #[tokio::test]
-async fn a_new_folder_is_for_its_owner_alone() {
+async fn a_folder_that_is_made_is_for_nobody_else() {
     use std::os::unix::fs::PermissionsExt;
-    let bench = Bench::with(|settings| settings.path = settings.path.join("new/buffer"));
-    for folder in ["new", "new/buffer"] {
-        let mode = std::fs::metadata(bench.folder.path().join(folder)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700, "{folder}");
-    }
+    let bench = Bench::with(|settings| settings.path = settings.path.join("new/data"));
+    let mode = std::fs::metadata(&bench.settings.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
 }
 
 #[tokio::test]
