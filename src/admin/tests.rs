@@ -280,6 +280,20 @@ fn a_reload_says_what_it_did_or_why_not() {
 }
 
 #[test]
+fn status_shows_the_latest_reload_and_how_old_the_keys_are() {
+    let status = get(&Served::on_loopback(Fake::new(vec![])), "/status").json();
+    let at = NOW.to_string();
+    assert_eq!(status["last_reload"], json!({"at": at, "problem": "tidegate.yaml:3:5: missing"}));
+    assert_eq!(
+        status["key_sets"],
+        json!([{
+            "url": "https://id.example.com/jwks", "keys": 2, "fetched_at": at, "age_seconds": 60,
+            "error": "the server answered 503",
+        }])
+    );
+}
+
+#[test]
 fn only_the_bearer_of_the_token_gets_in() {
     let served = Served::on_loopback(Fake::new(ten()).with_token("s3cret"));
     for headers in [

@@ -104,7 +104,10 @@ impl List {
                 print(&page.events.iter().fold(String::new(), |ids, event| ids + &event.id + "\n"))?;
             }
             ref output if !page.events.is_empty() => print(&table(&page.events, output))?,
-            _ => note("no events"),
+            _ => {
+                note(if state == Some(State::Dead) { "no dead letters" } else { "no events" });
+                self.filters.doubt(&client);
+            }
         }
         if let (Some(next), false, Format::Table) = (&page.next, self.output.quiet, self.output.output) {
             note(&format!("more: --after {next}"));
