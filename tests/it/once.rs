@@ -82,8 +82,11 @@ async fn two_hundred_concurrent_copies_are_one_event_with_one_answer() {
     let app = App::start().await;
     let gateway = gateway().route(stripe().to(&app)).start().await;
     let event = signed::stripe(invoice_paid());
-    let answers: Vec<_> =
-        twins(connections(&gateway, 200).await, &event).await.into_iter().map(|answer| answer.expect("answered")).collect();
+    let answers: Vec<_> = twins(connections(&gateway, 200).await, &event)
+        .await
+        .into_iter()
+        .map(|answer| answer.expect("answered"))
+        .collect();
     let ids: HashSet<_> = answers.iter().map(Answer::event_id).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert!(answers.iter().all(|answer| answer.status == 202 && answer.body == answers[0].body));
