@@ -202,7 +202,8 @@ impl Gateway {
         let left = stats.into_iter().filter(|d| d.backlog > 0 && !buffered.contains(&d.destination));
         left.map(|d| {
             let DestinationStats { destination, backlog, .. } = d;
-            format!("{backlog} deliveries wait for {destination}, which is not in the config: they are kept until it is back, or purged")
+            let wait = if backlog == 1 { "delivery waits" } else { "deliveries wait" };
+            format!("{backlog} {wait} for {destination}, which is not in the config: kept until it is back, or purged")
         })
         .collect()
     }

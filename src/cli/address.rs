@@ -135,7 +135,9 @@ impl Section {
         for file in files {
             let text = std::fs::read_to_string(&file).map_err(|e| failed(e.to_string()))?;
             let file: File = serde_saphyr::from_str(&text)
-                .map_err(|e| failed(format!("{e}\n(`tidegate check` says everything that is wrong)")))?;
+                .map_err(|e| failed(format!(
+                    "{e}\n(`tidegate check` says everything that is wrong; with --admin ADDRESS the config is not read)"
+                )))?;
             if let Some(section) = file.admin {
                 return Ok(Section { folder, ..section });
             }

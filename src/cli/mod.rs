@@ -43,9 +43,9 @@ First steps:
   tidegate run -c tidegate.yaml          run it; SIGHUP or `tidegate reload` reads it again
   tidegate send github --to https://localhost:8443/hooks/github --secret env:SECRET --insecure
   tidegate events list                   what came in, and what became of it
-  tidegate dead list                     what the app did not take; `tidegate dead replay --all` tries again
+  tidegate dead list                     what the app did not take; `dead replay` tries again
 
-Environment: TIDEGATE_CONFIG, TIDEGATE_ADMIN and TIDEGATE_ADMIN_TOKEN stand for the flags; NO_COLOR turns colours off.
+Environment: TIDEGATE_CONFIG, TIDEGATE_ADMIN, TIDEGATE_ADMIN_TOKEN; NO_COLOR turns colours off.
 Exit codes: 0 done, 1 it said no, 2 wrong usage, 78 the config is bad.
 `tidegate COMMAND --help` says more than -h.";
 

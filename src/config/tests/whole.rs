@@ -107,7 +107,7 @@ fn a_config_can_be_looked_at_where_its_secrets_are_not() {
     assert!(there.config.is_some(), "{:#?}", there.problems);
     assert_eq!(examine(&path, Needed::Secrets).problems.len(), rules.len() + 2);
     // The config itself is checked all the same.
-    fs::write(&path, format!("{LISTENER}routes:\n{}", routes.replace("env:TIDEGATE_TEST_GONE", "env:")))
+    fs::write(&path, format!("{LISTENER}routes:\n{}", routes.replace("env:TIDEGATE_TEST_GONE", "\"env:\"")))
         .unwrap();
     let problems = examine(&path, Needed::Nothing).problems;
     assert!(problems.len() == 1 && problems[0].message.starts_with("`env:` takes"), "{problems:#?}");
