@@ -283,7 +283,9 @@ async fn answer(
         text += &format!("{name}: {value}\r\n");
     }
     let message = [text.as_bytes(), b"\r\n", body].concat();
-    stream.write_all(&message).await
+    stream.write_all(&message).await?;
+    // What TLS could not write at once would else wait for the next write.
+    stream.flush().await
 }
 
 /// The protocol behind an upgrade: every byte comes back.
@@ -294,6 +296,7 @@ async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), early: Vec<u8>
     stream.write_all(&early).await?;
     let mut buffer = vec![0; 16 * 1024];
     loop {
+        stream.flush().await?;
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
             read => stream.write_all(&buffer[..read]).await?,
