@@ -12,7 +12,7 @@ use pingora::protocols::Digest;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::answer::{Names, app_head, is_bodiless, own_head, refusal};
+use super::answer::{app_head, is_bodiless, own_head, refusal};
 use super::app::{App, Place, refused};
 use super::conn::Conn;
 use super::exchange::HttpExchange;
@@ -85,14 +85,13 @@ impl Drop for Stream {
 
 /// Serves a connection's streams until it ends.
 pub(super) async fn serve<A: App>(
-    mut conn: Box<Conn>,
+    conn: Box<Conn>,
     place: Place,
     app: &Arc<A>,
     stop: &Stop,
     open: &Arc<Open>,
 ) {
     let limits = app.limits();
-    conn.pass_raw();
     let shaken = timeout(limits.header_timeout, handshake(conn, Some(options(&limits)))).await;
     let Ok(Ok(mut h2)) = shaken else {
         app.metrics().connection_refused("http2_handshake");
@@ -281,7 +280,7 @@ impl Http2 {
         if self.state != State::Unanswered {
             return Err(SenderGone);
         }
-        let Ok((mut head, length)) = app_head(status, headers, Names::Lower) else {
+        let Ok((mut head, length)) = app_head(status, headers) else {
             tracing::error!(status, "an app's answer head can't be passed on");
             return self.answer(Answer::refusal(Reason::UpstreamUnavailable)).await.and(Err(SenderGone));
         };
