@@ -11,6 +11,7 @@ use crate::gateway::{Gateway, NotReady, Reloaded};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
+use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
 
 #[async_trait]
@@ -22,8 +23,8 @@ pub trait Control: Send + Sync + 'static {
     /// The token that the running config asks for.
     fn token(&self) -> Option<Secret>;
     fn setup(&self) -> Setup;
-    /// Headers (lower case) that the verification of a route reads; empty if there is no such route any more.
-    fn verification_headers(&self, route: &str) -> Vec<String>;
+    /// What of a route's events is not shown; by names alone if there is no such route any more.
+    fn redact(&self, route: &str) -> Redact;
     async fn reload(&self) -> Result<Reloaded, String>;
 }
 
@@ -47,10 +48,12 @@ impl Control for Gateway {
     fn setup(&self) -> Setup {
         setup(&self.snapshot.load().config)
     }
-    fn verification_headers(&self, route: &str) -> Vec<String> {
+    fn redact(&self, route: &str) -> Redact {
         let snapshot = self.snapshot.load();
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
-        route.map(|r| r.verify.headers_used().to_vec()).unwrap_or_default()
+        route.map_or_else(Redact::default, |route| {
+            Redact::new(route.verify.headers_used().to_vec(), route.verify.credentials_in().clone())
+        })
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await

@@ -19,10 +19,12 @@ use crate::gateway::{NotReady, Reloaded};
 use crate::message::{Method, Scheme};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::verify::CredentialPlaces;
 
 use super::control::Control;
 use super::guard::Place;
 use super::listen;
+use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
 
 pub const NOW: Timestamp = Timestamp(1_764_000_000_000);
@@ -300,8 +302,12 @@ impl Control for Fake {
             }],
         }
     }
-    fn verification_headers(&self, route: &str) -> Vec<String> {
-        if route == "billing" { vec!["stripe-signature".into(), "x-shop".into()] } else { vec![] }
+    fn redact(&self, route: &str) -> Redact {
+        let headers = match route {
+            "billing" => vec!["stripe-signature".into(), "x-shop".into()],
+            _ => Vec::new(),
+        };
+        Redact::new(headers, CredentialPlaces::default())
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         let hash = (*self.next.lock())?;

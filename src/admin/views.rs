@@ -219,14 +219,14 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl EventSummary {
-    pub(super) fn new(event: &Event, deliveries: &[Delivery]) -> Self {
+    pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
         Self {
             id: event.id.to_string(),
             route: event.route.to_string(),
             received_at: event.received_at.to_string(),
             event_type: event.event_type.clone(),
             method: event.method.to_string(),
-            target: Redact::target(&event.target),
+            target: redact.target(&event.target),
             source: event.source.to_string(),
             verified: event.verified.to_string(),
             idempotency_key: event.idempotency_key.clone(),
@@ -240,7 +240,7 @@ impl EventDetail {
     pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
         let summary = EventSummary {
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Whole)).collect(),
-            ..EventSummary::new(event, &[])
+            ..EventSummary::new(event, &[], redact)
         };
         let headers =
             event.headers.iter().map(|(name, value)| HeaderView::new(name, value, redact)).collect();

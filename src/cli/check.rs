@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::config::{self, Config, Problem, Unfetched};
+use crate::config::{self, Config, Problem};
 
 /// Where the config is: shared by all commands that read one.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -53,34 +53,23 @@ impl Check {
     /// Exit code 0: the config may run (perhaps with warnings); 1: it may not.
     pub fn run(self) -> ExitCode {
         let path = self.config.path();
-        let loaded = config::load(&path, &Unfetched);
-        let good = loaded.is_ok();
+        let config::Examined { config, problems, warnings } = config::examine(&path);
         let text = match self.output {
             Output::Text => {
-                let paint = Paint::of(&std::io::stdout());
-                match &loaded {
-                    Ok(loaded) => {
-                        let (config, warnings) = (&loaded.config, &loaded.warnings);
-                        format!(
-                            "{}{}",
-                            listed(&[], warnings, paint),
-                            verdict(&path.display().to_string(), config)
-                        )
-                    }
-                    Err(problems) => listed(&problems.0, &[], paint),
-                }
+                let listed = listed(&problems, &warnings, Paint::of(&std::io::stdout()));
+                let verdict = config.as_ref().map(|c| verdict(&path.display().to_string(), c));
+                listed + &verdict.unwrap_or_default()
             }
             Output::Json => {
-                let (problems, warnings, hash) = match &loaded {
-                    Ok(loaded) => (&[][..], &loaded.warnings[..], Some(&loaded.config.hash)),
-                    Err(problems) => (&problems.0[..], &[][..], None),
-                };
-                let report = json!({ "ok": good, "hash": hash, "problems": problems, "warnings": warnings });
+                let hash = config.as_ref().map(|c| &c.hash);
+                let report = json!({
+                    "ok": config.is_some(), "hash": hash, "problems": problems, "warnings": warnings,
+                });
                 format!("{report:#}\n")
             }
         };
         print(&text);
-        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

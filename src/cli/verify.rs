@@ -6,17 +6,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, KeySources, Route};
+use crate::config::{self, Route};
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::route::Match;
-use crate::verify::KeySource;
 
 /// Verify captured requests offline against a route
 ///
@@ -63,7 +61,7 @@ struct Decision<'a> {
 
 impl Verify {
     pub fn run(self) -> ExitCode {
-        let loaded = match config::load(&self.config, &Offline) {
+        let loaded = match config::load_offline(&self.config) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 eprintln!("{problems}");
@@ -183,23 +181,6 @@ pub(super) fn split_url(url: &str) -> Result<(Scheme, &str, &str), String> {
         return Err(format!("`{url}` is not a URL such as https://hooks.example.com/path"));
     }
     Ok((scheme, authority, if target.is_empty() { "/" } else { target }))
-}
-
-/// Knows no remote keys.
-pub(super) struct Offline;
-
-impl KeySources for Offline {
-    fn jwks(&self, _: &http::Uri) -> Arc<dyn KeySource> {
-        #[derive(Debug)]
-        struct NoKeys;
-        impl KeySource for NoKeys {
-            fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-                None
-            }
-            fn unknown_kid(&self, _: &str) {}
-        }
-        Arc::new(NoKeys)
-    }
 }
 
 #[cfg(test)]

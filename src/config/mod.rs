@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 pub use model::*;
 pub use problem::{Problem, Problems};
+pub use references::is_loopback;
 pub use schema::schema;
 
 use outside::{Certificates, Outside, Real};
@@ -43,17 +44,42 @@ pub fn load_offline(path: &Path) -> Result<Loaded, Problems> {
     load_from(path, &Unfetched, &Real { certificates: Certificates::LeftAlone })
 }
 
+/// Everything that can be said of a config, as `tidegate check` does.
+pub fn examine(path: &Path) -> Examined {
+    examine_from(path, &Unfetched, &Real { certificates: Certificates::Read })
+}
+
 fn load_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Result<Loaded, Problems> {
-    let (document, mut warnings) = source::read(path).map_err(|problems| Problems(sorted(problems)))?;
-    let mut report = Report::new(&document);
-    let config = shape::check(&mut report, schema::full())
-        .and_then(|value| check::check(&mut report, value, outside, keys));
-    let Report { problems, warnings: more, .. } = report;
-    warnings.extend(more);
-    match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings: sorted(warnings) }),
-        _ => Err(Problems(sorted(problems))),
+    match examine_from(path, keys, outside) {
+        Examined { config: Some(config), warnings, .. } => Ok(Loaded { config, warnings }),
+        Examined { problems, .. } => Err(Problems(problems)),
     }
+}
+
+fn examine_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Examined {
+    let source::Read { document, mut problems, mut warnings } = source::read(path);
+    let mut config = None;
+    if let Some(document) = document {
+        let mut report = Report::new(&document);
+        let shaped = shape::check(&mut report, schema::full());
+        config = check::check(&mut report, &shaped, outside, keys);
+        problems.extend(report.problems);
+        warnings.extend(report.warnings);
+    }
+    Examined {
+        config: config.filter(|_| problems.is_empty()),
+        problems: sorted(problems),
+        warnings: sorted(warnings),
+    }
+}
+
+/// A config, if it may run, and what there is to say about it.
+#[derive(Debug)]
+pub struct Examined {
+    /// `None` if there are problems.
+    pub config: Option<Config>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
 }
 
 /// A config that may run, with what `check` would warn about.

@@ -43,6 +43,8 @@ pub(super) fn app_head(
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsendable)?;
         head.append_header(name, value).map_err(|_| Unsendable)?;
     }
+    // Such an answer must not say a length (RFC 9110 section 8.6).
+    let length = length.filter(|_| !matches!(status, 100..=199 | 204));
     Ok((head.into(), length))
 }
 
@@ -279,6 +281,13 @@ mod tests {
             out,
             "HTTP/1.1 101 Switching Protocols\r\nX: 1\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn an_answer_without_content_has_no_length() {
+        let headers: Headers = [("Content-Length", &b"0"[..])].into_iter().collect();
+        assert_eq!(app_head(204, &headers, Names::AsGiven).unwrap().1, None);
+        assert_eq!(app_head(304, &headers, Names::AsGiven).unwrap().1, Some(0));
     }
 
     #[test]

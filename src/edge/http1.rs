@@ -17,7 +17,7 @@ use super::head::{Framing, ParsedHead, Persistence, Upgrade, parse};
 use super::listen::Stop;
 use crate::message::{Answer, Head, Headers, Scheme, Version};
 use crate::reason::Reason;
-use crate::receive::exchange::SenderGone;
+use crate::receive::exchange::{NotStarted, SenderGone};
 
 /// Whole answers up to this size wait in the connection's buffer for their end.
 const COLLECTED_ANSWER: u64 = 16 * 1024;
@@ -208,19 +208,16 @@ impl Http1 {
         put_head(self.conn.output(), answer.status, own_fields(answer), ending, connection).is_ok()
     }
 
-    pub async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), SenderGone> {
+    pub async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), NotStarted> {
         if self.state != State::Unanswered {
-            return Err(SenderGone);
+            return Err(SenderGone.into());
         }
         let put = match status {
             101 if self.upgrade == Upgrade::Offered && self.conn.ended() => self.put_switch(headers),
             100..=199 => return Ok(()),
             _ => self.put_app_head(status, headers),
         };
-        let Some((ending, flow)) = put else {
-            tracing::error!(status, "an app's answer head can't be passed on");
-            return self.answer(Answer::refusal(Reason::UpstreamUnavailable)).await.and(Err(SenderGone));
-        };
+        let Some((ending, flow)) = put else { return Err(NotStarted::Unsendable) };
         self.state = State::Broken;
         // The head waits for the first piece of the body and leaves with it; but not if that may take its time.
         if status == 101 || is_event_stream(headers) {

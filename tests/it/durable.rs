@@ -93,7 +93,7 @@ async fn a_full_store_refuses_and_recovers(builder: GatewayBuilder) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_its_size_limit_the_buffer_refuses_delivers_and_recovers() {
-    let buffer = json!({"max_size": "24MiB", "keep_delivered": "0s", "keep_delivered_bytes": "1MiB"});
+    let buffer = json!({"max_size": "64MiB", "memtable": "4MiB", "keep_delivered": "0s", "keep_delivered_bytes": "1MiB"});
     a_full_store_refuses_and_recovers(gateway().section("buffer", buffer)).await;
 }
 

@@ -49,13 +49,17 @@ async fn a_repeat_is_recognised_after_a_crash() {
     assert_eq!(repeat.event_id(), first.event_id());
 }
 
-/// All copies at once, each on a connection that is already open.
-async fn twins(gateway: &Gateway, event: &Request, copies: usize) -> Vec<std::io::Result<Answer>> {
+async fn connections(gateway: &Gateway, count: usize) -> Vec<Connection> {
     let mut connections = Vec::new();
-    for _ in 0..copies {
-        connections.push(Connection::plain(gateway.plain()).await.expect("a connection"));
+    for _ in 0..count {
+        connections.push(gateway.connect().await);
     }
-    let start = std::sync::Arc::new(tokio::sync::Barrier::new(copies));
+    connections
+}
+
+/// A copy of `event` on each connection, all at once.
+async fn twins(connections: Vec<Connection>, event: &Request) -> Vec<std::io::Result<Answer>> {
+    let start = std::sync::Arc::new(tokio::sync::Barrier::new(connections.len()));
     let sending: Vec<_> = connections
         .into_iter()
         .map(|mut connection| {
@@ -78,8 +82,11 @@ async fn two_hundred_concurrent_copies_are_one_event_with_one_answer() {
     let app = App::start().await;
     let gateway = gateway().route(stripe().to(&app)).start().await;
     let event = signed::stripe(invoice_paid());
-    let answers: Vec<_> =
-        twins(&gateway, &event, 200).await.into_iter().map(|answer| answer.expect("answered")).collect();
+    let answers: Vec<_> = twins(connections(&gateway, 200).await, &event)
+        .await
+        .into_iter()
+        .map(|answer| answer.expect("answered"))
+        .collect();
     let ids: HashSet<_> = answers.iter().map(Answer::event_id).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert!(answers.iter().all(|answer| answer.status == 202 && answer.body == answers[0].body));
@@ -96,7 +103,8 @@ async fn twins_across_a_crash_are_one_event() {
     let mut gateway = gateway().route(stripe().to(&app).impatient()).start().await;
     for _ in 0..5 {
         let event = signed::stripe(invoice_paid());
-        let (answers, ()) = tokio::join!(twins(&gateway, &event, 20), async {
+        let open = connections(&gateway, 20).await;
+        let (answers, ()) = tokio::join!(twins(open, &event), async {
             tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..20))).await;
             gateway.ask_to_end_now();
         });
@@ -141,7 +149,7 @@ async fn concurrent_twins_reach_a_proxied_app_once() {
     let app = App::start().await;
     app.behaves(Behaviour::Slow(std::time::Duration::from_millis(200)));
     let gateway = gateway().route(stripe().to(&app).mode("proxy")).start().await;
-    let answers = twins(&gateway, &signed::stripe(invoice_paid()), 20).await;
+    let answers = twins(connections(&gateway, 20).await, &signed::stripe(invoice_paid())).await;
     assert!(
         answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)),
         "{answers:?}"
