@@ -206,12 +206,7 @@ fn connection_tricks() -> Vec<Case> {
         format!("{first}{second}")
     };
     vec![
-        post(
-            "an unknown expectation",
-            "Expect: the-unexpected\r\nContent-Length: 0\r\n",
-            "",
-            Answers(417),
-        ),
+        post("an unknown expectation", "Expect: the-unexpected\r\nContent-Length: 0\r\n", "", Answers(417)),
         post("a body that is too short", "Content-Length: 10\r\n", "hello", RefuseAtEnd(400)),
         case(
             "a second request behind a smuggled length",

@@ -204,8 +204,7 @@ impl Connection {
             } else {
                 Framing::UntilClose
             };
-            let framing =
-                if self.asked_head { Framing::None } else { wire::framing(&headers, otherwise) };
+            let framing = if self.asked_head { Framing::None } else { wire::framing(&headers, otherwise) };
             let body = self.reader.body(framing).await?;
             Ok(Some(Answer { status, headers, body }))
         })
