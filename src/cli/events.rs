@@ -104,6 +104,7 @@ impl List {
                 print(&page.events.iter().fold(String::new(), |ids, event| ids + &event.id + "\n"))?;
             }
             ref output if !page.events.is_empty() => print(&table(&page.events, output))?,
+            _ if state == Some(State::Dead) => note("no dead letters"),
             _ => note("no events"),
         }
         if let (Some(next), false, Format::Table) = (&page.next, self.output.quiet, self.output.output) {
