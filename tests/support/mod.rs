@@ -10,6 +10,7 @@ pub mod app;
 pub mod certs;
 pub mod config;
 pub mod fault;
+pub mod frames;
 pub mod gateway;
 pub mod payloads;
 pub mod sender;
