@@ -255,7 +255,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        assert_eq!(declared_length(&headers), Ok(Some(5)));
+        assert_eq!(declared_length(200, &headers), Ok(Some(5)));
         let headers: Headers = headers.iter().filter(|(name, _)| *name != "X-B").collect();
         assert_eq!(
             put(200, &headers, Ending::Chunked).unwrap(),
