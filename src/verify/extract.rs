@@ -84,6 +84,16 @@ impl Extract {
         }
     }
 
+    /// Whether every value that this may give hangs on a place for which `covered` says yes, or on the body's hash.
+    pub(super) fn is_bound(&self, covered: &dyn Fn(&Location) -> bool) -> bool {
+        match &self.0 {
+            Source::At(location) => covered(location),
+            Source::BodyHash => true,
+            Source::First(alternatives) => alternatives.iter().all(|one| one.is_bound(covered)),
+            Source::Joined(parts) => parts.iter().any(|part| part.is_bound(covered)),
+        }
+    }
+
     /// Whether the value is there and is `expected`; never allocates for a plain place.
     pub fn is(&self, request: &Request, expected: &str) -> bool {
         match &self.0 {

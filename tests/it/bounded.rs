@@ -220,3 +220,30 @@ async fn memory_does_not_grow_with_the_backlog() {
     // 100 MiB more are queued; far less may be held.
     assert!(late < early + 60, "from {early} to {late} MiB");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_that_only_declare_a_length_hold_none_of_the_budget() {
+    let (_app, gateway) =
+        limited(json!({"body_budget": "1MiB", "body_bytes": "900KiB", "body_timeout": "20s"})).await;
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let mut connection = gateway.connect().await;
+        connection
+            .write(b"POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
+            .await
+            .expect("written");
+        if number % 2 == 0 {
+            connection.write(b"x").await.expect("written");
+        }
+        silent.push(connection);
+    }
+    // Those with a byte have begun; then they hold what came.
+    eventually("their bodies are waited for", async || {
+        (10.0..1_000.0).contains(&gateway.metric("tidegate_bodies_in_flight_bytes", &[]).await)
+    })
+    .await;
+    for via in [Via::Plain, Via::Tls, Via::Http2] {
+        let answer = gateway.send_via(via, &Request::post("/in", noise(800 * 1024))).await;
+        assert_eq!((answer.status, answer.reason()), (202, ""), "{via:?}");
+    }
+}

@@ -89,6 +89,57 @@ async fn events_are_listed_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_can_be_looked_at_without_its_secrets_but_not_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = "listeners:
+  - address: 127.0.0.1:8443
+    tls: { cert: gone.pem, key: gone.key }
+routes:
+  - path: /a
+    provider: stripe
+    secret: file:gone
+    forward_to: http://127.0.0.1:3000
+";
+    std::fs::write(folder.path().join("tidegate.yaml"), config).expect("written");
+    let ask = async |line: &str| {
+        let output = run(folder.path(), &line.split(' ').collect::<Vec<_>>()).await;
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = ask("check").await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(":3:") && said.contains(":7:") && said.contains("2 problems"), "{said}");
+    for (line, code) in [
+        ("check --offline", 0),
+        ("routes", 0),
+        ("routes --explain https://h/a", 0),
+        ("routes --explain https://h/b", 1),
+        ("routes --explain /a", 2),
+        ("verify --route a --requests -", 78),
+        ("run", 78),
+    ] {
+        let (was, said) = ask(line).await;
+        assert_eq!(was, Some(code), "{line}: {said}");
+    }
+    std::fs::write(folder.path().join("tidegate.yaml"), "routes: [").expect("written");
+    assert_eq!(ask("routes").await.0, Some(78));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_shows_a_reload_that_was_refused() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    let path = gateway.path("tidegate.yaml");
+    let config = std::fs::read_to_string(&path).expect("the config");
+    std::fs::write(&path, "routes: [").expect("written");
+    assert_eq!(gateway.admin("POST", "/reload").await.expect("answered").status, 422);
+    std::fs::write(&path, config).expect("written");
+    let said = text(&gateway.cli(&["status"]).await);
+    assert!(said.contains("REFUSED") && said.contains("not valid YAML"), "{said}");
+    let status = gateway.cli_json(&["status"]).await;
+    assert!(status["last_reload"]["problem"].is_string(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_machines_read_is_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let schema = run(folder.path(), &["schema"]).await;

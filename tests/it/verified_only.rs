@@ -159,3 +159,25 @@ async fn a_final_line_feed_of_a_secret_file_does_not_count() {
     let gateway = gateway().route(route).start().await;
     assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_captured_request_cannot_take_a_later_events_place() {
+    let own = json!({"key": "header:X-GitHub-Delivery"});
+    for (what, route) in
+        [("the pack's key", github()), ("a key of one's own", github().set("idempotency", own))]
+    {
+        for mode in ["buffer", "proxy"] {
+            let app = App::start().await;
+            let gateway = gateway().route(route.clone().mode(mode).to(&app)).start().await;
+            let (captured, later) = (signed::github(push()), signed::github(issue_opened()));
+            let forged = captured.clone().with("X-GitHub-Delivery", later.value("X-GitHub-Delivery"));
+            for request in [&captured, &forged, &later] {
+                let answer = gateway.send(request).await;
+                assert!(answer.is_success() && !answer.is_duplicate(), "{what}, {mode}: {answer:?}");
+            }
+            assert!(gateway.send(&later).await.is_duplicate(), "{what}, {mode}: its own repeat is one");
+            let bodies = app.receives(3).await;
+            assert!(bodies.iter().any(|received| received.body == later.body), "{what}, {mode}");
+        }
+    }
+}

@@ -22,6 +22,14 @@ async fn an_event_comes_back_as_it_was_received() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_made_is_for_nobody_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::with(|settings| settings.path = settings.path.join("new/data"));
+    let mode = std::fs::metadata(&bench.settings.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
+
+#[tokio::test]
 async fn a_delivered_event_is_not_leased_again() {
     let bench = Bench::new();
     let id = bench.stored("a").await;
