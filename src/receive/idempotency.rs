@@ -1,11 +1,12 @@
 //! Step: did we have it before? The key of a verified request, and a bounded memory of late claims in front of the
 //! buffer's index.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use moka::Expiry;
-use moka::sync::Cache;
+use parking_lot::Mutex;
 
 use crate::buffer::{ClaimKey, Claimed, FirstAnswer, NewClaim};
 use crate::clock::Timestamp;
@@ -16,11 +17,11 @@ use crate::message::Request;
 const MAX_READABLE: usize = 256;
 
 /// Memory of the claims that are remembered, in bytes.
-const MEMORY: u64 = 32 * 1024 * 1024;
-
-/// What an entry costs beside its answer's body: itself, its key, and the cache's own bookkeeping. Measured as growth
-/// of the resident set, 1 million keys through a full cache.
-const ENTRY_BYTES: usize = 550;
+const MEMORY: usize = 32 * 1024 * 1024;
+/// Parts of the memory, each behind a lock of its own that is held for a lookup only.
+const SHARDS: usize = 16;
+/// What an entry costs beside its answer's texts: itself, and its share of the map that is at worst half empty.
+const ENTRY_BYTES: usize = 224;
 
 /// What makes a request the same as another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,59 +58,73 @@ pub(super) fn shortened(mut text: String) -> String {
 }
 
 /// Claims that were made or met lately. An entry is only ever made for a claim that stands; that one is missing means
-/// nothing.
+/// nothing. A repeat that comes comes soon, so what is oldest is forgotten first, many at a time: that needs no order
+/// and no bookkeeping for each.
 #[derive(Debug)]
-pub(super) struct Recent {
-    cache: Cache<ClaimKey, Remembered>,
+pub(super) struct Recent([Mutex<Generations>; SHARDS]);
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: Claims,
+    /// Bytes of `young`, which takes the place of `old` when it has its half of the memory.
+    bytes: usize,
+    old: Claims,
 }
 
-#[derive(Clone, Debug)]
-struct Remembered {
-    claimed: Arc<Claimed>,
-    /// What was left of the window when it was put in.
-    left: Duration,
-}
+type Claims = ByClaim<Arc<Claimed>>;
+
+/// A map by claims' keys.
+pub(super) type ByClaim<T> = HashMap<ClaimKey, T, BuildHasherDefault<KeyHasher>>;
 
 impl Default for Recent {
     fn default() -> Self {
-        let weigh = |_: &ClaimKey, Remembered { claimed, .. }: &Remembered| {
-            let text = claimed.answer.content_type.as_ref().map_or(0, String::len);
-            u32::try_from(ENTRY_BYTES + claimed.answer.body.len() + text).unwrap_or(u32::MAX)
-        };
-        Self {
-            cache: Cache::builder().max_capacity(MEMORY).weigher(weigh).expire_after(AtWindowsEnd).build(),
-        }
+        Self(std::array::from_fn(|_| Mutex::default()))
     }
 }
 
 impl Recent {
     pub fn get(&self, key: ClaimKey, now: Timestamp) -> Option<Arc<Claimed>> {
-        // The cache's own expiry only frees memory; whether a claim stands is the clock's to say.
-        self.cache.get(&key).map(|known| known.claimed).filter(|claimed| claimed.expires_at > now)
+        let shard = self.shard(key).lock();
+        let claimed = shard.young.get(&key).or_else(|| shard.old.get(&key))?;
+        (claimed.expires_at > now).then(|| claimed.clone())
     }
-    pub fn insert(&self, key: ClaimKey, claimed: Arc<Claimed>, now: Timestamp) {
-        let left = claimed.expires_at.since(now).min(MAX_REMEMBERED);
-        self.cache.insert(key, Remembered { claimed, left });
+
+    pub fn insert(&self, key: ClaimKey, claimed: Arc<Claimed>) {
+        let answer = &claimed.answer;
+        let bytes = ENTRY_BYTES + answer.body.len() + answer.content_type.as_ref().map_or(0, String::len);
+        let mut shard = self.shard(key).lock();
+        let Generations { young, bytes: held, old } = &mut *shard;
+        if *held + bytes > MEMORY / SHARDS / 2 {
+            *held = 0;
+            std::mem::swap(young, old);
+            // Its room is used again.
+            young.clear();
+        }
+        *held += bytes;
+        young.insert(key, claimed);
+    }
+
+    fn shard(&self, key: ClaimKey) -> &Mutex<Generations> {
+        &self.0[usize::from(key.0[0]) % SHARDS]
     }
 }
 
-/// Longest that an entry is remembered; far beyond any memory's turnover, and far below what a timer can hold.
-const MAX_REMEMBERED: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Claim keys are hashes already, of which a part is as good as the whole.
+#[derive(Default)]
+pub(super) struct KeyHasher(u64);
 
-struct AtWindowsEnd;
-
-impl Expiry<ClaimKey, Remembered> for AtWindowsEnd {
-    fn expire_after_create(&self, _: &ClaimKey, known: &Remembered, _: Instant) -> Option<Duration> {
-        Some(known.left)
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
     }
-    fn expire_after_update(
-        &self,
-        _: &ClaimKey,
-        known: &Remembered,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(known.left)
+    /// The length of the key, which is the same for all.
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -128,21 +143,49 @@ mod tests {
         let recent = Recent::default();
         let key = ClaimKey::new("r", b"k");
         assert_eq!(recent.get(key, Timestamp(0)), None);
-        recent.insert(key, claimed(100), Timestamp(0));
+        recent.insert(key, claimed(100));
         assert!(recent.get(key, Timestamp(99)).is_some());
         assert_eq!(recent.get(key, Timestamp(100)), None);
         assert_eq!(recent.get(ClaimKey::new("other", b"k"), Timestamp(0)), None);
     }
 
+    fn entries(recent: &Recent) -> usize {
+        let held = |shard: &Mutex<Generations>| {
+            let shard = shard.lock();
+            shard.young.len() + shard.old.len()
+        };
+        recent.0.iter().map(held).sum()
+    }
+
     #[test]
-    fn the_memory_of_claims_is_bounded() {
+    fn the_memory_of_claims_is_bounded_and_the_latest_stay() {
         let recent = Recent::default();
-        for n in 0..200_000u32 {
-            recent.insert(ClaimKey::new("r", &n.to_be_bytes()), claimed(u64::MAX), Timestamp(0));
+        let key = |n: u32| ClaimKey::new("r", &n.to_be_bytes());
+        let count = 500_000;
+        for n in 0..count {
+            recent.insert(key(n), claimed(u64::MAX));
         }
-        recent.cache.run_pending_tasks();
-        assert!(recent.cache.weighted_size() <= MEMORY);
-        assert!(recent.cache.entry_count() > 10_000);
+        let entries = entries(&recent);
+        assert!(entries * ENTRY_BYTES <= MEMORY);
+        assert!(entries > MEMORY / ENTRY_BYTES / 3);
+        assert!((count - 10_000..count).all(|n| recent.get(key(n), Timestamp(0)).is_some()));
+        assert!(recent.get(key(0), Timestamp(0)).is_none());
+    }
+
+    #[test]
+    fn long_answers_count_with_their_length() {
+        let recent = Recent::default();
+        let answer = FirstAnswer { status: 200, content_type: None, body: vec![0; 1 << 20].into() };
+        for n in 0..1000u32 {
+            let claimed = Claimed {
+                event_id: EventId::new(Timestamp(1)),
+                answer: answer.clone(),
+                expires_at: Timestamp(9),
+            };
+            recent.insert(ClaimKey::new("r", &n.to_be_bytes()), Arc::new(claimed));
+        }
+        let entries = entries(&recent);
+        assert!(entries <= 2 * SHARDS, "{entries}");
     }
 
     #[test]
