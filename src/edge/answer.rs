@@ -6,8 +6,7 @@ use http::HeaderName;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 
-use super::head::is_token;
-use crate::message::{Answer, Headers, Method};
+use crate::message::{Answer, Headers, Method, is_control, is_token, none};
 use crate::reason::Reason;
 
 /// A response head that can't be sent: a bad status, name or value. Always a fault on our side of the sender.
@@ -36,20 +35,18 @@ pub(super) fn app_head(
     status: u16,
     headers: &Headers,
 ) -> Result<(Box<ResponseHeader>, Option<u64>), Unsendable> {
-    let length = declared_length(headers)?;
+    let length = declared_length(status, headers)?;
     let mut head =
         ResponseHeader::build_no_case(status, Some(headers.len() + OWN_FIELDS)).map_err(|_| Unsendable)?;
     for (name, value) in headers.iter().filter(|(name, _)| is_passed_on(name)) {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsendable)?;
         head.append_header(name, value).map_err(|_| Unsendable)?;
     }
-    // Such an answer must not say a length (RFC 9110 section 8.6).
-    let length = length.filter(|_| !matches!(status, 100..=199 | 204));
     Ok((head.into(), length))
 }
 
-/// How long an app says that its answer's body is.
-pub(super) fn declared_length(headers: &Headers) -> Result<Option<u64>, Unsendable> {
+/// How long an app says that its answer's body is; `None` also where an answer must not say it (RFC 9110 section 8.6).
+pub(super) fn declared_length(status: u16, headers: &Headers) -> Result<Option<u64>, Unsendable> {
     let mut length = None;
     for value in headers.all("content-length") {
         let declared =
@@ -58,7 +55,7 @@ pub(super) fn declared_length(headers: &Headers) -> Result<Option<u64>, Unsendab
             return Err(Unsendable);
         }
     }
-    Ok(length)
+    Ok(length.filter(|_| !matches!(status, 100..=199 | 204)))
 }
 
 /// Whether a field of an app's answer says something else than how the app's own message is framed.
@@ -166,8 +163,7 @@ fn put_status(out: &mut BytesMut, status: u16) -> Result<(), Unsendable> {
 
 /// Refuses what would not be one field: nothing that could split an answer leaves here.
 fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) -> Result<(), Unsendable> {
-    let clean = |b: &u8| (*b >= b' ' && *b != 0x7f) || *b == b'\t';
-    if name.is_empty() || !name.bytes().all(is_token) || !value.iter().all(clean) {
+    if name.is_empty() || !none(name.as_bytes(), |b| !is_token(b)) || !none(value, is_control) {
         return Err(Unsendable);
     }
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
@@ -257,7 +253,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        assert_eq!(declared_length(&headers), Ok(Some(5)));
+        assert_eq!(declared_length(200, &headers), Ok(Some(5)));
         let headers: Headers = headers.iter().filter(|(name, _)| *name != "X-B").collect();
         assert_eq!(
             put(200, &headers, Ending::Chunked).unwrap(),
@@ -286,8 +282,8 @@ mod tests {
     #[test]
     fn an_answer_without_content_has_no_length() {
         let headers: Headers = [("Content-Length", &b"0"[..])].into_iter().collect();
-        assert_eq!(app_head(204, &headers, Names::AsGiven).unwrap().1, None);
-        assert_eq!(app_head(304, &headers, Names::AsGiven).unwrap().1, Some(0));
+        assert_eq!(declared_length(204, &headers), Ok(None));
+        assert_eq!(declared_length(304, &headers), Ok(Some(0)));
     }
 
     #[test]

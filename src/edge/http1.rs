@@ -238,7 +238,7 @@ impl Http1 {
 
     fn put_app_head(&mut self, status: u16, headers: &Headers) -> Option<(Ending, Flow)> {
         self.stays &= !self.conn.stopping();
-        let (said, flow) = match declared_length(headers).ok()? {
+        let (said, flow) = match declared_length(status, headers).ok()? {
             Some(length) if length <= COLLECTED_ANSWER => (Ending::Length(length), Flow::Collect),
             Some(length) => (Ending::Length(length), Flow::Prompt),
             None if is_bodiless(&self.head.method, status) => (Ending::None, Flow::Collect),
