@@ -7,17 +7,18 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::ops::Range;
-
-use bytes::{BufMut, BytesMut};
 
 use crate::buffer::EventId;
 use crate::clock::Timestamp;
 use crate::config::{Destination, HostHeader};
-use crate::message::{HOP_BY_HOP, Headers, Method, OUR_PREFIX, Scheme};
+use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme};
 
 use super::Outgoing;
 use super::origin;
+
+/// Room for what we add to a sender's head.
+const OUR_FIELDS: usize = 10;
+const OUR_BYTES: usize = 512;
 
 /// A sender's head to be passed on, inline or later.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +86,7 @@ impl Forward<'_> {
                 && named.clone().any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
         };
 
-        let mut out = Block::with_capacity(self.headers);
+        let mut out = self.headers.builder_like(OUR_FIELDS, OUR_BYTES);
         if !self.headers.contains("host") && !changed("host") {
             out.push("Host", host.unwrap_or(self.authority).as_bytes());
         }
@@ -96,11 +97,13 @@ impl Forward<'_> {
             match host {
                 Some(host) if name.eq_ignore_ascii_case("host") => out.push(name, host.as_bytes()),
                 _ => out.push(name, value),
-            }
+            };
         }
         if self.upgrade && wants_upgrade(self.headers) {
             out.push("Connection", b"Upgrade");
-            self.headers.all("upgrade").for_each(|value| out.push("Upgrade", value));
+            for value in self.headers.all("upgrade") {
+                out.push("Upgrade", value);
+            }
         }
         self.add_ours(&mut out, changed);
         for (name, value) in &changes.set {
@@ -111,7 +114,7 @@ impl Forward<'_> {
         out.build()
     }
 
-    fn add_ours(&self, out: &mut Block, changed: impl Fn(&str) -> bool) {
+    fn add_ours(&self, out: &mut HeadersBuilder, changed: impl Fn(&str) -> bool) {
         let mut text = String::with_capacity(96);
         let mut add = |name: &str, value: std::fmt::Arguments<'_>| {
             if !changed(name) {
@@ -194,29 +197,6 @@ fn wants_upgrade(headers: &Headers) -> bool {
     headers.has_token("connection", "upgrade")
         && headers.contains("upgrade")
         && !headers.has_token("upgrade", "h2c")
-}
-
-/// Header fields being collected into one block of known size.
-struct Block {
-    bytes: BytesMut,
-    ranges: Vec<(Range<usize>, Range<usize>)>,
-}
-
-impl Block {
-    fn with_capacity(received: &Headers) -> Self {
-        let bytes: usize = received.iter().map(|(name, value)| name.len() + value.len()).sum();
-        Self { bytes: BytesMut::with_capacity(bytes + 512), ranges: Vec::with_capacity(received.len() + 10) }
-    }
-    fn push(&mut self, name: &str, value: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.put_slice(name.as_bytes());
-        self.bytes.put_slice(value);
-        let middle = start + name.len();
-        self.ranges.push((start..middle, middle..middle + value.len()));
-    }
-    fn build(self) -> Headers {
-        Headers::index(self.bytes.freeze(), self.ranges)
-    }
 }
 
 #[cfg(test)]

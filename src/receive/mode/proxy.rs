@@ -85,9 +85,8 @@ impl<A: App> Call<'_, A> {
             Permitted::Known(claimed) => return Ok(repeat(exchange, &claimed).await),
         };
         // Whoever was first before us has made its claim before it gave the turn back: look again.
-        let now = context.clock.now();
         if let Some(claimed) = known(context, identity).await? {
-            context.intake.recent.insert(identity.key, claimed.clone(), now);
+            context.intake.recent.insert(identity.key, claimed.clone());
             turn.succeed(&claimed);
             return Ok(repeat(exchange, &claimed).await);
         }
@@ -158,7 +157,7 @@ impl<A: App> Call<'_, A> {
             tracing::error!(event = %self.id, %error, "a claim could not be written");
         }
         let claimed = Arc::new(Claimed { event_id: self.id, answer, expires_at });
-        context.intake.recent.insert(identity.key, claimed.clone(), now);
+        context.intake.recent.insert(identity.key, claimed.clone());
         claimed
     }
 }
