@@ -159,9 +159,9 @@ async fn run(buffer: &dyn Buffer, action: Action, choice: &Choice) -> Result<Don
         Choice::Matching(filter) => {
             done.count = action.on(buffer, Selection::Matching(filter.clone())).await?;
         }
-        Choice::Ids(ids) => {
+        Choice::Ids(ids, only) => {
             for id in ids {
-                match action.on(buffer, Selection::One(*id)).await? {
+                match action.on(buffer, Selection::One(*id, only.clone())).await? {
                     0 => done.untouched.push(id.to_string()),
                     n => done.count += n,
                 }
@@ -173,8 +173,8 @@ async fn run(buffer: &dyn Buffer, action: Action, choice: &Choice) -> Result<Don
 
 fn told(choice: &Choice) -> String {
     match choice {
-        Choice::Ids(ids) if ids.len() == 1 => format!("event {}", ids[0]),
-        Choice::Ids(ids) => format!("{} events by id", ids.len()),
+        Choice::Ids(ids, _) if ids.len() == 1 => format!("event {}", ids[0]),
+        Choice::Ids(ids, _) => format!("{} events by id", ids.len()),
         Choice::Matching(filter) if *filter == EventFilter::default() => "all events".into(),
         Choice::Matching(filter) => {
             format!("events matching {}", serde_json::to_string(filter).unwrap_or_default())

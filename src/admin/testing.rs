@@ -63,7 +63,7 @@ fn meets(filter: &EventFilter, (event, deliveries): &(Event, Vec<Delivery>)) -> 
 
 fn selected(selection: &Selection, stored: &(Event, Vec<Delivery>)) -> bool {
     match selection {
-        Selection::One(id) => stored.0.id == *id,
+        Selection::One(id, only) => stored.0.id == *id && meets(only, stored),
         Selection::Matching(filter) => meets(filter, stored),
     }
 }

@@ -128,7 +128,8 @@ impl Targets {
                         "at most {MAX_IDS} ids at once; use a filter for more"
                     )));
                 }
-                Ok(Chosen { ids: Some(self.ids.clone()), ..Chosen::default() })
+                let filter = scope.map(|_| self.filters.conditions(scope)).transpose()?;
+                Ok(Chosen { ids: Some(self.ids.clone()), filter, ..Chosen::default() })
             }
             (true, true, false) => {
                 let conditions = self.filters.conditions(state.or(scope))?;
@@ -200,6 +201,8 @@ mod tests {
         assert!(targets(&[], None, false).chosen(None, None).is_err());
         assert!(targets(&["x"], None, true).chosen(None, None).is_err());
         assert!(targets(&["x"], Some("r"), false).chosen(None, None).is_err());
+        let one = targets(&["x"], None, false).chosen(None, dead).unwrap();
+        assert_eq!(one.filter.unwrap().state.as_deref(), Some("dead"));
         let all_dead = targets(&[], None, true).chosen(None, dead).unwrap();
         assert_eq!(all_dead.filter.unwrap().state.as_deref(), Some("dead"));
         assert_eq!(targets(&[], None, true).chosen(None, None).unwrap().all, Some(true));

@@ -196,7 +196,9 @@ impl Embedded {
             outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
         };
         let filter = match selection {
-            Selection::One(id) => return apply(vec![id], Only::default()).await,
+            Selection::One(id, filter) => {
+                return apply(vec![id], select::only(&self.shared.directory, &filter)).await;
+            }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);

@@ -145,7 +145,10 @@ async fn a_failed_buffer_takes_nothing_and_still_shows_what_it_holds() {
     assert!(matches!(refused, Err(AppendError::Unavailable(why)) if why.contains("EIO")));
     assert_eq!(bench.buffer.admission(), Admission::Failed("EIO".into()));
     assert!(matches!(bench.buffer.lease(&app(), 1, START).await, Err(BufferError::Failed(_))));
-    assert!(matches!(bench.buffer.replay(Selection::One(id)).await, Err(BufferError::Failed(_))));
+    assert!(matches!(
+        bench.buffer.replay(Selection::One(id, EventFilter::default())).await,
+        Err(BufferError::Failed(_))
+    ));
     assert!(bench.buffer.get(id).await.unwrap().is_some());
     let bench = bench.reopen();
     assert_eq!(bench.lease_one().await.event.id, id);

@@ -200,7 +200,7 @@ async fn arrivals_are_notified_after_append_and_replay() {
     let leased = bench.lease_one().await;
     bench.settle(&leased, Next::Dead(DeadReason::GivenUp));
     bench.settled().await;
-    assert_eq!(bench.buffer.replay(Selection::One(id)).await.unwrap(), 1);
+    assert_eq!(bench.buffer.replay(Selection::One(id, EventFilter::default())).await.unwrap(), 1);
     arrivals.notified().await;
 }
 
@@ -296,11 +296,13 @@ async fn a_replay_has_a_fresh_budget_and_leaves_what_is_under_way() {
     bench.settle(&leased[1], Next::Delivered);
     bench.settled().await;
     bench.clock.advance(Duration::from_secs(100));
-    assert_eq!(bench.buffer.replay(Selection::One(pending)).await.unwrap(), 0);
+    let only_dead = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
+    assert_eq!(bench.buffer.replay(Selection::One(delivered, only_dead)).await.unwrap(), 0);
+    assert_eq!(bench.buffer.replay(Selection::One(pending, EventFilter::default())).await.unwrap(), 0);
     let filter = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
     assert_eq!(bench.buffer.replay(Selection::Matching(filter.clone())).await.unwrap(), 1);
     assert_eq!(bench.buffer.replay(Selection::Matching(filter)).await.unwrap(), 0);
-    assert_eq!(bench.buffer.replay(Selection::One(delivered)).await.unwrap(), 1);
+    assert_eq!(bench.buffer.replay(Selection::One(delivered, EventFilter::default())).await.unwrap(), 1);
     let stats = bench.stats_of(&app()).await;
     assert_eq!((stats.backlog, stats.dead), (3, 0));
     let bench = bench.reopen();
@@ -325,7 +327,7 @@ async fn a_purge_deletes_what_is_settled_and_nothing_else() {
     bench.settle(&leased[1], Next::Retry(Timestamp(u64::MAX / 2)));
     bench.settled().await;
     assert_eq!(bench.buffer.purge(Selection::Matching(EventFilter::default())).await.unwrap(), 1);
-    assert_eq!(bench.buffer.purge(Selection::One(pending)).await.unwrap(), 0);
+    assert_eq!(bench.buffer.purge(Selection::One(pending, EventFilter::default())).await.unwrap(), 0);
     assert_eq!(bench.buffer.get(dead).await.unwrap(), None);
     assert!(bench.buffer.get(retrying).await.unwrap().is_some());
     let stats = bench.buffer.stats().await.unwrap();
