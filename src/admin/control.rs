@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use crate::buffer::Buffer;
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
-use crate::gateway::{Gateway, NotReady, Reloaded};
+use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
+use crate::keys::KeySetStatus;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -26,6 +27,10 @@ pub trait Control: Send + Sync + 'static {
     /// What of a route's events is not shown; by names alone if there is no such route any more.
     fn redact(&self, route: &str) -> Redact;
     async fn reload(&self) -> Result<Reloaded, String>;
+    /// The latest reload since the start, if there was one.
+    fn last_reload(&self) -> Option<LastReload>;
+    /// How fresh the remote key sets are.
+    fn key_sets(&self) -> Vec<KeySetStatus>;
 }
 
 #[async_trait]
@@ -57,6 +62,12 @@ impl Control for Gateway {
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await
+    }
+    fn last_reload(&self) -> Option<LastReload> {
+        Gateway::last_reload(self)
+    }
+    fn key_sets(&self) -> Vec<KeySetStatus> {
+        Gateway::key_sets(self)
     }
 }
 

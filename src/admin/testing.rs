@@ -15,7 +15,8 @@ use crate::buffer::{
 };
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
-use crate::gateway::{NotReady, Reloaded};
+use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
+use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -313,6 +314,19 @@ impl Control for Fake {
         let hash = (*self.next.lock())?;
         *self.hash.lock() = hash.into();
         Ok(Reloaded { hash: hash.into(), warnings: vec!["verify: none on `open`".into()] })
+    }
+    fn last_reload(&self) -> Option<LastReload> {
+        let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
+        Some(LastReload { at: NOW, outcome })
+    }
+    fn key_sets(&self) -> Vec<KeySetStatus> {
+        vec![KeySetStatus {
+            url: "https://id.example.com/jwks".into(),
+            keys: 2,
+            fetched_at: Some(NOW),
+            age_s: Some(60),
+            error: Some("the server answered 503".into()),
+        }]
     }
 }
 

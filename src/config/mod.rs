@@ -25,28 +25,29 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use model::*;
+pub use outside::Needed;
 pub use problem::{Problem, Problems};
 pub use references::is_loopback;
 pub use schema::schema;
 
-use outside::{Certificates, Outside, Real};
+use outside::{Outside, Real};
 use problem::{Report, sorted};
 
 /// Reads and checks a config file (or every `*.yaml` of a folder, in the order of their names). `Err` holds everything
 /// that is wrong.
 pub fn load(path: &Path, keys: &dyn KeySources) -> Result<Loaded, Problems> {
-    load_from(path, keys, &Real { certificates: Certificates::Read })
+    load_from(path, keys, &Real { needed: Needed::Everything })
 }
 
-/// The same for commands that neither listen nor connect (`verify`, `sign`, `routes`): the files of certificates and
-/// their keys need not be there. Everything else is checked as by [`load`].
-pub fn load_offline(path: &Path) -> Result<Loaded, Problems> {
-    load_from(path, &Unfetched, &Real { certificates: Certificates::LeftAlone })
+/// The same for commands that only look at a config (`verify`, `routes`): remote keys are not fetched, and what is not
+/// `needed` need not be here.
+pub fn load_offline(path: &Path, needed: Needed) -> Result<Loaded, Problems> {
+    load_from(path, &Unfetched, &Real { needed })
 }
 
 /// Everything that can be said of a config, as `tidegate check` does.
-pub fn examine(path: &Path) -> Examined {
-    examine_from(path, &Unfetched, &Real { certificates: Certificates::Read })
+pub fn examine(path: &Path, needed: Needed) -> Examined {
+    examine_from(path, &Unfetched, &Real { needed })
 }
 
 fn load_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Result<Loaded, Problems> {

@@ -342,6 +342,9 @@ impl<'s> Walk<'s> {
         let help = match (&node.kind, kind_of(self.view.resolved(schema))) {
             _ if node.is_null() => "give the key a value, or remove it".to_owned(),
             (Kind::Map(_), Some("array")) => "begin each entry of the list with `- `".to_owned(),
+            (Kind::Scalar { .. }, Some("array")) if wanted.ends_with("mappings") => {
+                "write a list, each entry of which begins with `- ` and holds keys".to_owned()
+            }
             (Kind::Scalar { text, .. }, Some("array")) if !place.is_secret() => format!("write `[{text}]`"),
             (Kind::Scalar { text, .. }, Some("boolean"))
                 if matches!(text.to_ascii_lowercase().as_str(), "yes" | "on" | "y") =>

@@ -187,6 +187,8 @@ fn what_other_programs_would_take_is_explained() {
         assert!(secret(written).ends_with("write `env:GITHUB_SECRET`"), "{}", secret(written));
     }
     assert!(wrong_in_route("    allow: { a: b }").help.unwrap().contains("`- `"));
+    let listeners = only(&format!("listeners: 127.0.0.1:1\nroutes:\n{OPEN}"));
+    assert!(listeners.help.as_deref().unwrap().contains("holds keys"), "{listeners}");
     let text = format!("listeners: [{{ address: \"127.0.0.1:9900\" }}]\nroutes:\n{OPEN}");
     assert_eq!(only(&text).message, "127.0.0.1:9900 is taken by listeners[0] already");
     for url in ["http://a:99999", "http://a:0", "http://[::1]:x"] {

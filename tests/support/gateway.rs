@@ -268,8 +268,12 @@ impl Gateway {
         let deadline = Instant::now() + PATIENCE;
         while self.backlog().await != 0.0 {
             if Instant::now() > deadline {
-                let status = self.admin("GET", "/status").await.map(|answer| answer.text());
-                panic!("{} deliveries are still there; the status is {status:?}", self.backlog().await);
+                let mut left = String::new();
+                for state in ["pending", "retrying"] {
+                    let events = self.admin("GET", &format!("/events?state={state}&limit=3")).await;
+                    left += &events.map_or_else(|problem| problem.to_string(), |answer| answer.text());
+                }
+                panic!("{} deliveries are still there, such as {left}", self.backlog().await);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,6 +1,7 @@
 //! The committer: one thread that groups whatever is pending into one atomic write and one sync.
 //!
 //! A commit starts when the last one ended, so under load groups grow by themselves and at low load nobody waits.
+//! What nobody waits for (settlements, claims alone) is collected for some milliseconds, or goes with the next group.
 //! Whoever was promised durability (append, replay, purge) is told only after the sync. What survives what: a synced
 //! commit survives power loss; an unsynced one (settlements, claims alone) survives the end of the process and is
 //! lost at worst with the machine's power, and then a delivery repeats.
@@ -33,6 +34,10 @@ const GROUP_OPS: usize = 4096;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// Appends and claims that may wait for the committer; beyond it they are refused.
 const QUEUE: usize = 32 * 1024;
+/// How long settlements and claims alone, for which nobody waits, are collected, and how many at most: one small commit
+/// for many of them. Whatever somebody waits for takes them along.
+const LAG: Duration = Duration::from_millis(25);
+const LAG_OPS: usize = 512;
 /// How often the disk is asked for its space, and what is past its time is looked for.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -53,6 +58,10 @@ struct Queue {
     ops: VecDeque<Op>,
     /// Appends and claims among them: settlements are bounded by leases.
     bounded: usize,
+    /// Those that somebody waits for.
+    awaited: usize,
+    /// When the queue last began to fill.
+    since: Option<Instant>,
     state: Intake,
 }
 
@@ -92,6 +101,9 @@ impl Op {
     const fn is_bounded(&self) -> bool {
         matches!(self, Op::Append(_) | Op::Claim { .. })
     }
+    const fn is_awaited(&self) -> bool {
+        !matches!(self, Op::Claim { .. } | Op::Settle(_))
+    }
     fn bytes(&self) -> usize {
         match self {
             Op::Append(append) => append.encoded.len(),
@@ -115,17 +127,31 @@ impl Inbox {
         if matches!(op, Op::Close(_)) {
             queue.state = Intake::Closing;
         }
+        // What nobody waits for wakes the committer only to make it look at the clock, and when there is much of it.
+        let first = queue.ops.is_empty();
+        if first {
+            queue.since = Some(Instant::now());
+        }
+        let awaited = op.is_awaited();
+        queue.awaited += usize::from(awaited);
         queue.ops.push_back(op);
+        let wakes = awaited || first || queue.ops.len() == LAG_OPS;
         drop(queue);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
     /// A group's worth of work, in order; none if nothing came in time.
     fn take(&self, patience: Duration) -> Vec<Op> {
+        let until = Instant::now() + patience;
         let mut queue = self.queue.lock();
-        if queue.ops.is_empty() {
-            self.filled.wait_for(&mut queue, patience);
+        while queue.awaited == 0 && queue.ops.len() < LAG_OPS {
+            let lagging = queue.since.map_or(until, |since| until.min(since + LAG));
+            if self.filled.wait_until(&mut queue, lagging).timed_out() {
+                break;
+            }
         }
         let mut group = Vec::with_capacity(queue.ops.len().min(GROUP_OPS));
         let mut bytes = 0;
@@ -135,7 +161,11 @@ impl Inbox {
         {
             bytes += op.bytes();
             queue.bounded -= usize::from(op.is_bounded());
+            queue.awaited -= usize::from(op.is_awaited());
             group.push(op);
+        }
+        if queue.ops.is_empty() {
+            queue.since = None;
         }
         group
     }
@@ -298,8 +328,11 @@ impl Committer {
     /// Tells everyone what became of their work: `failed` if it did not get to disk.
     fn tell(&self, effects: Effects, failed: Option<String>) {
         let mut wakes = Wakes::default();
-        for key in effects.claimed {
-            self.shared.claims.lock().remove(&key);
+        if !effects.claimed.is_empty() {
+            let mut claims = self.shared.claims.lock();
+            effects.claimed.iter().for_each(|key| {
+                claims.remove(key);
+            });
         }
         if failed.is_none() {
             for (lane, place, upcoming) in effects.settled {

@@ -15,6 +15,9 @@ use super::keys::{self, Class};
 use super::lane::Lane;
 use super::store::Store;
 
+/// Claims that share an entry of the index by expiry, at most.
+const EXPIRE_TOGETHER: usize = 128;
+
 pub(super) struct Draft<'a> {
     pub(super) store: &'a Store,
     pub(super) directory: &'a Directory,
@@ -25,6 +28,8 @@ pub(super) struct Draft<'a> {
     before: &'a HashMap<u32, Counters>,
     index: BTreeMap<Vec<u8>, Option<Slice>>,
     events: BTreeMap<[u8; 16], Option<Slice>>,
+    /// Claims made, by expiry: those of one commit that expire together share an entry.
+    expiring: BTreeMap<u64, Vec<ClaimKey>>,
     /// Whether it holds something that somebody was promised is synced.
     pub(super) sync: bool,
 }
@@ -44,6 +49,7 @@ impl<'a> Draft<'a> {
             before,
             index: BTreeMap::new(),
             events: BTreeMap::new(),
+            expiring: BTreeMap::new(),
             sync: false,
         }
     }
@@ -185,7 +191,7 @@ impl<'a> Draft<'a> {
 
     pub(super) fn put_claim(&mut self, key: ClaimKey, claim: &Claimed) {
         self.put(keys::claim(key), codec::encode_claim(claim));
-        self.put(keys::expiry(claim.expires_at.0, key), []);
+        self.expiring.entry(claim.expires_at.0).or_default().push(key);
         self.totals.claims_from = self.totals.claims_from.min(claim.expires_at.0);
     }
 
@@ -197,6 +203,12 @@ impl<'a> Draft<'a> {
             self.put(keys::name(lane.id), lane.name.0.as_bytes());
             // The counters begin with the lane, and with them the floors.
             self.counters(&lane);
+        }
+        for (at, claims) in std::mem::take(&mut self.expiring) {
+            for part in claims.chunks(EXPIRE_TOGETHER) {
+                let (first, others) = (part[0], &part[1..]);
+                self.put(keys::expiry(at, first), others.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
+            }
         }
         self.totals.commit += 1;
         self.totals.synced = synced;

@@ -8,7 +8,7 @@
 //! | `N` id | a destination's name | |
 //! | `C` destination | its counters and scan floors | |
 //! | `K` claim key | the claim | |
-//! | `X` expiry, claim key | – | claims by expiry |
+//! | `X` expiry, claim key | more claim keys that expire then | claims by expiry |
 //! | `F` destination, seq | [`QueueEntry`] | deliveries not tried since acceptance or replay, by acceptance |
 //! | `R` destination, due, seq | [`QueueEntry`] | deliveries to be retried, by due time |
 //! | `O` destination, seq | accepted at | deliveries to be retried, by acceptance (for the oldest age) |
@@ -70,6 +70,13 @@ pub(super) fn retention(class: Class, at: u64, event: EventId) -> Key {
 /// The first possible key of a time-ordered index at `at`.
 pub(super) fn time_floor(prefix: u8, at: u64) -> Key {
     key(prefix, &[&at.to_be_bytes()])
+}
+
+/// All claims of an entry of the index by expiry, with their time.
+pub(super) fn split_expiry(key: &[u8], value: &[u8]) -> Option<(u64, Vec<ClaimKey>)> {
+    let (at, first) = split_timed(key)?;
+    let others = value.as_chunks::<16>().0;
+    Some((at, std::iter::once(&first).chain(others).map(|key| ClaimKey(*key)).collect()))
 }
 
 /// How long a settled event is kept.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::super::{BufferError, ClaimKey, EventId};
+use super::super::{BufferError, EventId};
 use super::draft::{Draft, Retained};
 use super::keys::{self, Class};
 use crate::clock::Timestamp;
@@ -55,26 +55,22 @@ impl Draft<'_> {
     fn sweep_claims(&mut self, now: u64, budget: &mut usize) -> Result<(), BufferError> {
         let from = keys::time_floor(b'X', self.totals.claims_from);
         let to = keys::time_floor(b'X', now.saturating_add(1));
-        let mut past = self.store.scan(from, to);
-        let mut floor = None;
-        let mut expired = Vec::new();
-        while expired.len() < *budget {
-            let Some(entry) = past.next().transpose()? else { break };
-            let Some((at, key)) = keys::split_timed(&entry.0) else { continue };
-            expired.push((at, ClaimKey(key)));
-            floor = Some(at);
-        }
-        drop(past);
-        for (at, key) in expired {
-            // A claim that was made anew has another, later entry.
-            if self.store.claim(key)?.is_some_and(|claim| claim.expires_at.0 == at) {
-                self.remove(keys::claim(key));
+        let store = self.store;
+        for entry in store.scan(from, to) {
+            if *budget == 0 {
+                break;
             }
-            self.remove(keys::expiry(at, key));
-            *budget -= 1;
-        }
-        if let Some(floor) = floor {
-            self.totals.claims_from = floor;
+            let (entry, value) = entry?;
+            let Some((at, claims)) = keys::split_expiry(&entry, &value) else { continue };
+            *budget = budget.saturating_sub(claims.len());
+            for key in claims {
+                // A claim that was made anew has another, later entry.
+                if store.claim(key)?.is_some_and(|claim| claim.expires_at.0 == at) {
+                    self.remove(keys::claim(key));
+                }
+            }
+            self.remove(entry.to_vec());
+            self.totals.claims_from = at;
         }
         Ok(())
     }

@@ -116,6 +116,30 @@ async fn retries_that_get_to_disk_behind_a_scan_are_not_lost_and_keep_their_orde
 }
 
 #[tokio::test]
+async fn a_retry_in_the_millisecond_of_the_last_one_is_not_lost() {
+    let bench = Bench::new();
+    bench.stored("again").await;
+    let at = START.saturating_add(Duration::from_secs(10));
+    bench.settle(&bench.lease(9).await[0], Next::Retry(at));
+    bench.settled().await;
+    bench.clock.advance(Duration::from_secs(10));
+    let second = bench.lease(9).await;
+    // It fails at once and is to be tried at once, and is leased again before that is on disk.
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    bench.buffer.shared.inbox.push(Op::Run(Box::new(move || held.recv().unwrap()))).unwrap();
+    bench.settle(&second[0], Next::Retry(at));
+    bench.clock.advance(Duration::from_millis(1));
+    let third = bench.lease(9).await;
+    assert_eq!(third.len(), 1);
+    hold.send(()).unwrap();
+    bench.settled().await;
+    bench.settle(&third[0], Next::Delivered);
+    bench.settled().await;
+    assert_eq!(bench.buffer.stats().await.unwrap().destinations[0].backlog, 0);
+    super::model::audit(&bench.buffer);
+}
+
+#[tokio::test]
 async fn a_released_lease_is_due_at_once_and_nothing_is_charged() {
     let bench = Bench::new();
     let id = bench.stored("a").await;
