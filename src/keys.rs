@@ -9,6 +9,14 @@
 
 mod jwks;
 
+/// The parser of remote key sets, for fuzzing.
+pub mod parsers {
+    /// The keys that may verify something; `None` if there are none.
+    pub fn key_set(json: &[u8]) -> Option<jsonwebtoken::jwk::JwkSet> {
+        super::jwks::parse(json).ok()
+    }
+}
+
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;

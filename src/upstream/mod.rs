@@ -29,6 +29,11 @@ pub(crate) mod testing;
 mod tests;
 mod tls;
 
+/// The parsers of an app's bytes, for fuzzing.
+pub mod parsers {
+    pub use super::h1::parsers::{Answer, answer};
+}
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

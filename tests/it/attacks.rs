@@ -233,12 +233,16 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_app() {
     let cases =
         [lengths(), codings(), chunks(), headers(), request_lines(), hosts(), paths(), connection_tricks()];
     let mut wrong = Vec::new();
+    let mut refusals: std::collections::BTreeMap<String, u32> = Default::default();
     for Case { what, bytes, must } in cases.into_iter().flatten() {
         app.forget();
         // Who is refused is hung up on: the answers end although this side does not.
         let then = if matches!(must, Refuse(_)) { Then::Stay } else { Then::End };
         let answers = gateway.raw_and(&bytes, then).await;
         let statuses: Vec<_> = answers.iter().flatten().map(|answer| answer.status).collect();
+        for answer in answers.iter().flatten().filter(|answer| answer.status != 200) {
+            *refusals.entry(answer.reason().to_owned()).or_default() += 1;
+        }
         let seen = app.received();
         let fine = match must {
             Refuse(expected) | RefuseAtEnd(expected) => {
@@ -259,6 +263,17 @@ async fn what_is_malformed_is_refused_and_never_reaches_the_app() {
     }
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
     assert_eq!(gateway.send(&Request::post("/in", "x")).await.status, 200, "and the gateway lives");
+    // Each refusal is counted and logged once.
+    assert!(refusals.len() > 5, "{refusals:?}");
+    for (reason, count) in &refusals {
+        let counted = gateway.metric("tidegate_requests_total", &[("outcome", reason)]).await;
+        assert_eq!(counted, f64::from(*count), "{reason} in the metrics");
+        eventually(&format!("{reason} stands in the log as often"), async || {
+            let lines = gateway.log_lines();
+            lines.iter().filter(|line| line["reason"] == reason.as_str()).count() == *count as usize
+        })
+        .await;
+    }
     assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
 }
 

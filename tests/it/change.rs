@@ -104,6 +104,43 @@ async fn a_bad_config_changes_nothing_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_route_that_is_taken_out_is_kept_seen_and_delivered_when_it_returns() {
+    let app = App::start().await;
+    app.refuse().await;
+    let routes = [github().to(&app).impatient(), stripe().to(&app).impatient()];
+    let mut builder = gateway();
+    builder.routes = routes.to_vec();
+    let mut gateway = builder.start().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(gateway.send(&signed::github(push())).await.event_id().to_owned());
+    }
+    gateway.builder.routes = vec![routes[1].clone()];
+    gateway.rewrite_config();
+    gateway.reload().await;
+    app.accept().await;
+    gateway.send(&signed::stripe(invoice_paid())).await;
+    app.receives(1).await;
+    // Kept through a crash, too, and neither delivered nor forgotten.
+    gateway.kill().await;
+    gateway.restart().await;
+    assert_eq!(gateway.metric("tidegate_backlog", &[("destination", "github/app")]).await, 5.0);
+    let listed = gateway.cli_json(&["events", "list"]).await.to_string();
+    assert!(ids.iter().all(|id| listed.contains(id)), "{listed}");
+    assert_eq!(
+        app.received().iter().filter(|received| ids.iter().any(|id| id == received.event_id())).count(),
+        0
+    );
+
+    gateway.builder.routes = routes.to_vec();
+    gateway.rewrite_config();
+    gateway.reload().await;
+    gateway.drained().await;
+    let delivered: Vec<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
+    assert!(ids.iter().all(|id| delivered.contains(id)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_are_rotated_without_a_gap_and_an_old_one_dies() {
     let app = App::start().await;
     let route = |secrets: serde_json::Value| {

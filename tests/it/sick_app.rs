@@ -232,6 +232,19 @@ async fn an_app_that_hangs_holds_only_its_own_events() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_app_is_waited_for() {
+    let slow = App::start().await;
+    slow.behaves(Behaviour::Slow(Duration::from_millis(800)));
+    let gateway = gateway().route(stripe().to(&slow).impatient()).start().await;
+    for _ in 0..8 {
+        assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 202);
+    }
+    gateway.drained().await;
+    let attempts: Vec<_> = slow.received().iter().map(Received::attempt).collect();
+    assert_eq!(attempts, [1; 8], "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retry_after_is_obeyed() {
     let app = App::start().await;
     let gateway = gateway()

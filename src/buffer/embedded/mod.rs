@@ -19,6 +19,7 @@ mod keys;
 mod lane;
 mod lease;
 mod open;
+pub mod parsers;
 mod retention;
 mod select;
 mod store;

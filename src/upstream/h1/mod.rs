@@ -6,6 +6,7 @@
 
 pub(crate) mod chunked;
 mod head;
+pub(super) mod parsers;
 mod read;
 mod stream;
 mod write;
