@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::buffer::{Admission, Buffer, DestinationName};
+use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, AdminAddress, Config, Destination, Loaded, Mode};
+use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
 use crate::deliver::Deliverer;
-use crate::keys::RemoteKeys;
+use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -38,6 +38,8 @@ pub struct Gateway {
     /// Key sets are shared by all snapshots.
     keys: Arc<RemoteKeys>,
     phase: Mutex<Phase>,
+    /// The settings that a reload can't change, as they were at the start.
+    fixed: Fixed,
     last_reload: Mutex<Option<LastReload>>,
     /// One reload at a time, or an older config could replace a newer one.
     reloading: tokio::sync::Mutex<()>,
@@ -103,6 +105,7 @@ impl Gateway {
         clock: Clock,
     ) -> Self {
         Self {
+            fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
             deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
             intake: Intake::new(metrics.clone()),
@@ -144,7 +147,13 @@ impl Gateway {
         self.metrics.reloaded(result.is_ok());
         let outcome = match &result {
             Ok(reloaded) => {
-                tracing::info!(hash = reloaded.hash, warnings = ?reloaded.warnings, "the config was reloaded");
+                tracing::info!(
+                    hash = reloaded.hash,
+                    "the config was reloaded, its secrets and certificates too"
+                );
+                for warning in &reloaded.warnings {
+                    tracing::warn!(%warning, "the config has a warning");
+                }
                 ReloadOutcome::Accepted { hash: reloaded.hash.clone() }
             }
             Err(problem) => {
@@ -158,20 +167,22 @@ impl Gateway {
 
     async fn reload_checked(&self) -> Result<Reloaded, String> {
         let (path, keys, old) = (self.config_path.clone(), self.keys.clone(), self.snapshot.load_full());
+        let fixed = self.fixed.clone();
         // Files are read, so not on a thread that others wait for.
         let prepared = tokio::task::spawn_blocking(move || {
             let Loaded { config, warnings } = config::load(&path, &*keys).map_err(|e| e.to_string())?;
             let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-            let changes = NotLive::between(&old.config, &config);
+            let changes = NotLive::between(&fixed, &Fixed::of(&config));
             if !changes.refused.is_empty() {
                 return Err(changes.refused.join("\n"));
             }
             warnings.extend(changes.later);
             Ok((Snapshot::build(config, Some(&old))?, warnings))
         });
-        let (snapshot, warnings) =
+        let (snapshot, mut warnings) =
             prepared.await.map_err(|error| format!("reading the config failed: {error}"))??;
         let hash = snapshot.config.hash.clone();
+        warnings.extend(self.left_waiting(&snapshot).await);
         // The lock is held so that workers are never given to a gateway that has begun to end.
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
@@ -181,6 +192,43 @@ impl Gateway {
             Phase::Starting | Phase::Draining => {}
         }
         Ok(Reloaded { hash, warnings })
+    }
+
+    /// Deliveries that `snapshot` has no destination for: they wait until a config has it again.
+    async fn left_waiting(&self, snapshot: &Snapshot) -> Vec<String> {
+        // Without numbers there is nothing to say; why there are none is said elsewhere.
+        let stats = self.buffer.stats().await.map(|stats| stats.destinations).unwrap_or_default();
+        let buffered: Vec<_> = snapshot.buffered().into_iter().map(|(to, _)| to.name.clone()).collect();
+        let left = stats.into_iter().filter(|d| d.backlog > 0 && !buffered.contains(&d.destination));
+        left.map(|d| {
+            let DestinationStats { destination, backlog, .. } = d;
+            let wait = if backlog == 1 { "delivery waits" } else { "deliveries wait" };
+            format!("{backlog} {wait} for {destination}, which is not in the config: kept until it is back, or purged")
+        })
+        .collect()
+    }
+
+    /// Says once at the start what is in the buffer.
+    pub async fn announce_backlog(&self) {
+        if let Ok(stats) = self.buffer.stats().await {
+            let waiting: u64 = stats.destinations.iter().map(|d| d.backlog).sum();
+            let dead: u64 = stats.destinations.iter().map(|d| d.dead).sum();
+            tracing::info!(
+                events = stats.events,
+                waiting,
+                dead,
+                bytes = stats.disk_bytes,
+                "the buffer is open"
+            );
+        }
+        for warning in self.left_waiting(&self.snapshot.load()).await {
+            tracing::warn!(%warning, "the buffer has deliveries without a destination");
+        }
+    }
+
+    /// How fresh the remote key sets are.
+    pub fn key_sets(&self) -> Vec<KeySetStatus> {
+        self.keys.status()
     }
 
     /// Why the gateway should get no traffic now. A config that was not reloaded is no reason: the one before runs.
@@ -258,7 +306,7 @@ fn client(destination: &Destination, old: Option<&Snapshot>) -> Result<Arc<Upstr
     }
 }
 
-/// What differs between two configs that a running process can't go over to.
+/// What differs between what runs and a new config, and can't be gone over to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct NotLive {
     /// These make the reload fail: the rest of the new config may rely on them.
@@ -267,23 +315,43 @@ struct NotLive {
     later: Vec<String>,
 }
 
+/// The settings that a running process can't change.
+#[derive(Clone, Debug)]
+struct Fixed {
+    listeners: Vec<std::net::SocketAddr>,
+    admin: AdminAddress,
+    threads: usize,
+    buffer: BufferSettings,
+    log: LogSettings,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            listeners: config.listeners.iter().map(|l| l.address).collect(),
+            admin: config.admin.listen.clone(),
+            threads: config.threads,
+            buffer: config.buffer.clone(),
+            log: config.log.clone(),
+        }
+    }
+}
+
 impl NotLive {
-    fn between(old: &Config, new: &Config) -> Self {
+    fn between(old: &Fixed, new: &Fixed) -> Self {
         let mut found = Self::default();
-        let addresses = |config: &Config| config.listeners.iter().map(|l| l.address).collect::<Vec<_>>();
-        let (was, is) = (addresses(old), addresses(new));
-        if was != is {
-            found.refuse("listeners", &texts(&was), &texts(&is));
+        if old.listeners != new.listeners {
+            found.refuse("listeners", &texts(&old.listeners), &texts(&new.listeners));
         }
         if old.buffer.path != new.buffer.path {
-            let path = |config: &Config| config.buffer.path.display().to_string();
+            let path = |fixed: &Fixed| fixed.buffer.path.display().to_string();
             found.refuse("buffer.path", &path(old), &path(new));
         }
         if old.threads != new.threads {
             found.refuse("threads", &old.threads.to_string(), &new.threads.to_string());
         }
-        if old.admin.listen != new.admin.listen {
-            found.refuse("admin.listen", &admin_text(&old.admin.listen), &admin_text(&new.admin.listen));
+        if old.admin != new.admin {
+            found.refuse("admin.listen", &admin_text(&old.admin), &admin_text(&new.admin));
         }
         if old.buffer.path == new.buffer.path && old.buffer != new.buffer {
             found.later("buffer");

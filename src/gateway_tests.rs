@@ -42,6 +42,12 @@ impl Running {
     fn path(&self) -> &Path {
         self.folder.path()
     }
+    /// What a reload warns of, but for the routes that take events from anyone.
+    async fn warned(&self) -> Vec<String> {
+        let mut warnings = self.gateway.reload().await.unwrap().warnings;
+        warnings.retain(|warning| !warning.contains("from anyone"));
+        warnings
+    }
     fn hash(&self) -> String {
         self.gateway.snapshot.load().config.hash.clone()
     }
@@ -104,6 +110,32 @@ async fn what_waits_for_a_restart_is_a_warning() {
     let warnings = running.gateway.reload().await.unwrap().warnings;
     assert!(warnings.iter().any(|warning| warning.starts_with("buffer:")), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.starts_with("log.level")), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_restart_is_held_against_what_runs() {
+    let running = Running::start();
+    running.write("  path: data", "  path: data\nlog: { level: debug }");
+    // Not against the config of the reload before: that one is not in effect either.
+    for _ in 0..2 {
+        assert_eq!(running.warned().await.len(), 1);
+    }
+    running.write("  path: data", "  path: data\nlog: { level: info }");
+    assert_eq!(running.warned().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn deliveries_that_lose_their_destination_are_a_warning() {
+    let running = Running::start();
+    running.buffer.backlog("b/default", 3);
+    running.write("name: b,", "name: other,");
+    let warnings = running.warned().await;
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("3 deliveries wait for b/default"),
+        "{warnings:?}"
+    );
+    running.write("name: b,", "name: b, ");
+    assert_eq!(running.warned().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -26,7 +26,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::buffer::DestinationName;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Destination, HeaderChanges, HostHeader, KeySources, Retry, UpstreamHttp, UpstreamTls};
+use crate::config::{
+    Destination, HeaderChanges, HostHeader, KeySources, Retry, UpstreamHttp, UpstreamTls, is_loopback,
+};
 use crate::message::{Headers, Method};
 use crate::telemetry::Metrics;
 use crate::upstream::{Outgoing, Upstream, UpstreamError};
@@ -303,11 +305,6 @@ impl Fetch {
         }
         Ok(jwks::parse(&body)?)
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    literal.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

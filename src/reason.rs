@@ -125,4 +125,28 @@ mod tests {
         assert_eq!(codes.len(), Reason::ALL.len());
         assert!(codes.iter().all(|c| c.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
     }
+
+    /// The first cells of the manual's rows that begin with a code.
+    fn documented() -> Vec<[String; 3]> {
+        let manual = include_str!("../conf/MANUAL.md");
+        let section = manual.split("### Reason codes").nth(1).unwrap().split("\n###").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.map(|row| {
+            let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            [(); 3].map(|()| cells.next().unwrap())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_manual_explains_each_reason_with_its_status_and_retry() {
+        let known: Vec<[String; 3]> = Reason::ALL
+            .iter()
+            .map(|reason| {
+                let retry = reason.retry_after_secs().map_or("-".into(), |secs| secs.to_string());
+                [reason.code().to_owned(), reason.status().to_string(), retry]
+            })
+            .collect();
+        assert_eq!(documented(), known, "conf/MANUAL.md is not true");
+    }
 }

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use crate::buffer::Buffer;
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
-use crate::gateway::{Gateway, NotReady, Reloaded};
+use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
+use crate::keys::KeySetStatus;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
+use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
 
 #[async_trait]
@@ -22,9 +24,13 @@ pub trait Control: Send + Sync + 'static {
     /// The token that the running config asks for.
     fn token(&self) -> Option<Secret>;
     fn setup(&self) -> Setup;
-    /// Headers (lower case) that the verification of a route reads; empty if there is no such route any more.
-    fn verification_headers(&self, route: &str) -> Vec<String>;
+    /// What of a route's events is not shown; by names alone if there is no such route any more.
+    fn redact(&self, route: &str) -> Redact;
     async fn reload(&self) -> Result<Reloaded, String>;
+    /// The latest reload since the start, if there was one.
+    fn last_reload(&self) -> Option<LastReload>;
+    /// How fresh the remote key sets are.
+    fn key_sets(&self) -> Vec<KeySetStatus>;
 }
 
 #[async_trait]
@@ -47,13 +53,21 @@ impl Control for Gateway {
     fn setup(&self) -> Setup {
         setup(&self.snapshot.load().config)
     }
-    fn verification_headers(&self, route: &str) -> Vec<String> {
+    fn redact(&self, route: &str) -> Redact {
         let snapshot = self.snapshot.load();
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
-        route.map(|r| r.verify.headers_used().to_vec()).unwrap_or_default()
+        route.map_or_else(Redact::default, |route| {
+            Redact::new(route.verify.headers_used().to_vec(), route.verify.credentials_in().clone())
+        })
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await
+    }
+    fn last_reload(&self) -> Option<LastReload> {
+        Gateway::last_reload(self)
+    }
+    fn key_sets(&self) -> Vec<KeySetStatus> {
+        Gateway::key_sets(self)
     }
 }
 

@@ -13,7 +13,6 @@ use crate::buffer::{Buffer, BufferError, Delivery, Event, EventFilter, EventId, 
 use super::App;
 use super::filter::{Choice, Chosen, ListQuery, Listing};
 use super::problem::Problem;
-use super::redact::Redact;
 use super::views::{EventDetail, EventPage, EventSummary, Purged, Replayed};
 
 /// Events taken from the buffer at once for a listing. They come with their bodies, so this, times the largest body,
@@ -41,7 +40,9 @@ async fn page(app: &App, listing: Listing) -> Result<Json<EventPage>, Problem> {
     while events.len() < limit {
         let at_once = EVENTS_AT_ONCE.min(limit - events.len());
         let page = app.control.buffer().list(filter.clone(), after, at_once).await?;
-        events.extend(page.events.iter().map(|(event, deliveries)| EventSummary::new(event, deliveries)));
+        events.extend(page.events.iter().map(|(event, deliveries)| {
+            EventSummary::new(event, deliveries, &app.control.redact(&event.route))
+        }));
         after = page.next;
         if after.is_none() {
             break;
@@ -53,7 +54,7 @@ async fn page(app: &App, listing: Listing) -> Result<Json<EventPage>, Problem> {
 pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<EventDetail>, Problem> {
     let _turn = turn(&app).await?;
     let (event, deliveries) = find(&app, &id).await?;
-    let redact = Redact::new(app.control.verification_headers(&event.route));
+    let redact = app.control.redact(&event.route);
     Ok(Json(EventDetail::new(&event, &deliveries, &redact)))
 }
 
@@ -158,9 +159,9 @@ async fn run(buffer: &dyn Buffer, action: Action, choice: &Choice) -> Result<Don
         Choice::Matching(filter) => {
             done.count = action.on(buffer, Selection::Matching(filter.clone())).await?;
         }
-        Choice::Ids(ids) => {
+        Choice::Ids(ids, only) => {
             for id in ids {
-                match action.on(buffer, Selection::One(*id)).await? {
+                match action.on(buffer, Selection::One(*id, only.clone())).await? {
                     0 => done.untouched.push(id.to_string()),
                     n => done.count += n,
                 }
@@ -172,8 +173,8 @@ async fn run(buffer: &dyn Buffer, action: Action, choice: &Choice) -> Result<Don
 
 fn told(choice: &Choice) -> String {
     match choice {
-        Choice::Ids(ids) if ids.len() == 1 => format!("event {}", ids[0]),
-        Choice::Ids(ids) => format!("{} events by id", ids.len()),
+        Choice::Ids(ids, _) if ids.len() == 1 => format!("event {}", ids[0]),
+        Choice::Ids(ids, _) => format!("{} events by id", ids.len()),
         Choice::Matching(filter) if *filter == EventFilter::default() => "all events".into(),
         Choice::Matching(filter) => {
             format!("events matching {}", serde_json::to_string(filter).unwrap_or_default())

@@ -152,7 +152,8 @@ pub struct Chosen {
 /// What a replay or a purge works on, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
-    Ids(Vec<EventId>),
+    /// Of these events, the deliveries that meet the filter's `destination` and `state`.
+    Ids(Vec<EventId>, EventFilter),
     Matching(EventFilter),
 }
 
@@ -160,13 +161,25 @@ impl Chosen {
     pub fn check(self) -> Result<Choice, Problem> {
         let all = self.all == Some(true);
         match (self.ids, self.filter, all) {
-            (Some(ids), None, false) => {
+            (Some(ids), conditions, false) => {
                 if ids.is_empty() || ids.len() > MAX_IDS {
                     return Err(Problem::bad_request(format!("`ids` holds 1 to {MAX_IDS} event ids")));
                 }
                 let ids: Result<Vec<EventId>, _> = ids.iter().map(|id| id.parse()).collect();
-                ids.map(Choice::Ids)
-                    .map_err(|_| Problem::bad_request("`ids` holds something that is no event id"))
+                let ids =
+                    ids.map_err(|_| Problem::bad_request("`ids` holds something that is no event id"))?;
+                let only = conditions.unwrap_or_default().filter()?;
+                let of_deliveries = EventFilter {
+                    destination: only.destination.clone(),
+                    state: only.state.clone(),
+                    ..EventFilter::default()
+                };
+                if only != of_deliveries {
+                    return Err(Problem::bad_request(
+                        "beside `ids`, `filter` holds nothing but `destination` and `state`",
+                    ));
+                }
+                Ok(Choice::Ids(ids, only))
             }
             (None, Some(conditions), false) => match conditions.filter()? {
                 filter if filter == EventFilter::default() => Err(Problem::bad_request(
@@ -175,7 +188,7 @@ impl Chosen {
                 filter => Ok(Choice::Matching(filter)),
             },
             (None, None, true) => Ok(Choice::Matching(EventFilter::default())),
-            _ => Err(Problem::bad_request("give exactly one of `ids`, `filter` and `\"all\": true`")),
+            _ => Err(Problem::bad_request("give `ids`, or `filter`, or `\"all\": true`")),
         }
     }
 }

@@ -5,16 +5,23 @@
 //! credential proves every request and is hidden: known names, names that sound like one, and whatever the route's own
 //! verification reads unless it is clearly part of a signature scheme.
 
-/// The rule for one event's headers.
+use crate::verify::{CredentialPlaces, decode_form};
+
+/// The rule for the events of one route.
 #[derive(Clone, Debug, Default)]
 pub struct Redact {
     /// Lower case names that the route's verification reads.
     read_by_verification: Vec<String>,
+    /// Where it reads credentials.
+    credentials: CredentialPlaces,
 }
 
 const HIDDEN: &str = "(hidden)";
 
 const CREDENTIALS: &[&str] = &["authorization", "proxy-authorization", "cookie", "set-cookie"];
+/// What makes a name a credential wherever it stands in it (`accessToken`).
+const CREDENTIAL_PARTS: &[&str] = &["token", "secret", "passw", "apikey", "credential"];
+
 /// Parts of a name, between `-`, `_` and `.`, that make it a credential.
 const CREDENTIAL_WORDS: &[&str] = &[
     "token",
@@ -56,24 +63,25 @@ const SIGNATURE_WORDS: &[&str] = &[
 ];
 
 impl Redact {
-    pub fn new(read_by_verification: Vec<String>) -> Self {
-        Self { read_by_verification }
+    pub fn new(read_by_verification: Vec<String>, credentials: CredentialPlaces) -> Self {
+        Self { read_by_verification, credentials }
     }
 
     /// Whether the value of header `name` stays hidden.
     pub fn hides(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         is_credential(&name)
+            || self.credentials.headers.contains(&name)
             || (self.read_by_verification.contains(&name) && !has_word(&name, SIGNATURE_WORDS))
     }
 
     /// A target with the values of secret query parameters replaced.
-    pub fn target(target: &str) -> String {
+    pub fn target(&self, target: &str) -> String {
         let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
         let parts: Vec<String> = query
             .split('&')
             .map(|part| match part.split_once('=') {
-                Some((name, value)) if !value.is_empty() && is_credential(&name.to_ascii_lowercase()) => {
+                Some((name, value)) if !value.is_empty() && self.hides_parameter(name) => {
                     format!("{name}={HIDDEN}")
                 }
                 _ => part.to_owned(),
@@ -81,10 +89,19 @@ impl Redact {
             .collect();
         format!("{path}?{}", parts.join("&"))
     }
+
+    /// `name` as it was sent: whoever writes it with escapes means the same.
+    fn hides_parameter(&self, name: &str) -> bool {
+        let name = decode_form(name.as_bytes());
+        let name = String::from_utf8_lossy(&name);
+        self.credentials.query.iter().any(|known| *known == name) || is_credential(&name.to_ascii_lowercase())
+    }
 }
 
 fn is_credential(name: &str) -> bool {
-    CREDENTIALS.contains(&name) || (has_word(name, CREDENTIAL_WORDS) && !NOT_CREDENTIALS.contains(&name))
+    CREDENTIALS.contains(&name)
+        || CREDENTIAL_PARTS.iter().any(|part| name.contains(part))
+        || (has_word(name, CREDENTIAL_WORDS) && !NOT_CREDENTIALS.contains(&name))
 }
 
 fn has_word(name: &str, words: &[&str]) -> bool {
@@ -97,11 +114,19 @@ mod tests {
 
     #[test]
     fn credentials_are_hidden_and_signatures_shown() {
-        let redact =
-            Redact::new(vec!["x-hub-signature-256".into(), "x-shop-pass".into(), "webhook-id".into()]);
-        for hidden in
-            ["Authorization", "Cookie", "X-Gitlab-Token", "X-API-Key", "x-functions-key", "X-Shop-Pass"]
-        {
+        let redact = Redact::new(
+            vec!["x-hub-signature-256".into(), "x-shop-pass".into(), "webhook-id".into()],
+            CredentialPlaces::default(),
+        );
+        for hidden in [
+            "Authorization",
+            "Cookie",
+            "X-Gitlab-Token",
+            "X-API-Key",
+            "x-functions-key",
+            "X-Shop-Pass",
+            "X-AccessToken",
+        ] {
             assert!(redact.hides(hidden), "{hidden}");
         }
         for shown in ["X-Hub-Signature-256", "Webhook-Id", "Content-Type", "Idempotency-Key", "X-Keyboard"] {
@@ -110,12 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn what_verification_takes_for_a_credential_is_hidden_whatever_its_name() {
+        let places = CredentialPlaces { headers: vec!["x-client-id".into()], query: vec!["k".into()] };
+        let redact = Redact::new(vec!["x-client-id".into()], places);
+        assert!(redact.hides("X-Client-Id"));
+        assert_eq!(redact.target("/h?k=abc&%6B=abc&K=x"), "/h?k=(hidden)&%6B=(hidden)&K=x");
+    }
+
+    #[test]
     fn secret_parameters_are_hidden_in_place() {
+        let redact = Redact::default();
         assert_eq!(
-            Redact::target("/h/a%20b?x=1&api_key=abc&token=&y"),
-            "/h/a%20b?x=1&api_key=(hidden)&token=&y"
+            redact.target("/h/a%20b?x=1&api_key=abc&token=&y&api%5Fkey=abc&accessToken=abc"),
+            "/h/a%20b?x=1&api_key=(hidden)&token=&y&api%5Fkey=(hidden)&accessToken=(hidden)"
         );
-        assert_eq!(Redact::target("/h"), "/h");
-        assert_eq!(Redact::target("/h?Token=t=u"), "/h?Token=(hidden)");
+        assert_eq!(redact.target("/h"), "/h");
+        assert_eq!(redact.target("/h?Token=t=u"), "/h?Token=(hidden)");
     }
 }

@@ -27,6 +27,8 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         ready: reasons.is_empty(),
         reasons,
         setup,
+        last_reload: control.last_reload().map(Into::into),
+        key_sets: control.key_sets().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
     })

@@ -15,14 +15,17 @@ use crate::buffer::{
 };
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
-use crate::gateway::{NotReady, Reloaded};
+use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
+use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::verify::CredentialPlaces;
 
 use super::control::Control;
 use super::guard::Place;
 use super::listen;
+use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
 
 pub const NOW: Timestamp = Timestamp(1_764_000_000_000);
@@ -60,7 +63,7 @@ fn meets(filter: &EventFilter, (event, deliveries): &(Event, Vec<Delivery>)) -> 
 
 fn selected(selection: &Selection, stored: &(Event, Vec<Delivery>)) -> bool {
     match selection {
-        Selection::One(id) => stored.0.id == *id,
+        Selection::One(id, only) => stored.0.id == *id && meets(only, stored),
         Selection::Matching(filter) => meets(filter, stored),
     }
 }
@@ -300,13 +303,30 @@ impl Control for Fake {
             }],
         }
     }
-    fn verification_headers(&self, route: &str) -> Vec<String> {
-        if route == "billing" { vec!["stripe-signature".into(), "x-shop".into()] } else { vec![] }
+    fn redact(&self, route: &str) -> Redact {
+        let headers = match route {
+            "billing" => vec!["stripe-signature".into(), "x-shop".into()],
+            _ => Vec::new(),
+        };
+        Redact::new(headers, CredentialPlaces::default())
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         let hash = (*self.next.lock())?;
         *self.hash.lock() = hash.into();
         Ok(Reloaded { hash: hash.into(), warnings: vec!["verify: none on `open`".into()] })
+    }
+    fn last_reload(&self) -> Option<LastReload> {
+        let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
+        Some(LastReload { at: NOW, outcome })
+    }
+    fn key_sets(&self) -> Vec<KeySetStatus> {
+        vec![KeySetStatus {
+            url: "https://id.example.com/jwks".into(),
+            keys: 2,
+            fetched_at: Some(NOW),
+            age_s: Some(60),
+            error: Some("the server answered 503".into()),
+        }]
     }
 }
 

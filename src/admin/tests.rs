@@ -280,6 +280,39 @@ fn a_reload_says_what_it_did_or_why_not() {
 }
 
 #[test]
+fn the_manual_lists_every_path_and_each_is_there() {
+    let manual = include_str!("../../conf/MANUAL.md");
+    let section = manual.split("\n## Admin API").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut paths = 0;
+    let served = Served::on_loopback(Fake::new(vec![]));
+    for row in section.lines().filter_map(|line| line.strip_prefix("| `")) {
+        for request in row.split(" | ").next().unwrap().split(", ") {
+            let request = request.trim_matches('`').replace("ID", "0190b0c4-0000-7000-8000-000000000001");
+            let request = if request.starts_with('/') { format!("GET {request}") } else { request };
+            let answer = ask(&served, &request, "", "");
+            assert!(!answer.text().contains("there is nothing at this path"), "{request}: {}", answer.text());
+            assert_ne!(answer.status, 405, "{request}");
+            paths += 1;
+        }
+    }
+    assert_eq!(paths, 13);
+}
+
+#[test]
+fn status_shows_the_latest_reload_and_how_old_the_keys_are() {
+    let status = get(&Served::on_loopback(Fake::new(vec![])), "/status").json();
+    let at = NOW.to_string();
+    assert_eq!(status["last_reload"], json!({"at": at, "problem": "tidegate.yaml:3:5: missing"}));
+    assert_eq!(
+        status["key_sets"],
+        json!([{
+            "url": "https://id.example.com/jwks", "keys": 2, "fetched_at": at, "age_seconds": 60,
+            "error": "the server answered 503",
+        }])
+    );
+}
+
+#[test]
 fn only_the_bearer_of_the_token_gets_in() {
     let served = Served::on_loopback(Fake::new(ten()).with_token("s3cret"));
     for headers in [

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::{Attempt, AttemptOutcome, Delivery, DeliveryState, Event};
 
+use crate::gateway::{LastReload, ReloadOutcome};
+use crate::keys::KeySetStatus;
+
 use super::redact::Redact;
 
 /// Bytes of a body that `GET /events/{id}` shows; the whole one is at `/events/{id}/body`.
@@ -57,9 +60,36 @@ pub struct Status {
     pub reasons: Vec<String>,
     #[serde(flatten)]
     pub setup: Setup,
+    /// `null` if there was none since the start.
+    #[serde(default)]
+    pub last_reload: Option<ReloadStatus>,
+    /// Remote key sets (`jwks: https://…`).
+    #[serde(default)]
+    pub key_sets: Vec<KeySet>,
     /// `null` if the buffer did not answer in time.
     pub buffer: Option<BufferStatus>,
     pub destinations: Vec<DestinationStatus>,
+}
+
+/// The latest reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    pub at: String,
+    /// Why the new config was refused; `null` if it runs.
+    pub problem: Option<String>,
+}
+
+/// One remote key set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySet {
+    pub url: String,
+    /// Keys that may verify.
+    pub keys: usize,
+    /// The last good fetch; `null`: never yet, so that nothing verifies.
+    pub fetched_at: Option<String>,
+    pub age_seconds: Option<u64>,
+    /// Why the latest fetch failed; `null` if it did not.
+    pub error: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +102,23 @@ pub struct BufferStatus {
     pub disk_bytes: u64,
     pub max_bytes: u64,
     pub free_bytes: u64,
+}
+
+impl From<LastReload> for ReloadStatus {
+    fn from(last: LastReload) -> Self {
+        let problem = match last.outcome {
+            ReloadOutcome::Accepted { .. } => None,
+            ReloadOutcome::Refused { problem } => Some(problem),
+        };
+        Self { at: last.at.to_string(), problem }
+    }
+}
+
+impl From<KeySetStatus> for KeySet {
+    fn from(set: KeySetStatus) -> Self {
+        let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error } = set;
+        Self { url, keys, fetched_at: fetched_at.map(|at| at.to_string()), age_seconds, error }
+    }
 }
 
 /// One entry of `GET /destinations`.
@@ -219,14 +266,14 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl EventSummary {
-    pub(super) fn new(event: &Event, deliveries: &[Delivery]) -> Self {
+    pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
         Self {
             id: event.id.to_string(),
             route: event.route.to_string(),
             received_at: event.received_at.to_string(),
             event_type: event.event_type.clone(),
             method: event.method.to_string(),
-            target: Redact::target(&event.target),
+            target: redact.target(&event.target),
             source: event.source.to_string(),
             verified: event.verified.to_string(),
             idempotency_key: event.idempotency_key.clone(),
@@ -240,7 +287,7 @@ impl EventDetail {
     pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
         let summary = EventSummary {
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Whole)).collect(),
-            ..EventSummary::new(event, &[])
+            ..EventSummary::new(event, &[], redact)
         };
         let headers =
             event.headers.iter().map(|(name, value)| HeaderView::new(name, value, redact)).collect();

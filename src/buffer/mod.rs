@@ -152,7 +152,9 @@ pub struct EventFilter {
 /// What `replay` and `purge` work on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
-    One(EventId),
+    /// One event's deliveries, those that meet the filter's `destination` and `state`; its other conditions are about
+    /// events and do not count here.
+    One(EventId, EventFilter),
     Matching(EventFilter),
 }
 

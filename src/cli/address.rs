@@ -7,25 +7,25 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::check::usual_path;
 use super::failure::Failure;
 use crate::secret::Secret;
 
 /// The default of `admin.listen`.
 const DEFAULT: &str = "127.0.0.1:9900";
-/// The config that `tidegate run` takes without arguments.
-const DEFAULT_CONFIG: &str = "tidegate.yaml";
 /// A token longer than this is no token but a wrong file.
 const MAX_TOKEN: u64 = 64 * 1024;
 
 /// How the running gateway is reached
 #[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "The gateway to ask")]
 pub struct AdminArgs {
     /// The admin API: http://HOST:PORT or unix:PATH [default: what the config says, else 127.0.0.1:9900]
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS", global = true)]
     admin: Option<Address>,
 
-    /// Read address and token from the `admin` section of this config, a file or a folder [default: tidegate.yaml,
-    /// if there is one]
+    /// Read address and token from the `admin` section of this config, a file or a folder [default: ./tidegate.yaml,
+    /// else conf/tidegate.yaml, if there is one]
     #[arg(short, long, env = "TIDEGATE_CONFIG", value_name = "PATH", global = true)]
     config: Option<PathBuf>,
 
@@ -42,9 +42,7 @@ impl AdminArgs {
             _ if self.admin.is_some() && self.token_file.is_some() => Section::default(),
             Some(path) => Section::of(path)?,
             // What merely lies around is no part of a question that names its gateway.
-            None if self.admin.is_none() && Path::new(DEFAULT_CONFIG).exists() => {
-                Section::of(Path::new(DEFAULT_CONFIG))?
-            }
+            None if self.admin.is_none() && usual_path().exists() => Section::of(&usual_path())?,
             None => Section::default(),
         };
         let address = match (&self.admin, &configured.listen) {
@@ -137,7 +135,9 @@ impl Section {
         for file in files {
             let text = std::fs::read_to_string(&file).map_err(|e| failed(e.to_string()))?;
             let file: File = serde_saphyr::from_str(&text)
-                .map_err(|e| failed(format!("{e}\n(`tidegate check` says everything that is wrong)")))?;
+                .map_err(|e| failed(format!(
+                    "{e}\n(`tidegate check` says everything that is wrong; with --admin ADDRESS the config is not read)"
+                )))?;
             if let Some(section) = file.admin {
                 return Ok(Section { folder, ..section });
             }

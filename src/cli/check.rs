@@ -1,12 +1,14 @@
 //! `tidegate check`, and how every command finds its config.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::config::{self, Config, Problem, Unfetched};
+use super::failure::{Failure, exit};
+use super::output::print;
+use crate::config::{self, Config, Needed, Problem};
 
 /// Where the config is: shared by all commands that read one.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -17,16 +19,16 @@ pub struct ConfigPath {
 }
 
 impl ConfigPath {
-    /// The path that was given, else `tidegate.yaml` in the working directory, else `conf/tidegate.yaml`.
+    /// The path that was given, else the usual one.
     pub fn path(&self) -> PathBuf {
-        match &self.config {
-            Some(path) => path.clone(),
-            None => {
-                let [first, second] = ["tidegate.yaml", "conf/tidegate.yaml"].map(PathBuf::from);
-                if !first.exists() && second.exists() { second } else { first }
-            }
-        }
+        self.config.clone().unwrap_or_else(usual_path)
     }
+}
+
+/// `tidegate.yaml` in the working directory, else `conf/tidegate.yaml` if that exists.
+pub fn usual_path() -> PathBuf {
+    let [first, second] = ["tidegate.yaml", "conf/tidegate.yaml"].map(PathBuf::from);
+    if !first.exists() && second.exists() { second } else { first }
 }
 
 /// How a command prints what it found.
@@ -40,47 +42,52 @@ pub enum Output {
 }
 
 /// Check a config: every problem at once
+///
+/// Reads the config as `tidegate run` would, with the secrets and certificates that it refers to, and says everything
+/// that is wrong: file, line, column, key, and what would be right. Opens no socket and no buffer. Exit code 0: it may
+/// run, perhaps with warnings; 1: it may not.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tidegate check -c tidegate.yaml
+  tidegate check -c tidegate.yaml --offline            in CI, where the secrets are not
+  tidegate check -o json | jq -r '.problems[] | \"\\(.file):\\(.line): \\(.message)\"'")]
 pub struct Check {
     #[command(flatten)]
     config: ConfigPath,
+    /// Look at the config alone: the secrets and certificates that it refers to need not be here
+    #[arg(long)]
+    offline: bool,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Output,
 }
 
 impl Check {
-    /// Exit code 0: the config may run (perhaps with warnings); 1: it may not.
     pub fn run(self) -> ExitCode {
+        exit(self.check())
+    }
+
+    fn check(&self) -> Result<ExitCode, Failure> {
         let path = self.config.path();
-        let loaded = config::load(&path, &Unfetched);
-        let good = loaded.is_ok();
+        let needed = if self.offline { Needed::Nothing } else { Needed::Everything };
+        let config::Examined { config, problems, warnings } = config::examine(&path, needed);
         let text = match self.output {
             Output::Text => {
-                let paint = Paint::of(&std::io::stdout());
-                match &loaded {
-                    Ok(loaded) => {
-                        let (config, warnings) = (&loaded.config, &loaded.warnings);
-                        format!(
-                            "{}{}",
-                            listed(&[], warnings, paint),
-                            verdict(&path.display().to_string(), config)
-                        )
-                    }
-                    Err(problems) => listed(&problems.0, &[], paint),
-                }
+                let listed = listed(&problems, &warnings, Paint::of(&std::io::stdout()));
+                let verdict = config.as_ref().map(|c| verdict(&path.display().to_string(), c));
+                listed + &verdict.unwrap_or_default()
             }
             Output::Json => {
-                let (problems, warnings, hash) = match &loaded {
-                    Ok(loaded) => (&[][..], &loaded.warnings[..], Some(&loaded.config.hash)),
-                    Err(problems) => (&problems.0[..], &[][..], None),
-                };
-                let report = json!({ "ok": good, "hash": hash, "problems": problems, "warnings": warnings });
+                let hash = config.as_ref().map(|c| &c.hash);
+                let report = json!({
+                    "ok": config.is_some(), "hash": hash, "problems": problems, "warnings": warnings,
+                });
                 format!("{report:#}\n")
             }
         };
-        print(&text);
-        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        print(&text)?;
+        Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -127,12 +134,6 @@ impl Paint {
             Paint::Plain => text.to_owned(),
         }
     }
-}
-
-/// Writes to standard output; a reader that has gone (`| head`) is no error.
-pub(super) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

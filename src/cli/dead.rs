@@ -11,6 +11,12 @@ use super::select::State;
 
 /// List, show, replay and purge dead letters
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  tidegate dead list
+  tidegate dead replay --route billing          once the app is well again
+  tidegate dead replay --all
+  tidegate dead purge --until 30d --yes         what is older than 30 days")]
 pub struct Dead {
     #[command(flatten)]
     admin: AdminArgs,

@@ -15,6 +15,12 @@ use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Pu
 
 /// List, show, replay and purge events
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  tidegate events list --route billing --since 2h
+  tidegate events show 01a20c5d-fb8d-77da-9699-2808b038bd6a
+  tidegate events list --type invoice.paid -q -n 1000 | xargs tidegate events replay
+  tidegate events list -o json | jq '.events[].id'")]
 pub struct Events {
     #[command(flatten)]
     admin: AdminArgs,
@@ -30,7 +36,7 @@ enum Action {
         #[command(flatten)]
         list: List,
         /// With a delivery in this state
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, help_heading = "Which events")]
         state: Option<State>,
     },
     /// Show one event: headers, body, deliveries and their attempts
@@ -40,7 +46,7 @@ enum Action {
         #[command(flatten)]
         replay: Replay,
         /// With a delivery in this state
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, help_heading = "Which events")]
         state: Option<State>,
     },
     /// Delete events for good (never one whose delivery is under way)
@@ -48,7 +54,7 @@ enum Action {
         #[command(flatten)]
         purge: Purge,
         /// With a delivery in this state
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, help_heading = "Which events")]
         state: Option<State>,
     },
 }
@@ -104,7 +110,10 @@ impl List {
                 print(&page.events.iter().fold(String::new(), |ids, event| ids + &event.id + "\n"))?;
             }
             ref output if !page.events.is_empty() => print(&table(&page.events, output))?,
-            _ => note("no events"),
+            _ => {
+                note(if state == Some(State::Dead) { "no dead letters" } else { "no events" });
+                self.filters.doubt(&client);
+            }
         }
         if let (Some(next), false, Format::Table) = (&page.next, self.output.quiet, self.output.output) {
             note(&format!("more: --after {next}"));
@@ -294,7 +303,7 @@ pub(super) struct Purge {
     #[command(flatten)]
     targets: Targets,
     /// Yes, delete them: there is no way back
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Which events")]
     yes: bool,
     #[command(flatten)]
     output: OutputArgs,

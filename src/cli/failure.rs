@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::config::Problems;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// It said no, or there is nobody to ask.
@@ -13,6 +15,9 @@ pub enum Failure {
     Usage(String),
     #[error("{0}")]
     Config(String),
+    /// The same with all that is wrong; each problem begins with its file.
+    #[error("{0}")]
+    BadConfig(Problems),
     #[error("output: {0}")]
     Output(#[from] io::Error),
 }
@@ -27,12 +32,22 @@ impl Failure {
             return ExitCode::SUCCESS;
         }
         // With standard error gone too, the exit code is all that is left.
-        let _ = io::Write::write_all(&mut io::stderr(), format!("tidegate: {self}\n").as_bytes());
+        let text = match self {
+            Failure::BadConfig(problems) => format!("{problems}\n"),
+            _ => format!("tidegate: {self}\n"),
+        };
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
         match self {
             Failure::No(_) | Failure::Output(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
-            Failure::Config(_) => ExitCode::from(78),
+            Failure::Config(_) | Failure::BadConfig(_) => ExitCode::from(78),
         }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Failure::BadConfig(problems)
     }
 }
 

@@ -31,11 +31,23 @@ use clap::{Parser, Subcommand};
 
 /// A webhook receiving gateway: verify, drop duplicates, buffer on disk, deliver at the app's pace.
 #[derive(Parser, Debug)]
-#[command(name = "tidegate", version, about, propagate_version = true)]
+#[command(name = "tidegate", version, about, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const AFTER_HELP: &str = "\
+First steps:
+  tidegate check -c tidegate.yaml        what is wrong with a config, all at once
+  tidegate run -c tidegate.yaml          run it; SIGHUP or `tidegate reload` reads it again
+  tidegate send github --to https://localhost:8443/hooks/github --secret env:SECRET --insecure
+  tidegate events list                   what came in, and what became of it
+  tidegate dead list                     what the app did not take; `dead replay` tries again
+
+Environment: TIDEGATE_CONFIG, TIDEGATE_ADMIN, TIDEGATE_ADMIN_TOKEN; NO_COLOR turns colours off.
+Exit codes: 0 done, 1 it said no, 2 wrong usage, 78 the config is bad.
+`tidegate COMMAND --help` says more than -h.";
 
 #[derive(Subcommand, Debug)]
 enum Command {

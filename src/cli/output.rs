@@ -21,6 +21,7 @@ pub enum Format {
 
 /// What and how much is printed
 #[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// How results are printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

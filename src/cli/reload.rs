@@ -55,7 +55,10 @@ fn changes(before: &Status, after: &Status) -> String {
     let (old, new) = (&before.setup, &after.setup);
     let short = |hash: &str| harmless(&hash.chars().take(12).collect::<String>());
     if old.config_hash == new.config_hash {
-        return format!("reloaded: the config files are unchanged ({})\n", short(&new.config_hash));
+        let hash = short(&new.config_hash);
+        return format!(
+            "reloaded: the config files are unchanged ({hash}), secrets and certificates were read again\n"
+        );
     }
     let mut text = format!("reloaded: config {} → {}\n", short(&old.config_hash), short(&new.config_hash));
     let find = |routes: &[RouteSetup], name: &str| routes.iter().find(|r| r.name == name).cloned();
@@ -99,6 +102,8 @@ mod tests {
             ready: true,
             reasons: vec![],
             setup: Setup { config_hash: hash.into(), routes: routes.collect(), ..Setup::default() },
+            last_reload: None,
+            key_sets: vec![],
             buffer: None,
             destinations: vec![],
         }

@@ -3,21 +3,30 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use super::check::{ConfigPath, Output, print};
-use crate::config::{self, Config, Route};
+use super::check::{ConfigPath, Output};
+use super::failure::{Failure, exit};
+use super::output::{Rows, Side, Tone, print};
+use crate::config::{self, Config, Needed, Route};
 use crate::message::Method;
 use crate::route::{Match, Verdict};
 
 /// List routes, or explain which one a request would take
+///
+/// Looks at the config alone: the secrets and certificates that it refers to need not be here. Exit code 0: done, or a
+/// route takes the request; 1: none does; 78: the config is bad.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tidegate routes
+  tidegate routes --explain \"POST https://hooks.example.com/hooks/github\"
+  tidegate routes --explain https://hooks.example.com/hooks/github    POST is the default")]
 pub struct Routes {
     #[command(flatten)]
     config: ConfigPath,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Output,
     /// A request, such as "POST https://hooks.example.com/hooks/github": which route takes it, and why not the others
     #[arg(long, value_name = "REQUEST")]
@@ -25,15 +34,12 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Exit code 0: done; 1: the config is bad, or no route takes the request; 2: the request makes no sense.
     pub fn run(self) -> ExitCode {
-        let loaded = match config::load_offline(&self.config.path()) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                eprintln!("{problems}");
-                return ExitCode::FAILURE;
-            }
-        };
+        exit(self.show())
+    }
+
+    fn show(&self) -> Result<ExitCode, Failure> {
+        let loaded = config::load_offline(&self.config.path(), Needed::Nothing)?;
         let Some(explain) = &self.explain else {
             print(&match self.output {
                 Output::Text => table(&loaded.config),
@@ -41,20 +47,13 @@ impl Routes {
                     let routes: Vec<Value> = loaded.config.routes.iter().map(described).collect();
                     format!("{:#}\n", Value::Array(routes))
                 }
-            });
-            return ExitCode::SUCCESS;
+            })?;
+            return Ok(ExitCode::SUCCESS);
         };
-        match Asked::parse(explain) {
-            Ok(asked) => {
-                let (text, taken) = explained(&loaded.config, &asked, self.output);
-                print(&text);
-                if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-            }
-            Err(message) => {
-                eprintln!("{message}");
-                ExitCode::from(2)
-            }
-        }
+        let asked = Asked::parse(explain).map_err(Failure::Usage)?;
+        let (text, taken) = explained(&loaded.config, &asked, self.output);
+        print(&text)?;
+        Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -71,7 +70,9 @@ impl Asked {
     fn parse(text: &str) -> Result<Self, String> {
         const HELP: &str = "write it as \"POST https://host/path\"";
         let (method, url) = text.trim().split_once(' ').unwrap_or(("POST", text.trim()));
-        let method: Method = method.parse().map_err(|_| format!("`{method}` is not a method: {HELP}"))?;
+        // Methods are written in upper case; nobody means another one by typing it small.
+        let method: Method =
+            method.to_ascii_uppercase().parse().map_err(|_| format!("`{method}` is not a method: {HELP}"))?;
         // Not by a URL parser: the path is matched as it is sent, whatever is in it.
         let rest = url
             .trim()
@@ -110,21 +111,20 @@ fn targets(route: &Route) -> Vec<String> {
 }
 
 fn table(config: &Config) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["NAME", "HOST", "PATH", "METHODS", "MODE", "TO"]);
+    let columns = ["name", "host", "path", "methods", "mode", "to"];
+    let mut rows = Rows::new(&columns.map(|name| (name, Side::Left)));
     for route in &config.routes {
-        table.add_row([
+        let cells = [
             route.name.to_string(),
             route.host.clone().unwrap_or_else(|| "any".into()),
             route.path.clone(),
             methods(route),
             route.mode.word().to_owned(),
             targets(route).join(" "),
-        ]);
+        ];
+        rows.row(cells.map(|cell| (cell, Tone::Plain)).to_vec());
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n") + "\n"
+    rows.text()
 }
 
 fn described(route: &Arc<Route>) -> Value {
@@ -187,15 +187,12 @@ fn explained(config: &Config, asked: &Asked, output: Output) -> (String, bool) {
         }
         _ => "is answered 404: no route has this host and path\n".to_owned(),
     };
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut rows = Rows::new(&["route", "path", "why"].map(|name| (name, Side::Left)));
     for (route, why) in &whys {
-        table.add_row([route.name.to_string(), route.path.clone(), why.clone()]);
+        let cells = [route.name.to_string(), route.path.clone(), why.clone()];
+        rows.row(cells.map(|cell| (cell, Tone::Plain)).to_vec());
     }
-    for line in table.lines() {
-        text += line.trim_end();
-        text.push('\n');
-    }
+    text += &format!("\n{}", rows.text());
     (text, taken.is_some())
 }
 
@@ -222,6 +219,7 @@ mod tests {
         let wanted =
             Asked { method: Method::GET, host: "hooks.example.com".into(), path: "/a%2Fb//c".into() };
         assert_eq!(asked, wanted);
+        assert_eq!(Asked::parse("post https://a/b").unwrap().method, Method::POST);
         assert_eq!(Asked::parse("https://[::1]").unwrap().host, "[::1]");
         assert_eq!(Asked::parse("https://a?x").unwrap().path, "/");
         for wrong in ["POST /x", "P OST https://a/", "https:///x", ""] {

@@ -3,7 +3,6 @@
 //! The order of the end is the promise here (8, and the last part of 1): not ready, then no new connections, then
 //! what is in flight is finished, deliveries are handed back, and the buffer is synced and closed.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::check::ConfigPath;
 use crate::buffer::embedded;
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, Problems};
@@ -30,11 +30,15 @@ const EXIT_CONFIG: u8 = 78;
 const EXIT_INTERRUPTED: i32 = 130;
 
 /// Run the gateway
+///
+/// Logs go to standard error. Signals: SIGHUP reads config, secrets and certificates again without dropping a request
+/// (a bad config changes nothing); SIGTERM and SIGINT stop accepting, finish what is in flight within
+/// `shutdown.grace`, close the buffer and exit 0; a second SIGINT ends at once, which loses nothing that was
+/// acknowledged. Exit codes: 0 ended as asked, 1 it could not start or a part failed, 78 the config is bad.
 #[derive(clap::Args, Debug)]
 pub struct Run {
-    /// The config: a YAML file, or a folder of them
-    #[arg(long, short, value_name = "PATH", env = "TIDEGATE_CONFIG", default_value = "tidegate.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigPath,
     /// Only check that it could run: the config, certificates and secrets. Opens no socket and no buffer
     #[arg(long)]
     check: bool,
@@ -101,13 +105,14 @@ impl Run {
         let clock = Clock::System;
         let keys = Arc::new(RemoteKeys::new(metrics.clone(), clock.clone()));
 
-        let Loaded { config, warnings } = config::load(&self.config, &*keys)?;
+        let path = self.config.path();
+        let Loaded { config, warnings } = config::load(&path, &*keys)?;
         if self.check {
             for warning in &warnings {
                 eprintln!("warning: {warning}");
             }
             Snapshot::build(config, None).map_err(Failure::Unusable)?;
-            println!("{} can run", self.config.display());
+            println!("{} can run", path.display());
             return Ok(());
         }
         telemetry::init(&config.log).map_err(Failure::Log)?;
@@ -116,7 +121,7 @@ impl Run {
         }
         let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
         let buffer = embedded::open(&snapshot.config.buffer, metrics.clone(), clock.clone())?;
-        let gateway = Arc::new(Gateway::new(snapshot, self.config, keys, buffer, metrics, clock));
+        let gateway = Arc::new(Gateway::new(snapshot, path, keys, buffer, metrics, clock));
         drop(within);
 
         let result = runtime.block_on(serve(gateway));
@@ -128,6 +133,7 @@ impl Run {
 
 /// Runs until a signal or a failure, then ends everything in order. Whatever happened, the buffer is closed.
 async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
+    gateway.announce_backlog().await;
     let running = match Running::start(&gateway) {
         Ok(mut running) => {
             let result = running.until_told_to_end(&gateway).await;
@@ -302,6 +308,8 @@ fn announcement(config: &Config) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use clap::Parser;
 
     use super::*;
@@ -314,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_config_is_named_or_has_its_usual_name() {
-        let parse = |line: &[&str]| Line::parse_from(line).run.config;
+        let parse = |line: &[&str]| Line::parse_from(line).run.config.path();
         assert_eq!(parse(&["run", "--config", "a.yaml"]), PathBuf::from("a.yaml"));
         assert_eq!(parse(&["run", "-c", "a.yaml"]), PathBuf::from("a.yaml"));
     }

@@ -2,12 +2,17 @@
 
 use jiff::{Span, SpanRelativeTo};
 
+use super::client::Client;
 use super::failure::Failure;
+use super::output::note;
 use crate::admin::filter::{Chosen, Conditions, MAX_IDS, When};
+use crate::admin::views::Status;
 use crate::clock::{Clock, Timestamp};
+use crate::verify::nearest;
 
 /// Conditions that events must meet, all of them
 #[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Which events")]
 pub struct Filters {
     /// Accepted by this route
     #[arg(long, value_name = "NAME")]
@@ -63,6 +68,11 @@ impl Filters {
             }
             (None, _) => None,
         };
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since >= until
+        {
+            return Err(Failure::Usage("--since must be before --until: nothing lies between them".into()));
+        }
         Ok(Conditions {
             route: self.route.clone(),
             destination,
@@ -71,6 +81,18 @@ impl Filters {
             since: self.since.map(|t| When::Millis(t.as_millis())),
             until: self.until.map(|t| When::Millis(t.as_millis())),
         })
+    }
+
+    /// Nothing was found: a route that does not run may be a slip of the pen.
+    pub fn doubt(&self, client: &Client) {
+        let Some(route) = &self.route else { return };
+        // Only a remark: without an answer there is none.
+        let Ok(running) = client.get::<Status>("/status") else { return };
+        let names = || running.setup.routes.iter().map(|r| r.name.as_str());
+        if names().all(|name| name != route) {
+            let meant = nearest(route, names()).map(|near| format!("; did you mean `{near}`?"));
+            note(&format!("the running config has no route `{route}`{}", meant.unwrap_or_default()));
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -106,7 +128,8 @@ impl Targets {
                         "at most {MAX_IDS} ids at once; use a filter for more"
                     )));
                 }
-                Ok(Chosen { ids: Some(self.ids.clone()), ..Chosen::default() })
+                let filter = scope.map(|_| self.filters.conditions(scope)).transpose()?;
+                Ok(Chosen { ids: Some(self.ids.clone()), filter, ..Chosen::default() })
             }
             (true, true, false) => {
                 let conditions = self.filters.conditions(state.or(scope))?;
@@ -178,11 +201,26 @@ mod tests {
         assert!(targets(&[], None, false).chosen(None, None).is_err());
         assert!(targets(&["x"], None, true).chosen(None, None).is_err());
         assert!(targets(&["x"], Some("r"), false).chosen(None, None).is_err());
+        let one = targets(&["x"], None, false).chosen(None, dead).unwrap();
+        assert_eq!(one.filter.unwrap().state.as_deref(), Some("dead"));
         let all_dead = targets(&[], None, true).chosen(None, dead).unwrap();
         assert_eq!(all_dead.filter.unwrap().state.as_deref(), Some("dead"));
         assert_eq!(targets(&[], None, true).chosen(None, None).unwrap().all, Some(true));
         let of_route = targets(&[], Some("r"), false).chosen(None, dead).unwrap().filter.unwrap();
         assert_eq!((of_route.route.as_deref(), of_route.state.as_deref()), (Some("r"), Some("dead")));
+    }
+
+    #[test]
+    fn a_time_span_that_holds_nothing_is_wrong_usage() {
+        let between = |since: u64, until: u64| {
+            let filters = Filters {
+                since: Some(Timestamp(since)),
+                until: Some(Timestamp(until)),
+                ..Filters::default()
+            };
+            filters.conditions(None).is_ok()
+        };
+        assert!(between(1, 2) && !between(2, 2) && !between(3, 2));
     }
 
     #[test]

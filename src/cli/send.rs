@@ -19,7 +19,8 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
-use super::sign::{KeyArgs, Output, Sender, read_body};
+use super::check::Output;
+use super::sign::{KeyArgs, Sender, read_body};
 use super::verify::split_url;
 use crate::clock::Clock;
 use crate::message::Scheme;
@@ -32,7 +33,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Send a signed test event
+///
+/// Exit code 0: every answer was 2xx; 1: one was not, or there was none.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tidegate send github --to https://localhost:8443/hooks/github --secret env:GITHUB_WEBHOOK_SECRET --insecure
+  tidegate send stripe charge.refunded --to https://localhost:8443/hooks/stripe --secret file:secrets/stripe --ca cert.pem
+  tidegate send slack --to http://127.0.0.1:3000/slack --secret env:SLACK_SECRET    straight to the app")]
 pub struct Send {
     /// The provider: a built-in name, or the path of a pack file
     #[arg(value_name = "PROVIDER")]
@@ -58,7 +66,7 @@ pub struct Send {
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Output,
 }
 
@@ -82,7 +90,7 @@ impl Send {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(message) => {
-                eprintln!("{message}");
+                eprintln!("tidegate: {message}");
                 ExitCode::from(2)
             }
         }
@@ -99,12 +107,12 @@ impl Send {
             let answer = match tokio::time::timeout(TIMEOUT, send(&self.to, event, &tls)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
-                    eprintln!("{number}: {error}");
+                    eprintln!("tidegate: {}{error}", self.which(number));
                     good = false;
                     continue;
                 }
                 Err(_) => {
-                    eprintln!("{number}: no answer within {} s", TIMEOUT.as_secs());
+                    eprintln!("tidegate: {}no answer within {} s", self.which(number), TIMEOUT.as_secs());
                     good = false;
                     continue;
                 }
@@ -116,6 +124,11 @@ impl Send {
             }
         }
         Ok(good)
+    }
+
+    /// Which of several events a message is about.
+    fn which(&self, number: u32) -> String {
+        if self.count == 1 { String::new() } else { format!("event {number}: ") }
     }
 
     fn tls(&self) -> Result<TlsConnector, String> {
@@ -166,11 +179,20 @@ async fn send(url: &str, event: TestEvent, tls: &TlsConnector) -> Result<Answer,
         Scheme::Http => exchange(stream, request).await,
         Scheme::Https => {
             let name = ServerName::try_from(bare.to_owned()).map_err(|error| error.to_string())?;
-            let stream =
-                tls.connect(name, stream).await.map_err(|error| format!("TLS with {host}: {error}"))?;
+            let stream = tls.connect(name, stream).await.map_err(|error| tls_failed(host, &error))?;
             exchange(stream, request).await
         }
     }
+}
+
+fn tls_failed(host: &str, error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    let help = match inner {
+        Some(TlsError::InvalidCertificate(_)) => " (trust it with --ca FILE, or take any with --insecure)",
+        Some(TlsError::InvalidMessage(_)) => " (does it speak TLS? else write http://)",
+        _ => "",
+    };
+    format!("TLS with {host}: {error}{help}")
 }
 
 async fn exchange<S>(stream: S, request: http::Request<Full<Bytes>>) -> Result<Answer, String>
@@ -348,6 +370,9 @@ mod tests {
         });
         let plain = ["github", "--to", &to, "--secret", "x"];
         assert_eq!(parse(&plain).send_all().await, Ok(false));
+        let event = TestEvent { headers: Vec::new(), body: Vec::new() };
+        let error = send(&to, event, &parse(&plain).tls().unwrap()).await.err().unwrap();
+        assert!(error.contains("--insecure"), "{error}");
         assert_eq!(parse(&[&plain[..], &["--insecure"]].concat()).send_all().await, Ok(true));
         assert_eq!(parse(&[&plain[..], &["--ca", ca.to_str().unwrap()]].concat()).send_all().await, Ok(true));
     }

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
+use super::check::Output;
+use super::failure::{Failure, exit};
+use super::output::print;
 use super::verify::split_url;
 use crate::clock::{Clock, Timestamp};
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
@@ -23,10 +25,36 @@ use crate::verify::{KeySource, PrivateKey, Resolver, Verifier, VerifySpec, compi
 ///
 /// With `--output json` as a line that `tidegate verify` reads.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tidegate sign github --secret env:GITHUB_WEBHOOK_SECRET
+  tidegate sign stripe charge.refunded --secret file:secrets/stripe --url https://localhost:8443/hooks/stripe --curl | sh
+  tidegate sign standard-webhooks --secret env:SECRET --body event.json")]
 pub struct Sign {
     /// The provider: a built-in name, or the path of a pack file
-    #[arg(long, value_name = "NAME")]
-    provider: String,
+    #[arg(value_name = "PROVIDER", required_unless_present = "provider_flag")]
+    provider: Option<String>,
+    /// Which of the pack's test events it is like [default: its usual one]
+    #[arg(value_name = "EVENT")]
+    event: Option<String>,
+    /// The same as PROVIDER
+    #[arg(
+        id = "provider_flag",
+        long = "provider",
+        value_name = "PROVIDER",
+        hide = true,
+        conflicts_with = "provider"
+    )]
+    provider_flag: Option<String>,
+    /// The same as EVENT
+    #[arg(
+        id = "event_flag",
+        long = "event-type",
+        value_name = "EVENT",
+        hide = true,
+        conflicts_with = "event"
+    )]
+    event_flag: Option<String>,
     #[command(flatten)]
     keys: KeyArgs,
     /// The body: a file, or `-` for standard input [default: the pack's own test event, printed behind the headers]
@@ -35,9 +63,6 @@ pub struct Sign {
     /// The URL that the event goes to, for schemes that sign it
     #[arg(long, value_name = "URL", default_value = "https://localhost/")]
     url: String,
-    /// Which of the pack's test events it is like
-    #[arg(long, value_name = "EVENT")]
-    event_type: Option<String>,
     /// The time of signing, in Unix seconds [default: now]
     #[arg(long, value_name = "UNIX_SECONDS")]
     now: Option<u64>,
@@ -45,18 +70,8 @@ pub struct Sign {
     #[arg(long, conflicts_with = "output")]
     curl: bool,
     /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Output,
-}
-
-/// How something is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// For machines
-    Json,
 }
 
 /// The keys of a rule.
@@ -78,23 +93,17 @@ pub(super) struct KeyArgs {
 
 impl Sign {
     pub fn run(self) -> ExitCode {
-        match self.text() {
-            Ok(text) => {
-                println!("{text}");
-                ExitCode::SUCCESS
-            }
-            Err(message) => {
-                eprintln!("{message}");
-                ExitCode::from(2)
-            }
-        }
+        let text = self.text().map_err(Failure::Usage);
+        exit(text.and_then(|text| print(&format!("{text}\n"))).map(|()| ExitCode::SUCCESS))
     }
 
     fn text(&self) -> Result<String, String> {
-        let sender = Sender::new(&self.provider, &self.keys)?;
+        let provider = self.provider.as_ref().or(self.provider_flag.as_ref()).ok_or("which provider?")?;
+        let event = self.event.as_ref().or(self.event_flag.as_ref());
+        let sender = Sender::new(provider, &self.keys)?;
         let now = self.now.map_or_else(|| Clock::System.now(), Timestamp::from_secs);
         let body = self.body.as_deref().map(read_body).transpose()?;
-        let signed = sender.event(self.event_type.as_deref(), body, &self.url, now)?;
+        let signed = sender.event(event.map(String::as_str), body, &self.url, now)?;
         Ok(match (self.curl, self.output) {
             (true, _) => curl(&self.url, &signed),
             (false, Output::Json) => line(&self.url, &signed).to_string(),
@@ -108,6 +117,17 @@ impl Sign {
                 text.trim_end_matches('\n').to_owned()
             }
         })
+    }
+}
+
+/// What of the command line a place within the rule comes from.
+fn flag_of(at: &[String], params: &[String]) -> String {
+    match at.first().map(String::as_str) {
+        Some("secret" | "secrets") => "--secret".to_owned(),
+        Some("public_keys") => "--public-key".to_owned(),
+        Some(name) if params.iter().any(|p| p.split('=').next() == Some(name)) => format!("--param {name}"),
+        Some(name) => name.to_owned(),
+        None => "provider".to_owned(),
     }
 }
 
@@ -135,9 +155,15 @@ impl Sender {
         let spec: VerifySpec =
             serde_json::from_value(Value::Object(rule)).map_err(|error| error.to_string())?;
         let compiled = compile(&spec, &FromArguments).map_err(|problems| {
-            let lines = problems.iter().map(|problem| match &problem.help {
-                Some(help) => format!("{}: {} ({help})", problem.at.join("."), problem.message),
-                None => format!("{}: {}", problem.at.join("."), problem.message),
+            let lines = problems.iter().map(|problem| {
+                let flag = flag_of(&problem.at, &keys.param);
+                // The help is for people who write a config.
+                match &problem.help {
+                    Some(help) if !help.contains("env:NAME") => {
+                        format!("{flag}: {} ({help})", problem.message)
+                    }
+                    _ => format!("{flag}: {}", problem.message),
+                }
             });
             lines.collect::<Vec<_>>().join("\n")
         })?;

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, print, print_json, size, span};
-use crate::admin::views::{BufferStatus, DestinationStatus, Status as Running};
+use super::output::{
+    Format, OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, print, print_json, size, span,
+};
+use crate::admin::views::{BufferStatus, DestinationStatus, KeySet, ReloadStatus, Status as Running};
 
 /// Show what the running gateway does
 #[derive(clap::Args, Debug)]
@@ -48,6 +50,9 @@ fn text(of: &Running, output: &OutputArgs) -> String {
     }
     let hash: String = of.setup.config_hash.chars().take(12).collect();
     text += &format!("config    {}, admin on {}\n", harmless(&hash), harmless(&of.setup.admin));
+    if let Some(last) = &of.last_reload {
+        text += &format!("reload    {}\n", reload(last, Times::of(output)));
+    }
     text += &format!("buffer    {}\n", of.buffer.as_ref().map_or("does not answer".into(), buffer));
     let listeners: Vec<String> = of
         .setup
@@ -56,11 +61,36 @@ fn text(of: &Running, output: &OutputArgs) -> String {
         .map(|l| format!("{} ({})", harmless(&l.address), if l.tls { "TLS" } else { "plain" }))
         .collect();
     text += &format!("listening {}\n", listeners.join(", "));
+    for set in &of.key_sets {
+        text += &format!("keys      {}\n", key_set(set, Times::of(output)));
+    }
     text += &format!("\n{}", routes(of));
     if !of.destinations.is_empty() {
         text += &format!("\n{}", destinations(&of.destinations, Times::of(output)));
     }
     text
+}
+
+fn reload(of: &ReloadStatus, times: Times) -> String {
+    match &of.problem {
+        None => format!("accepted {}", times.show(&of.at)),
+        Some(problem) => {
+            let problem = harmless_lines(problem).replace('\n', "\n          ");
+            format!("REFUSED {}, the config before it still runs:\n          {problem}", times.show(&of.at))
+        }
+    }
+}
+
+fn key_set(of: &KeySet, times: Times) -> String {
+    let fetched = match &of.fetched_at {
+        Some(at) => {
+            let keys = if of.keys == 1 { "key" } else { "keys" };
+            format!("{} {keys}, fetched {}", of.keys, times.show(at))
+        }
+        None => "never fetched: nothing verifies".into(),
+    };
+    let error = of.error.as_deref().map(|e| format!("; the latest fetch failed: {}", harmless(e)));
+    format!("{}: {fetched}{}", harmless(&of.url), error.unwrap_or_default())
 }
 
 fn buffer(of: &BufferStatus) -> String {
@@ -112,4 +142,48 @@ fn destinations(of: &[DestinationStatus], times: Times) -> String {
         ]);
     }
     rows.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: &str = "2025-11-24T16:00:00.000Z";
+
+    #[test]
+    fn a_refused_reload_is_loud_and_says_why() {
+        let of = |problem: Option<&str>| {
+            reload(&ReloadStatus { at: AT.into(), problem: problem.map(Into::into) }, Times::Utc)
+        };
+        assert_eq!(of(None), format!("accepted {AT}"));
+        assert_eq!(
+            of(Some("a.yaml:1:2: x\n  |\x1b")),
+            format!(
+                "REFUSED {AT}, the config before it still runs:\n          a.yaml:1:2: x\n            |\\u{{1b}}"
+            )
+        );
+    }
+
+    #[test]
+    fn the_age_of_keys_is_shown_with_what_keeps_them_old() {
+        let set = |keys, fetched: bool, error: Option<&str>| {
+            let set = KeySet {
+                url: "https://a/jwks".into(),
+                keys,
+                fetched_at: fetched.then(|| AT.into()),
+                age_seconds: None,
+                error: error.map(Into::into),
+            };
+            key_set(&set, Times::Utc)
+        };
+        assert_eq!(set(1, true, None), format!("https://a/jwks: 1 key, fetched {AT}"));
+        assert_eq!(
+            set(2, true, Some("refused")),
+            format!("https://a/jwks: 2 keys, fetched {AT}; the latest fetch failed: refused")
+        );
+        assert!(
+            set(0, false, Some("refused"))
+                .contains("never fetched: nothing verifies; the latest fetch failed")
+        );
+    }
 }

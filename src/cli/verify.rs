@@ -6,27 +6,34 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::check::ConfigPath;
+use super::failure::{Failure, exit};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, KeySources, Route};
+use crate::config::{self, Needed, Route};
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::route::Match;
-use crate::verify::KeySource;
+use crate::verify::nearest;
 
 /// Verify captured requests offline against a route
 ///
 /// Reads one JSON object a line, {"method", "url", "headers": [[name, value], …], "body_base64", "source"}, and prints
-/// one a line: {"accepted": true or false, "reason": code or null, "event_key": the idempotency key or null}.
+/// one a line: {"accepted": true or false, "reason": code or null, "event_key": the idempotency key or null}. Keys that
+/// would be fetched (`jwks: https://…`) are not: such requests are `key_unavailable`. Exit code 0 whatever is decided; 2
+/// if a line makes no sense (the lines before it have their answers).
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tidegate verify --route billing --requests captured.jsonl --explain
+  tidegate verify --route billing --requests captured.jsonl --now 1764000000    when it was captured
+  tidegate sign stripe --secret env:STRIPE_SECRET -o json | tidegate verify --route billing --requests -")]
 pub struct Verify {
-    /// The config file or folder
-    #[arg(long, short, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigPath,
     /// The route whose rule decides
     #[arg(long, value_name = "NAME")]
     route: String,
@@ -63,18 +70,20 @@ struct Decision<'a> {
 
 impl Verify {
     pub fn run(self) -> ExitCode {
-        let loaded = match config::load(&self.config, &Offline) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                eprintln!("{problems}");
-                return ExitCode::from(78);
-            }
-        };
-        let config = loaded.config;
-        let Some(index) = config.routes.iter().position(|route| *route.name == *self.route) else {
-            let names: Vec<&str> = config.routes.iter().map(|route| &*route.name).collect();
-            eprintln!("there is no route `{}`; routes are {}", self.route, names.join(", "));
-            return ExitCode::from(2);
+        exit(self.verify())
+    }
+
+    fn verify(&self) -> Result<ExitCode, Failure> {
+        let config = config::load_offline(&self.config.path(), Needed::Secrets)?.config;
+        let names = || config.routes.iter().map(|route| &*route.name);
+        let Some(index) = names().position(|name| name == self.route) else {
+            return Err(Failure::Usage(match nearest(&self.route, names()) {
+                Some(near) => format!("there is no route `{}`; did you mean `{near}`?", self.route),
+                None => {
+                    let names = names().collect::<Vec<_>>().join(", ");
+                    format!("there is no route `{}`; routes are {names}", self.route)
+                }
+            }));
         };
         let route = &config.routes[index];
         let params = |request: &Request| match config.table.find(
@@ -85,39 +94,32 @@ impl Verify {
             Match::Route { index: found, params } if found == index => params,
             _ => PathParams::default(),
         };
-        match self.decide_all(route, &params) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("{}: {message}", self.requests.display());
-                ExitCode::from(2)
-            }
-        }
+        self.decide_all(route, &params)?;
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn decide_all(&self, route: &Route, params: &dyn Fn(&Request) -> PathParams) -> Result<(), String> {
+    fn decide_all(&self, route: &Route, params: &dyn Fn(&Request) -> PathParams) -> Result<(), Failure> {
+        let wrong = |message: String| Failure::Usage(format!("{}: {message}", self.requests.display()));
         let input: Box<dyn Read> = if self.requests.as_os_str() == "-" {
             Box::new(std::io::stdin())
         } else {
-            Box::new(std::fs::File::open(&self.requests).map_err(|error| error.to_string())?)
+            Box::new(std::fs::File::open(&self.requests).map_err(|error| wrong(error.to_string()))?)
         };
         let now = self.now.map_or_else(|| Clock::System.now(), Timestamp::from_secs);
         let mut out = std::io::stdout().lock();
         for (at, line) in BufReader::new(input).lines().enumerate() {
-            let line = line.map_err(|error| error.to_string())?;
+            let number = at + 1;
+            let line = line.map_err(|error| wrong(format!("line {number}: {error}")))?;
             if line.trim().is_empty() {
                 continue;
             }
-            let number = at + 1;
-            let captured: Captured =
-                serde_json::from_str(&line).map_err(|error| format!("line {number}: {error}"))?;
-            let mut request = captured.request(now).map_err(|error| format!("line {number}: {error}"))?;
+            let captured = serde_json::from_str::<Captured>(&line).map_err(|error| error.to_string());
+            let request = captured.and_then(|captured| captured.request(now));
+            let mut request = request.map_err(|error| wrong(format!("line {number}: {error}")))?;
             request.params = params(&request);
             let decision = self.decide(route, request, now, number);
-            let json = serde_json::to_string(&decision).map_err(|error| error.to_string())?;
-            // A reader that has seen enough (`head`) is no error of ours.
-            if writeln!(out, "{json}").is_err() {
-                return Ok(());
-            }
+            let json = serde_json::to_string(&decision).map_err(std::io::Error::other)?;
+            writeln!(out, "{json}")?;
         }
         Ok(())
     }
@@ -185,23 +187,6 @@ pub(super) fn split_url(url: &str) -> Result<(Scheme, &str, &str), String> {
     Ok((scheme, authority, if target.is_empty() { "/" } else { target }))
 }
 
-/// Knows no remote keys.
-pub(super) struct Offline;
-
-impl KeySources for Offline {
-    fn jwks(&self, _: &http::Uri) -> Arc<dyn KeySource> {
-        #[derive(Debug)]
-        struct NoKeys;
-        impl KeySource for NoKeys {
-            fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-                None
-            }
-            fn unknown_kid(&self, _: &str) {}
-        }
-        Arc::new(NoKeys)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,7 +238,7 @@ mod tests {
             },
         };
         let verify = Verify {
-            config: PathBuf::new(),
+            config: ConfigPath::default(),
             route: "r".to_owned(),
             requests: PathBuf::new(),
             now: None,

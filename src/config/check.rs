@@ -12,25 +12,28 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::model::{Config, Route};
+use super::model::{AdminAddress, AdminSettings, Config, Listener, Route};
 use super::outside::Outside;
 use super::place::{Place, Step};
-use super::problem::Report;
+use super::problem::{Report, Scope};
 use super::references::{Inline, References};
+use super::shape::Shaped;
 use super::yaml::Kind;
 use super::{KeySources, raw};
 use crate::route::Allowlist;
 
-/// Checks all sections that are whole. `None` only with problems reported.
+/// Checks all sections that are whole, and what is left of the others. `None` only with problems reported.
 pub(super) fn check(
     report: &mut Report<'_>,
-    value: Value,
+    shaped: &Shaped,
     outside: &dyn Outside,
     keys: &dyn KeySources,
 ) -> Option<Config> {
+    let value = &shaped.whole;
     let inline = match value.get("allow_inline_secrets") {
         Some(Value::Bool(true)) => Inline::Allowed,
         _ => Inline::Refused,
@@ -41,20 +44,22 @@ pub(super) fn check(
     let mut checker = Checker { report, references: &references };
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
 
-    let listeners = checker.items::<raw::Listener>(&value, "listeners");
+    let listeners = checker.items::<raw::Listener>(value, "listeners");
     let listeners = checker.listeners(&listeners);
-    let limits = checker.section::<raw::Limits>(&value, "limits").unwrap_or_default();
+    let limits = checker.section::<raw::Limits>(value, "limits").unwrap_or_default();
     let limits = checker.limits(&limits);
-    let buffer = checker.section::<raw::Buffer>(&value, "buffer").unwrap_or_default();
+    let buffer = checker.section::<raw::Buffer>(value, "buffer").unwrap_or_default();
     let buffer = checker.buffer(&buffer);
-    let admin = checker.section::<raw::Admin>(&value, "admin").unwrap_or_default();
+    let admin = checker.section::<raw::Admin>(value, "admin").unwrap_or_default();
     let admin = checker.admin(&admin);
-    let log = checker.section::<raw::Log>(&value, "log").unwrap_or_default();
+    checker.apart(&listeners, admin.as_ref());
+    let log = checker.section::<raw::Log>(value, "log").unwrap_or_default();
     let log = checker.log(&log);
-    let shutdown = checker.section::<raw::Shutdown>(&value, "shutdown").unwrap_or_default();
+    let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
     let shutdown = checker.shutdown(&shutdown);
-    let routes = checker.items::<raw::Route>(&value, "routes");
+    let routes = checker.items::<raw::Route>(value, "routes");
     let (routes, table) = checker.routes(&routes, &limits);
+    checker.parts(shaped);
 
     Some(Config {
         listeners,
@@ -74,6 +79,19 @@ pub(super) fn check(
 struct Placed<T> {
     place: Place,
     value: T,
+}
+
+/// The items of a list that are not whole, as far as something can be made of them.
+fn parts<T: DeserializeOwned>(whole: &Value, rest: &Value, key: &str) -> Vec<Placed<T>> {
+    let list = Place::root().key(key);
+    let items = rest.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let broken = items
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| whole.pointer(&format!("/{key}/{i}")).is_none_or(Value::is_null));
+    broken
+        .filter_map(|(i, item)| Some(Placed { place: list.index(i), value: T::deserialize(item).ok()? }))
+        .collect()
 }
 
 struct Checker<'c, 'r> {
@@ -107,6 +125,45 @@ impl Checker<'_, '_> {
                 self.read(item, &place).map(|value| Placed { place, value })
             })
             .collect()
+    }
+
+    /// The admin API needs an address of its own.
+    fn apart(&mut self, listeners: &[Listener], admin: Option<&AdminSettings>) {
+        if let Some(AdminAddress::Tcp(address)) = admin.map(|a| &a.listen)
+            && address.port() != 0
+            && let Some(i) = listeners.iter().position(|l| l.address == *address)
+        {
+            let message = format!("{address} is taken by listeners[{i}] already");
+            self.error(
+                &Place::root().key("admin").key("listen"),
+                message,
+                "give the admin API a port of its own",
+            );
+        }
+    }
+
+    /// What else is wrong in the parts of the config that have faults already.
+    fn parts(&mut self, shaped: &Shaped) {
+        let mut report = Report::of(self.report.document, Scope::Written);
+        let mut checker = Checker { report: &mut report, references: self.references };
+        let (whole, rest) = (&shaped.whole, &shaped.rest);
+        for listener in parts::<raw::Listener>(whole, rest, "listeners") {
+            checker.listeners(std::slice::from_ref(&listener));
+        }
+        let limits = checker.limits(&raw::Limits::default());
+        // Alone: whether it clashes with others depends on what is wrong in it.
+        for route in parts::<raw::Route>(whole, rest, "routes") {
+            checker.routes(std::slice::from_ref(&route), &limits);
+        }
+        if let (None, Some(Ok(admin))) = (whole.get("admin"), rest.get("admin").map(raw::Admin::deserialize))
+        {
+            checker.admin(&admin);
+        }
+        if let (None, Some(Ok(log))) = (whole.get("log"), rest.get("log").map(raw::Log::deserialize)) {
+            checker.log(&log);
+        }
+        self.report.problems.extend(report.problems);
+        self.report.warnings.extend(report.warnings);
     }
 
     /// The shape is checked, so this fails only where the schema is less strict than its type.

@@ -25,35 +25,62 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use model::*;
+pub use outside::Needed;
 pub use problem::{Problem, Problems};
+pub use references::is_loopback;
 pub use schema::schema;
 
-use outside::{Certificates, Outside, Real};
+use outside::{Outside, Real};
 use problem::{Report, sorted};
 
 /// Reads and checks a config file (or every `*.yaml` of a folder, in the order of their names). `Err` holds everything
 /// that is wrong.
 pub fn load(path: &Path, keys: &dyn KeySources) -> Result<Loaded, Problems> {
-    load_from(path, keys, &Real { certificates: Certificates::Read })
+    load_from(path, keys, &Real { needed: Needed::Everything })
 }
 
-/// The same for commands that neither listen nor connect (`verify`, `sign`, `routes`): the files of certificates and
-/// their keys need not be there. Everything else is checked as by [`load`].
-pub fn load_offline(path: &Path) -> Result<Loaded, Problems> {
-    load_from(path, &Unfetched, &Real { certificates: Certificates::LeftAlone })
+/// The same for commands that only look at a config (`verify`, `routes`): remote keys are not fetched, and what is not
+/// `needed` need not be here.
+pub fn load_offline(path: &Path, needed: Needed) -> Result<Loaded, Problems> {
+    load_from(path, &Unfetched, &Real { needed })
+}
+
+/// Everything that can be said of a config, as `tidegate check` does.
+pub fn examine(path: &Path, needed: Needed) -> Examined {
+    examine_from(path, &Unfetched, &Real { needed })
 }
 
 fn load_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Result<Loaded, Problems> {
-    let (document, mut warnings) = source::read(path).map_err(|problems| Problems(sorted(problems)))?;
-    let mut report = Report::new(&document);
-    let config = shape::check(&mut report, schema::full())
-        .and_then(|value| check::check(&mut report, value, outside, keys));
-    let Report { problems, warnings: more, .. } = report;
-    warnings.extend(more);
-    match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings: sorted(warnings) }),
-        _ => Err(Problems(sorted(problems))),
+    match examine_from(path, keys, outside) {
+        Examined { config: Some(config), warnings, .. } => Ok(Loaded { config, warnings }),
+        Examined { problems, .. } => Err(Problems(problems)),
     }
+}
+
+fn examine_from(path: &Path, keys: &dyn KeySources, outside: &dyn Outside) -> Examined {
+    let source::Read { document, mut problems, mut warnings } = source::read(path);
+    let mut config = None;
+    if let Some(document) = document {
+        let mut report = Report::new(&document);
+        let shaped = shape::check(&mut report, schema::full());
+        config = check::check(&mut report, &shaped, outside, keys);
+        problems.extend(report.problems);
+        warnings.extend(report.warnings);
+    }
+    Examined {
+        config: config.filter(|_| problems.is_empty()),
+        problems: sorted(problems),
+        warnings: sorted(warnings),
+    }
+}
+
+/// A config, if it may run, and what there is to say about it.
+#[derive(Debug)]
+pub struct Examined {
+    /// `None` if there are problems.
+    pub config: Option<Config>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
 }
 
 /// A config that may run, with what `check` would warn about.

@@ -10,6 +10,10 @@ use super::Tls;
 const MAX_FILE: u64 = 1 << 20;
 
 pub(super) trait Outside {
+    /// Whether a secret that is not here is an error.
+    fn secrets_are_needed(&self) -> bool {
+        true
+    }
     fn env(&self, name: &str) -> Option<OsString>;
     /// A small file's bytes; the error text is for the user.
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
@@ -22,17 +26,25 @@ pub(super) trait Outside {
 /// The machine that we run on.
 #[derive(Debug)]
 pub(super) struct Real {
-    pub certificates: Certificates,
+    pub needed: Needed,
 }
 
-/// Whether certificates are read: commands that neither listen nor connect need none.
+/// What a config refers to that must be here to look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Certificates {
-    Read,
-    LeftAlone,
+pub enum Needed {
+    /// Everything: the gateway is to run with it.
+    Everything,
+    /// Secrets and keys, but no certificates: it neither listens nor connects.
+    Secrets,
+    /// Not even secrets: only the config itself is looked at.
+    Nothing,
 }
 
 impl Outside for Real {
+    fn secrets_are_needed(&self) -> bool {
+        self.needed != Needed::Nothing
+    }
+
     fn env(&self, name: &str) -> Option<OsString> {
         std::env::var_os(name)
     }
@@ -52,7 +64,7 @@ impl Outside for Real {
     }
 
     fn certificates(&self, tls: &Tls) -> Result<(), String> {
-        if self.certificates == Certificates::LeftAlone {
+        if self.needed != Needed::Everything {
             return Ok(());
         }
         // Checking a config makes no files: the certificate that is made on the first start is made by `run`.
@@ -64,9 +76,9 @@ impl Outside for Real {
     }
 
     fn pem(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
-        match self.certificates {
-            Certificates::LeftAlone => Ok(None),
-            Certificates::Read => self.read(path).map(Some),
+        match self.needed {
+            Needed::Everything => self.read(path).map(Some),
+            Needed::Secrets | Needed::Nothing => Ok(None),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::place::Place;
 use super::source::Document;
+use super::yaml::Node;
 
 /// Everything that is wrong, in file order. `Display` shows each as `file:line:column: key: message` with a snippet.
 #[derive(Debug, thiserror::Error)]
@@ -69,21 +70,45 @@ pub(super) struct Report<'a> {
     pub document: &'a Document,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
+    scope: Scope,
+}
+
+/// What is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Everything,
+    /// What is wrong with values that stand in the config. Within a part that has faults already, what is missing or
+    /// does not fit together may just follow from them.
+    Written,
 }
 
 impl<'a> Report<'a> {
     pub fn new(document: &'a Document) -> Self {
-        Self { document, problems: Vec::new(), warnings: Vec::new() }
+        Self::of(document, Scope::Everything)
+    }
+
+    pub fn of(document: &'a Document, scope: Scope) -> Self {
+        Self { document, problems: Vec::new(), warnings: Vec::new(), scope }
+    }
+
+    fn is_left_out(&self, place: &Place) -> bool {
+        self.scope == Scope::Written && !self.document.node(place).is_some_and(Node::is_value)
     }
 
     /// Something that must be mended before this config can run.
     pub fn error(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        if self.is_left_out(place) {
+            return;
+        }
         let problem = self.problem(place, message.into(), help.into());
         self.problems.push(problem);
     }
 
     /// The same, where the key itself is what is wrong.
     pub fn error_at_key(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        if self.is_left_out(place) {
+            return;
+        }
         let mut problem = self.problem(place, message.into(), help.into());
         if let Some(at) = self.document.key_at(place) {
             let Problem { key, message, help, .. } = problem;
@@ -94,6 +119,9 @@ impl<'a> Report<'a> {
 
     /// Something that runs, but that one should know.
     pub fn warning(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        if self.is_left_out(place) {
+            return;
+        }
         let problem = self.problem(place, message.into(), help.into());
         self.warnings.push(problem);
     }

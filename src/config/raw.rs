@@ -31,15 +31,6 @@ pub(super) enum TextOrList {
     List(#[schemars(length(min = 1))] Vec<String>),
 }
 
-impl TextOrList {
-    pub fn texts(&self) -> &[String] {
-        match self {
-            TextOrList::Text(text) => std::slice::from_ref(text),
-            TextOrList::List(texts) => texts,
-        }
-    }
-}
-
 /// Tidegate's config: where senders connect, which routes there are, and what happens to their requests.
 ///
 /// Durations are written `500ms`, `30s`, `5m`, `2h`, `3d` or `1h30m`; sizes `512KiB`, `10MiB`, `1MB` or plain bytes.

@@ -36,33 +36,42 @@ impl References<'_> {
     }
 
     /// `env:` and `file:`; `None` if the text is no reference.
-    fn fetched(&self, reference: &str) -> Option<Result<Vec<u8>, String>> {
+    fn fetched(&self, reference: &str) -> Option<Result<Vec<u8>, NotFetched>> {
         if let Some(name) = reference.strip_prefix("env:") {
             return Some(self.variable(name));
         }
         reference.strip_prefix("file:").map(|path| self.file(path))
     }
 
-    fn variable(&self, name: &str) -> Result<Vec<u8>, String> {
+    fn variable(&self, name: &str) -> Result<Vec<u8>, NotFetched> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         if name.is_empty() || !name.bytes().all(legal) {
-            return Err(
-                "`env:` takes the name of an environment variable, such as `env:WEBHOOK_SECRET`".into()
-            );
+            return Err(NotFetched::Wrong(
+                "`env:` takes the name of an environment variable, such as `env:WEBHOOK_SECRET`".into(),
+            ));
         }
         match self.outside.env(name) {
-            None => Err(format!("the environment variable {name} is not set")),
-            Some(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
+            None => Err(NotFetched::Missing(format!(
+                "the environment variable {name} is not set where this runs (a secret can also stand in a file: `file:PATH`)"
+            ))),
+            Some(value) if value.is_empty() => {
+                Err(NotFetched::Missing(format!("the environment variable {name} is empty")))
+            }
             Some(value) => Ok(value.into_vec()),
         }
     }
 
-    fn file(&self, written: &str) -> Result<Vec<u8>, String> {
+    fn file(&self, written: &str) -> Result<Vec<u8>, NotFetched> {
         if written.is_empty() {
-            return Err("`file:` takes a path, such as `file:secrets/webhook`".into());
+            return Err(NotFetched::Wrong("`file:` takes a path, such as `file:secrets/webhook`".into()));
         }
         let path = self.path(written);
-        let mut bytes = self.outside.read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut bytes = self.outside.read(&path).map_err(|error| {
+            NotFetched::Missing(match Path::new(written).is_relative() {
+                true => format!("{}: {error} (paths start from the config's folder)", path.display()),
+                false => format!("{}: {error}", path.display()),
+            })
+        })?;
         if bytes.ends_with(b"\n") {
             bytes.pop();
             if bytes.ends_with(b"\r") {
@@ -70,24 +79,62 @@ impl References<'_> {
             }
         }
         match bytes.is_empty() {
-            true => Err(format!("{} is empty", path.display())),
+            true => Err(NotFetched::Missing(format!("{} is empty", path.display()))),
             false => Ok(bytes),
         }
     }
 }
 
+/// In the place of a secret that is not here and need not be: reads as text, hex and base64, and is long enough for
+/// every scheme. Nobody verifies with it.
+const STAND_IN: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// Why a reference gives nothing.
+enum NotFetched {
+    /// The reference itself makes no sense.
+    Wrong(String),
+    /// What it refers to is not here, or is empty.
+    Missing(String),
+}
+
+impl From<NotFetched> for String {
+    fn from((NotFetched::Wrong(text) | NotFetched::Missing(text)): NotFetched) -> Self {
+        text
+    }
+}
+
+/// The name in `$NAME` and `${NAME}`, which other programs fill in.
+fn shell_variable(text: &str) -> Option<&str> {
+    let name = text.strip_prefix('$')?;
+    let name = name.strip_prefix('{').and_then(|n| n.strip_suffix('}')).unwrap_or(name);
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (!name.is_empty() && name.bytes().all(legal)).then_some(name)
+}
+
+/// Whether a URL's host is an address of this machine itself, which plain http can't leave.
+pub fn is_loopback(host: &str) -> bool {
+    let literal = host.trim_start_matches('[').trim_end_matches(']');
+    literal.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
 impl Resolver for References<'_> {
     fn secret(&self, reference: &str) -> Result<Secret, String> {
         match self.fetched(reference) {
-            Some(fetched) => fetched.map(Secret::new),
+            Some(Err(NotFetched::Missing(_))) if !self.outside.secrets_are_needed() => {
+                Ok(Secret::new(STAND_IN.to_vec()))
+            }
+            Some(fetched) => Ok(Secret::new(fetched?)),
             None if reference.is_empty() => Err("the secret is empty".into()),
             None if self.inline == Inline::Allowed => {
                 self.seen_inline.borrow_mut().push(reference.to_owned());
                 Ok(Secret::new(reference.as_bytes().to_vec()))
             }
-            None => Err("a secret is given by reference: `env:NAME` or `file:PATH` \
+            None => Err(match shell_variable(reference) {
+                Some(name) => format!("variables are not filled in here: write `env:{name}`"),
+                None => "a secret is given by reference: `env:NAME` or `file:PATH` \
                          (to write it into the config itself, set `allow_inline_secrets: true`)"
-                .into()),
+                    .into(),
+            }),
         }
     }
 
@@ -102,8 +149,16 @@ impl Resolver for References<'_> {
 
     fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String> {
         let uri: http::Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
-        if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
-            return Err("keys are fetched over https only: write `https://…`".into());
+        match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(host)) if !host.is_empty() => {}
+            (Some("http"), Some(host)) if is_loopback(host) => {}
+            _ => {
+                return Err(
+                    "keys are fetched over https: write `https://…` (plain http is for loopback addresses \
+                            such as `http://127.0.0.1:8080/jwks.json` only)"
+                        .into(),
+                );
+            }
         }
         Ok(self.keys.jwks(&uri))
     }

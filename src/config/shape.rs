@@ -18,19 +18,36 @@ use view::{Keys, View, choice, kind_of, list, nearest, plain, spelled, words};
 /// The schema keyword of a mapping that lists keys (or of a list of words, words) of later versions.
 pub(super) const LATER: &str = "x-later";
 
-/// Reports all that is wrong with the document's shape. The value holds what is whole: sections and items of top-level
-/// lists with a fault in them are left out (items as null, so that the others keep their places).
-pub(super) fn check(report: &mut Report<'_>, schema: &Value) -> Option<Value> {
+/// What the document says, as far as it has the right shape.
+#[derive(Debug, Default)]
+pub(super) struct Shaped {
+    /// What is whole: sections and items of top-level lists with a fault in them are left out (items as null, so that
+    /// the others keep their places).
+    pub whole: Value,
+    /// The same with those parts, less the values that are wrong; a misspelt key counts as the one that was likely
+    /// meant. Good only for finding what else is wrong.
+    pub rest: Value,
+}
+
+/// Reports all that is wrong with the document's shape.
+pub(super) fn check(report: &mut Report<'_>, schema: &Value) -> Shaped {
     let document: &Document = report.document;
-    let mut walk = Walk { view: View(schema), found: Vec::new(), broken: 0 };
-    let value = walk.value(&document.root, schema, &Place::root());
-    for Found { place, point, message, help } in walk.found {
+    let mut walk = Walk { view: View(schema), found: Vec::new(), broken: 0, keep: Keep::Whole };
+    let whole = walk.value(&document.root, schema, &Place::root()).unwrap_or_default();
+    let found = std::mem::take(&mut walk.found);
+    let rest = if walk.broken == 0 {
+        Value::Null
+    } else {
+        walk.keep = Keep::Parts;
+        walk.value(&document.root, schema, &Place::root()).unwrap_or_default()
+    };
+    for Found { place, point, message, help } in found {
         match point {
             Point::Key => report.error_at_key(&place, message, help),
             Point::Value => report.error(&place, message, help),
         }
     }
-    value
+    Shaped { whole, rest }
 }
 
 struct Walk<'s> {
@@ -38,6 +55,16 @@ struct Walk<'s> {
     found: Vec<Found>,
     /// How many of them leave a hole. (A key that means nothing here does not: it is left out and reading goes on.)
     broken: usize,
+    keep: Keep,
+}
+
+/// What becomes of a mapping with something wrong in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Nothing: only whole ones are kept.
+    Whole,
+    /// Its other parts.
+    Parts,
 }
 
 /// What a caret points at.
@@ -86,6 +113,7 @@ impl<'s> Walk<'s> {
             _ => return self.wrong(node, schema, place),
         };
         let mut map = Map::new();
+        let mut meant = Vec::new();
         let before = self.broken;
         for entry in entries {
             if entry.key.starts_with("x-") && schema.get("patternProperties").is_some() {
@@ -93,7 +121,15 @@ impl<'s> Walk<'s> {
             }
             let place = place.key(&entry.key);
             match keys.properties.get(entry.key.as_str()).copied().or(keys.additional) {
-                Some(Value::Bool(false)) => self.unknown(entry, &keys, place),
+                Some(Value::Bool(false)) => {
+                    let Some(likely) = self.unknown(entry, &keys, &place) else { continue };
+                    let schema = keys.properties.get(likely).copied();
+                    if let Some(schema) = schema.filter(|_| !entries.iter().any(|e| e.key == likely)) {
+                        meant.push(likely);
+                        let value = self.value(&entry.value, schema, &place);
+                        map.extend(value.map(|value| (likely.to_owned(), value)));
+                    }
+                }
                 None => {
                     map.insert(entry.key.clone(), free(&entry.value));
                 }
@@ -105,7 +141,7 @@ impl<'s> Walk<'s> {
             }
         }
         for key in &keys.required {
-            if !entries.iter().any(|e| e.key == *key) {
+            if !meant.contains(key) && !entries.iter().any(|e| e.key == *key) {
                 let help = keys.properties.get(key).map(|s| self.view.describe(s)).unwrap_or_default();
                 self.found(
                     place.key(key),
@@ -114,16 +150,19 @@ impl<'s> Walk<'s> {
                 );
             }
         }
-        (self.broken == before || lenient(place)).then_some(Value::Object(map))
+        let kept = self.broken == before || self.keep == Keep::Parts || lenient(place);
+        kept.then_some(Value::Object(map))
     }
 
-    fn unknown(&mut self, entry: &Entry, keys: &Keys<'s>, place: Place) {
+    /// Reports an unknown key, and gives the one that was likely meant.
+    fn unknown(&mut self, entry: &Entry, keys: &Keys<'s>, place: &Place) -> Option<&'s str> {
+        let near = nearest(&entry.key, keys.properties.keys().copied());
         let key = entry.key.as_str();
         let (message, help) = if keys.later.contains(&key) {
             let help = "this version knows the word, but can't do it; remove the key";
             (format!("`{key}` is not supported yet"), help.to_owned())
         } else {
-            let help = if let Some(near) = nearest(key, keys.properties.keys().copied()) {
+            let help = if let Some(near) = near {
                 // What was meant is missing now, so what follows from it would only confuse.
                 self.broken += 1;
                 format!("did you mean `{near}`?")
@@ -134,7 +173,8 @@ impl<'s> Walk<'s> {
             };
             (format!("unknown key `{key}`"), help)
         };
-        self.found.push(Found { place, point: Point::Key, message, help });
+        self.found.push(Found { place: place.clone(), point: Point::Key, message, help });
+        near.filter(|_| !keys.later.contains(&key))
     }
 
     fn list(&mut self, node: &Node, schema: &'s Value, place: &Place) -> Option<Value> {
@@ -301,6 +341,10 @@ impl<'s> Walk<'s> {
         let wanted = self.view.describe(schema);
         let help = match (&node.kind, kind_of(self.view.resolved(schema))) {
             _ if node.is_null() => "give the key a value, or remove it".to_owned(),
+            (Kind::Map(_), Some("array")) => "begin each entry of the list with `- `".to_owned(),
+            (Kind::Scalar { .. }, Some("array")) if wanted.ends_with("mappings") => {
+                "write a list, each entry of which begins with `- ` and holds keys".to_owned()
+            }
             (Kind::Scalar { text, .. }, Some("array")) if !place.is_secret() => format!("write `[{text}]`"),
             (Kind::Scalar { text, .. }, Some("boolean"))
                 if matches!(text.to_ascii_lowercase().as_str(), "yes" | "on" | "y") =>

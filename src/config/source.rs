@@ -39,9 +39,21 @@ struct Source {
     masks: Vec<Span>,
 }
 
-/// Reads a file, or every `*.yaml` of a folder in the order of their names. The second value holds warnings.
-pub(super) fn read(path: &Path) -> Result<(Document, Vec<Problem>), Vec<Problem>> {
-    let (paths, mut warnings) = paths(path).map_err(|p| vec![*p])?;
+/// What reading gave.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// `None` if a file can't be read at all.
+    pub document: Option<Document>,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads a file, or every `*.yaml` of a folder in the order of their names.
+pub(super) fn read(path: &Path) -> Read {
+    let (paths, warnings) = match paths(path) {
+        Ok(found) => found,
+        Err(problem) => return Read { problems: vec![*problem], ..Read::default() },
+    };
     let (mut sources, mut problems) = (Sources::default(), Vec::new());
     let (mut hash, mut trees) = (Sha256::new(), Vec::new());
     for path in &paths {
@@ -64,18 +76,16 @@ pub(super) fn read(path: &Path) -> Result<(Document, Vec<Problem>), Vec<Problem>
         problems.extend(faults.into_iter().map(|fault| sources.fault(fault)));
         trees.extend(tree);
     }
-    if !problems.is_empty() && trees.len() < paths.len() {
-        return Err(problems);
+    // What is missing in a part that can't be read may well be missed in the others.
+    if trees.len() < paths.len() {
+        return Read { document: None, problems, warnings };
     }
     let (root, faults) = merged(trees, &sources);
     problems.extend(faults);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    warnings.sort_by(|a, b| a.file.cmp(&b.file));
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     let base = folder.map(Path::to_path_buf).unwrap_or_default();
-    Ok((Document { root, sources, base, hash: hex::encode(hash.finalize()) }, warnings))
+    let document = Some(Document { root, sources, base, hash: hex::encode(hash.finalize()) });
+    Read { document, problems, warnings }
 }
 
 fn paths(path: &Path) -> Result<(Vec<PathBuf>, Vec<Problem>), Box<Problem>> {
@@ -267,10 +277,14 @@ pub(super) fn is_secret_key(key: &str) -> bool {
     if key == "allow_inline_secrets" {
         return false;
     }
+    // A misspelt key is shown with its line, and the line may hold the secret.
+    let is_slip = |key: &str, word: &str| word.len() > 4 && strsim::osa_distance(key, word) <= 2;
     SECRET_WORDS.iter().any(|word| {
         let key = key.trim_end_matches('s');
         let word = word.trim_end_matches('s');
-        key == word || key.strip_suffix(word).is_some_and(|before| before.ends_with('_'))
+        key == word
+            || is_slip(key, word)
+            || key.strip_suffix(word).is_some_and(|before| before.ends_with('_'))
     })
 }
 

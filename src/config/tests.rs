@@ -112,6 +112,7 @@ fn everything_that_is_wrong_is_said_at_once_in_order() {
         [
             "routes[0]: the route says nothing about who may send",
             "routes[0].forward_to: `ftp://a` is not an http or https URL",
+            "routes[1].path: a path begins with `/`",
             "routes[1].methods[0]: `post` is not possible here",
             "limits.body_bytes: `ten` is not a size",
             "limits.conections: unknown key `conections`",
@@ -127,6 +128,100 @@ fn an_unknown_key_does_not_hide_what_else_is_wrong() {
         problems(&text),
         ["routes[0].path: a path begins with `/`", "routes[0].colour: unknown key `colour`"]
     );
+}
+
+#[test]
+fn a_slip_hides_nothing_and_nothing_is_missed_that_only_follows_from_it() {
+    let text = routes(
+        "  - path: /a\n    provider: githb\n    secrt: env:A\n    forwardto: { url: htp://x, timeout: soon, concurency: 4 }\n",
+    );
+    assert_eq!(
+        problems(&text),
+        [
+            "routes[0].provider: unknown provider `githb`, did you mean `github`?",
+            "routes[0].secrt: unknown key `secrt`",
+            "routes[0].forwardto: unknown key `forwardto`",
+            "routes[0].forwardto.timeout: `soon` is not a duration",
+            "routes[0].forwardto.concurency: unknown key `concurency`",
+        ]
+    );
+    // The value of a key that is wrong stands for nothing: no second message about what it leaves open.
+    let text = routes("  - path: /a\n    provider: [github]\n    secret: env:A\n    forward_to: htp://x\n");
+    assert_eq!(
+        problems(&text),
+        [
+            "routes[0].provider: expected text, found a list",
+            "routes[0].forward_to: `htp://x` is not an http or https URL",
+        ]
+    );
+}
+
+#[test]
+fn warnings_are_said_beside_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.yaml");
+    fs::write(&path, routes(&format!("{OPEN}  - path: y\n    verify: none\n    forward_to: http://a\n")))
+        .unwrap();
+    let examined = examine_from(&path, &Unfetched, &Machine::default());
+    assert!(examined.config.is_none());
+    assert_eq!(examined.problems.len(), 1, "{examined:#?}");
+    assert_eq!(examined.warnings.len(), 2, "{examined:#?}");
+}
+
+#[test]
+fn a_misspelt_key_does_not_show_its_secret() {
+    for key in ["secrt", "tokne", "pasword"] {
+        let problems = load_text(&routes(&format!("{OPEN}    {key}: hunter22\n"))).unwrap_err();
+        assert!(!format!("{problems:?}").contains("hunter22"), "{problems:#?}");
+    }
+}
+
+#[test]
+fn what_other_programs_would_take_is_explained() {
+    let secret = |secret: &str| {
+        let text =
+            format!("  - path: /x\n    provider: github\n    secret: {secret}\n    forward_to: http://a\n");
+        only(&routes(&text)).message
+    };
+    for written in ["$GITHUB_SECRET", "${GITHUB_SECRET}"] {
+        assert!(secret(written).ends_with("write `env:GITHUB_SECRET`"), "{}", secret(written));
+    }
+    assert!(wrong_in_route("    allow: { a: b }").help.unwrap().contains("`- `"));
+    let listeners = only(&format!("listeners: 127.0.0.1:1\nroutes:\n{OPEN}"));
+    assert!(listeners.help.as_deref().unwrap().contains("holds keys"), "{listeners}");
+    let text = format!("listeners: [{{ address: \"127.0.0.1:9900\" }}]\nroutes:\n{OPEN}");
+    assert_eq!(only(&text).message, "127.0.0.1:9900 is taken by listeners[0] already");
+    for url in ["http://a:99999", "http://a:0", "http://[::1]:x"] {
+        let problem = only(&routes(&OPEN.replace("http://127.0.0.1:3000", &format!("\"{url}\""))));
+        assert!(problem.key == "routes[0].forward_to", "{problem}");
+    }
+    for (written, help) in
+        [("\t- path: /x", "spaces"), ("  - *nowhere", "`&name`"), ("  - path: [", "close each")]
+    {
+        let problem = only(&format!("routes:\n{written}\n"));
+        assert!(problem.help.as_deref().unwrap_or_default().contains(help), "{problem}");
+    }
+}
+
+#[test]
+fn case_is_the_likeliest_slip() {
+    let text = "  - path: /x\n    verify: { jwt: { algorithms: [rs256], jwks: \"https://a/\" } }\n    forward_to: http://a\n";
+    assert_eq!(only(&routes(text)).help.as_deref(), Some("did you mean `RS256`?"));
+}
+
+#[test]
+fn key_sets_come_over_https_or_from_this_machine() {
+    let of = |url: &str| {
+        load_text(&routes(&format!(
+            "  - path: /x\n    verify: {{ jwt: {{ algorithms: [RS256], jwks: \"{url}\" }} }}\n    forward_to: http://a\n"
+        )))
+    };
+    for good in ["https://id.example.com/jwks", "http://127.0.0.1:8080/jwks", "http://[::1]:8080/jwks"] {
+        assert!(of(good).is_ok(), "{good}: {:?}", of(good));
+    }
+    for bad in ["http://id.example.com/jwks", "http://10.0.0.1/jwks"] {
+        assert!(of(bad).unwrap_err()[0].message.contains("over https"), "{bad}");
+    }
 }
 
 #[test]
@@ -218,13 +313,33 @@ fn destinations_are_checked() {
         ("{ url: http://a, http: 3 }", "`3` is not possible here"),
         ("{ url: http://a, headers: { set: { Host: b } } }", "`Host` is not set here"),
         ("{ url: http://a, headers: { remove: [Connection] } }", "`Connection` belongs to the connection"),
+        ("{ url: http://a, headers: { set: { Transfer-Encoding: b } } }", "`Transfer-Encoding` belongs to"),
+        ("{ url: http://a, headers: { set: { content-length: \"1\" } } }", "`content-length` belongs to"),
+        ("{ url: http://a, headers: { set: { Expect: 100-continue } } }", "`Expect` belongs to"),
         ("{ url: http://a, headers: { set: { Tidegate-X: b } } }", "`Tidegate-X` is the gateway's own"),
+        (
+            "{ url: http://a, headers: { set: { tidegate_verified: b } } }",
+            "`tidegate_verified` is the gateway's",
+        ),
         ("{ url: http://a, headers: { set: { X: \"a\\nb\" } } }", "the value holds control characters"),
         ("{ url: https://a, tls: { ca: c.pem, insecure: true } }", "`insecure` makes `ca` pointless"),
     ] {
         let problem = told(forward_to);
         assert!(problem.message.starts_with(message), "{forward_to}: {problem}");
     }
+    let text = routes(&OPEN.replace(
+        "http://127.0.0.1:3000",
+        "{ upstreams: [\"http://a/in\", \"http://b/in\", \"http://c/other\"] }",
+    ));
+    let problem = only(&text);
+    assert_eq!(problem.message, "the path `/other` is not that of the first (`/in`)");
+    assert_eq!(problem.key, "routes[0].forward_to.upstreams[2]");
+    let line = text.lines().nth(problem.line as usize - 1).unwrap();
+    assert!(line[problem.column as usize - 1..].starts_with("\"http://c/other\""), "{problem}");
+    assert!(
+        load_text(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ upstreams: [http://a, http://b/] }")))
+            .is_ok()
+    );
     let two =
         OPEN.replace("http://127.0.0.1:3000", "[{ name: a, url: http://a }, { name: b, url: http://b }]");
     let problem = only(&routes(&format!("{two}    mode: proxy\n")));
@@ -234,6 +349,9 @@ fn destinations_are_checked() {
         only(&routes(&format!("{retried}    mode: proxy\n"))).message,
         "inline forwarding is not retried"
     );
+    let paced = OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, concurrency: 3 }");
+    let loaded = load_text(&routes(&format!("{paced}    mode: proxy\n"))).unwrap();
+    assert_eq!(loaded.warnings[0].message, "`concurrency` has no effect inline");
 }
 
 #[test]

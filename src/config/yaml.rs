@@ -66,6 +66,11 @@ impl Node {
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// One text, number or word.
+    pub fn is_value(&self) -> bool {
+        matches!(self.kind, Kind::Scalar { .. }) && !self.is_null()
+    }
+
     fn size_and_depth(&self) -> (usize, usize) {
         let children: &mut dyn Iterator<Item = &Node> = match &self.kind {
             Kind::Scalar { .. } => &mut std::iter::empty(),
@@ -160,7 +165,11 @@ impl<'a> Reader<'a> {
         let mark = error.marker();
         let line = mark.line().max(1);
         let at = Span { file: self.file, line, column: mark.col() + 1, width: 1, last_line: line };
-        fault(at, format!("not valid YAML: {}", error.info()))
+        let fault = fault(at, format!("not valid YAML: {}", error.info()));
+        match likely(&error.info()) {
+            Some(help) => fault.help(help),
+            None => fault,
+        }
     }
 
     fn charge(&mut self, at: Span, nodes: usize, depth: usize) -> Read<()> {
@@ -268,6 +277,24 @@ impl<'a> Reader<'a> {
         }
         Ok(entries)
     }
+}
+
+/// What the parser's words mostly mean in a config.
+fn likely(info: &str) -> Option<&'static str> {
+    let says = |words: &str| info.to_ascii_lowercase().contains(words);
+    Some(if says("tab") {
+        "indent with spaces: YAML takes no tabs"
+    } else if says("unknown anchor") {
+        "`*name` stands for what `&name` marks further up in the same file; a text that begins with `*` is quoted"
+    } else if says("mapping values are not allowed") {
+        "quote a text that holds `: `; else look at the indentation of this line and the one above"
+    } else if says("'-' indicator") || says("block collection") || says("block mapping") {
+        "this line's indentation fits none of the lines above it"
+    } else if says("unclosed") || says("flow") {
+        "close each `[`, `{` and quote; a text that begins with `{`, `[`, `*`, `&`, `!`, `%` or `@` is quoted"
+    } else {
+        return None;
+    })
 }
 
 fn no_tag(at: Span, tag: Option<&granit_parser::Tag>) -> Read<()> {

@@ -1,32 +1,25 @@
-//! Answers on their way to the wire: response heads for pingora's sessions, and the bytes of a refusal for requests
-//! that never became a session.
+//! Answers on their way to the wire: response heads, as bytes for HTTP/1 and as maps for pingora's HTTP/2 sessions, and
+//! the whole message of a refusal for requests that never became one.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderName;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 
-use crate::message::{Answer, Headers, Method};
+use crate::message::{Answer, Headers, Method, is_control, is_token, none};
 use crate::reason::Reason;
-
-/// Which HTTP version the head is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Names {
-    /// Names keep their case.
-    AsGiven,
-    /// Names are lower case.
-    Lower,
-}
 
 /// A response head that can't be sent: a bad status, name or value. Always a fault on our side of the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the response head can't be sent")]
 pub(super) struct Unsendable;
 
+/// Room for a usual head on HTTP/1.
+const HEAD_BYTES: usize = 512;
 /// Room for the fields that the edge itself adds.
 const OWN_FIELDS: usize = 3;
 
-/// The head of one of our own answers.
+/// The head of one of our own answers over HTTP/2.
 pub(super) fn own_head(answer: &Answer) -> Result<Box<ResponseHeader>, Unsendable> {
     let mut head = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + OWN_FIELDS))
         .map_err(|_| Unsendable)?;
@@ -36,42 +29,153 @@ pub(super) fn own_head(answer: &Answer) -> Result<Box<ResponseHeader>, Unsendabl
     Ok(Box::new(head))
 }
 
-/// The head of an app's answer, and its declared length. Order and repeats stay; what would frame the message
-/// otherwise than we do is left out.
+/// The head of an app's answer over HTTP/2, and its declared length. What would frame the message otherwise than we do
+/// is left out.
 pub(super) fn app_head(
     status: u16,
     headers: &Headers,
-    names: Names,
 ) -> Result<(Box<ResponseHeader>, Option<u64>), Unsendable> {
-    let fields = Some(headers.len() + OWN_FIELDS);
-    let mut head = match names {
-        Names::AsGiven => ResponseHeader::build(status, fields),
-        Names::Lower => ResponseHeader::build_no_case(status, fields),
-    }
-    .map_err(|_| Unsendable)?;
-    let mut length = None;
-    for (name, value) in headers.iter() {
-        if name.eq_ignore_ascii_case("content-length") {
-            let declared =
-                std::str::from_utf8(value).ok().and_then(|v| v.trim().parse().ok()).ok_or(Unsendable)?;
-            if length.replace(declared).is_some_and(|before| before != declared) {
-                return Err(Unsendable);
-            }
-            continue;
-        }
-        if ["transfer-encoding", "connection", "keep-alive"].iter().any(|n| name.eq_ignore_ascii_case(n)) {
-            continue;
-        }
-        let added = match names {
-            Names::AsGiven => head.append_header(name.to_owned(), value),
-            Names::Lower => {
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsendable)?;
-                head.append_header(name, value)
-            }
-        };
-        added.map_err(|_| Unsendable)?;
+    let length = declared_length(status, headers)?;
+    let mut head =
+        ResponseHeader::build_no_case(status, Some(headers.len() + OWN_FIELDS)).map_err(|_| Unsendable)?;
+    for (name, value) in headers.iter().filter(|(name, _)| is_passed_on(name)) {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Unsendable)?;
+        head.append_header(name, value).map_err(|_| Unsendable)?;
     }
     Ok((head.into(), length))
+}
+
+/// How long an app says that its answer's body is; `None` also where an answer must not say it (RFC 9110 section 8.6).
+pub(super) fn declared_length(status: u16, headers: &Headers) -> Result<Option<u64>, Unsendable> {
+    let mut length = None;
+    for value in headers.all("content-length") {
+        let declared =
+            std::str::from_utf8(value).ok().and_then(|v| v.trim().parse().ok()).ok_or(Unsendable)?;
+        if length.replace(declared).is_some_and(|before| before != declared) {
+            return Err(Unsendable);
+        }
+    }
+    Ok(length.filter(|_| !matches!(status, 100..=199 | 204)))
+}
+
+/// Whether a field of an app's answer says something else than how the app's own message is framed.
+pub(super) fn is_passed_on(name: &str) -> bool {
+    match name.len() {
+        10 => !["connection", "keep-alive"].iter().any(|n| name.eq_ignore_ascii_case(n)),
+        14 => !name.eq_ignore_ascii_case("content-length"),
+        17 => !name.eq_ignore_ascii_case("transfer-encoding"),
+        _ => true,
+    }
+}
+
+/// How an HTTP/1 answer's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// There is none, and nothing says how long it would be.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// What an HTTP/1 answer says about its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connection {
+    KeepAlive,
+    Close,
+}
+
+/// The fields of one of our own answers.
+pub(super) fn own_fields(answer: &Answer) -> impl Iterator<Item = (&str, &[u8])> {
+    answer.headers.iter().map(|(name, value)| (*name, value.as_bytes()))
+}
+
+/// Appends an HTTP/1 head to `out`: `fields` as they are, in their order, then ours. On an error nothing is appended.
+pub(super) fn put_head<'f>(
+    out: &mut BytesMut,
+    status: u16,
+    fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ending: Ending,
+    connection: Connection,
+) -> Result<(), Unsendable> {
+    put_all(out, |out| {
+        put_status(out, status)?;
+        let mut dated = false;
+        for (name, value) in fields {
+            dated |= name.eq_ignore_ascii_case("date");
+            put_field(out, name, value)?;
+        }
+        if !dated {
+            put_field(out, "Date", get_cached_date().as_bytes())?;
+        }
+        match ending {
+            Ending::None | Ending::Close => {}
+            Ending::Length(length) => {
+                out.put_slice(b"Content-Length: ");
+                put_number(out, length);
+                out.put_slice(b"\r\n");
+            }
+            Ending::Chunked => out.put_slice(b"Transfer-Encoding: chunked\r\n"),
+        }
+        out.put_slice(match connection {
+            Connection::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+            Connection::Close => b"Connection: close\r\n\r\n",
+        });
+        Ok(())
+    })
+}
+
+/// Appends the head of `101 Switching Protocols`: its hop-by-hop fields are this hop's. The protocol is what the app
+/// says, or what was offered.
+pub(super) fn put_switching(out: &mut BytesMut, headers: &Headers, offered: &[u8]) -> Result<(), Unsendable> {
+    put_all(out, |out| {
+        put_status(out, 101)?;
+        for (name, value) in headers.iter().filter(|(name, _)| is_passed_on(name)) {
+            put_field(out, name, value)?;
+        }
+        if !headers.contains("upgrade") {
+            put_field(out, "Upgrade", offered)?;
+        }
+        out.put_slice(b"Connection: Upgrade\r\n\r\n");
+        Ok(())
+    })
+}
+
+/// All that `put` appends, or nothing.
+fn put_all(
+    out: &mut BytesMut,
+    put: impl FnOnce(&mut BytesMut) -> Result<(), Unsendable>,
+) -> Result<(), Unsendable> {
+    let before = out.len();
+    put(out).inspect_err(|_| out.truncate(before))
+}
+
+fn put_status(out: &mut BytesMut, status: u16) -> Result<(), Unsendable> {
+    let status = http::StatusCode::from_u16(status).map_err(|_| Unsendable)?;
+    out.reserve(HEAD_BYTES);
+    for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
+        out.put_slice(part.as_bytes());
+    }
+    Ok(())
+}
+
+/// Refuses what would not be one field: nothing that could split an answer leaves here.
+fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) -> Result<(), Unsendable> {
+    if name.is_empty() || !none(name.as_bytes(), |b| !is_token(b)) || !none(value, is_control) {
+        return Err(Unsendable);
+    }
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.put_slice(part);
+    }
+    Ok(())
+}
+
+fn put_number(out: &mut BytesMut, number: u64) {
+    use std::fmt::Write;
+    // Writing to a growing buffer can't fail.
+    let _ = write!(out, "{number}");
 }
 
 /// Whether an answer to `method` with `status` has no body (RFC 9110 section 6.4.1).
@@ -123,30 +227,78 @@ pub(super) fn refusal_bytes(reason: Reason, head: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
+    fn put(status: u16, headers: &Headers, ending: Ending) -> Result<String, Unsendable> {
+        let mut out = BytesMut::from("before ");
+        let fields = headers.iter().filter(|(name, _)| is_passed_on(name));
+        let put = put_head(&mut out, status, fields, ending, Connection::KeepAlive);
+        let text = String::from_utf8(out.to_vec()).unwrap();
+        match put {
+            Ok(()) => Ok(text.strip_prefix("before ").unwrap().to_owned()),
+            Err(unsendable) => {
+                assert_eq!(text, "before ", "nothing of a head that can't be sent is left");
+                Err(unsendable)
+            }
+        }
+    }
+
     #[test]
-    fn repeats_and_order_of_an_apps_fields_stay() {
-        let headers: Headers =
-            [("Set-Cookie", &b"a=1"[..]), ("X-B", b"2"), ("Content-Length", b"5"), ("set-cookie", b"b=2")]
-                .into_iter()
-                .collect();
-        let (head, length) = app_head(200, &headers, Names::AsGiven).unwrap();
+    fn an_apps_fields_stay_as_they_are_but_for_the_framing() {
+        let headers: Headers = [
+            ("Set-Cookie", &b"a=1"[..]),
+            ("X-B", b"\xff"),
+            ("Content-Length", b"5"),
+            ("set-cookie", b"b=2"),
+            ("Keep-Alive", b"1"),
+            ("Date", b"d"),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(declared_length(200, &headers), Ok(Some(5)));
+        let headers: Headers = headers.iter().filter(|(name, _)| *name != "X-B").collect();
+        assert_eq!(
+            put(200, &headers, Ending::Chunked).unwrap(),
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nDate: d\r\n\
+             Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"
+        );
+        let (head, length) = app_head(200, &headers).unwrap();
         assert_eq!(length, Some(5));
         let cookies: Vec<_> = head.headers.get_all("set-cookie").iter().map(|v| v.as_bytes()).collect();
         assert_eq!(cookies, [b"a=1", b"b=2"]);
-        let mut wire = Vec::new();
-        head.header_to_h1_wire(&mut wire);
-        assert_eq!(String::from_utf8(wire).unwrap(), "Set-Cookie: a=1\r\nset-cookie: b=2\r\nX-B: 2\r\n");
+        let dated = put(599, &Headers::default(), Ending::Length(7)).unwrap();
+        assert!(dated.starts_with("HTTP/1.1 599 \r\nDate: ") && dated.contains("\r\nContent-Length: 7\r\n"));
+    }
+
+    #[test]
+    fn a_switch_names_its_protocol() {
+        let mut out = BytesMut::new();
+        let headers: Headers = [("Connection", &b"upgrade"[..]), ("X", b"1")].into_iter().collect();
+        put_switching(&mut out, &headers, b"echo").unwrap();
+        assert_eq!(
+            out,
+            "HTTP/1.1 101 Switching Protocols\r\nX: 1\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_without_content_has_no_length() {
+        let headers: Headers = [("Content-Length", &b"0"[..])].into_iter().collect();
+        assert_eq!(declared_length(204, &headers), Ok(None));
+        assert_eq!(declared_length(304, &headers), Ok(Some(0)));
     }
 
     #[test]
     fn heads_that_could_split_a_response_are_not_sent() {
-        let headers: Headers = [("X", &b"a\r\nSet-Cookie: b"[..])].into_iter().collect();
-        assert_eq!(app_head(200, &headers, Names::AsGiven).unwrap_err(), Unsendable);
+        for (name, value) in [("X", &b"a\r\nSet-Cookie: b"[..]), ("X", b"\0"), ("X y", b""), ("", b"")] {
+            let headers: Headers = [(name, value)].into_iter().collect();
+            assert_eq!(put(200, &headers, Ending::None), Err(Unsendable));
+            assert!(app_head(200, &headers).is_err());
+        }
         let headers: Headers =
             [("Content-Length", &b"5"[..]), ("Content-Length", b"6")].into_iter().collect();
-        assert_eq!(app_head(200, &headers, Names::Lower).unwrap_err(), Unsendable);
+        assert_eq!(app_head(200, &headers).unwrap_err(), Unsendable);
         assert!(own_head(&Answer::new(200).with("location", "a\r\nb")).is_err());
         assert!(own_head(&Answer::new(7)).is_err());
+        assert!(put(7, &Headers::default(), Ending::None).is_err());
     }
 
     #[test]

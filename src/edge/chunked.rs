@@ -1,8 +1,10 @@
-//! Follows a chunked body on the wire, byte by byte, so that only well-formed chunks reach the decoder behind.
+//! Takes a chunked body apart as it comes.
 //!
-//! Pure. Strict where decoders differ: sizes are bare hex digits (no blanks, no sign, no `0x`), lines end in CRLF and
+//! Pure. Strict where decoders differ, because the app's may be another: sizes are bare hex digits (no blanks, no sign, no `0x`), lines end in CRLF and
 //! nothing else, extensions are printable and bounded, and trailer fields are refused: they would reach neither
 //! verification nor the app, and dropping what was sent is no option either.
+
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::reason::Reason;
 
@@ -42,21 +44,23 @@ impl Chunked {
         self.at == At::End
     }
 
-    /// Follows `bytes` and says how many of them belong to this body: all, or those up to its end.
-    pub fn follow(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
-        let mut used = 0;
-        while used < bytes.len() && self.at != At::End {
+    /// The next piece of the body's data; what stood before it, and itself, is taken off the front of `input`. `None`
+    /// if all that is there is taken and holds none, or if the body has [ended](Self::ended): what follows is not its.
+    pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Bytes>, Reason> {
+        let mut framing = 0;
+        while framing < input.len() && self.at != At::End {
             if let At::Data { left } = self.at {
-                let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - used);
-                used += here;
+                input.advance(framing);
+                let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
                 let left = left - here as u64;
                 self.at = if left == 0 { At::DataReturn } else { At::Data { left } };
-                continue;
+                return Ok(Some(input.split_to(here).freeze()));
             }
-            self.at = self.step(bytes[used]).ok_or(Reason::MalformedRequest)?;
-            used += 1;
+            self.at = self.step(input[framing]).ok_or(Reason::MalformedRequest)?;
+            framing += 1;
         }
-        Ok(used)
+        input.advance(framing);
+        Ok(None)
     }
 
     fn step(&mut self, byte: u8) -> Option<At> {
@@ -92,19 +96,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn follow(bytes: &[u8]) -> Result<usize, Reason> {
+    /// The data in `bytes`, and how many of the bytes belong to the body.
+    fn taken(body: &mut Chunked, bytes: &[u8]) -> Result<(Vec<u8>, usize), Reason> {
+        let (mut input, mut data) = (BytesMut::from(bytes), Vec::new());
+        while let Some(piece) = body.take(&mut input)? {
+            data.extend_from_slice(&piece);
+        }
+        Ok((data, bytes.len() - input.len()))
+    }
+
+    fn whole(bytes: &[u8]) -> Result<(Vec<u8>, usize), Reason> {
         let mut body = Chunked::default();
-        let used = body.follow(bytes)?;
+        let taken = taken(&mut body, bytes)?;
         assert!(body.ended(), "not at the end: {}", bytes.escape_ascii());
-        Ok(used)
+        Ok(taken)
     }
 
     #[test]
     fn the_body_ends_where_its_last_chunk_says() {
-        assert_eq!(follow(b"0\r\n\r\n"), Ok(5));
-        assert_eq!(follow(b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\n"), Ok(15));
-        assert_eq!(follow(b"A;x=1; y=\"2\"\r\n0123456789\r\n000\r\n\r\n"), Ok(33));
-        assert_eq!(follow(b"00000001\r\n\n\r\n0\r\n\r\n"), Ok(18));
+        let body = |data: &[u8], end| Ok((data.to_vec(), end));
+        assert_eq!(whole(b"0\r\n\r\n"), body(b"", 5));
+        assert_eq!(whole(b"5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\n"), body(b"hello", 15));
+        assert_eq!(whole(b"A;x=1; y=\"2\"\r\n0123456789\r\n000\r\n\r\n"), body(b"0123456789", 33));
+        assert_eq!(whole(b"00000001\r\n\n\r\n0\r\n\r\n"), body(b"\n", 18));
     }
 
     #[test]
@@ -139,7 +153,7 @@ mod tests {
             b"g\r\n",
         ] {
             let mut body = Chunked::default();
-            assert_eq!(body.follow(bad), Err(Reason::MalformedRequest), "{}", bad.escape_ascii());
+            assert_eq!(taken(&mut body, bad), Err(Reason::MalformedRequest), "{}", bad.escape_ascii());
         }
     }
 
@@ -147,20 +161,23 @@ mod tests {
     fn extensions_are_bounded_over_the_whole_body() {
         let mut body = Chunked::default();
         let chunk = [&b"1;"[..], &[b'x'; 500], b"\r\na\r\n"].concat();
-        let refused_at = (0..100).position(|_| body.follow(&chunk).is_err());
+        let refused_at = (0..100).position(|_| taken(&mut body, &chunk).is_err());
         assert_eq!(refused_at, Some(8), "4096 bytes of extensions");
     }
 
     proptest! {
         #[test]
-        fn pieces_are_followed_like_the_whole(bytes in "[0-9a-f;x\r\n]{0,64}", cut in 0usize..64) {
+        fn pieces_are_taken_like_the_whole(bytes in "[0-9a-f;x\r\n]{0,64}", cut in 0usize..64) {
             let bytes = bytes.as_bytes();
             let cut = cut.min(bytes.len());
-            let (mut whole, mut pieces) = (Chunked::default(), Chunked::default());
-            let all = whole.follow(bytes);
-            let first = pieces.follow(&bytes[..cut]);
-            let second = first.and_then(|used| if used < cut { Ok(used) } else { Ok(used + pieces.follow(&bytes[cut..])?) });
-            prop_assert_eq!(all, second);
+            let (mut at_once, mut pieces) = (Chunked::default(), Chunked::default());
+            let all = taken(&mut at_once, bytes);
+            let in_two = taken(&mut pieces, &bytes[..cut]).and_then(|(mut data, used)| {
+                let (more, after) = if used < cut { Default::default() } else { taken(&mut pieces, &bytes[cut..])? };
+                data.extend(more);
+                Ok((data, used + after))
+            });
+            prop_assert_eq!(all, in_two);
         }
 
         #[test]
@@ -174,7 +191,7 @@ mod tests {
             wire.extend_from_slice(b"0\r\n\r\n");
             let end = wire.len();
             wire.extend_from_slice(&rest);
-            prop_assert_eq!(follow(&wire), Ok(end));
+            prop_assert_eq!(whole(&wire), Ok((chunks.concat(), end)));
         }
     }
 }

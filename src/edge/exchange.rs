@@ -6,7 +6,7 @@ use super::http1::Http1;
 use super::http2::Http2;
 use crate::message::{Answer, Head, Headers};
 use crate::reason::Reason;
-use crate::receive::exchange::{Exchange, SenderGone};
+use crate::receive::exchange::{Exchange, NotStarted, SenderGone};
 
 /// A request and its answer over a pingora session. `read` is safe to cancel, the others are not.
 pub(crate) enum HttpExchange {
@@ -38,7 +38,7 @@ impl Exchange for HttpExchange {
     async fn answer(&mut self, answer: Answer) -> Result<(), SenderGone> {
         forward!(self, e => e.answer(answer).await)
     }
-    async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), SenderGone> {
+    async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), NotStarted> {
         forward!(self, e => e.start(status, headers).await)
     }
     async fn write(&mut self, chunk: Bytes) -> Result<(), SenderGone> {

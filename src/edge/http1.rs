@@ -1,23 +1,23 @@
-//! HTTP/1 connections: one request after the other, each a pingora session of its own.
+//! HTTP/1 connections: one request after the other.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
-use pingora::http::ResponseHeader;
-use pingora::protocols::http::v1::server::HttpSession;
+use tokio::io::AsyncWriteExt;
 
-use super::answer::{Names, app_head, is_bodiless, own_head, reason_of, refusal_bytes};
+use super::answer::{
+    Connection, Ending, declared_length, is_bodiless, is_passed_on, own_fields, put_head, put_switching,
+    reason_of, refusal_bytes,
+};
 use super::app::{App, Place, refused};
-use super::conn::{Conn, Flow, Next, Patience};
+use super::conn::{Conn, Next, Patience};
 use super::exchange::HttpExchange;
 use super::head::{Framing, ParsedHead, Persistence, Upgrade, parse};
 use super::listen::Stop;
 use crate::message::{Answer, Head, Headers, Scheme, Version};
 use crate::reason::Reason;
-use crate::receive::exchange::SenderGone;
+use crate::receive::exchange::{NotStarted, SenderGone};
 
 /// Whole answers up to this size wait in the connection's buffer for their end.
 const COLLECTED_ANSWER: u64 = 16 * 1024;
@@ -48,9 +48,8 @@ pub(super) async fn serve<A: App>(
         let stays = parsed.persistence == Persistence::KeepAlive && served < limits.requests_per_connection;
         let head = head(&bytes, &parsed, &place, scheme, app);
         drop(bytes);
-        conn.begin(&parsed);
-        let Some(exchange) = Http1::begin(conn, head, &parsed, stays).await else { return };
-        let mut exchange = HttpExchange::Http1(Box::new(exchange));
+        conn.begin(parsed.framing);
+        let mut exchange = HttpExchange::Http1(Box::new(Http1::new(conn, head, &parsed, stays)));
         app.handle(&mut exchange).await;
         let HttpExchange::Http1(exchange) = exchange else { return };
         conn = match exchange.end().await {
@@ -95,7 +94,7 @@ enum After {
 
 /// One request and its answer.
 pub(crate) struct Http1 {
-    session: HttpSession,
+    conn: Box<Conn>,
     head: Head,
     framing: Framing,
     upgrade: Upgrade,
@@ -109,34 +108,32 @@ pub(crate) struct Http1 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Unanswered,
-    /// An app's answer streams; without a body nothing that is written is sent.
-    Streaming {
-        bodiless: bool,
-    },
+    /// An app's answer streams.
+    Streaming(Ending, Flow),
     Answered,
     Broken,
 }
 
+/// When the pieces of a streamed answer leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    /// All at the end.
+    Collect,
+    /// Each at once.
+    Prompt,
+}
+
 impl Http1 {
-    async fn begin(conn: Box<Conn>, head: Head, parsed: &ParsedHead, stays: bool) -> Option<Self> {
-        let mut session = HttpSession::new(conn);
-        // Deadlines and framing are the connection's; see `conn`.
-        session.set_read_timeout(None);
-        session.set_close_on_response_before_downstream_finish(false);
-        if let Err(error) = session.read_request().await {
-            // It read what `Conn::begin` wrote.
-            tracing::error!(%error, "the framing head was not understood");
-            return None;
-        }
-        Some(Self {
-            session,
+    fn new(conn: Box<Conn>, head: Head, parsed: &ParsedHead, stays: bool) -> Self {
+        Self {
+            conn,
             head,
             framing: parsed.framing,
             upgrade: parsed.upgrade,
             owes_continue: parsed.expects_continue,
             stays,
             state: State::Unanswered,
-        })
+        }
     }
 
     pub fn head(&self) -> &Head {
@@ -154,55 +151,27 @@ impl Http1 {
     pub async fn read(&mut self) -> Result<Option<Bytes>, Reason> {
         if self.owes_continue && self.state == State::Unanswered {
             self.owes_continue = false;
-            if self.session.write_continue_response().await.is_err() {
+            if self.conn.send(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
                 self.state = State::Broken;
                 return Err(Reason::BodyIncomplete);
             }
         }
-        loop {
-            match self.session.read_body_bytes().await {
-                Ok(Some(bytes)) if bytes.is_empty() => {}
-                Ok(bytes) => return Ok(bytes),
-                Err(_) => {
-                    self.stays = false;
-                    let fault = Conn::of(self.session.stream()).and_then(Conn::fault);
-                    return Err(fault.unwrap_or(Reason::BodyIncomplete));
-                }
-            }
-        }
+        let piece = self.conn.piece().await;
+        self.stays &= piece.is_ok();
+        piece
     }
 
     /// Decides whether the connection can be used again: not if a body is still to come. What of it has come already
     /// is taken off the wire, so that a small body that nobody wanted does not cost the connection.
     async fn settle(&mut self) {
-        if self.stopping() {
-            self.stays = false;
+        self.stays &= !self.conn.stopping();
+        if self.stays && !self.conn.ended() {
+            self.stays = !self.owes_continue && self.conn.skip().await;
         }
-        while self.stays && !self.session.is_body_done() {
-            let taken = if self.owes_continue {
-                None
-            } else {
-                let mut read = pin!(self.session.read_body_bytes());
-                poll_fn(|cx| match read.as_mut().poll(cx) {
-                    Poll::Ready(Ok(bytes)) => Poll::Ready(Some(bytes)),
-                    Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
-                })
-                .await
-            };
-            self.stays = taken.is_some();
-        }
-        // Seconds; 0 is "no limit of the session's own".
-        self.session.set_server_keepalive(self.stays.then_some(0));
     }
 
-    fn stopping(&self) -> bool {
-        Conn::of(self.session.stream()).is_none_or(Conn::stopping)
-    }
-
-    fn set_flow(&self, flow: Flow) {
-        if let Some(conn) = Conn::of(self.session.stream()) {
-            conn.set_flow(flow);
-        }
+    fn connection(&self) -> Connection {
+        if self.stays { Connection::KeepAlive } else { Connection::Close }
     }
 
     pub async fn answer(&mut self, answer: Answer) -> Result<(), SenderGone> {
@@ -212,120 +181,120 @@ impl Http1 {
         if reason_of(&answer).is_some_and(Reason::closes_connection) {
             self.stays = false;
         }
-        let (mut head, answer) = match own_head(&answer) {
-            Ok(head) => (head, answer),
-            Err(error) => {
-                tracing::error!(status = answer.status, %error, "answer replaced");
-                let answer = Answer::refusal(Reason::Internal);
-                (own_head(&answer).map_err(|_| SenderGone)?, answer)
-            }
-        };
         self.settle().await;
-        let bodiless = is_bodiless(&self.head.method, answer.status);
-        if !matches!(answer.status, 100..=199 | 204) {
-            head.set_content_length(answer.body.len()).map_err(|_| SenderGone)?;
-        }
+        let sendable = self.put_own_head(&answer);
+        let answer = if sendable {
+            answer
+        } else {
+            tracing::error!(status = answer.status, "answer replaced: its head can't be sent");
+            let answer = Answer::refusal(Reason::Internal);
+            self.put_own_head(&answer);
+            answer
+        };
         self.state = State::Broken;
-        self.session.write_response_header(head).await.map_err(|_| SenderGone)?;
-        if !bodiless && !answer.body.is_empty() {
-            self.session.write_body(&answer.body).await.map_err(|_| SenderGone)?;
-        }
-        self.session.finish_body().await.map_err(|_| SenderGone)?;
+        let body = if is_bodiless(&self.head.method, answer.status) { &[][..] } else { &answer.body[..] };
+        self.conn.send(body).await.map_err(|_| SenderGone)?;
         self.state = State::Answered;
         Ok(())
     }
 
-    pub async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), SenderGone> {
+    /// Says whether the head can be sent.
+    fn put_own_head(&mut self, answer: &Answer) -> bool {
+        let ending = match answer.status {
+            100..=199 | 204 => Ending::None,
+            _ => Ending::Length(answer.body.len() as u64),
+        };
+        let connection = self.connection();
+        put_head(self.conn.output(), answer.status, own_fields(answer), ending, connection).is_ok()
+    }
+
+    pub async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), NotStarted> {
         if self.state != State::Unanswered {
-            return Err(SenderGone);
+            return Err(SenderGone.into());
         }
-        let built = app_head(status, headers, Names::AsGiven);
-        let Ok((mut head, length)) = built else {
-            tracing::error!(status, "an app's answer head can't be passed on");
-            return self.answer(Answer::refusal(Reason::UpstreamUnavailable)).await.and(Err(SenderGone));
-        };
-        let bodiless = is_bodiless(&self.head.method, status);
-        let flow = match status {
-            101 if self.upgrade == Upgrade::Offered => {
-                self.switch(&mut head)?;
-                Flow::Eager
-            }
+        let put = match status {
+            101 if self.upgrade == Upgrade::Offered && self.conn.ended() => self.put_switch(headers),
             100..=199 => return Ok(()),
-            _ => {
-                self.stays &= !self.stopping();
-                self.session.set_server_keepalive(self.stays.then_some(0));
-                self.frame(&mut head, length, bodiless)?
-            }
+            _ => self.put_app_head(status, headers),
         };
+        let Some((ending, flow)) = put else { return Err(NotStarted::Unsendable) };
         self.state = State::Broken;
         // The head waits for the first piece of the body and leaves with it; but not if that may take its time.
-        let waits = status != 101 && !bodiless && !is_event_stream(headers);
-        self.set_flow(if waits { Flow::Hold } else { flow });
-        self.session.write_response_header(head).await.map_err(|_| SenderGone)?;
-        self.set_flow(flow);
-        self.state = State::Streaming { bodiless: bodiless && status != 101 };
+        if status == 101 || is_event_stream(headers) {
+            self.conn.flush().await.map_err(|_| SenderGone)?;
+        }
+        self.state = State::Streaming(ending, flow);
         Ok(())
     }
 
-    /// The head of `101 Switching Protocols`: its hop-by-hop fields are this hop's.
-    fn switch(&mut self, head: &mut ResponseHeader) -> Result<(), SenderGone> {
-        if !head.headers.contains_key(http::header::UPGRADE) {
-            let protocol = self.head.headers.first("upgrade").unwrap_or_default();
-            head.append_header("Upgrade", protocol).map_err(|_| SenderGone)?;
-        }
-        head.append_header("Connection", "Upgrade").map_err(|_| SenderGone)?;
+    /// The head of `101 Switching Protocols`, after which the bytes are another protocol's.
+    fn put_switch(&mut self, headers: &Headers) -> Option<(Ending, Flow)> {
+        let offered = self.head.headers.first("upgrade").unwrap_or_default();
+        put_switching(self.conn.output(), headers, offered).ok()?;
         self.stays = false;
-        Ok(())
+        self.conn.switch();
+        Some((Ending::Close, Flow::Prompt))
     }
 
-    /// Says how the body ends, and how its bytes leave.
-    fn frame(
-        &mut self,
-        head: &mut ResponseHeader,
-        length: Option<u64>,
-        bodiless: bool,
-    ) -> Result<Flow, SenderGone> {
-        match length {
-            Some(length) => {
-                head.append_header("Content-Length", length.to_string()).map_err(|_| SenderGone)?;
-                Ok(if length <= COLLECTED_ANSWER { Flow::Collect } else { Flow::Eager })
-            }
-            None if bodiless => Ok(Flow::Collect),
+    fn put_app_head(&mut self, status: u16, headers: &Headers) -> Option<(Ending, Flow)> {
+        self.stays &= !self.conn.stopping();
+        let (said, flow) = match declared_length(status, headers).ok()? {
+            Some(length) if length <= COLLECTED_ANSWER => (Ending::Length(length), Flow::Collect),
+            Some(length) => (Ending::Length(length), Flow::Prompt),
+            None if is_bodiless(&self.head.method, status) => (Ending::None, Flow::Collect),
             None if self.head.version == Version::Http10 => {
-                // Its end is the connection's.
                 self.stays = false;
-                self.session.set_server_keepalive(None);
-                Ok(Flow::Eager)
+                (Ending::Close, Flow::Prompt)
             }
-            None => {
-                head.append_header("Transfer-Encoding", "chunked").map_err(|_| SenderGone)?;
-                Ok(Flow::Collect)
-            }
-        }
+            None => (Ending::Chunked, Flow::Prompt),
+        };
+        let fields = headers.iter().filter(|(name, _)| is_passed_on(name));
+        let connection = self.connection();
+        put_head(self.conn.output(), status, fields, said, connection).ok()?;
+        let ending = if is_bodiless(&self.head.method, status) { Ending::None } else { said };
+        Some((ending, flow))
     }
 
     pub async fn write(&mut self, chunk: Bytes) -> Result<(), SenderGone> {
-        match self.state {
-            State::Streaming { bodiless: true } => Ok(()),
-            State::Streaming { bodiless: false } => {
-                self.state = State::Broken;
-                if !chunk.is_empty() {
-                    self.session.write_body(&chunk).await.map_err(|_| SenderGone)?;
-                }
-                self.state = State::Streaming { bodiless: false };
-                Ok(())
-            }
-            State::Unanswered | State::Answered | State::Broken => Err(SenderGone),
+        let State::Streaming(ending, flow) = self.state else { return Err(SenderGone) };
+        self.state = State::Broken;
+        let ending = self.put(ending, &chunk).await?;
+        if flow == Flow::Prompt {
+            self.conn.flush().await.map_err(|_| SenderGone)?;
         }
+        self.state = State::Streaming(ending, flow);
+        Ok(())
+    }
+
+    /// Writes a piece of the body in the way that it is to end; returns how it is to end now.
+    async fn put(&mut self, ending: Ending, chunk: &[u8]) -> Result<Ending, SenderGone> {
+        if chunk.is_empty() {
+            return Ok(ending);
+        }
+        let (before, after, ending) = match ending {
+            Ending::None => return Ok(ending),
+            // More than was said: the sender must not take the rest for another answer.
+            Ending::Length(left) => {
+                (None, "", Ending::Length(left.checked_sub(chunk.len() as u64).ok_or(SenderGone)?))
+            }
+            Ending::Chunked => (Some(format!("{:x}\r\n", chunk.len())), "\r\n", ending),
+            Ending::Close => (None, "", ending),
+        };
+        for part in [before.as_deref().unwrap_or_default().as_bytes(), chunk, after.as_bytes()] {
+            self.conn.write_all(part).await.map_err(|_| SenderGone)?;
+        }
+        Ok(ending)
     }
 
     pub async fn finish(&mut self) -> Result<(), SenderGone> {
-        if !matches!(self.state, State::Streaming { .. }) {
-            return Err(SenderGone);
-        }
+        let State::Streaming(ending, _) = self.state else { return Err(SenderGone) };
         self.state = State::Broken;
-        self.set_flow(Flow::Collect);
-        self.session.finish_body().await.map_err(|_| SenderGone)?;
+        let end = match ending {
+            Ending::Length(1..) => return Err(SenderGone),
+            Ending::Chunked => &b"0\r\n\r\n"[..],
+            Ending::None | Ending::Length(0) | Ending::Close => b"",
+        };
+        self.conn.send(end).await.map_err(|_| SenderGone)?;
         self.state = State::Answered;
         Ok(())
     }
@@ -339,13 +308,11 @@ impl Http1 {
             tracing::error!("a request was left without an answer");
             let _ = self.answer(Answer::refusal(Reason::Internal)).await;
         }
-        // What an app did not read of a streamed request is still on the wire.
-        let (state, stays) = (self.state, self.stays && self.session.is_body_done());
-        let Some(conn) = Conn::from(self.session.into_inner()) else { return After::Drop };
-        match state {
-            State::Answered if stays => After::Next(conn),
-            State::Answered => After::Close(conn),
-            State::Unanswered | State::Streaming { .. } | State::Broken => After::Drop,
+        match self.state {
+            // What an app did not read of a streamed request is still on the wire.
+            State::Answered if self.stays && self.conn.ended() => After::Next(self.conn),
+            State::Answered => After::Close(self.conn),
+            State::Unanswered | State::Streaming(..) | State::Broken => After::Drop,
         }
     }
 }

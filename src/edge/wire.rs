@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 /// One read from a socket takes at most this much: a TLS record and its frame.
@@ -85,12 +85,45 @@ pub(super) enum Transport {
     Tls(Box<TlsStream<Wire>>),
 }
 
+impl Transport {
+    /// Appends what is there to `received`, with room for `expected` bytes; returns how many came, 0 at the end.
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        received: &mut BytesMut,
+        expected: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut append = |come: &[u8]| {
+            received.reserve(if come.is_empty() { 0 } else { come.len().max(expected) });
+            received.extend_from_slice(come);
+            come.len()
+        };
+        match self {
+            Transport::Plain(wire) => LANDING.with_borrow_mut(|landing| {
+                let mut read = ReadBuf::new(landing);
+                ready!(Pin::new(wire).poll_read(cx, &mut read))?;
+                Poll::Ready(Ok(append(read.filled())))
+            }),
+            Transport::Tls(tls) => {
+                let come = match ready!(Pin::new(&mut **tls).poll_fill_buf(cx)) {
+                    Ok(plain) => append(plain),
+                    // A close without `close_notify`. Every body is framed, so its truncation shows without TLS's help.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+                    Err(error) => return Poll::Ready(Err(error)),
+                };
+                Pin::new(&mut **tls).consume(come);
+                Poll::Ready(Ok(come))
+            }
+        }
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
             Transport::Tls(tls) => match Pin::new(tls).poll_read(cx, buf) {
-                // A close without `close_notify`. Every body is framed, so its truncation shows without TLS's help.
+                // As above.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     Poll::Ready(Ok(()))
                 }

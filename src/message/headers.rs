@@ -1,5 +1,7 @@
 //! Header fields as received: one block of bytes and an index into it.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// An ordered list of header fields. Names are ASCII tokens in the case they came in; values are bytes. Cloning is
@@ -18,6 +20,49 @@ struct Field {
     value_len: u32,
 }
 
+impl Field {
+    /// `None` beyond 4 GiB, or 64 KiB of a name.
+    fn new(name: &Range<usize>, value: &Range<usize>) -> Option<Self> {
+        Some(Self {
+            name: u32::try_from(name.start).ok()?,
+            name_len: u16::try_from(name.end.checked_sub(name.start)?).ok()?,
+            value: u32::try_from(value.start).ok()?,
+            value_len: u32::try_from(value.end.checked_sub(value.start)?).ok()?,
+        })
+    }
+    fn lies_in(&self, block: &[u8]) -> bool {
+        self.name as usize + usize::from(self.name_len) <= block.len()
+            && self.value as usize + self.value_len as usize <= block.len()
+    }
+}
+
+/// A byte of a token, of which names are made (`tchar` of RFC 9110 section 5.6.2).
+pub const fn is_token(byte: u8) -> bool {
+    TOKEN[byte as usize]
+}
+
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8,
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
+            | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    table
+};
+
+/// Whether `bytes` hold none for which `bad` is true. Looks at all of them, many at a time.
+pub fn none(bytes: &[u8], bad: impl Fn(u8) -> bool) -> bool {
+    !bytes.iter().fold(false, |found, byte| found | bad(*byte))
+}
+
+/// A control byte that no field's value may hold.
+pub const fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
 /// A header that must be unambiguous came more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the header came more than once")]
@@ -28,26 +73,27 @@ impl Headers {
         HeadersBuilder::default()
     }
 
+    /// A builder with room for these fields and for `fields` more of `bytes` in all.
+    pub fn builder_like(&self, fields: usize, bytes: usize) -> HeadersBuilder {
+        HeadersBuilder {
+            block: BytesMut::with_capacity(self.bytes() + bytes),
+            fields: Vec::with_capacity(self.len() + fields),
+        }
+    }
+
+    /// The length of all names and values.
+    fn bytes(&self) -> usize {
+        self.fields.iter().map(|f| usize::from(f.name_len) + f.value_len as usize).sum()
+    }
+
     /// Indexes fields that stand in `block`; ranges are byte offsets into it. The caller has checked that names are
     /// ASCII tokens. Ranges outside the block are a caller's bug and are dropped.
-    pub fn index(
-        block: Bytes,
-        ranges: impl IntoIterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>)>,
-    ) -> Self {
-        let fields = ranges
-            .into_iter()
-            .filter(|(n, v)| {
-                n.start <= n.end && n.end <= block.len() && v.start <= v.end && v.end <= block.len()
-            })
-            .filter_map(|(n, v)| {
-                Some(Field {
-                    name: u32::try_from(n.start).ok()?,
-                    name_len: u16::try_from(n.len()).ok()?,
-                    value: u32::try_from(v.start).ok()?,
-                    value_len: u32::try_from(v.len()).ok()?,
-                })
-            })
-            .collect();
+    pub fn index(block: Bytes, ranges: impl IntoIterator<Item = (Range<usize>, Range<usize>)>) -> Self {
+        let ranges = ranges.into_iter();
+        let mut fields = Vec::with_capacity(ranges.size_hint().0);
+        fields.extend(
+            ranges.filter_map(|(name, value)| Field::new(&name, &value).filter(|f| f.lies_in(&block))),
+        );
         Self { block, fields }
     }
 
@@ -127,20 +173,23 @@ impl Eq for Headers {}
 #[derive(Debug, Default)]
 pub struct HeadersBuilder {
     block: BytesMut,
-    ranges: Vec<(std::ops::Range<usize>, std::ops::Range<usize>)>,
+    fields: Vec<Field>,
 }
 
 impl HeadersBuilder {
+    /// A field that is too long for any header (4 GiB, or 64 KiB of a name) is dropped.
     pub fn push(&mut self, name: &str, value: &[u8]) -> &mut Self {
         let start = self.block.len();
-        self.block.put_slice(name.as_bytes());
-        self.block.put_slice(value);
         let middle = start + name.len();
-        self.ranges.push((start..middle, middle..middle + value.len()));
+        if let Some(field) = Field::new(&(start..middle), &(middle..middle + value.len())) {
+            self.block.put_slice(name.as_bytes());
+            self.block.put_slice(value);
+            self.fields.push(field);
+        }
         self
     }
     pub fn build(self) -> Headers {
-        Headers::index(self.block.freeze(), self.ranges)
+        Headers { block: self.block.freeze(), fields: self.fields }
     }
 }
 

@@ -15,6 +15,7 @@ pub use http::Method;
 
 pub use answer::Answer;
 pub use headers::{Duplicated, Headers, HeadersBuilder};
+pub(crate) use headers::{is_control, is_token, none};
 
 use crate::clock::Timestamp;
 

@@ -56,7 +56,7 @@ pub(super) enum Upgraded {
 
 /// The headers of an app's answer about an event: its own, with ours in place of any that pretend to be.
 pub(super) fn with_event_id(headers: &Headers, id: EventId) -> Headers {
-    let mut builder = Headers::builder();
+    let mut builder = headers.builder_like(1, 64);
     for (name, value) in passed_on(headers, Upgraded::No) {
         let ours = name.get(..OUR_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUR_PREFIX));
         if !ours {

@@ -1,5 +1,7 @@
 //! What forwarding needs of `upstream`, as a narrow seam: so that the modes are tested against an app in memory.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::message::Headers;
@@ -27,6 +29,7 @@ pub(super) trait App: Send + Sync {
 pub(super) trait AppAnswer: Send {
     fn status(&self) -> u16;
     fn headers(&self) -> &Headers;
+    fn extend(&mut self, by: Duration);
     fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, UpstreamError>> + Send;
 }
 
@@ -65,6 +68,9 @@ impl AppAnswer for Incoming {
     }
     fn headers(&self) -> &Headers {
         &self.headers
+    }
+    fn extend(&mut self, by: Duration) {
+        Incoming::extend(self, by);
     }
     async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         Incoming::chunk(self).await

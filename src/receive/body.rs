@@ -1,6 +1,6 @@
 //! Step: the whole body, bounded twice: by the route (413) and by the budget of all bodies (503).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::reason::Reason;
 
@@ -8,8 +8,12 @@ use super::budget::{Budget, Exhausted, Reservation};
 use super::exchange::Exchange;
 use super::refused::Refused;
 
-/// Reads the body. A declared length is refused or reserved before the first byte is read; an undeclared one is
-/// reserved as it grows. A body that comes as one piece is not copied. The reservation must live as long as the body.
+/// The first piece of memory that a declared body of several pieces gets, in bytes: enough for most in one go.
+const FIRST: usize = 64 * 1024;
+
+/// Reads the body. A declared length that could not fit is refused before the first byte is read. What is reserved
+/// follows what has arrived (twice as much at most), so that a sender can't hold the budget with a length alone. A body
+/// that comes as one piece is not copied. The reservation must live as long as the body.
 pub(super) async fn read<'b, E: Exchange>(
     exchange: &mut E,
     max: u64,
@@ -20,25 +24,29 @@ pub(super) async fn read<'b, E: Exchange>(
     if declared > max {
         return Err(too_large(max));
     }
-    let mut reservation = budget.reserve(declared, limit).map_err(|Exhausted| exhausted(limit))?;
+    if !budget.has_room(declared, limit) {
+        return Err(exhausted(limit));
+    }
+    let mut reservation = budget.reservation(limit);
 
     let Some(first) = exchange.read().await? else { return Ok((Bytes::new(), reservation)) };
     bounded(first.len(), max)?;
     reservation.grow_to(size(first.len())).map_err(|Exhausted| exhausted(limit))?;
-
     let Some(second) = exchange.read().await? else { return Ok((first, reservation)) };
-    let mut whole = BytesMut::new();
+
+    let most = if declared > 0 { declared } else { max };
+    let mut whole = Vec::new();
     let mut next = Some(first);
     let mut after = Some(second);
     while let Some(chunk) = next {
         let length = whole.len().saturating_add(chunk.len());
         bounded(length, max)?;
         if length > whole.capacity() {
-            // At least the declared length at once, else twice as much each time; the budget counts what is allocated.
-            let declared = usize::try_from(declared).unwrap_or(usize::MAX);
-            let capacity = length.max(declared).max(whole.capacity().saturating_mul(2).min(fits(max)));
+            let least = if declared > 0 { FIRST } else { 0 };
+            let capacity = length.max(length.saturating_mul(2).max(least).min(fits(most)));
+            // The budget counts what is allocated.
             reservation.grow_to(size(capacity)).map_err(|Exhausted| exhausted(limit))?;
-            whole.reserve(capacity - whole.len());
+            whole.reserve_exact(capacity - whole.len());
         }
         whole.extend_from_slice(&chunk);
         next = match after.take() {
@@ -46,7 +54,7 @@ pub(super) async fn read<'b, E: Exchange>(
             None => exchange.read().await?,
         };
     }
-    Ok((whole.freeze(), reservation))
+    Ok((whole.into(), reservation))
 }
 
 fn bounded(length: usize, max: u64) -> Result<(), Refused> {
@@ -70,7 +78,9 @@ fn fits(length: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
+    use std::task::{Context, Waker};
 
     use proptest::prelude::*;
 
@@ -114,7 +124,8 @@ mod tests {
     #[test]
     fn a_declared_length_beyond_the_budget_is_refused_unread() {
         let budget = budget();
-        let _others = budget.reserve(4500, 5000).unwrap();
+        let mut others = budget.reservation(5000);
+        others.grow_to(4500).unwrap();
         let mut exchange = InMemory::post("/").declared(1000).sends([Bytes::from_static(b"x")]);
         let refused = now_or_never(read(&mut exchange, 1000, &budget, 5000)).unwrap_err();
         assert_eq!(refused.reason, Reason::BodyBudget);
@@ -127,6 +138,34 @@ mod tests {
         let mut exchange = InMemory::post("/").sends(vec![Bytes::from(vec![1; 400]); 10]);
         let refused = now_or_never(read(&mut exchange, 10_000, &budget, 1500)).unwrap_err();
         assert_eq!((refused.reason, budget.used()), (Reason::BodyBudget, 0));
+    }
+
+    #[test]
+    fn what_is_only_declared_holds_none_of_the_budget() {
+        let budget = budget();
+        let mut silent = InMemory::post("/").declared(5000).stalls();
+        let mut trickling = InMemory::post("/")
+            .declared(1_000_000)
+            .sends([vec![1; 10], vec![2; 10]].map(Bytes::from))
+            .stalls();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut one = pin!(read(&mut silent, 5000, &budget, 5000));
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        assert_eq!(budget.used(), 0);
+        let mut two = pin!(read(&mut trickling, 2_000_000, &budget, 2_000_000));
+        assert!(two.as_mut().poll(&mut context).is_pending());
+        assert_eq!(budget.used(), size(FIRST));
+    }
+
+    #[test]
+    fn what_is_reserved_is_at_most_twice_what_came() {
+        let budget = budget();
+        let chunks = (0..40).map(|_| Bytes::from(vec![1; 16 * 1024]));
+        let mut exchange = InMemory::post("/").declared(10 << 20).sends(chunks).stalls();
+        let mut reading = pin!(read(&mut exchange, 10 << 20, &budget, 256 << 20));
+        assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let came = 40 * 16 * 1024;
+        assert!((came..=2 * came).contains(&budget.used()), "{}", budget.used());
     }
 
     #[test]

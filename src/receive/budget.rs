@@ -29,11 +29,14 @@ impl Budget {
         Self { used: AtomicU64::new(0), metrics }
     }
 
-    /// Takes `bytes` if the sum of all reservations stays within `limit`.
-    pub fn reserve(&self, bytes: u64, limit: u64) -> Result<Reservation<'_>, Exhausted> {
-        let mut reservation = Reservation { budget: self, bytes: 0, limit };
-        reservation.grow_to(bytes)?;
-        Ok(reservation)
+    /// Begins a reservation, of nothing yet, that may grow while the sum of all stays within `limit`.
+    pub const fn reservation(&self, limit: u64) -> Reservation<'_> {
+        Reservation { budget: self, bytes: 0, limit }
+    }
+
+    /// Whether `bytes` would fit right now. Promises nothing: whoever is first takes them.
+    pub fn has_room(&self, bytes: u64, limit: u64) -> bool {
+        self.used.load(Ordering::Relaxed).checked_add(bytes).is_some_and(|sum| sum <= limit)
     }
 }
 
@@ -78,15 +81,18 @@ mod tests {
     #[test]
     fn what_is_reserved_is_given_back() {
         let budget = Budget::new(Arc::default());
-        let mut first = budget.reserve(60, 100).unwrap();
-        assert_eq!(budget.reserve(41, 100).unwrap_err(), Exhausted);
+        let mut first = budget.reservation(100);
+        let mut second = budget.reservation(100);
+        first.grow_to(60).unwrap();
+        assert!(budget.has_room(40, 100) && !budget.has_room(41, 100));
+        assert_eq!(second.grow_to(41), Err(Exhausted));
         assert_eq!(first.grow_to(101), Err(Exhausted));
         first.grow_to(100).unwrap();
         first.grow_to(10).unwrap();
         assert_eq!(budget.used(), 100);
         drop(first);
         assert_eq!(budget.used(), 0);
-        assert!(budget.reserve(u64::MAX, 100).is_err());
-        assert!(budget.reserve(100, 100).is_ok());
+        assert!(second.grow_to(u64::MAX).is_err() && !budget.has_room(u64::MAX, 100));
+        assert!(second.grow_to(100).is_ok());
     }
 }

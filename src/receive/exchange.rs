@@ -23,12 +23,13 @@ pub trait Exchange: Send {
     /// Sends a whole answer.
     fn answer(&mut self, answer: Answer) -> impl Future<Output = Result<(), SenderGone>> + Send;
 
-    /// Starts a streamed answer (an app's). Hop-by-hop headers are already gone from `headers`.
+    /// Starts a streamed answer (an app's). Hop-by-hop headers are already gone from `headers`. After
+    /// [`NotStarted::Unsendable`] nothing was sent, and another answer still can be.
     fn start(
         &mut self,
         status: u16,
         headers: &Headers,
-    ) -> impl Future<Output = Result<(), SenderGone>> + Send;
+    ) -> impl Future<Output = Result<(), NotStarted>> + Send;
 
     /// Sends a piece of a streamed answer's body.
     fn write(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), SenderGone>> + Send;
@@ -44,3 +45,13 @@ pub trait Exchange: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sender has gone")]
 pub struct SenderGone;
+
+/// Why a streamed answer was not started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotStarted {
+    #[error(transparent)]
+    Gone(#[from] SenderGone),
+    /// The head can't be said in HTTP (its lengths differ, a value holds control bytes, …).
+    #[error("the answer's head can't be passed on")]
+    Unsendable,
+}

@@ -1,10 +1,12 @@
 //! Step: did we have it before? The key of a verified request, and a bounded memory of late claims in front of the
 //! buffer's index.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use moka::Expiry;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::buffer::{ClaimKey, Claimed, FirstAnswer, NewClaim};
@@ -17,8 +19,7 @@ const MAX_READABLE: usize = 256;
 
 /// Memory of the claims that are remembered, in bytes.
 const MEMORY: u64 = 32 * 1024 * 1024;
-
-/// What an entry costs beside its answer's body: itself, its key, and the cache's own bookkeeping. Measured as growth
+/// What an entry costs beside its answer's texts: itself, its key, and the cache's own bookkeeping. Measured as growth
 /// of the resident set, 1 million keys through a full cache.
 const ENTRY_BYTES: usize = 550;
 
@@ -57,59 +58,58 @@ pub(super) fn shortened(mut text: String) -> String {
 }
 
 /// Claims that were made or met lately. An entry is only ever made for a claim that stands; that one is missing means
-/// nothing.
+/// nothing. A repeat that comes comes soon, so the least lately used is forgotten first; the cache keeps no time of its
+/// own, because whether a claim still stands is the clock's to say.
 #[derive(Debug)]
-pub(super) struct Recent {
-    cache: Cache<ClaimKey, Remembered>,
-}
+pub(super) struct Recent(Cache<ClaimKey, Arc<Claimed>, HashOfClaim>);
 
-#[derive(Clone, Debug)]
-struct Remembered {
-    claimed: Arc<Claimed>,
-    /// What was left of the window when it was put in.
-    left: Duration,
-}
+type HashOfClaim = BuildHasherDefault<KeyHasher>;
+
+/// A map by claims' keys.
+pub(super) type ByClaim<T> = HashMap<ClaimKey, T, HashOfClaim>;
 
 impl Default for Recent {
     fn default() -> Self {
-        let weigh = |_: &ClaimKey, Remembered { claimed, .. }: &Remembered| {
-            let text = claimed.answer.content_type.as_ref().map_or(0, String::len);
-            u32::try_from(ENTRY_BYTES + claimed.answer.body.len() + text).unwrap_or(u32::MAX)
+        let weigh = |_: &ClaimKey, claimed: &Arc<Claimed>| {
+            let answer = &claimed.answer;
+            let texts = answer.body.len() + answer.content_type.as_ref().map_or(0, String::len);
+            u32::try_from(ENTRY_BYTES + texts).unwrap_or(u32::MAX)
         };
-        Self {
-            cache: Cache::builder().max_capacity(MEMORY).weigher(weigh).expire_after(AtWindowsEnd).build(),
-        }
+        Self(
+            Cache::builder()
+                .max_capacity(MEMORY)
+                .weigher(weigh)
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(HashOfClaim::default()),
+        )
     }
 }
 
 impl Recent {
     pub fn get(&self, key: ClaimKey, now: Timestamp) -> Option<Arc<Claimed>> {
-        // The cache's own expiry only frees memory; whether a claim stands is the clock's to say.
-        self.cache.get(&key).map(|known| known.claimed).filter(|claimed| claimed.expires_at > now)
+        self.0.get(&key).filter(|claimed| claimed.expires_at > now)
     }
-    pub fn insert(&self, key: ClaimKey, claimed: Arc<Claimed>, now: Timestamp) {
-        let left = claimed.expires_at.since(now).min(MAX_REMEMBERED);
-        self.cache.insert(key, Remembered { claimed, left });
+    pub fn insert(&self, key: ClaimKey, claimed: Arc<Claimed>) {
+        self.0.insert(key, claimed);
     }
 }
 
-/// Longest that an entry is remembered; far beyond any memory's turnover, and far below what a timer can hold.
-const MAX_REMEMBERED: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Claim keys are hashes already, of which a part is as good as the whole.
+#[derive(Default)]
+pub(super) struct KeyHasher(u64);
 
-struct AtWindowsEnd;
-
-impl Expiry<ClaimKey, Remembered> for AtWindowsEnd {
-    fn expire_after_create(&self, _: &ClaimKey, known: &Remembered, _: Instant) -> Option<Duration> {
-        Some(known.left)
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
     }
-    fn expire_after_update(
-        &self,
-        _: &ClaimKey,
-        known: &Remembered,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(known.left)
+    /// The length of the key, which is the same for all.
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -128,21 +128,41 @@ mod tests {
         let recent = Recent::default();
         let key = ClaimKey::new("r", b"k");
         assert_eq!(recent.get(key, Timestamp(0)), None);
-        recent.insert(key, claimed(100), Timestamp(0));
+        recent.insert(key, claimed(100));
         assert!(recent.get(key, Timestamp(99)).is_some());
         assert_eq!(recent.get(key, Timestamp(100)), None);
         assert_eq!(recent.get(ClaimKey::new("other", b"k"), Timestamp(0)), None);
     }
 
     #[test]
-    fn the_memory_of_claims_is_bounded() {
+    fn the_memory_of_claims_is_bounded_and_the_latest_stay() {
         let recent = Recent::default();
-        for n in 0..200_000u32 {
-            recent.insert(ClaimKey::new("r", &n.to_be_bytes()), claimed(u64::MAX), Timestamp(0));
+        let key = |n: u32| ClaimKey::new("r", &n.to_be_bytes());
+        let count = 200_000;
+        for n in 0..count {
+            recent.insert(key(n), claimed(u64::MAX));
         }
-        recent.cache.run_pending_tasks();
-        assert!(recent.cache.weighted_size() <= MEMORY);
-        assert!(recent.cache.entry_count() > 10_000);
+        recent.0.run_pending_tasks();
+        assert!(recent.0.weighted_size() <= MEMORY);
+        assert!(recent.0.entry_count() > MEMORY / ENTRY_BYTES as u64 / 2);
+        assert!((count - 10_000..count).all(|n| recent.get(key(n), Timestamp(0)).is_some()));
+        assert!(recent.get(key(0), Timestamp(0)).is_none());
+    }
+
+    #[test]
+    fn long_answers_count_with_their_length() {
+        let recent = Recent::default();
+        let answer = FirstAnswer { status: 200, content_type: None, body: vec![0; 1 << 20].into() };
+        for n in 0..1000u32 {
+            let claimed = Claimed {
+                event_id: EventId::new(Timestamp(1)),
+                answer: answer.clone(),
+                expires_at: Timestamp(9),
+            };
+            recent.insert(ClaimKey::new("r", &n.to_be_bytes()), Arc::new(claimed));
+        }
+        recent.0.run_pending_tasks();
+        assert!(recent.0.weighted_size() <= MEMORY && recent.0.entry_count() < 32);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! get, or drops it (refused, broken, cancelled, panicked), and then the next who waits holds it. So it can't be lost:
 //! even one that was handed to a twin who has just left goes on from there, because dropping is handing on.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -14,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::buffer::{ClaimKey, Claimed};
+
+use super::idempotency::ByClaim;
 
 /// Most keys under way at once. Each has at least one request that is being forwarded, so this is far above what the
 /// limits of connections let through in practice.
@@ -26,7 +27,7 @@ pub(super) struct InFlight {
 }
 
 /// For each key under way, those who wait, in order of arrival.
-type Table = Arc<Mutex<HashMap<ClaimKey, VecDeque<oneshot::Sender<Outcome>>>>>;
+type Table = Arc<Mutex<ByClaim<VecDeque<oneshot::Sender<Outcome>>>>>;
 
 /// What one who asked to forward is told.
 #[derive(Debug)]

@@ -40,6 +40,11 @@ impl From<Reason> for Refused {
     }
 }
 
+/// The sender is told that there is no answer of the app that it could get.
+pub(super) fn unsendable() -> Refused {
+    Refused::because(Reason::UpstreamUnavailable, "the head of the app's answer can't be passed on")
+}
+
 impl From<UpstreamError> for Refused {
     fn from(error: UpstreamError) -> Self {
         let reason = match &error {

@@ -13,6 +13,8 @@ use crate::config::KeySources;
 use crate::reason::Reason;
 use crate::verify::KeySource;
 
+mod metric;
+
 const SECRET: &str = "It's a Secret to Everybody";
 
 const CONFIG: &str = r#"
@@ -137,7 +139,8 @@ async fn a_signature_made_hop_by_hop_is_refused_unread() {
 #[tokio::test(start_paused = true)]
 async fn a_wrong_place_method_or_address_is_told_before_the_body() {
     let stage = Stage::new();
-    let others = stage.scene.intake.budget.reserve(3000, 4096).unwrap();
+    let mut others = stage.scene.intake.budget.reservation(4096);
+    others.grow_to(3000).unwrap();
     for (request, reason) in [
         (post("/nowhere", "{}"), Reason::NoRoute),
         (InMemory::new(crate::message::Method::PUT, "/inner"), Reason::MethodNotAllowed),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::message::{Answer, Head, Headers};
 use crate::reason::Reason;
 
-use super::exchange::{Exchange, SenderGone};
+use super::exchange::{Exchange, NotStarted, SenderGone};
 use super::refused::Refused;
 
 pub(super) struct Tracked<'e, E> {
@@ -71,9 +71,13 @@ impl<E: Exchange> Exchange for Tracked<'_, E> {
         self.begin(answer.status, Progress::Over);
         self.inner.answer(answer).await
     }
-    async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), SenderGone> {
+    async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), NotStarted> {
         self.begin(status, Progress::Streaming);
-        self.inner.start(status, headers).await
+        let started = self.inner.start(status, headers).await;
+        if started == Err(NotStarted::Unsendable) {
+            (self.progress, self.begun) = (Progress::Unanswered, None);
+        }
+        started
     }
     async fn write(&mut self, chunk: Bytes) -> Result<(), SenderGone> {
         self.inner.write(chunk).await

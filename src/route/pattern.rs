@@ -35,6 +35,12 @@ pub struct PatternError {
 impl PathPattern {
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let Some(rest) = text.strip_prefix('/') else {
+            if text.contains("://") {
+                return err(
+                    "a path begins with `/`",
+                    "write the host as `host: NAME`, and here what follows it",
+                );
+            }
             return err("a path begins with `/`", format!("write `/{}`", text.trim_start_matches('/')));
         };
         if let Some(bad) =

@@ -189,4 +189,18 @@ mod tests {
             assert!(!definition.help.ends_with('.'), "{name}: help has no final full stop");
         }
     }
+
+    #[test]
+    fn the_manual_lists_each_metric_as_it_is() {
+        let row = |definition: &Definition| {
+            let labels: Vec<String> = definition.labels.iter().map(|label| format!("`{label}`")).collect();
+            let labels = if labels.is_empty() { "-".to_owned() } else { labels.join(", ") };
+            let kind = format!("{:?}", definition.kind).to_lowercase();
+            format!("| `{}` | {kind} | {labels} | {} |", definition.name(), definition.help)
+        };
+        let manual = include_str!("../../conf/MANUAL.md");
+        let section = manual.split("\n## Metrics").nth(1).unwrap().split("\n## ").next().unwrap();
+        let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(documented, ALL.iter().map(row).collect::<Vec<_>>(), "conf/MANUAL.md is not true");
+    }
 }

@@ -3,21 +3,22 @@
 //! Pure. Everything that is not named here goes on byte for byte and in the order received (promise 4). Taken off:
 //! the headers of one hop (RFC 9110 section 7.6.1) and those that `Connection` names, the framing (`Content-Length`
 //! is written anew, exactly), `Expect`, and the names that only a gateway may speak: `tidegate-*`, `x-forwarded-*`,
-//! `forwarded`, `x-real-ip`. `Host` is never taken off, whatever `Connection` names.
+//! `forwarded`, `x-real-ip`, also with `_` for `-`. `Host` is never taken off, whatever `Connection` names.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::ops::Range;
-
-use bytes::{BufMut, BytesMut};
 
 use crate::buffer::EventId;
 use crate::clock::Timestamp;
 use crate::config::{Destination, HostHeader};
-use crate::message::{HOP_BY_HOP, Headers, Method, OUR_PREFIX, Scheme};
+use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme};
 
 use super::Outgoing;
 use super::origin;
+
+/// Room for what we add to a sender's head.
+const OUR_FIELDS: usize = 10;
+const OUR_BYTES: usize = 512;
 
 /// A sender's head to be passed on, inline or later.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +69,8 @@ impl Forward<'_> {
     fn headers(&self, destination: &Destination, host: Option<&str>) -> Headers {
         let changes = &destination.headers;
         let changed = |name: &str| {
-            changes.remove.iter().any(|n| n.eq_ignore_ascii_case(name))
-                || changes.set.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))
+            changes.remove.iter().any(|n| is_like(name, n))
+                || changes.set.iter().any(|(n, _)| is_like(name, n))
         };
         // One pass over `Connection` decides whether its list must be asked for every header.
         let named = self
@@ -85,7 +86,7 @@ impl Forward<'_> {
                 && named.clone().any(|token| token.eq_ignore_ascii_case(name.as_bytes()))
         };
 
-        let mut out = Block::with_capacity(self.headers);
+        let mut out = self.headers.builder_like(OUR_FIELDS, OUR_BYTES);
         if !self.headers.contains("host") && !changed("host") {
             out.push("Host", host.unwrap_or(self.authority).as_bytes());
         }
@@ -96,11 +97,13 @@ impl Forward<'_> {
             match host {
                 Some(host) if name.eq_ignore_ascii_case("host") => out.push(name, host.as_bytes()),
                 _ => out.push(name, value),
-            }
+            };
         }
         if self.upgrade && wants_upgrade(self.headers) {
             out.push("Connection", b"Upgrade");
-            self.headers.all("upgrade").for_each(|value| out.push("Upgrade", value));
+            for value in self.headers.all("upgrade") {
+                out.push("Upgrade", value);
+            }
         }
         self.add_ours(&mut out, changed);
         for (name, value) in &changes.set {
@@ -111,7 +114,7 @@ impl Forward<'_> {
         out.build()
     }
 
-    fn add_ours(&self, out: &mut Block, changed: impl Fn(&str) -> bool) {
+    fn add_ours(&self, out: &mut HeadersBuilder, changed: impl Fn(&str) -> bool) {
         let mut text = String::with_capacity(96);
         let mut add = |name: &str, value: std::fmt::Arguments<'_>| {
             if !changed(name) {
@@ -160,18 +163,27 @@ fn is_usual_connection_token(token: &[u8]) -> bool {
 
 /// Whether this header never reaches the app as the sender sent it.
 fn is_taken_off(name: &str) -> bool {
-    let starts = |prefix: &str| {
-        name.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
-    };
     match name.as_bytes().first().map(u8::to_ascii_lowercase) {
-        Some(b't') if starts(OUR_PREFIX) => true,
-        Some(b'x') => starts("x-forwarded-") || name.eq_ignore_ascii_case("x-real-ip"),
+        Some(b't') if starts_like(name, OUR_PREFIX) => true,
+        Some(b'x') => starts_like(name, "x-forwarded-") || is_like(name, "x-real-ip"),
         Some(b'f') => name.eq_ignore_ascii_case("forwarded"),
         Some(b'e') => name.eq_ignore_ascii_case("expect"),
         Some(b'h') => name.eq_ignore_ascii_case("http2-settings"),
         Some(b'c' | b'k' | b'p' | b't' | b'u') => is_framing(name),
         _ => false,
     }
+}
+
+/// Whether a header's name begins with `prefix` for an app behind CGI, WSGI or the like, where `_` and `-` are the same
+/// (both are `_` in a variable's name): `tidegate_verified` must not pass for ours.
+fn starts_like(name: &str, prefix: &str) -> bool {
+    let dash = |byte: &u8| matches!(byte, b'-' | b'_');
+    let like = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (dash(a) && dash(b));
+    name.len() >= prefix.len() && name.as_bytes().iter().zip(prefix.as_bytes()).all(like)
+}
+
+fn is_like(name: &str, known: &str) -> bool {
+    name.len() == known.len() && starts_like(name, known)
 }
 
 /// Headers that belong to one connection or to the framing of one message.
@@ -185,29 +197,6 @@ fn wants_upgrade(headers: &Headers) -> bool {
     headers.has_token("connection", "upgrade")
         && headers.contains("upgrade")
         && !headers.has_token("upgrade", "h2c")
-}
-
-/// Header fields being collected into one block of known size.
-struct Block {
-    bytes: BytesMut,
-    ranges: Vec<(Range<usize>, Range<usize>)>,
-}
-
-impl Block {
-    fn with_capacity(received: &Headers) -> Self {
-        let bytes: usize = received.iter().map(|(name, value)| name.len() + value.len()).sum();
-        Self { bytes: BytesMut::with_capacity(bytes + 512), ranges: Vec::with_capacity(received.len() + 10) }
-    }
-    fn push(&mut self, name: &str, value: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.put_slice(name.as_bytes());
-        self.bytes.put_slice(value);
-        let middle = start + name.len();
-        self.ranges.push((start..middle, middle..middle + value.len()));
-    }
-    fn build(self) -> Headers {
-        Headers::index(self.bytes.freeze(), self.ranges)
-    }
 }
 
 #[cfg(test)]
@@ -231,6 +220,10 @@ mod tests {
         ("x-forwarded-anything", b"x"),
         ("Forwarded", b"for=6.6.6.6"),
         ("X-Real-IP", b"6.6.6.6"),
+        ("tidegate_verified", b"forged"),
+        ("TIDEGATE-event_id", b"forged"),
+        ("X_Forwarded_For", b"6.6.6.6"),
+        ("x_real-ip", b"6.6.6.6"),
         ("Upgrade", b"websocket"),
         ("traceparent", b"00-1"),
     ];
@@ -310,7 +303,8 @@ mod tests {
 
     #[test]
     fn the_operators_changes_win_but_never_touch_the_framing() {
-        let sent: Headers = [("Cookie", &b"c"[..]), ("X-I", b"0"), ("Host", b"h")].into_iter().collect();
+        let sent: Headers =
+            [("Cookie", &b"c"[..]), ("X-I", b"0"), ("x_i", b"0"), ("Host", b"h")].into_iter().collect();
         let mut app = destination("http://app");
         app.headers.remove = vec!["cookie".into(), "x-forwarded-host".into()];
         app.headers.set = vec![
@@ -322,7 +316,7 @@ mod tests {
         let out = forward(&sent, "/").to(&app).headers;
         assert_eq!(out.all("x-i").collect::<Vec<_>>(), [b"1"]);
         assert_eq!(out.all("x-forwarded-proto").collect::<Vec<_>>(), [b"ftp"]);
-        for gone in ["cookie", "x-forwarded-host", "content-length", "transfer-encoding"] {
+        for gone in ["cookie", "x_i", "x-forwarded-host", "content-length", "transfer-encoding"] {
             assert!(!out.contains(gone), "{gone}");
         }
     }

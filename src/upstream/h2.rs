@@ -308,6 +308,10 @@ impl Body {
         Self { body, limit, failed: None }
     }
 
+    pub fn extend(&mut self, by: Duration) {
+        self.limit.extend(by);
+    }
+
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());

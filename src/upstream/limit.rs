@@ -39,6 +39,17 @@ impl Limit {
         }
     }
 
+    /// Moves the end of the whole attempt; the gaps of a stream begin anew with each piece anyway.
+    pub fn extend(&mut self, by: Duration) {
+        // Below it the timer's own grain is coarser.
+        const WORTH_IT: Duration = Duration::from_millis(1);
+        if let Limit::Whole(timer) = self
+            && by >= WORTH_IT
+        {
+            let end = timer.deadline().checked_add(by).unwrap_or_else(|| far(CENTURY));
+            timer.as_mut().reset(end);
+        }
+    }
     pub fn progress(&mut self) {
         if let Limit::Gap { last, .. } = self {
             *last = Instant::now();

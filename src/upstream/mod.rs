@@ -315,6 +315,14 @@ impl Incoming {
         Self { status, headers, body: Body::H2(Box::new(h2::Body::new(response.into_body(), limit))) }
     }
 
+    /// Gives the app more time: so much of it has passed while the caller did not ask.
+    pub fn extend(&mut self, by: Duration) {
+        match &mut self.body {
+            Body::H1(body) => body.extend(by),
+            Body::H2(body) => body.extend(by),
+        }
+    }
+
     /// The next piece of the body, `None` at its end (then the connection goes back to its pool). After a 101: raw
     /// bytes. Safe to cancel. After an error the same error comes again: a body that broke never looks complete.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::CredentialPlaces;
 use super::credentials::Credentials;
+use super::extract::Extract;
 use super::jwt::Jwt;
 use super::locate::{Location, View};
 use super::refusal::{Refusal, at};
-use super::scheme::{Scheme, TimeRule};
+use super::scheme::{Keys, Scheme, TimeRule};
 use super::sign::{PrivateKey, SignError};
 use super::signatures::TimeFrom;
 use crate::clock::Timestamp;
@@ -117,6 +119,46 @@ impl Check {
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
                 rules.iter().for_each(|rule| rule.collect_headers(into));
             }
+        }
+    }
+
+    /// Adds the places of credentials: not of what is signed with one.
+    pub(super) fn collect_credentials(&self, into: &mut CredentialPlaces) {
+        let mut add = |locations: &mut dyn Iterator<Item = &Location>| {
+            for location in locations {
+                match location {
+                    Location::Header(name) => into.headers.push(name.to_string()),
+                    Location::Query(name) => into.query.push(name.to_string()),
+                    // Bodies are shown as they are; a path is part of the address that the sender was given.
+                    Location::Path(_) | Location::Form(_) | Location::FormJson(..) | Location::Body(_) => {}
+                }
+            }
+        };
+        match &self.how {
+            How::Open => {}
+            How::Scheme(scheme) => {
+                if matches!(scheme.keys, Keys::Token(_)) {
+                    add(&mut scheme.from.iter());
+                }
+            }
+            How::Jwt(jwt) => add(&mut jwt.locations()),
+            How::Credentials(credentials) => add(&mut std::iter::once(&credentials.at)),
+            How::Ways(rules) | How::Any(rules) | How::All(rules) => {
+                rules.iter().for_each(|rule| rule.collect_credentials(into));
+            }
+        }
+    }
+
+    /// Whether nobody who holds a genuine request, but not the key, can give it another value of `key`. Where nothing is
+    /// signed there is no such request: whoever holds one holds the credential too.
+    pub(super) fn covers(&self, key: &Extract) -> bool {
+        match &self.how {
+            How::Scheme(scheme) => key.is_bound(&|location| scheme.covers(location)),
+            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&Location::in_body),
+            How::Open | How::Credentials(_) => true,
+            // Whichever holds must cover it.
+            How::Ways(rules) | How::Any(rules) => rules.iter().all(|rule| rule.covers(key)),
+            How::All(rules) => rules.iter().any(|rule| rule.covers(key)),
         }
     }
 

@@ -22,14 +22,17 @@ pub(super) fn provider(
 ) -> Option<Check> {
     let pack = match resolver.pack(name) {
         Ok(pack) => pack,
-        Err(message) => return problems.note(&["provider"], message),
+        Err(message) => {
+            problems.note::<()>(&["provider"], message);
+            return look_up(secrets, rule, resolver, problems);
+        }
     };
     packs.push(pack.clone());
     let before = problems.count();
     let (params, param_secrets) = params(&pack, rule, resolver, problems);
     let public_keys = rule.public_keys.as_deref().unwrap_or_default();
     if problems.count() > before {
-        return None;
+        return look_up(secrets, rule, resolver, problems);
     }
     let needs = Needs::of(&pack);
     for (key, given, takes) in [
@@ -89,6 +92,22 @@ pub(super) fn provider(
         }
         (None, _) => None,
     }
+}
+
+/// Only looks the secrets up, so that what is wrong with the provider does not hide what is wrong with them.
+fn look_up(
+    secrets: &[SecretSpec],
+    rule: &Rule,
+    resolver: &dyn Resolver,
+    problems: &mut Problems<'_>,
+) -> Option<Check> {
+    let before = problems.count();
+    let building = Building { resolver, params: &Params::new() };
+    for (at, spec) in secrets.iter().enumerate() {
+        let _ = building.secret(spec, &["secrets", &at.to_string()], problems);
+    }
+    point_at_secret(rule, before, problems);
+    None
 }
 
 /// What a pack's ways can use.

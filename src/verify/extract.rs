@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr2;
 use sha2::{Digest, Sha256};
 
 use super::locate::{Location, View};
@@ -72,15 +73,29 @@ impl Extract {
                     if at > 0 {
                         joined.push('|');
                     }
-                    for c in part.from(request)?.chars() {
-                        if matches!(c, '|' | '\\') {
-                            joined.push('\\');
-                        }
-                        joined.push(c);
+                    let text = part.from(request)?;
+                    let mut rest = text.as_str();
+                    // Both are ASCII, so each is a character.
+                    while let Some(special) = memchr2(b'|', b'\\', rest.as_bytes()) {
+                        joined.push_str(&rest[..special]);
+                        joined.push('\\');
+                        joined.push_str(&rest[special..=special]);
+                        rest = &rest[special + 1..];
                     }
+                    joined.push_str(rest);
                 }
                 (!joined.is_empty()).then_some(joined)
             }
+        }
+    }
+
+    /// Whether every value that this may give hangs on a place for which `covered` says yes, or on the body's hash.
+    pub(super) fn is_bound(&self, covered: &dyn Fn(&Location) -> bool) -> bool {
+        match &self.0 {
+            Source::At(location) => covered(location),
+            Source::BodyHash => true,
+            Source::First(alternatives) => alternatives.iter().all(|one| one.is_bound(covered)),
+            Source::Joined(parts) => parts.iter().any(|part| part.is_bound(covered)),
         }
     }
 
@@ -126,8 +141,15 @@ fn text<'r>(location: &Location, request: &'r Request) -> Option<Cow<'r, str>> {
     (!text.is_empty()).then_some(text)
 }
 
+const PREFIX: &str = "sha256:";
+
 fn hash(body: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(body)))
+    let mut text = [0; PREFIX.len() + 64];
+    let (prefix, digits) = text.split_at_mut(PREFIX.len());
+    prefix.copy_from_slice(PREFIX.as_bytes());
+    // Two digits for each of 32 bytes: they fit.
+    let _ = hex::encode_to_slice(Sha256::digest(body), digits);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[cfg(test)]

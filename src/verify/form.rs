@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::locate::Ambiguous;
 
 /// Undoes `+` and percent-escapes; what is no escape stays as it is.
-pub(super) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.iter().any(|b| matches!(b, b'+' | b'%')) {
         return Cow::Borrowed(text);
     }

@@ -44,6 +44,7 @@ use check::Check;
 pub use compile::compile;
 pub use compile_pack::check_pack;
 pub use extract::Extract;
+pub(crate) use form::decode as decode_form;
 pub use refusal::Refusal;
 pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;
@@ -116,6 +117,17 @@ pub struct Compiled {
 pub struct Verifier {
     check: Check,
     headers: Vec<String>,
+    credentials: CredentialPlaces,
+}
+
+/// Where a rule reads credentials: what proves every request of its sender (a key, a token), unlike a signature, which
+/// proves one. Such values are never shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialPlaces {
+    /// Header names, lower case.
+    pub headers: Vec<String>,
+    /// Names of query parameters, as they are after decoding.
+    pub query: Vec<String>,
 }
 
 impl Verifier {
@@ -124,7 +136,9 @@ impl Verifier {
         check.collect_headers(&mut headers);
         headers.sort_unstable();
         headers.dedup();
-        Self { check, headers }
+        let mut credentials = CredentialPlaces::default();
+        check.collect_credentials(&mut credentials);
+        Self { check, headers, credentials }
     }
 
     /// Decides whether `request` comes from whom the rule trusts. `public_url` is the route's, for schemes that sign
@@ -146,6 +160,17 @@ impl Verifier {
         &self.headers
     }
 
+    /// Whether `key` is as genuine as the request: an idempotency key that is not could be set by whoever repeats a
+    /// captured request, and take the place of a later event's.
+    pub fn covers(&self, key: &Extract) -> bool {
+        self.check.covers(key)
+    }
+
+    /// Where the rule reads credentials, for whoever shows requests.
+    pub const fn credentials_in(&self) -> &CredentialPlaces {
+        &self.credentials
+    }
+
     /// The headers that make `request` pass this rule at `now`, for tests and the command line. What the rule reads
     /// elsewhere (the body, the query) must be there already.
     pub fn sign(
@@ -161,8 +186,10 @@ impl Verifier {
 
 /// The nearest of the known words, if it is near enough to be meant.
 pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    // Upper and lower case are the likeliest slip: `rs256` is no `HS256`.
+    let word = word.to_ascii_lowercase();
     known
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_ascii_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

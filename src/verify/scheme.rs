@@ -281,6 +281,17 @@ impl Scheme {
         }
     }
 
+    /// Whether what stands at `location` can't be changed without the key. Where the secret itself is sent nothing is
+    /// signed, and whoever could change something could send anything.
+    pub(super) fn covers(&self, location: &Location) -> bool {
+        let signs_id = self.template.uses_id() && self.id.as_ref() == Some(location);
+        let signs_body = self.template.covers_body() || self.body_digest.is_some();
+        matches!(self.keys, Keys::Token(_))
+            || signs_id
+            || self.template.covers(location)
+            || (location.in_body() && signs_body)
+    }
+
     fn places(&self) -> String {
         self.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
     }

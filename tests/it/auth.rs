@@ -132,7 +132,7 @@ async fn api_keys_bearer_tokens_and_passwords() {
     assert_eq!(send(key("second-key")).await, "accepted");
     assert_eq!(send(key(&hashed)).await, "401 credentials_invalid", "the hash is no key");
     assert_eq!(send(key("First-Key")).await, "401 credentials_invalid");
-    assert_eq!(send(key("")).await, "401 credentials_invalid");
+    assert_eq!(send(key("")).await, "401 credentials_missing", "nothing is no key");
     assert_eq!(send(Request::post("/header", "x")).await, "401 credentials_missing");
     assert_eq!(send(key("first-key").header("X-API-KEY", "first-key")).await, "401 ambiguous_request");
 
@@ -194,4 +194,39 @@ async fn rules_are_combined_by_any_and_all() {
     assert!(accepted("/all", Some("t1"), Some("k1")).await);
     assert!(!accepted("/all", Some("t1"), None).await);
     assert!(!accepted("/all", Some("wrong"), Some("k1")).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_shown_nowhere_whatever_the_parameter_or_header_is_called() {
+    const KEY: &str = "a-key-that-must-not-be-shown";
+    let app = App::start().await;
+    let query = verified("/query", json!({"api_key": {"query": "k", "keys": ["file:secrets/key"]}}));
+    let header =
+        verified("/header", json!({"api_key": {"header": "X-Client-Id", "keys": ["file:secrets/key"]}}));
+    let gateway = gateway()
+        .section("log", json!({"level": "debug", "access": "all"}))
+        .route(query.secret("key", KEY).to(&app))
+        .route(header.to(&app))
+        .start()
+        .await;
+    assert_eq!(outcome(&gateway, Request::post(&format!("/query?k={KEY}&x=1"), "1")).await, "accepted");
+    assert_eq!(outcome(&gateway, Request::post(&format!("/query?%6B={KEY}"), "2")).await, "accepted");
+    assert_eq!(outcome(&gateway, Request::post("/header", "3").header("X-Client-Id", KEY)).await, "accepted");
+    let wrong = outcome(&gateway, Request::post(&format!("/query?k={KEY}x"), "4")).await;
+    assert_eq!(wrong, "401 credentials_invalid");
+    let nowhere = outcome(&gateway, Request::post(&format!("/nowhere?k={KEY}"), "5")).await;
+    assert_eq!(nowhere, "404 no_route");
+    gateway.drained().await;
+    let shown = async |path: &str| gateway.admin("GET", path).await.expect("answered").text();
+    let list = shown("/events").await;
+    let mut all = vec![list.clone(), shown("/metrics").await, shown("/status").await, gateway.log()];
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    for event in list["events"].as_array().expect("events") {
+        all.push(shown(&format!("/events/{}", event["id"].as_str().expect("an id"))).await);
+    }
+    assert_eq!(all.len(), 4 + 3);
+    assert!(all[0].contains("/query?k=(hidden)&x=1"), "{}", all[0]);
+    for text in all {
+        assert!(!text.contains(KEY), "{text}");
+    }
 }

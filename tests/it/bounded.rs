@@ -37,14 +37,8 @@ async fn what_is_too_large_is_refused_with_its_own_status() {
     ];
     for via in [Via::Plain, Via::Tls, Via::Http2] {
         for (what, request, status, reason) in &cases {
-            match gateway.try_send(via, request).await {
-                Ok(answer) => {
-                    assert_eq!((answer.status, answer.reason()), (*status, *reason), "{via:?}: {what}");
-                }
-                // HTTP/2 may refuse by resetting the stream before there is a request to answer.
-                Err(problem) if via == Via::Http2 => println!("{what}: {problem}"),
-                Err(problem) => panic!("{via:?}: {what}: {problem}"),
-            }
+            let answer = gateway.send_via(via, request).await;
+            assert_eq!((answer.status, answer.reason()), (*status, *reason), "{via:?}: {what}");
         }
         let fits = Request::post("/in", noise(64 * 1024)).header("X-Via", &format!("{via:?}"));
         assert!(gateway.send_via(via, &fits).await.is_success(), "{via:?}: at the limit");
@@ -79,6 +73,17 @@ async fn slow_senders_are_cut_off_and_others_are_not() {
         ("nothing at all", b""),
     ];
     let before = Instant::now();
+    // One that never stops, but never gets on.
+    let mut dripping = gateway.connect().await;
+    let dripping = tokio::spawn(async move {
+        dripping.write(b"POST /in HTTP/1.1\r\nHost: localhost\r\n").await?;
+        loop {
+            dripping.write(b"X-A: b\r\n").await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        #[allow(unreachable_code)]
+        Ok::<(), std::io::Error>(())
+    });
     for (what, beginning) in beginnings {
         let mut connection = gateway.connect().await;
         connection.write(beginning).await.expect("written");
@@ -93,6 +98,8 @@ async fn slow_senders_are_cut_off_and_others_are_not() {
         }
         assert!(gateway.send(&Request::post("/in", what)).await.is_success(), "others go on");
     }
+    let dripped = tokio::time::timeout(PATIENCE, dripping).await.expect("dripping is cut off");
+    assert!(dripped.expect("ran").is_err());
     // A TLS hello that never comes.
     let mut silent = Connection::plain(gateway.tls()).await.expect("connected");
     assert!(silent.is_closed().await);
@@ -147,6 +154,36 @@ async fn connections_are_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_file_descriptors_it_waits_and_goes_on() {
+    let (_app, gateway) = limited(json!({"idle_timeout": "20s"})).await;
+    let mut before = gateway.connect().await;
+    assert_eq!(before.send(&Request::post("/in", unique_id())).await.expect("answered").status, 202);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("its descriptors").count();
+    let limit = libc::rlimit { rlim_cur: open as u64 + 20, rlim_max: open as u64 + 20 };
+    // SAFETY: it reads `limit`, and writes nothing where there is nothing to be written.
+    let set =
+        unsafe { libc::prlimit(gateway.pid() as i32, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "the limit is set");
+    let mut waiting = Vec::new();
+    for _ in 0..60 {
+        // The system accepts on the gateway's behalf, so these are open on our side.
+        waiting.push(gateway.connect().await);
+    }
+    for _ in 0..20 {
+        let answer = before.send(&Request::post("/in", unique_id())).await.expect("who is in is served");
+        assert_eq!(answer.status, 202);
+    }
+    drop(waiting);
+    eventually("there is room again", async || {
+        let sent = gateway.try_send(Via::Plain, &Request::post("/in", unique_id())).await;
+        sent.is_ok_and(|answer| answer.status == 202)
+    })
+    .await;
+    assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
+    assert!(gateway.log().lines().count() < 1_000, "the log is not flooded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_serves_so_many_requests_and_no_more() {
     let (_app, gateway) = limited(json!({"requests_per_connection": 3})).await;
     let mut connection = gateway.connect().await;
@@ -168,10 +205,10 @@ async fn memory_does_not_grow_with_the_backlog() {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
     };
     let mut connection = gateway.connect().await;
+    let noise = noise(64 * 1024);
     let mut send = async |count: usize| {
         for _ in 0..count {
-            let mut body = noise(64 * 1024);
-            body.extend(unique_id().as_bytes());
+            let body = [noise.as_slice(), unique_id().as_bytes()].concat();
             let answer = connection.send(&Request::post("/in", body)).await.expect("answered");
             assert_eq!(answer.status, 202);
         }
@@ -182,4 +219,31 @@ async fn memory_does_not_grow_with_the_backlog() {
     let late = rss();
     // 100 MiB more are queued; far less may be held.
     assert!(late < early + 60, "from {early} to {late} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_that_only_declare_a_length_hold_none_of_the_budget() {
+    let (_app, gateway) =
+        limited(json!({"body_budget": "1MiB", "body_bytes": "900KiB", "body_timeout": "20s"})).await;
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let mut connection = gateway.connect().await;
+        connection
+            .write(b"POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
+            .await
+            .expect("written");
+        if number % 2 == 0 {
+            connection.write(b"x").await.expect("written");
+        }
+        silent.push(connection);
+    }
+    // Those with a byte have begun; then they hold what came.
+    eventually("their bodies are waited for", async || {
+        (10.0..1_000.0).contains(&gateway.metric("tidegate_bodies_in_flight_bytes", &[]).await)
+    })
+    .await;
+    for via in [Via::Plain, Via::Tls, Via::Http2] {
+        let answer = gateway.send_via(via, &Request::post("/in", noise(800 * 1024))).await;
+        assert_eq!((answer.status, answer.reason()), (202, ""), "{via:?}");
+    }
 }

@@ -303,3 +303,39 @@ async fn configured_headers_are_set_and_removed() {
     assert_eq!(received.all("x-internal"), ["1"]);
     assert_eq!(received.header("cookie"), None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_name_that_an_app_could_take_for_ours_gets_through() {
+    let app = App::start().await;
+    let gateway = gateway()
+        .route(unverified("/buffered").to(&app))
+        .route(unverified("/proxied").mode("proxy").to(&app))
+        .route(pass().to(&app))
+        .start()
+        .await;
+    // Apps behind CGI, WSGI and the like read `_` and `-` as the same.
+    let names = [
+        "tidegate-verified",
+        "Tidegate-Event-Id",
+        "tidegate_verified",
+        "TIDEGATE_EVENT-ID",
+        "X-Forwarded-For",
+        "x_forwarded_for",
+        "X_Forwarded-Proto",
+        "X_Real_IP",
+        "Forwarded",
+    ];
+    for via in [Via::Plain, Via::Http2] {
+        for target in ["/buffered", "/proxied", "/app/x"] {
+            app.forget();
+            let request = names
+                .iter()
+                .fold(Request::post(target, unique_id()), |request, name| request.header(name, "forged"));
+            assert!(gateway.send_via(via, &request.header("x_kept", "kept")).await.is_success());
+            let received = app.receives(1).await.remove(0);
+            let forged = received.headers.iter().find(|(_, value)| value.contains("forged"));
+            assert_eq!(forged, None, "{via:?} {target}");
+            assert_eq!(received.header("x_kept"), Some("kept"), "{via:?} {target}");
+        }
+    }
+}

@@ -89,6 +89,57 @@ async fn events_are_listed_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_can_be_looked_at_without_its_secrets_but_not_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = "listeners:
+  - address: 127.0.0.1:8443
+    tls: { cert: gone.pem, key: gone.key }
+routes:
+  - path: /a
+    provider: stripe
+    secret: file:gone
+    forward_to: http://127.0.0.1:3000
+";
+    std::fs::write(folder.path().join("tidegate.yaml"), config).expect("written");
+    let ask = async |line: &str| {
+        let output = run(folder.path(), &line.split(' ').collect::<Vec<_>>()).await;
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = ask("check").await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(":3:") && said.contains(":7:") && said.contains("2 problems"), "{said}");
+    for (line, code) in [
+        ("check --offline", 0),
+        ("routes", 0),
+        ("routes --explain https://h/a", 0),
+        ("routes --explain https://h/b", 1),
+        ("routes --explain /a", 2),
+        ("verify --route a --requests -", 78),
+        ("run", 78),
+    ] {
+        let (was, said) = ask(line).await;
+        assert_eq!(was, Some(code), "{line}: {said}");
+    }
+    std::fs::write(folder.path().join("tidegate.yaml"), "routes: [").expect("written");
+    assert_eq!(ask("routes").await.0, Some(78));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_shows_a_reload_that_was_refused() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    let path = gateway.path("tidegate.yaml");
+    let config = std::fs::read_to_string(&path).expect("the config");
+    std::fs::write(&path, "routes: [").expect("written");
+    assert_eq!(gateway.admin("POST", "/reload").await.expect("answered").status, 422);
+    std::fs::write(&path, config).expect("written");
+    let said = text(&gateway.cli(&["status"]).await);
+    assert!(said.contains("REFUSED") && said.contains("not valid YAML"), "{said}");
+    let status = gateway.cli_json(&["status"]).await;
+    assert!(status["last_reload"]["problem"].is_string(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_machines_read_is_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let schema = run(folder.path(), &["schema"]).await;
@@ -99,6 +150,86 @@ async fn what_machines_read_is_there() {
     assert_eq!(run(folder.path(), &["no-such-command"]).await.status.code(), Some(2), "wrong usage");
     let missing = run(folder.path(), &["run", "--config", "missing.yaml"]).await;
     assert_eq!(missing.status.code(), Some(78), "the config is bad: {}", text(&missing));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_signed_is_verified_and_what_is_sent_arrives() {
+    let app = App::start().await;
+    let slack = config::provider("slack", "/hooks/slack", signed::SLACK_SECRET).to(&app);
+    let mut builder = gateway().route(github().to(&app)).route(stripe().to(&app)).route(slack);
+    builder = builder.route(standard_webhooks().to(&app));
+    for (provider, secret) in
+        [("svix", signed::STANDARD_SECRET), ("shopify", "a-secret"), ("gitlab", "a-token")]
+    {
+        let path = format!("/hooks/{provider}");
+        builder = builder.route(config::provider(provider, &path, secret).to(&app));
+    }
+    let gateway = builder.start().await;
+    let mut expected = 0;
+    for (provider, route) in [
+        ("github", "github"),
+        ("stripe", "stripe"),
+        ("standard-webhooks", "standard"),
+        ("slack", "slack"),
+        ("svix", "svix"),
+        ("shopify", "shopify"),
+        ("gitlab", "gitlab"),
+    ] {
+        let secret = format!("file:secrets/{route}.secret");
+        let to = format!("https://localhost:{}/hooks/{route}", gateway.ports.tls);
+        // Signed, verified offline.
+        let arguments =
+            ["sign", "--provider", provider, "--secret", &secret, "--url", &to, "--output", "json"];
+        let signed = run(gateway.folder(), &arguments).await;
+        assert!(signed.status.success(), "{provider}: {}", text(&signed));
+        std::fs::write(gateway.path("signed.jsonl"), &signed.stdout).expect("written");
+        let verified = gateway.cli(&["verify", "--route", route, "--requests", "signed.jsonl"]).await;
+        let said: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+        assert_eq!(said["accepted"], true, "{provider}: {said}");
+        // Sent twice, accepted twice: each has an id of its own.
+        let arguments =
+            ["send", provider, "--to", &to, "--secret", &secret, "--ca", "tls/ca.pem", "--count", "2"];
+        let sent = run(gateway.folder(), &arguments).await;
+        assert!(sent.status.success(), "{provider}: {}", text(&sent));
+        assert!(text(&sent).contains("202") && text(&sent).contains("tidegate-event-id"), "{}", text(&sent));
+        expected += 2;
+        app.receives(expected).await;
+        // With another secret it is refused, and says so.
+        let arguments =
+            ["send", provider, "--to", &to, "--secret", "d3Jvbmc=", "--insecure", "--output", "json"];
+        let refused = run(gateway.folder(), &arguments).await;
+        assert_eq!(refused.status.code(), Some(1), "{provider}: {}", text(&refused));
+        assert!(text(&refused).contains("401"), "{provider}: {}", text(&refused));
+    }
+    gateway.drained().await;
+    assert_eq!(app.count(), expected);
+}
+
+/// The README's larger example, as somebody would try it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readmes_config_is_right() {
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("the README");
+    let blocks: Vec<&str> =
+        readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 2, "{blocks:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("tls")).expect("a folder");
+    let pair = &certs::authority().server;
+    std::fs::write(folder.path().join("tls/fullchain.pem"), &pair.cert).expect("written");
+    std::fs::write(folder.path().join("tls/key.pem"), &pair.key).expect("written");
+    for name in ["GITHUB_WEBHOOK_SECRET", "STRIPE_SECRET", "STRIPE_SECRET_OLD"] {
+        std::fs::write(folder.path().join(name), "whsec_c2VjcmV0").expect("written");
+    }
+    for block in blocks {
+        let listeners = "listeners: [{ address: 127.0.0.1:8443 }]\n";
+        let whole =
+            if block.contains("listeners:") { block.to_owned() } else { format!("{listeners}{block}") };
+        // The variables are not set here; files stand in for them.
+        std::fs::write(folder.path().join("tidegate.yaml"), whole.replace("env:", "file:")).expect("written");
+        let output = run(folder.path(), &["check"]).await;
+        assert!(output.status.success(), "{}\n{block}", text(&output));
+    }
 }
 
 /// Fenced blocks of the README that begin with `console`, without their `$ ` and output.

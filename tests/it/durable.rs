@@ -1,5 +1,6 @@
 //! Promise 1: a 2xx from a buffered route means on disk, synced; nothing acknowledged is ever dropped silently.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::fault::{Fails, Fault};
@@ -93,32 +94,119 @@ async fn a_full_store_refuses_and_recovers(builder: GatewayBuilder) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_its_size_limit_the_buffer_refuses_delivers_and_recovers() {
-    let buffer = json!({"max_size": "24MiB", "keep_delivered": "0s", "keep_delivered_bytes": "1MiB"});
+    let buffer = json!({"max_size": "64MiB", "memtable": "4MiB", "keep_delivered": "0s", "keep_delivered_bytes": "1MiB"});
     a_full_store_refuses_and_recovers(gateway().section("buffer", buffer)).await;
 }
 
+/// A volume's free bytes.
+fn free_bytes(path: &Path) -> u64 {
+    let volume = rustix::fs::statvfs(path).expect("the volume");
+    volume.f_bavail * volume.f_frsize
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_new_events_and_nothing_acknowledged_is_lost() {
+async fn on_a_full_volume_it_refuses_delivers_and_takes_events_again_by_itself() {
+    const MIB: u64 = 1 << 20;
+    // In memory where the system has such a volume, because nobody else fills that one meanwhile.
+    let shared_memory = Path::new("/dev/shm");
+    let volume = match shared_memory.is_dir() && free_bytes(shared_memory) > 512 * MIB {
+        true => tempfile::tempdir_in(shared_memory),
+        false => tempfile::tempdir(),
+    };
+    let volume = volume.expect("a folder");
+    let free = free_bytes(volume.path());
+    assert!(free > 512 * MIB, "this test needs 512 MiB for a moment");
     let app = App::start().await;
     app.refuse().await;
-    let disk = Fault::new();
-    let mut gateway = gateway().route(github().to(&app).impatient()).fault(&disk).start().await;
+    let buffer = json!({"path": volume.path().join("buffer"), "min_free": free - 160 * MIB});
+    let gateway = gateway().section("buffer", buffer).route(github().to(&app).impatient()).start().await;
     let before = gateway.send(&signed::github(push())).await;
     assert_eq!(before.status, 202);
 
-    disk.on(Fails::DiskFull);
-    let refused = gateway.send(&signed::github(push())).await;
-    assert_eq!(refused.status, 503, "{}", refused.text());
-    assert!(refused.header("retry-after").is_some());
-
-    // With room again, taken up by itself or by the supervisor's restart.
-    disk.off();
-    gateway.kill().await;
+    let ballast = volume.path().join("ballast");
+    let file = std::fs::File::create(&ballast).expect("made");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 192 * MIB).expect("filled");
+    drop(file);
+    eventually("new events are refused", async || {
+        let refused = gateway.send(&signed::github(push())).await;
+        match refused.status {
+            202 => false,
+            status => {
+                assert_eq!((status, refused.reason()), (503, "buffer_full"));
+                assert!(refused.header("retry-after").is_some(), "{refused:?}");
+                true
+            }
+        }
+    })
+    .await;
+    assert_eq!(gateway.admin("GET", "/readyz").await.expect("answered").status, 503);
     app.accept().await;
-    gateway.restart().await;
-    let received = app.receives(1).await;
-    assert!(received.iter().any(|received| received.event_id() == before.event_id()));
-    assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
+    gateway.drained().await;
+    assert!(
+        app.received().iter().any(|received| received.event_id() == before.event_id()),
+        "deliveries go on"
+    );
+
+    std::fs::remove_file(&ballast).expect("removed");
+    eventually("new events are taken again", async || {
+        gateway.send(&signed::github(push())).await.status == 202
+    })
+    .await;
+    eventually("it is ready again", async || gateway.is_ready().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_without_room_is_not_acknowledged_and_loses_nothing() {
+    // What `min_free` keeps away, if somebody else fills the volume faster than that is noticed.
+    a_failing_disk_is_never_acknowledged_over(Fails::DiskFull).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_closes_acceptance_until_it_returns() {
+    let app = App::start().await;
+    let disk = Fault::new();
+    let gateway = gateway()
+        .section("buffer", json!({"stall_after": "200ms"}))
+        .route(github().to(&app))
+        .fault(&disk)
+        .start()
+        .await;
+    disk.on(Fails::SlowSync(1_000));
+    let address = gateway.plain();
+    let mut sending = Vec::new();
+    for _ in 0..20 {
+        sending.push(tokio::spawn(async move {
+            let event = signed::github(push());
+            let answer = sender::Connection::plain(address).await?.send(&event).await;
+            answer.map(|answer| (sha256(&event.body), answer))
+        }));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    disk.off();
+    let (mut acknowledged, mut refused) = (std::collections::HashSet::new(), 0);
+    for sent in sending {
+        let (body, answer) = sent.await.expect("ran").expect("answered");
+        match (answer.status, answer.reason()) {
+            // It waited for its sync, however long that took.
+            (202, _) => drop(acknowledged.insert(body)),
+            (503, "buffer_unavailable") => refused += 1,
+            _ => panic!("{answer:?}"),
+        }
+    }
+    assert!(
+        !acknowledged.is_empty() && refused > 0,
+        "{} acknowledged, {refused} refused",
+        acknowledged.len()
+    );
+    eventually("new events are taken again", async || {
+        gateway.send(&signed::github(push())).await.status == 202
+    })
+    .await;
+    eventually("everything acknowledged arrives", async || {
+        let received: Vec<_> = app.received().iter().map(|received| sha256(&received.body)).collect();
+        acknowledged.iter().all(|body| received.contains(body))
+    })
+    .await;
 }
 
 /// The `fails` calls fail in the middle of load: whatever was acknowledged is there after a restart.
@@ -218,6 +306,135 @@ async fn a_damaged_store_is_never_silently_reset() {
     assert_ne!(ended.code, Some(0));
     assert!(ended.output.contains("buffer"), "names the store: {}", ended.output);
     assert!(!ended.output.contains("panicked"), "a clear error, not a panic: {}", ended.output);
+}
+
+/// All files below a folder that have something in them.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => files.extend(files_below(&entry.path())),
+            Ok(meta) if meta.len() > 0 => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    files.sort();
+    files
+}
+
+/// A whole folder, with all that is empty in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        let copied = to.join(entry.file_name());
+        match entry.metadata().expect("its metadata").is_dir() {
+            true => copy(&entry.path(), &copied),
+            false => drop(std::fs::copy(entry.path(), copied).expect("copied")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_to_any_one_file_is_said_or_does_no_harm() {
+    let app = App::start().await;
+    app.refuse().await;
+    // Small write buffers, so that there are tables and blobs beside the journal.
+    let builder =
+        gateway().section("buffer", json!({"memtable": "1MiB"})).route(github().to(&app).impatient());
+    let mut gateway = builder.start().await;
+    let mut acknowledged = Vec::new();
+    for _ in 0..60 {
+        let answer = gateway.send(&signed::github(noise(50_000))).await;
+        acknowledged.push(answer.event_id().to_owned());
+    }
+    assert!(gateway.terminate().await.success());
+    let (good, store) = (gateway.path("good"), gateway.path("buffer"));
+    copy(&store, &good);
+    app.accept().await;
+
+    let files: Vec<PathBuf> =
+        files_below(&good).iter().map(|file| file.strip_prefix(&good).expect("below").to_owned()).collect();
+    assert!(files.len() > 5, "{files:?}");
+    // A copy without damage is served, so a refusal will mean something.
+    std::fs::remove_dir_all(&store).expect("removed");
+    copy(&good, &store);
+    gateway.restart().await;
+    app.receives(60).await;
+    gateway.kill().await;
+    let (mut refusals, mut served) = (0, 0);
+    for file in &files {
+        // The lock file says who runs; it holds nothing.
+        if file.ends_with("tidegate.lock") {
+            continue;
+        }
+        for damage in ["a flipped byte", "a missing second half", "a missing file"] {
+            std::fs::remove_dir_all(&store).expect("removed");
+            copy(&good, &store);
+            let path = store.join(file);
+            let mut bytes = std::fs::read(&path).expect("read");
+            match damage {
+                "a flipped byte" => {
+                    let at = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) / 2;
+                    bytes[at] ^= 0x40;
+                    std::fs::write(&path, bytes).expect("written");
+                }
+                "a missing second half" => {
+                    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                    std::fs::write(&path, &bytes[..used / 2]).expect("written");
+                }
+                _ => std::fs::remove_file(&path).expect("removed"),
+            }
+            let case = format!("{damage} in {}", file.display());
+            app.forget();
+            match gateway.try_restart().await {
+                Err(ended) => {
+                    refusals += 1;
+                    assert_eq!(ended.code, Some(1), "{case}: {}", ended.output);
+                    assert!(ended.output.contains("buffer/"), "{case}: names the file: {}", ended.output);
+                    assert!(!ended.output.contains("panicked"), "{case}: {}", ended.output);
+                }
+                Ok(()) => {
+                    served += 1;
+                    // Each event arrives, or the log says that it can't be read: it stays in the backlog.
+                    eventually(&case, async || {
+                        let arrived: std::collections::HashSet<_> =
+                            app.received().iter().map(|received| received.event_id().to_owned()).collect();
+                        let log = gateway.log();
+                        acknowledged.iter().all(|id| arrived.contains(id) || log.contains(id.as_str()))
+                    })
+                    .await;
+                    gateway.kill().await;
+                }
+            }
+        }
+    }
+    println!("{} files, {refusals} refusals, {served} served", files.len());
+    assert!(refusals > served, "most damage must not be served: {refusals} of {}", refusals + served);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_a_newer_version_is_left_alone() {
+    let app = App::start().await;
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    gateway.send(&signed::github(push())).await;
+    assert!(gateway.terminate().await.success());
+    let format = gateway.path("buffer/tidegate.format");
+    let ours = std::fs::read_to_string(&format).expect("read");
+    let before: Vec<_> = files_below(&gateway.path("buffer/store"))
+        .into_iter()
+        .map(|file| std::fs::read(file).map(|bytes| sha256(&bytes)).expect("read"))
+        .collect();
+    std::fs::write(&format, ours.replace("format 1", "format 2")).expect("written");
+    let ended = gateway.try_restart().await.expect_err("a newer store must not be touched");
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.output.contains("tidegate.format") && ended.output.contains("newer"), "{}", ended.output);
+    let after: Vec<_> = files_below(&gateway.path("buffer/store"))
+        .into_iter()
+        .map(|file| std::fs::read(file).map(|bytes| sha256(&bytes)).expect("read"))
+        .collect();
+    assert_eq!(before, after, "nothing was written");
+    std::fs::write(&format, ours).expect("written");
+    gateway.restart().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

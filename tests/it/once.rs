@@ -49,13 +49,17 @@ async fn a_repeat_is_recognised_after_a_crash() {
     assert_eq!(repeat.event_id(), first.event_id());
 }
 
-/// All copies at once, each on a connection that is already open.
-async fn twins(gateway: &Gateway, event: &Request, copies: usize) -> Vec<std::io::Result<Answer>> {
+async fn connections(gateway: &Gateway, count: usize) -> Vec<Connection> {
     let mut connections = Vec::new();
-    for _ in 0..copies {
-        connections.push(Connection::plain(gateway.plain()).await.expect("a connection"));
+    for _ in 0..count {
+        connections.push(gateway.connect().await);
     }
-    let start = std::sync::Arc::new(tokio::sync::Barrier::new(copies));
+    connections
+}
+
+/// A copy of `event` on each connection, all at once.
+async fn twins(connections: Vec<Connection>, event: &Request) -> Vec<std::io::Result<Answer>> {
+    let start = std::sync::Arc::new(tokio::sync::Barrier::new(connections.len()));
     let sending: Vec<_> = connections
         .into_iter()
         .map(|mut connection| {
@@ -78,8 +82,11 @@ async fn two_hundred_concurrent_copies_are_one_event_with_one_answer() {
     let app = App::start().await;
     let gateway = gateway().route(stripe().to(&app)).start().await;
     let event = signed::stripe(invoice_paid());
-    let answers: Vec<_> =
-        twins(&gateway, &event, 200).await.into_iter().map(|answer| answer.expect("answered")).collect();
+    let answers: Vec<_> = twins(connections(&gateway, 200).await, &event)
+        .await
+        .into_iter()
+        .map(|answer| answer.expect("answered"))
+        .collect();
     let ids: HashSet<_> = answers.iter().map(Answer::event_id).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert!(answers.iter().all(|answer| answer.status == 202 && answer.body == answers[0].body));
@@ -96,7 +103,8 @@ async fn twins_across_a_crash_are_one_event() {
     let mut gateway = gateway().route(stripe().to(&app).impatient()).start().await;
     for _ in 0..5 {
         let event = signed::stripe(invoice_paid());
-        let (answers, ()) = tokio::join!(twins(&gateway, &event, 20), async {
+        let open = connections(&gateway, 20).await;
+        let (answers, ()) = tokio::join!(twins(open, &event), async {
             tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..20))).await;
             gateway.ask_to_end_now();
         });
@@ -120,12 +128,13 @@ async fn a_failed_forward_releases_the_claim() {
     let app = App::start().await;
     let gateway = gateway().route(stripe().to(&app).mode("proxy").delivery("timeout", "500ms")).start().await;
     let event = signed::stripe(invoice_paid());
-    app.behaves_next([Behaviour::status(500), Behaviour::Close, Behaviour::Hang]);
-    assert_eq!(gateway.send(&event).await.status, 500, "the app's real answer");
+    // In this order no connection is pooled when the next is sent: a pooled one that is closed is tried once more.
+    app.behaves_next([Behaviour::Close, Behaviour::Hang, Behaviour::status(500)]);
     let broken = gateway.send(&event).await;
     assert_eq!((broken.status, broken.reason()), (502, "upstream_unavailable"));
     let hung = gateway.send(&event).await;
     assert_eq!((hung.status, hung.reason()), (504, "upstream_timeout"));
+    assert_eq!(gateway.send(&event).await.status, 500, "the app's real answer");
 
     let success = gateway.send(&event).await;
     assert_eq!((success.status, success.is_duplicate()), (200, false));
@@ -141,7 +150,7 @@ async fn concurrent_twins_reach_a_proxied_app_once() {
     let app = App::start().await;
     app.behaves(Behaviour::Slow(std::time::Duration::from_millis(200)));
     let gateway = gateway().route(stripe().to(&app).mode("proxy")).start().await;
-    let answers = twins(&gateway, &signed::stripe(invoice_paid()), 20).await;
+    let answers = twins(connections(&gateway, 20).await, &signed::stripe(invoice_paid())).await;
     assert!(
         answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == 200)),
         "{answers:?}"
@@ -217,4 +226,46 @@ async fn the_key_can_be_chosen_or_switched_off() {
 
     assert!(!duplicate(Request::post("/off", "a")).await);
     assert!(!duplicate(Request::post("/off", "a")).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_leaves_before_the_answer_and_comes_back_has_sent_one_event() {
+    let app = App::start().await;
+    let gateway = gateway().route(stripe().to(&app)).start().await;
+    let mut sent = HashSet::new();
+    for round in 0..40 {
+        let event = signed::stripe(invoice_paid());
+        let bytes = event.bytes();
+        // It leaves at every stage: within the head, within the body, and with everything sent.
+        let until = match round % 4 {
+            0 => bytes.len(),
+            1 => bytes.len() - 1,
+            2 => bytes.len() - event.body.len(),
+            _ => fastrand::usize(1..bytes.len()),
+        };
+        let mut leaving = gateway.connect().await;
+        leaving.write(&bytes[..until]).await.expect("written");
+        drop(leaving);
+        let answer = gateway.send(&event).await;
+        assert_eq!(answer.status, 202, "after {until} of {} bytes", bytes.len());
+        sent.insert(answer.event_id().to_owned());
+    }
+    app.receives(40).await;
+    gateway.drained().await;
+    let received: Vec<_> = app.received().iter().map(|r| r.event_id().to_owned()).collect();
+    assert_eq!(received.len(), 40, "each once");
+    assert_eq!(received.into_iter().collect::<HashSet<_>>(), sent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_ends_with_its_window() {
+    let app = App::start().await;
+    let route = unverified("/in").set("idempotency", json!({"key": "header:X-Id", "window": "1s"})).to(&app);
+    let gateway = gateway().route(route).start().await;
+    let event = Request::post("/in", "x").header("X-Id", "1");
+    let first = gateway.send(&event).await;
+    assert!(gateway.send(&event).await.is_duplicate());
+    eventually("the window ends", async || !gateway.send(&event).await.is_duplicate()).await;
+    let again = gateway.send(&event).await;
+    assert!(again.is_duplicate() && again.event_id() != first.event_id(), "{again:?}");
 }

@@ -52,8 +52,7 @@ async fn the_most_specific_route_wins() {
     let allow = answer.header("allow").unwrap_or_default();
     assert!(allow.contains("GET") && allow.contains("POST"), "{allow}");
 
-    let explained =
-        gateway.cli_json(&["routes", "--method", "POST", "--url", "https://localhost/hooks/github"]).await;
+    let explained = gateway.cli_json(&["routes", "--explain", "POST https://localhost/hooks/github"]).await;
     assert!(explained.to_string().contains("parameter"), "{explained}");
 }
 

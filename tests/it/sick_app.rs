@@ -2,12 +2,28 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::support::app::Speaks;
 use crate::support::*;
 
+/// Runs cases that mostly wait side by side.
+async fn all_at_once(cases: impl IntoIterator<Item = impl Future<Output = ()> + 'static>) {
+    let (local, mut running) = (LocalSet::new(), JoinSet::new());
+    for case in cases {
+        running.spawn_local_on(case, &local);
+    }
+    local.run_until(running.join_all()).await;
+}
+
 /// One attempt fails as told, the next succeeds; the event arrives with its second attempt.
-async fn one_failure_is_tried_again(what: &str, failure: Behaviour) {
-    let app = App::start().await;
-    let gateway = gateway().route(github().to(&app).impatient().delivery("timeout", "300ms")).start().await;
+async fn one_failure_is_tried_again(speaks: Speaks, what: &'static str, failure: Behaviour) {
+    let app = App::speaking(speaks).await;
+    let mut route = github().to(&app).impatient().delivery("timeout", "300ms");
+    if speaks == Speaks::Http2 {
+        route = route.delivery("http", 2);
+    }
+    let gateway = gateway().route(route).start().await;
     app.behaves_next([failure]);
     let event = signed::github(push());
     let answer = gateway.send(&event).await;
@@ -36,10 +52,148 @@ async fn every_kind_of_failure_is_tried_again() {
             Behaviour::Raw(b"HTTP/1.1 200 OK\r\nbad header\r\nContent-Length: 0\r\n\r\n"),
         ),
         ("a 100 and then nothing", Behaviour::Raw(b"HTTP/1.1 100 Continue\r\n\r\n")),
+        (
+            "two lengths",
+            Behaviour::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        ),
+        ("an answer that never ends", Behaviour::Trickle),
+        ("interim answers for ever", Behaviour::InterimFlood),
+        ("an answer before the request was read", Behaviour::Early(413)),
     ];
-    for (what, failure) in failures {
-        one_failure_is_tried_again(what, failure).await;
+    all_at_once(failures.map(|(what, failure)| one_failure_is_tried_again(Speaks::Http1, what, failure)))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_failure_of_an_http2_app_is_tried_again() {
+    let failures = [
+        ("an error", Behaviour::status(503)),
+        ("no answer", Behaviour::Hang),
+        ("a connection closed without an answer", Behaviour::Close),
+        ("a stream reset within the request", Behaviour::ResetWithinRequest),
+        ("an answer that breaks off", Behaviour::CloseWithinAnswer),
+    ];
+    all_at_once(failures.map(|(what, failure)| one_failure_is_tried_again(Speaks::Http2, what, failure)))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_http2_app_surely_did_not_process_is_sent_again_and_the_rest_is_not() {
+    for speaks in [Speaks::Http2, Speaks::Http2Tls] {
+        let app = App::speaking(speaks).await;
+        let route = |route: Route| {
+            let route = route.to(&app).delivery("http", 2);
+            if speaks == Speaks::Http2Tls {
+                route.delivery("tls", json!({"ca": "tls/ca.pem"}))
+            } else {
+                route
+            }
+        };
+        let gateway =
+            gateway().route(route(github().impatient())).route(route(stripe().mode("proxy"))).start().await;
+        // A stream that is refused; a connection that is given up again and again, while requests are under way.
+        let mut sent = std::collections::HashSet::new();
+        for round in 0..10 {
+            app.behaves_next(match round % 2 {
+                0 => vec![Behaviour::RefuseStream, Behaviour::RefuseStream],
+                _ => vec![Behaviour::status(200), Behaviour::GoAway],
+            });
+            let events: Vec<_> = (0..6).map(|_| signed::github(push())).collect();
+            for event in &events {
+                assert_eq!(gateway.send(event).await.status, 202);
+                sent.insert(sha256(&event.body));
+            }
+            let inline = signed::stripe(invoice_paid());
+            assert_eq!(gateway.send(&inline).await.status, 200, "{speaks:?}, round {round}");
+            sent.insert(sha256(&inline.body));
+        }
+        gateway.drained().await;
+        let received = app.received();
+        let bodies: std::collections::HashSet<_> = received.iter().map(|r| sha256(&r.body)).collect();
+        assert_eq!(bodies, sent, "{speaks:?}: all arrived");
+        assert_eq!(received.len(), sent.len(), "{speaks:?}: each once");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_https_app_is_who_it_says_and_so_are_we() {
+    let (mutual, other) =
+        (App::speaking(Speaks::Http1MutualTls).await, App::speaking(Speaks::Http1OtherName).await);
+    let ca = json!({"ca": "tls/ca.pem"});
+    let client = json!({"ca": "tls/ca.pem", "client": {"cert": "tls/client.pem", "key": "tls/client.key"}});
+    let pair = &certs::authority().client;
+    let gateway = gateway()
+        .file("tls/client.pem", &pair.cert)
+        .file("tls/client.key", &pair.key)
+        .route(github().to(&mutual).impatient().delivery("tls", client.clone()))
+        .route(stripe().mode("proxy").to(&mutual).delivery("tls", client))
+        .route(unverified("/without-ours").to(&mutual).impatient().delivery("tls", ca.clone()))
+        .route(unverified("/other-name").to(&other).impatient().delivery("tls", ca))
+        .route(unverified("/unknown-authority").to(&mutual).impatient())
+        .start()
+        .await;
+    assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 200);
+    assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
+    mutual.receives(2).await;
+    // Who can't be trusted gets nothing; the events wait, and the reason stands with them.
+    for target in ["/without-ours", "/other-name", "/unknown-authority"] {
+        let answer = gateway.send(&Request::post(target, target)).await;
+        assert_eq!(answer.status, 202);
+        eventually(target, async || {
+            let shown = gateway.cli_json(&["events", "show", answer.event_id()]).await.to_string();
+            shown.contains("retrying") && shown.to_lowercase().contains("certificate")
+        })
+        .await;
+    }
+    eventually("only those three wait", async || gateway.backlog().await == 3.0).await;
+    assert_eq!((mutual.count(), other.count()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_app_behind_proxy_and_pass_mode_is_told_apart_from_its_own_answers() {
+    let app = App::start().await;
+    let gateway = gateway()
+        .route(stripe().mode("proxy").to(&app).delivery("timeout", "500ms"))
+        .route(pass().to(&app).delivery("timeout", "500ms"))
+        .start()
+        .await;
+    let unavailable = Some((502, "upstream_unavailable"));
+    let late = Some((504, "upstream_timeout"));
+    let cases = [
+        ("its own error", Behaviour::status(500), Some((500, ""))),
+        ("its own early answer", Behaviour::Early(413), Some((413, ""))),
+        ("no answer", Behaviour::Hang, late),
+        ("a closed connection", Behaviour::Close, unavailable),
+        ("a reset", Behaviour::ResetWithinRequest, unavailable),
+        ("no HTTP", Behaviour::Raw(b"hello\r\n\r\n"), unavailable),
+        ("a 100 and then nothing", Behaviour::Raw(b"HTTP/1.1 100 Continue\r\n\r\n"), unavailable),
+        // Half an answer must not pass for a whole one: the sender sees that it broke off.
+        ("an answer that breaks off", Behaviour::CloseWithinAnswer, None),
+        ("an answer that never ends", Behaviour::Trickle, None),
+    ];
+    for (what, failure, expected) in cases {
+        for via in [Via::Tls, Via::Http2] {
+            for request in [signed::stripe(invoice_paid()), Request::post("/app/x", what)] {
+                // What passes through may stream for ever.
+                if matches!(failure, Behaviour::Trickle) && request.target == "/app/x" {
+                    continue;
+                }
+                app.behaves_next([failure.clone()]);
+                let answer = gateway.try_send(via, &request).await;
+                let case = format!("{what}, {via:?}, {}: {answer:?}", request.target);
+                match (&answer, expected) {
+                    (Ok(answer), Some(expected)) => {
+                        assert_eq!((answer.status, answer.reason()), expected, "{case}");
+                    }
+                    (Err(problem), None) => {
+                        assert_ne!(problem.kind(), std::io::ErrorKind::TimedOut, "{case}");
+                    }
+                    _ => panic!("{case}"),
+                }
+            }
+        }
+    }
+    assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 200, "and on it goes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

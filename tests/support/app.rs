@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +36,16 @@ pub enum Behaviour {
     CloseWithinAnswer,
     /// Answers these bytes, whatever they are, and closes.
     Raw(&'static [u8]),
+    /// Answers before it has read the body, and closes.
+    Early(u16),
+    /// Begins an answer and sends a byte of it now and then, for ever.
+    Trickle,
+    /// Sends interim answers, for ever.
+    InterimFlood,
+    /// HTTP/2: refuses the stream before it looks at it (`REFUSED_STREAM`).
+    RefuseStream,
+    /// HTTP/2: answers 200, and says that this connection takes no more (`GOAWAY`).
+    GoAway,
 }
 
 impl Behaviour {
@@ -89,6 +97,10 @@ pub enum Speaks {
     /// With prior knowledge.
     Http2,
     Http2Tls,
+    /// HTTP/1.1 over TLS, to clients that show a certificate of this run's authority.
+    Http1MutualTls,
+    /// HTTP/1.1 over TLS, with a certificate for another name.
+    Http1OtherName,
 }
 
 #[derive(Debug)]
@@ -126,7 +138,7 @@ impl App {
     pub fn url(&self) -> String {
         match self.speaks {
             Speaks::Http1 | Speaks::Http2 => format!("http://{}", self.address),
-            Speaks::Http1Tls | Speaks::Http2Tls => format!("https://localhost:{}", self.address.port()),
+            _ => format!("https://localhost:{}", self.address.port()),
         }
     }
 
@@ -215,22 +227,19 @@ async fn connection(stream: TcpStream, speaks: Speaks, shared: Arc<Shared>) {
         *connections += 1;
         *connections
     };
-    let alpn = match speaks {
-        Speaks::Http1 | Speaks::Http1Tls => "http/1.1",
-        Speaks::Http2 | Speaks::Http2Tls => "h2",
+    let config = match speaks {
+        Speaks::Http1 => return drop(http1(stream, number, shared).await),
+        Speaks::Http2 => return drop(http2(stream, number, shared).await),
+        Speaks::Http1Tls => certs::server_config(&["http/1.1"]),
+        Speaks::Http2Tls => certs::server_config(&["h2"]),
+        Speaks::Http1MutualTls => certs::mutual_config(&["http/1.1"]),
+        Speaks::Http1OtherName => certs::other_config(&["http/1.1"]),
     };
-    let acceptor = TlsAcceptor::from(certs::server_config(&[alpn]));
     // Broken connections are what some tests are about; the log tells what arrived.
+    let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else { return };
     match speaks {
-        Speaks::Http1 => drop(http1(stream, number, shared).await),
-        Speaks::Http2 => http2(stream, number, shared).await,
-        Speaks::Http1Tls | Speaks::Http2Tls => {
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            match speaks {
-                Speaks::Http1Tls => drop(http1(stream, number, shared).await),
-                _ => http2(stream, number, shared).await,
-            }
-        }
+        Speaks::Http2Tls => drop(http2(stream, number, shared).await),
+        _ => drop(http1(stream, number, shared).await),
     }
 }
 
@@ -239,8 +248,15 @@ async fn http1(stream: impl Stream, number: usize, shared: Arc<Shared>) -> io::R
     while let Some(head) = reader.head().await? {
         let (request_line, headers) = wire::parse_head(&head);
         let behaviour = shared.behaviour();
-        if matches!(behaviour, Behaviour::ResetWithinRequest) {
-            return Ok(()); // unread bytes in the socket make the system send a reset
+        match behaviour {
+            // Unread bytes in the socket make the system send a reset.
+            Behaviour::ResetWithinRequest => return Ok(()),
+            Behaviour::Early(status) => {
+                let headers = [("Connection", "close".to_owned())];
+                answer(&mut reader.stream, status, &headers, b"not of interest").await?;
+                return reader.stream.shutdown().await;
+            }
+            _ => {}
         }
         let upgrade = wire::field(&headers, "upgrade").is_some();
         let body = reader.body(wire::framing(&headers, Framing::None)).await?;
@@ -258,7 +274,22 @@ async fn http1(stream: impl Stream, number: usize, shared: Arc<Shared>) -> io::R
                 answer(stream, 200, &[], b"").await?;
             }
             Behaviour::Hang => std::future::pending().await,
-            Behaviour::Close | Behaviour::ResetWithinRequest => return Ok(()),
+            Behaviour::Trickle => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+                loop {
+                    stream.write_all(b"1\r\nx\r\n").await?;
+                    stream.flush().await?;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            Behaviour::InterimFlood => loop {
+                stream.write_all(&b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100)).await?;
+            },
+            Behaviour::Close
+            | Behaviour::ResetWithinRequest
+            | Behaviour::Early(_)
+            | Behaviour::RefuseStream
+            | Behaviour::GoAway => return Ok(()),
             Behaviour::CloseWithinAnswer => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await?;
                 return stream.shutdown().await;
@@ -283,7 +314,9 @@ async fn answer(
         text += &format!("{name}: {value}\r\n");
     }
     let message = [text.as_bytes(), b"\r\n", body].concat();
-    stream.write_all(&message).await
+    stream.write_all(&message).await?;
+    // What TLS could not write at once would else wait for the next write.
+    stream.flush().await
 }
 
 /// The protocol behind an upgrade: every byte comes back.
@@ -294,6 +327,7 @@ async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), early: Vec<u8>
     stream.write_all(&early).await?;
     let mut buffer = vec![0; 16 * 1024];
     loop {
+        stream.flush().await?;
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
             read => stream.write_all(&buffer[..read]).await?,
@@ -301,35 +335,81 @@ async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), early: Vec<u8>
     }
 }
 
-/// HTTP/2 answers only as [`Behaviour::Answer`]; the rest is HTTP/1.1's.
-async fn http2(stream: impl Stream + 'static, number: usize, shared: Arc<Shared>) {
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let shared = shared.clone();
-        async move {
-            let (head, body) = request.into_parts();
-            let body = body.collect().await?.to_bytes().to_vec();
-            let headers = head
-                .headers
-                .iter()
-                .map(|(name, value)| {
-                    let value = value.as_bytes().iter().map(|byte| *byte as char).collect();
-                    (name.to_string(), value)
-                })
-                .collect();
-            let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-            let request_line = format!("{} {target} HTTP/2", head.method);
-            let at = Instant::now();
-            shared.received.lock().push(Received { request_line, headers, body, at, connection: number });
-            let status = match shared.behaviour() {
-                Behaviour::Answer { status, .. } => status,
-                _ => 200,
-            };
-            let answer = hyper::Response::builder().status(status).body(Full::new(Bytes::new()));
-            Ok::<_, hyper::Error>(answer.expect("a valid answer"))
+async fn http2(stream: impl Stream + 'static, number: usize, shared: Arc<Shared>) -> Result<(), h2::Error> {
+    let mut connection = h2::server::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(1 << 24)
+        .handshake::<_, Bytes>(stream)
+        .await?;
+    let mut streams = JoinSet::new(); // ends with this task
+    while let Some(accepted) = connection.accept().await {
+        let (request, mut respond) = accepted?;
+        let behaviour = shared.behaviour();
+        match behaviour {
+            Behaviour::RefuseStream => respond.send_reset(h2::Reason::REFUSED_STREAM),
+            Behaviour::ResetWithinRequest => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+            Behaviour::Close => return Ok(()),
+            _ => {
+                if matches!(behaviour, Behaviour::GoAway) {
+                    connection.graceful_shutdown();
+                }
+                let shared = shared.clone();
+                streams.spawn(async move { stream2(request, respond, behaviour, number, &shared).await });
+            }
         }
+        while streams.try_join_next().is_some() {}
+    }
+    Ok(())
+}
+
+/// One stream that is served.
+async fn stream2(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    behaviour: Behaviour,
+    connection: usize,
+    shared: &Shared,
+) -> Result<(), h2::Error> {
+    let (head, mut stream) = request.into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = stream.data().await {
+        let data = data?;
+        stream.flow_control().release_capacity(data.len())?;
+        body.extend(data);
+    }
+    let headers = head.headers.iter().map(|(name, value)| {
+        // Latin-1, so that every byte survives.
+        (name.to_string(), value.as_bytes().iter().map(|byte| *byte as char).collect())
     });
-    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let request_line = format!("{} {target} HTTP/2", head.method);
+    let received =
+        Received { request_line, headers: headers.collect(), body, at: Instant::now(), connection };
+    shared.received.lock().push(received);
+    let breaks_off = matches!(behaviour, Behaviour::CloseWithinAnswer);
+    let (status, headers, body) = match behaviour {
+        Behaviour::Answer { status, headers, body } => (status, headers, body),
+        Behaviour::Hang => std::future::pending().await,
+        Behaviour::Slow(delay) => {
+            tokio::time::sleep(delay).await;
+            (200, vec![], vec![])
+        }
+        Behaviour::CloseWithinAnswer => (200, vec![], b"only this and more".to_vec()),
+        _ => (200, vec![], vec![]),
+    };
+    let mut answer = http::Response::builder().status(status);
+    for (name, value) in headers {
+        answer = answer.header(name, value);
+    }
+    let answer = answer.body(()).expect("a valid answer");
+    let mut stream = respond.send_response(answer, body.is_empty())?;
+    if breaks_off {
+        stream.send_data(Bytes::from_static(b"only this"), false)?;
+        stream.send_reset(h2::Reason::INTERNAL_ERROR);
+    } else if !body.is_empty() {
+        stream.send_data(body.into(), true)?;
+    }
+    Ok(())
 }
 
 impl Shared {

@@ -7,6 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// PEM texts.
@@ -62,28 +63,58 @@ impl Pair {
     }
 }
 
-pub fn client_config(alpn: &[&str]) -> Arc<ClientConfig> {
+fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority().ca.as_bytes()).expect("PEM")).expect("a root");
+    roots
+}
+
+pub fn client_config(alpn: &[&str]) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
-        .with_root_certificates(roots)
+        .with_root_certificates(roots())
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 
-pub fn server_config(alpn: &[&str]) -> Arc<ServerConfig> {
-    let pair = &authority().server;
+fn chain(pair: &Pair) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("PEM");
+    (vec![cert], PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("PEM"))
+}
+
+fn serving(
+    pair: &Pair,
+    alpn: &[&str],
+    clients: Arc<dyn tokio_rustls::rustls::server::danger::ClientCertVerifier>,
+) -> Arc<ServerConfig> {
+    let (cert, key) = chain(pair);
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![cert], key)
+        .with_client_cert_verifier(clients)
+        .with_single_cert(cert, key)
         .expect("a certificate");
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
+}
+
+/// For `localhost`, to anyone.
+pub fn server_config(alpn: &[&str]) -> Arc<ServerConfig> {
+    serving(&authority().server, alpn, WebPkiClientVerifier::no_client_auth())
+}
+
+/// For `other.test`, to anyone.
+pub fn other_config(alpn: &[&str]) -> Arc<ServerConfig> {
+    serving(&authority().other, alpn, WebPkiClientVerifier::no_client_auth())
+}
+
+/// For `localhost`, to who shows a certificate of this run's authority.
+pub fn mutual_config(alpn: &[&str]) -> Arc<ServerConfig> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots().into(), Arc::new(ring::default_provider()))
+            .build()
+            .expect("a verifier");
+    serving(&authority().server, alpn, verifier)
 }

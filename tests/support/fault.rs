@@ -21,6 +21,8 @@ pub enum Fails {
     Write,
     /// Writes, with ENOSPC.
     DiskFull,
+    /// Nothing fails, but each sync takes so many milliseconds more.
+    SlowSync(u32),
 }
 
 impl Fault {
@@ -38,6 +40,7 @@ impl Fault {
             Fails::Sync => format!("sync {}", libc::EIO),
             Fails::Write => format!("write {}", libc::EIO),
             Fails::DiskFull => format!("write {}", libc::ENOSPC),
+            Fails::SlowSync(milliseconds) => format!("slow {milliseconds}"),
         };
         // Whole at once: the shim may look at any moment.
         let draft = self.folder.path().join("draft");

@@ -26,6 +26,15 @@ pub struct Ended {
     pub output: String,
 }
 
+/// What a sender does once it has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the connection is the gateway's to close.
+    Stay,
+    /// Says that nothing more will come.
+    End,
+}
+
 pub struct Gateway {
     pub builder: GatewayBuilder,
     pub ports: Ports,
@@ -193,15 +202,26 @@ impl Gateway {
     /// Sends bytes on the plain listener; every answer until the gateway closes (or answers nothing more to a
     /// sender that has ended).
     pub async fn raw(&self, bytes: &[u8]) -> Vec<Answer> {
+        self.raw_and(bytes, Then::End).await.unwrap_or_default()
+    }
+
+    /// The same for a sender that may stay: `Err` if the gateway does not close.
+    pub async fn raw_and(&self, bytes: &[u8], then: Then) -> io::Result<Vec<Answer>> {
         let mut connection = self.connect().await;
         // The gateway may close while we still write.
         let _ = connection.write(bytes).await;
-        let _ = connection.end().await;
-        let mut answers = Vec::new();
-        while let Ok(Some(answer)) = connection.answer().await {
-            answers.push(answer);
+        if then == Then::End {
+            let _ = connection.end().await;
         }
-        answers
+        let mut answers = Vec::new();
+        loop {
+            match connection.answer().await {
+                Ok(Some(answer)) => answers.push(answer),
+                Err(problem) if problem.kind() == io::ErrorKind::TimedOut => return Err(problem),
+                // A reset is an end, too: what was sent was not read to its end.
+                Ok(None) | Err(_) => return Ok(answers),
+            }
+        }
     }
 
     // Looking in.
@@ -245,7 +265,18 @@ impl Gateway {
         self.metric("tidegate_backlog", &[]).await
     }
     pub async fn drained(&self) {
-        eventually("the backlog is empty", async || self.backlog().await == 0.0).await;
+        let deadline = Instant::now() + PATIENCE;
+        while self.backlog().await != 0.0 {
+            if Instant::now() > deadline {
+                let mut left = String::new();
+                for state in ["pending", "retrying"] {
+                    let events = self.admin("GET", &format!("/events?state={state}&limit=3")).await;
+                    left += &events.map_or_else(|problem| problem.to_string(), |answer| answer.text());
+                }
+                panic!("{} deliveries are still there, such as {left}", self.backlog().await);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -10,13 +10,16 @@ pub mod app;
 pub mod certs;
 pub mod config;
 pub mod fault;
+pub mod frames;
 pub mod gateway;
 pub mod payloads;
 pub mod sender;
 pub mod signed;
 pub mod wire;
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,19 +43,37 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
 }
 
 /// A TCP port of the loopback address at which nobody listened a moment ago, outside of the range from which the
-/// system takes ports for outgoing connections.
+/// system takes ports for outgoing connections, and in a block that no other test run uses.
 ///
 /// Asked by connecting, not by binding: a child process that is just being started holds a copy of every socket of
 /// ours for a moment, and a bound one would make the port look taken to whoever it was found for.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % 97) as u16 * 120;
     loop {
-        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000) % 12_000;
+        let port = block_of_ports() + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
         if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             return port;
         }
     }
+}
+
+/// Ports of one test run.
+const PORTS: u16 = 600;
+
+/// The first port of this run's block. A file per block is locked as long as the process lives.
+fn block_of_ports() -> u16 {
+    static BLOCK: OnceLock<(u16, Option<File>)> = OnceLock::new();
+    let (block, _locked) = BLOCK.get_or_init(|| {
+        let lock = |block: u16| {
+            let path = std::env::temp_dir().join(format!("tidegate-test-ports-{block}.lock"));
+            let file = File::options().create(true).append(true).open(path).ok()?;
+            file.try_lock().is_ok().then_some((block, Some(file)))
+        };
+        // With so many runs at once, or where nothing can be locked, chance has to do.
+        let any = (std::process::id() % 20) as u16;
+        (0..20).find_map(lock).unwrap_or((any, None))
+    });
+    20_000 + block * PORTS
 }
 
 /// A number that no other call of this process gets.

@@ -144,6 +144,8 @@ impl Answer {
 /// An open HTTP/1.1 connection.
 pub struct Connection {
     reader: Reader<Box<dyn Duplex>>,
+    /// The last request asked for a head only: its answer tells a length and has no body.
+    asked_head: bool,
 }
 
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -166,12 +168,12 @@ impl Connection {
     pub async fn plain(address: SocketAddr) -> io::Result<Self> {
         let stream = in_time(TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { reader: Reader::new(Box::new(stream)) })
+        Ok(Self { reader: Reader::new(Box::new(stream)), asked_head: false })
     }
 
     pub async fn tls(address: SocketAddr) -> io::Result<Self> {
         let stream = in_time(connect_tls(address, "localhost", &["http/1.1"])).await?;
-        Ok(Self { reader: Reader::new(stream) })
+        Ok(Self { reader: Reader::new(stream), asked_head: false })
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -202,7 +204,8 @@ impl Connection {
             } else {
                 Framing::UntilClose
             };
-            let body = self.reader.body(wire::framing(&headers, otherwise)).await?;
+            let framing = if self.asked_head { Framing::None } else { wire::framing(&headers, otherwise) };
+            let body = self.reader.body(framing).await?;
             Ok(Some(Answer { status, headers, body }))
         })
         .await
@@ -214,6 +217,7 @@ impl Connection {
     }
 
     pub async fn send(&mut self, request: &Request) -> io::Result<Answer> {
+        self.asked_head = request.method == "HEAD";
         // A refused request may be answered, and the connection closed, before all of its body is sent.
         let written = self.write(&request.bytes()).await;
         loop {
@@ -239,10 +243,12 @@ impl Connection {
     }
 }
 
+type Body = http_body_util::combinators::BoxBody<Bytes, io::Error>;
+
 /// An open HTTP/2 connection. Clones share it.
 #[derive(Clone)]
 pub struct Http2 {
-    sender: hyper::client::conn::http2::SendRequest<http_body_util::combinators::BoxBody<Bytes, io::Error>>,
+    sender: hyper::client::conn::http2::SendRequest<Body>,
     authority: Arc<str>,
 }
 
@@ -260,13 +266,6 @@ impl Http2 {
     }
 
     pub async fn send(&self, request: &Request) -> io::Result<Answer> {
-        let mut head = hyper::Request::builder()
-            .method(request.method.as_str())
-            .uri(format!("https://{}{}", self.authority, request.target));
-        for (name, value) in &request.headers {
-            let value: Vec<u8> = value.chars().map(|char| char as u32 as u8).collect();
-            head = head.header(name.to_ascii_lowercase(), value);
-        }
         let body = match request.told {
             Told::ByLength => Full::new(request.body.clone()).map_err(|never| match never {}).boxed(),
             // No length is told: the frames simply end.
@@ -279,6 +278,18 @@ impl Http2 {
                 Frames(frames.into_iter()).boxed()
             }
         };
+        self.send_body(request, body).await
+    }
+
+    /// The request's head with another body.
+    async fn send_body(&self, request: &Request, body: Body) -> io::Result<Answer> {
+        let mut head = hyper::Request::builder()
+            .method(request.method.as_str())
+            .uri(format!("https://{}{}", self.authority, request.target));
+        for (name, value) in &request.headers {
+            let value: Vec<u8> = value.chars().map(|char| char as u32 as u8).collect();
+            head = head.header(name.to_ascii_lowercase(), value);
+        }
         let request = head.body(body).map_err(io::Error::other)?;
         let mut sender = self.sender.clone();
         in_time(async {
@@ -295,6 +306,24 @@ impl Http2 {
             Ok(Answer { status: head.status.as_u16(), headers, body })
         })
         .await
+    }
+}
+
+impl Http2 {
+    /// A POST whose body is followed by a trailer.
+    pub async fn send_with_trailers(
+        &self,
+        target: &str,
+        body: &'static str,
+        (name, value): (&'static str, &'static str),
+    ) -> io::Result<Answer> {
+        let mut trailers = hyper::HeaderMap::new();
+        trailers.insert(name, hyper::header::HeaderValue::from_static(value));
+        let frames = vec![
+            Ok(hyper::body::Frame::data(Bytes::from_static(body.as_bytes()))),
+            Ok(hyper::body::Frame::trailers(trailers)),
+        ];
+        self.send_body(&Request::post(target, ""), Frames(frames.into_iter()).boxed()).await
     }
 }
 

@@ -145,6 +145,10 @@ pub(super) struct Marks {
 const JOURNAL: u64 = 64 << 20;
 const JOURNAL_WITHIN: u64 = 1 << 30;
 
+/// Free bytes beyond `min_free` that a full buffer asks for at most: not a share of a large reserve that the volume may
+/// never have again.
+const MOST_TO_OPEN: u64 = 64 << 20;
+
 impl Marks {
     pub(super) fn new(settings: &BufferSettings) -> Self {
         let max = settings.max_size;
@@ -160,8 +164,8 @@ impl Marks {
     const fn low(&self) -> u64 {
         self.limit - self.limit / 8
     }
-    const fn min_free_to_open(&self) -> u64 {
-        self.min_free.saturating_add(self.min_free / 8)
+    fn min_free_to_open(&self) -> u64 {
+        self.min_free.saturating_add((self.min_free / 8).min(MOST_TO_OPEN))
     }
 
     /// Why the buffer is full, if it is. A little more is asked of a full one to open than of an open one to stay so.
@@ -250,6 +254,8 @@ mod tests {
         assert_eq!(marks().judge(at(80), false), None);
         assert!(marks().judge(at(89), true).is_some());
         assert_eq!(marks().judge(at(90), true), None);
+        let large = Marks { min_free: 100 << 30, ..marks() };
+        assert_eq!(large.judge(at((100 << 30) + MOST_TO_OPEN), true), None);
     }
 
     #[test]

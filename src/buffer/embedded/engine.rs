@@ -196,7 +196,9 @@ impl Embedded {
             outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
         };
         let filter = match selection {
-            Selection::One(id) => return apply(vec![id], Only::default()).await,
+            Selection::One(id, filter) => {
+                return apply(vec![id], select::only(&self.shared.directory, &filter)).await;
+            }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);
@@ -363,6 +365,12 @@ impl Buffer for Embedded {
                 state.hand_back(place);
                 return Ok(());
             }
+            let next = match next {
+                // A retry gets a place of its own, even if it is due in the same millisecond as the last one: what
+                // becomes of the old place must not touch the new one.
+                Next::Retry(at) => Next::Retry(at.max(Timestamp(place.0.saturating_add(1)))),
+                next => next,
+            };
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());
             state.leases.insert(place, Lease::Settling(held.event.received_at));
             let (siblings, size) = (held.siblings, held.size);

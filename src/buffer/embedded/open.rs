@@ -8,6 +8,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -117,7 +118,9 @@ fn make_folder(folder: &Path) -> Result<(), OpenError> {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(OpenError::NotAFolder { path: text(folder) }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(folder).map_err(|e| of_file(folder, e))
+            // Events hold what senders trust us with, their credentials too: nobody else on this machine reads them.
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|e| of_file(folder, e))
         }
         Err(e) => Err(of_file(folder, e)),
     }

@@ -41,9 +41,9 @@ pub async fn perform(scene: &Scene, client: &Client, app: &mut App) -> Result<(S
     let invoice = new(What::Invoice);
     let up = [
         ("GitHub push", push.clone(), Expected::Delivered),
-        ("GitHub push, sent once more", push, Expected::RepeatOf(0)),
+        ("the same GitHub push again", push, Expected::RepeatOf(0)),
         (
-            "GitHub issues, one figure changed",
+            "GitHub issues, one digit changed",
             new(What::Issue).tampered(),
             Expected::Refused("signature_invalid"),
         ),
@@ -59,7 +59,7 @@ pub async fn perform(scene: &Scene, client: &Client, app: &mut App) -> Result<(S
     let down = [
         ("GitHub issues", new(What::Issue), Expected::Delivered),
         ("Stripe invoice.paid", new(What::Invoice), Expected::Delivered),
-        ("Stripe invoice.paid, the first once more", invoice, Expected::RepeatOf(3)),
+        ("the first Stripe event again", invoice, Expected::RepeatOf(3)),
         ("Standard Webhooks contact.created", new(What::Contact), Expected::Delivered),
     ];
     for (title, sent, expected) in down {
@@ -97,7 +97,7 @@ fn report(acts: &[Act], arrivals: &[Arrival]) -> (String, Vec<String>) {
     table
         .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["", "sent", "app", "answer", "event", "what the app got"]);
+        .set_header(["", "sent", "app", "answer", "event", "the app got"]);
     for (number, act) in acts.iter().enumerate() {
         let mut complain = |what: String| wrong.push(format!("{}: {what}", act.title));
         if let Some(problem) = answer_problem(act, acts) {
@@ -105,7 +105,7 @@ fn report(acts: &[Act], arrivals: &[Arrival]) -> (String, Vec<String>) {
         }
         let got = match (act.expected, act.answered.event_id.as_deref()) {
             (Expected::Delivered, Some(id)) => match arrival_problem(act, id, arrivals) {
-                Ok(attempt) => format!("every byte, attempt {attempt}"),
+                Ok(attempt) => format!("all of it, attempt {attempt}"),
                 Err(problem) => {
                     complain(problem.clone());
                     problem
@@ -126,11 +126,16 @@ fn report(acts: &[Act], arrivals: &[Arrival]) -> (String, Vec<String>) {
             act.title.to_owned(),
             act.app.to_owned(),
             answer_text(&act.answered),
-            act.answered.event_id.clone().unwrap_or_else(|| "–".into()),
+            act.answered.event_id.as_deref().map_or_else(|| "–".into(), short),
             got,
         ]);
     }
     (table.to_string(), wrong)
+}
+
+/// The end of an id, which differs from one to the next; a whole one does not fit on a terminal.
+fn short(id: &str) -> String {
+    id.rsplit_once('-').map_or_else(|| id.to_owned(), |(_, end)| format!("…{end}"))
 }
 
 fn answer_text(answered: &Answered) -> String {

@@ -22,6 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONCURRENCY: usize = 16;
 
+/// Headers of the connection or the framing beside the hop-by-hop ones.
+const OF_ONE_HOP: &[&str] = &["content-length", "expect", "http2-settings"];
+
 /// What a route means for its destinations.
 #[derive(Clone, Copy)]
 pub(super) struct Purpose<'a> {
@@ -106,6 +109,10 @@ impl Checker<'_, '_> {
             let help = "inline the sender gets the app's answer and retries itself; use `mode: buffer` for retries here";
             self.error(&place.key("retry"), "inline forwarding is not retried", help);
         }
+        if inline && raw.concurrency.is_some() {
+            let help = "inline the sender waits, so every request is forwarded at once; use `mode: buffer` for a pace";
+            self.warning(&place.key("concurrency"), "`concurrency` has no effect inline", help);
+        }
         for (key, time) in [("timeout", raw.timeout), ("connect_timeout", raw.connect_timeout)] {
             if let Some(time) = time {
                 self.not_zero(place, key, time);
@@ -160,7 +167,9 @@ impl Checker<'_, '_> {
                     urls.iter().enumerate().map(|(i, url)| self.upstream(url, &list.index(i), purpose));
                 // All of them are looked at, whatever the first is like.
                 let uris: Vec<Option<Uri>> = uris.collect();
-                uris.into_iter().collect()
+                let uris: Vec<Uri> = uris.into_iter().collect::<Option<_>>()?;
+                self.same_paths(&uris, &list);
+                Some(uris)
             }
             (Some(_), Some(_)) => {
                 let help = "keep `upstreams` for several servers, or `url` for one";
@@ -172,6 +181,16 @@ impl Checker<'_, '_> {
                 self.error(&place.key("url"), "the destination has no `url`", help);
                 None
             }
+        }
+    }
+
+    /// One head is made for all servers of a destination.
+    fn same_paths(&mut self, uris: &[Uri], list: &Place) {
+        let Some(first) = uris.first() else { return };
+        for (at, uri) in uris.iter().enumerate().filter(|(_, uri)| uri.path() != first.path()) {
+            let message = format!("the path `{}` is not that of the first (`{}`)", uri.path(), first.path());
+            let help = "`upstreams` are servers of one app and get the same path; another app is another destination";
+            self.error(&list.index(at), message, help);
         }
     }
 
@@ -196,8 +215,8 @@ impl Checker<'_, '_> {
                 "the URL has a query, but the app gets the sender's".into()
             }
             (Some("http" | "https"), Some(_)) if text.contains('#') => "the URL has a fragment".into(),
-            (Some("http" | "https"), Some(authority)) if authority.port_u16() == Some(0) => {
-                "port 0 is nowhere".into()
+            (Some("http" | "https"), Some(authority)) if !has_good_port(authority) => {
+                "the port is not a number from 1 to 65535".into()
             }
             (Some("http" | "https"), Some(_)) => {
                 if purpose.wildcard && uri.path() != "/" {
@@ -313,12 +332,12 @@ impl Checker<'_, '_> {
             (format!("`{name}` is not a header name"), "write a name such as `X-Internal`")
         } else if lower == "host" {
             ("`Host` is not set here".to_owned(), "use the destination's `host: keep` or `host: upstream`")
-        } else if HOP_BY_HOP.contains(&lower.as_str()) || lower == "content-length" {
+        } else if HOP_BY_HOP.contains(&lower.as_str()) || OF_ONE_HOP.contains(&lower.as_str()) {
             (
                 format!("`{name}` belongs to the connection, not to the message"),
                 "the gateway sets or drops it itself",
             )
-        } else if lower.starts_with(OUR_PREFIX) {
+        } else if lower.replace('_', "-").starts_with(OUR_PREFIX) {
             (
                 format!("`{name}` is the gateway's own"),
                 "names that begin with `tidegate-` tell the app about the event",
@@ -328,6 +347,12 @@ impl Checker<'_, '_> {
         };
         self.report.error_at_key(place, problem.0, problem.1);
     }
+}
+
+/// None, or one that can be connected to.
+fn has_good_port(authority: &http::uri::Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    port.is_empty() || authority.port_u16().is_some_and(|port| port > 0)
 }
 
 #[derive(Clone, Copy)]

@@ -269,15 +269,16 @@ impl Checker<'_, '_> {
             (None, Some(standard)) => (standard, None),
             (None, None) => (self.source("body-hash", &place.key("key"))?, None),
         };
-        let proven = proof.is_some_and(|p| !p.is_none());
-        if let Some(own) = own
-            && proven
-            && own.texts().iter().all(|text| text.starts_with("header:"))
-        {
-            let help = "if the signature does not cover it, join it: `key: [header:…, body-hash]`; else a captured \
-                        request can be repeated under new keys";
-            self.warning(&place.key("key"), "the key is a bare header", help);
-        }
+        let key = match (own, proof) {
+            (Some(_), Some(proof)) if !proof.compiled.verifier.covers(&key) => {
+                let help = "it could be set by whoever repeats a captured request, and take a later event's place: write \
+                            `key: [SOURCE, body-hash]` to say so yourself";
+                let message = "the signature does not cover this key: it is joined with the body's hash";
+                self.warning(&place.key("key"), message, help);
+                Extract::joined(vec![key, Extract::body_hash()])
+            }
+            _ => key,
+        };
         let window = window.unwrap_or(Time(WINDOW));
         self.not_zero(&place, "window", window);
         if let Some(tolerance) = proof.and_then(|p| p.tolerance)

@@ -81,8 +81,10 @@ impl Checker<'_, '_> {
     }
 
     fn lonely_secrets(&mut self, raw: &raw::Route, place: &Place, help: &str) {
+        // It may be written, but wrongly.
+        let is_missing = self.report.document.node(&place.key("provider")).is_none();
         for (key, written) in [("secret", raw.secret.is_some()), ("secrets", raw.secrets.is_some())] {
-            if written {
+            if written && is_missing {
                 self.error(&place.key(key), format!("`{key}` belongs to `provider`, which is missing"), help);
             }
         }
@@ -113,9 +115,8 @@ impl Checker<'_, '_> {
     fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
         let rule = place.key("verify");
         let kind = if written == "none" { Kind::None } else { Kind::Rule };
-        if kind == Kind::None && raw.mode == raw::Mode::Buffer {
-            let help =
-                "fine behind an allowlist or on a private network; else use `provider` or a `verify` rule";
+        if kind == Kind::None && raw.mode == raw::Mode::Buffer && raw.allow.is_none() {
+            let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
         let compiled = self.compiled(written, &Form::Long(rule), place)?;

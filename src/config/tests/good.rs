@@ -189,17 +189,31 @@ fn what_runs_but_should_be_known_is_warned_about() {
 }
 
 #[test]
-fn a_key_that_anyone_could_mint_is_warned_about() {
+fn a_key_that_anyone_could_mint_is_joined_with_the_body() {
     let route = |keys: &str| {
         routes(&format!(
             "  - path: /x\n    verify: {{ provider: stripe, secrets: [env:S], tolerance: 10m }}\n    forward_to: http://a\n{keys}"
         ))
     };
-    assert_eq!(
-        warnings(&route("    idempotency: { key: \"header:X-Id\" }\n")),
-        ["routes[0].idempotency.key: the key is a bare header"]
+    let joined =
+        "routes[0].idempotency.key: the signature does not cover this key: it is joined with the body's hash";
+    for key in ["\"header:X-Id\"", "\"header:X-Id | body:/id\"", "\"query:id\"", "\"path:id\""] {
+        let text = route(&format!("    idempotency: {{ key: {key} }}\n"));
+        assert_eq!(warnings(&text), [joined], "{key}");
+        let shown = first(&text).idempotency.as_ref().unwrap().key.to_string();
+        assert!(shown.ends_with(" + body-hash"), "{shown}");
+    }
+    for key in
+        ["[\"header:X-Id\", body-hash]", "[\"header:X-Id\", \"body:/id\"]", "\"body:/data/id\"", "body-hash"]
+    {
+        assert!(warnings(&route(&format!("    idempotency: {{ key: {key} }}\n"))).is_empty(), "{key}");
+    }
+    // Whoever holds a request with a key in it holds the key.
+    let keyed = routes(
+        "  - path: /x\n    verify: { bearer: { tokens: [env:S] } }\n    forward_to: http://a\n    idempotency: { key: \"header:X-Id\" }\n",
     );
-    assert!(warnings(&route("    idempotency: { key: [\"header:X-Id\", body-hash] }\n")).is_empty());
+    assert!(warnings(&keyed).is_empty());
+    assert_eq!(first(&keyed).idempotency.as_ref().unwrap().key.to_string(), "header:x-id");
     assert_eq!(
         warnings(&route("    idempotency: { window: 15m }\n")),
         ["routes[0].idempotency.window: repeats are forgotten after 15m, but accepted for twice 10m"]

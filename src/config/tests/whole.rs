@@ -81,7 +81,36 @@ fn commands_that_neither_listen_nor_connect_need_no_certificates() {
     let listener = "listeners: [{ address: \"127.0.0.1:0\", tls: { cert: gone.pem, key: gone.key } }]\n";
     let route = OPEN.replace("http://127.0.0.1:3000", "{ url: https://a, tls: { ca: gone.pem } }");
     fs::write(&path, format!("{listener}routes:\n{route}")).unwrap();
-    assert_eq!(load_offline(&path).unwrap().config.listeners.len(), 1);
+    assert_eq!(load_offline(&path, Needed::Secrets).unwrap().config.listeners.len(), 1);
+}
+
+#[test]
+fn a_config_can_be_looked_at_where_its_secrets_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.yaml");
+    let rules = [
+        "{ provider: stripe, secret: env:TIDEGATE_TEST_GONE }",
+        "{ provider: standard-webhooks, secrets: [file:gone] }",
+        "{ provider: slack, secret: file:gone }",
+        "{ algorithm: hmac-sha256, signature: { from: \"header:X\", encoding: hex }, key: { decode: hex }, secret: file:gone }",
+        "{ jwt: { algorithms: [HS256], secrets: [file:gone] } }",
+        "{ api_key: { header: X, keys: [{ secret: file:gone, label: a }, file:gone] } }",
+        "{ basic: { users: [{ name: a, password: file:gone }] } }",
+    ];
+    let route = |(i, rule): (usize, &&str)| {
+        format!("  - {{ path: /{i}, verify: {rule}, forward_to: \"http://a\" }}\n")
+    };
+    let routes: String = rules.iter().enumerate().map(route).collect();
+    let admin = "admin: { token: file:gone }\n";
+    fs::write(&path, format!("{LISTENER}routes:\n{routes}{admin}")).unwrap();
+    let there = examine(&path, Needed::Nothing);
+    assert!(there.config.is_some(), "{:#?}", there.problems);
+    assert_eq!(examine(&path, Needed::Secrets).problems.len(), rules.len() + 2);
+    // The config itself is checked all the same.
+    fs::write(&path, format!("{LISTENER}routes:\n{}", routes.replace("env:TIDEGATE_TEST_GONE", "\"env:\"")))
+        .unwrap();
+    let problems = examine(&path, Needed::Nothing).problems;
+    assert!(problems.len() == 1 && problems[0].message.starts_with("`env:` takes"), "{problems:#?}");
 }
 
 #[test]

@@ -1,38 +1,35 @@
-//! One connection's bytes between the socket and pingora's sessions.
+//! One connection's bytes between the socket and HTTP.
 //!
-//! On HTTP/1, [`Conn`] takes each head off the wire itself (strictly, bounded, with a deadline), and then lets the
-//! session see no more than this one message: a short head that only frames it, and exactly its body's bytes. So
-//! nothing that we refused is ever parsed behind, a body can't run into the next request, and pipelined requests
-//! wait here. On HTTP/2 and after an upgrade the bytes pass as they are. What is written is collected, so that a small
-//! answer leaves in one TLS record and one system call.
+//! On HTTP/1, [`Conn`] takes each head off the wire (strictly, bounded, with a deadline) and then its body, which ends
+//! where the head said: a body can't run into the next request, and pipelined requests wait here. What is written is
+//! collected, so that a small answer leaves in one TLS record and one system call. Under HTTP/2 the bytes pass as they
+//! are; it reads and writes a [`Conn`] as a plain stream.
 
 mod session_io;
 
-use std::any::Any;
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use pingora::protocols::{Stream, UniqueIDType};
+use pingora::protocols::UniqueIDType;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::chunked::Chunked;
 use super::deadline::Deadline;
-use super::head::{Framing, ParsedHead, Scan, Scanner, Upgrade};
+use super::head::{Framing, Scan, Scanner};
 use super::listen::Stop;
 use super::wire::Transport;
 use crate::config::Limits;
-use crate::message::Version;
 use crate::reason::Reason;
 
-/// One read takes at most this much plaintext: a TLS record.
-const READ_BYTES: usize = 16 * 1024;
+/// What is there of a body is passed on in pieces of about this size.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Memory for a body grows by at most this before its bytes come.
+const AHEAD_BYTES: usize = 32 * 1024;
 /// Written bytes are collected up to this: a TLS record.
 const WRITE_BYTES: usize = 16 * 1024;
 /// Collecting buffers that grew beyond this are given back between requests.
@@ -43,55 +40,32 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// At shutdown, how long a connection that has not asked anything yet may still do so.
 pub(super) const FRESH_GRACE: Duration = Duration::from_secs(1);
 
-thread_local! {
-    static LANDING: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
-}
-
 /// A connection. See the module.
 pub(super) struct Conn {
     io: Transport,
     id: UniqueIDType,
     /// Received and not yet passed on.
     received: BytesMut,
-    /// The framing head for the session, and how much of it was read.
-    framing_head: Vec<u8>,
-    framing_read: usize,
     message: Message,
-    /// What went wrong while the session read; it only sees an I/O error.
-    fault: Option<Reason>,
     body_timeout: Duration,
     read_deadline: Deadline,
     /// Written and not yet sent.
     written: BytesMut,
-    /// A [`Flow`], set through the session's shared reference.
-    flow: AtomicU8,
     write_stall: Deadline,
     write_timeout: Duration,
     stop: Stop,
 }
 
-/// What the session may read after the head.
+/// What may be read after the head.
 #[derive(Debug)]
 enum Message {
     /// All of one message was read, or none has begun.
     Ended,
-    /// So many bytes; afterwards raw ones, if the sender offered an upgrade.
-    Length(u64, Upgrade),
+    /// So many bytes.
+    Length(u64),
     Chunked(Chunked),
-    /// Whatever comes.
+    /// Whatever comes, until the sender ends.
     Raw,
-}
-
-/// When written bytes are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Flow {
-    /// When a record is full or at a flush.
-    Collect = 0,
-    /// When a record is full: flushes wait.
-    Hold = 1,
-    /// At each write.
-    Eager = 2,
 }
 
 /// What came instead of a head, or the head.
@@ -118,47 +92,24 @@ impl Conn {
             io,
             id,
             received: BytesMut::new(),
-            framing_head: Vec::new(),
-            framing_read: 0,
             message: Message::Ended,
-            fault: None,
             body_timeout: limits.body_timeout,
             read_deadline: Deadline::default(),
             written: BytesMut::new(),
-            flow: AtomicU8::new(Flow::Collect as u8),
             write_stall: Deadline::default(),
             write_timeout: limits.idle_timeout,
             stop,
         }
     }
 
-    /// The connection inside a session's stream.
-    pub fn of(stream: &Stream) -> Option<&Conn> {
-        (**stream).as_any().downcast_ref()
-    }
-    /// Takes the connection out of a session's stream.
-    pub fn from(stream: Stream) -> Option<Box<Conn>> {
-        let any: Box<dyn Any> = stream.into_any();
-        any.downcast().ok()
-    }
-
-    pub fn fault(&self) -> Option<Reason> {
-        self.fault
-    }
     /// Whether the shutdown has begun.
     pub fn stopping(&self) -> bool {
         self.stop.stopping()
     }
-    pub fn set_flow(&self, flow: Flow) {
-        self.flow.store(flow as u8, Ordering::Relaxed);
-    }
-    fn flows(&self, flow: Flow) -> bool {
-        self.flow.load(Ordering::Relaxed) == flow as u8
-    }
 
-    /// Lets all bytes pass, for HTTP/2.
-    pub fn pass_raw(&mut self) {
-        self.message = Message::Raw;
+    /// Where an answer's head is put; it leaves with what is written after it.
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.written
     }
 
     /// Waits for the next request's head. `stop` ends the wait while no byte of one has come.
@@ -169,11 +120,13 @@ impl Conn {
         mut stop: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> Next {
         self.message = Message::Ended;
-        self.fault = None;
         self.body_timeout = limits.body_timeout;
         self.write_timeout = limits.idle_timeout;
         self.read_deadline.clear();
-        self.set_flow(Flow::Collect);
+        if self.received.is_empty() {
+            // Idle connections hold no memory of the request before.
+            self.received = BytesMut::new();
+        }
         if self.written.capacity() > KEPT_BYTES && self.written.is_empty() {
             self.written = BytesMut::new();
         }
@@ -200,7 +153,7 @@ impl Conn {
                 Scan::Partial => {}
             }
             let more = poll_fn(|cx| {
-                if let Poll::Ready(read) = self.poll_receive(cx) {
+                if let Poll::Ready(read) = self.poll_receive(cx, 0) {
                     return Poll::Ready(Some(read));
                 }
                 if self.received.is_empty() && !stopped && stop.as_mut().poll(cx).is_ready() {
@@ -224,99 +177,99 @@ impl Conn {
         }
     }
 
-    /// Begins the message of `head`: from now on the session reads its framing and its body.
-    pub fn begin(&mut self, head: &ParsedHead) {
-        use std::io::Write;
-        self.framing_read = 0;
-        self.framing_head.clear();
-        let version = if head.version == Version::Http10 { "1.0" } else { "1.1" };
-        // Writing to a vector can't fail.
-        let _ = write!(self.framing_head, "{} / HTTP/{version}\r\nHost: framing\r\n", head.method);
-        let _ = match head.framing {
-            Framing::None => Ok(()),
-            Framing::Length(length) => write!(self.framing_head, "Content-Length: {length}\r\n"),
-            Framing::Chunked => write!(self.framing_head, "Transfer-Encoding: chunked\r\n"),
-        };
-        if head.upgrade == Upgrade::Offered {
-            let _ = write!(self.framing_head, "Upgrade: offered\r\n");
-        }
-        let _ = write!(self.framing_head, "\r\n");
-        self.message = match head.framing {
-            Framing::None => Message::Length(0, head.upgrade),
-            Framing::Length(length) => Message::Length(length, head.upgrade),
+    /// Begins the message behind a head: from now on its body is read.
+    pub fn begin(&mut self, framing: Framing) {
+        self.message = match framing {
+            Framing::None | Framing::Length(0) => Message::Ended,
+            Framing::Length(length) => Message::Length(length),
             Framing::Chunked => Message::Chunked(Chunked::default()),
         };
     }
 
-    /// Reads what is there into `received`; 0 at the sender's end.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        LANDING.with_borrow_mut(|landing| {
-            let mut read = ReadBuf::new(landing);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
-            self.received.extend_from_slice(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
+    /// Lets whatever comes after the message pass, for another protocol. Not while the message has not ended.
+    pub fn switch(&mut self) {
+        self.message = Message::Raw;
+    }
+
+    /// Whether the message's body was read to its end.
+    pub fn ended(&self) -> bool {
+        matches!(self.message, Message::Ended)
+    }
+
+    /// The next piece of the body, `None` at its end. What is there already comes in one piece. Safe to cancel.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, Reason> {
+        poll_fn(|cx| {
+            if let Poll::Ready(piece) = self.poll_piece(cx) {
+                return Poll::Ready(piece);
+            }
+            if matches!(self.message, Message::Raw) {
+                return Poll::Pending;
+            }
+            // The whole body is due then: set at the first wait, never moved by what trickles in.
+            if !self.read_deadline.is_set() {
+                self.read_deadline.set(Instant::now() + self.body_timeout);
+            }
+            self.read_deadline.poll_expired(cx).map(|()| Err(Reason::RequestTimeout))
         })
+        .await
     }
 
-    /// Body bytes for the session. Nothing is read at a body's end.
-    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let allowed = loop {
-            match &mut self.message {
-                Message::Ended | Message::Length(0, Upgrade::None) => return Poll::Ready(Ok(())),
-                Message::Raw | Message::Length(0, Upgrade::Offered) => {
-                    self.message = Message::Raw;
-                    if self.received.is_empty() {
-                        return Pin::new(&mut self.io).poll_read(cx, buf);
-                    }
-                    break self.received.len();
-                }
-                Message::Length(left, _) => {
+    /// The rest of the body, if it is here already, read and thrown away. Says whether the body has ended.
+    pub async fn skip(&mut self) -> bool {
+        poll_fn(|cx| {
+            while let Poll::Ready(Ok(Some(_))) = self.poll_piece(cx) {}
+            Poll::Ready(self.ended())
+        })
+        .await
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Reason>> {
+        loop {
+            // How many of the next bytes are the body's, and how many make a piece without waiting for more.
+            let (all, enough) = match &mut self.message {
+                Message::Ended => return Poll::Ready(Ok(None)),
+                Message::Length(left) => {
                     let left = usize::try_from(*left).unwrap_or(usize::MAX);
-                    if !self.received.is_empty() {
-                        break left;
-                    }
-                    // The session asks for no more than the body has, and then the bytes need no stop here.
-                    if buf.remaining() <= left {
-                        let before = buf.filled().len();
-                        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-                        let read = buf.filled().len() - before;
-                        return Poll::Ready(self.passed(read));
-                    }
+                    (left, left.min(PIECE_BYTES))
                 }
-                Message::Chunked(body) if body.ended() => return Poll::Ready(Ok(())),
-                Message::Chunked(_) if !self.received.is_empty() => break usize::MAX,
-                Message::Chunked(_) => {}
-            }
-            if ready!(self.poll_receive(cx))? == 0 {
-                return Poll::Ready(self.passed(0));
-            }
-        };
-        let mut now = allowed.min(self.received.len()).min(buf.remaining());
-        if let Message::Chunked(body) = &mut self.message {
-            now = match body.follow(&self.received[..now]) {
-                Ok(used) => used,
-                Err(reason) => return Poll::Ready(Err(self.fail(reason, io::ErrorKind::InvalidData))),
+                Message::Raw => (usize::MAX, 1),
+                Message::Chunked(body) => match body.take(&mut self.received)? {
+                    Some(piece) => return Poll::Ready(Ok(Some(piece))),
+                    None if body.ended() => {
+                        self.message = Message::Ended;
+                        continue;
+                    }
+                    // All that had come was framing.
+                    None => (usize::MAX, 1),
+                },
             };
+            let here = self.received.len();
+            if here < enough {
+                match self.poll_receive(cx, all - here) {
+                    Poll::Ready(Ok(1..)) => continue,
+                    // The next call meets the end or the error again.
+                    _ if here > 0 => {}
+                    Poll::Ready(Ok(_)) if matches!(self.message, Message::Raw) => {
+                        return Poll::Ready(Ok(None));
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Err(Reason::BodyIncomplete)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            let piece = self.received.split_to(all.min(self.received.len())).freeze();
+            if let Message::Length(left) = &mut self.message {
+                *left -= piece.len() as u64;
+                if *left == 0 {
+                    self.message = Message::Ended;
+                }
+            }
+            return Poll::Ready(Ok(Some(piece)));
         }
-        buf.put_slice(&self.received[..now]);
-        self.received.advance(now);
-        Poll::Ready(self.passed(now))
     }
 
-    /// Accounts for `read` body bytes; 0 means that the sender ended before the body did.
-    fn passed(&mut self, read: usize) -> io::Result<()> {
-        if read == 0 {
-            return Err(self.fail(Reason::BodyIncomplete, io::ErrorKind::UnexpectedEof));
-        }
-        if let Message::Length(left, _) = &mut self.message {
-            *left = left.saturating_sub(read as u64);
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, reason: Reason, kind: io::ErrorKind) -> io::Error {
-        self.fault = Some(reason);
-        kind.into()
+    /// Reads what is there into `received`, where `expected` bytes more are due; 0 at the sender's end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, expected: usize) -> Poll<io::Result<usize>> {
+        self.io.poll_receive(cx, &mut self.received, expected.min(AHEAD_BYTES))
     }
 
     /// Sends what was collected.
@@ -344,9 +297,8 @@ impl Conn {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Writes an answer past any session (for heads that were refused) and sends it.
+    /// Writes a whole answer and sends it.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.set_flow(Flow::Collect);
         self.write_all(bytes).await?;
         self.flush().await
     }
@@ -358,14 +310,13 @@ impl Conn {
 
     /// Ends our side, lets the sender read what was sent, and closes.
     pub async fn close(mut self: Box<Self>) {
-        self.set_flow(Flow::Collect);
         let polite = async {
             if AsyncWriteExt::shutdown(&mut *self).await.is_err() {
                 return;
             }
             let mut left = LINGER_BYTES;
             self.received = BytesMut::new();
-            while let Ok(read @ 1..) = poll_fn(|cx| self.poll_receive(cx)).await {
+            while let Ok(read @ 1..) = poll_fn(|cx| self.poll_receive(cx, 0)).await {
                 self.received.clear();
                 match left.checked_sub(read) {
                     Some(rest) => left = rest,
@@ -377,28 +328,10 @@ impl Conn {
     }
 }
 
+/// For HTTP/2, which is there from the first byte on: nothing was received here.
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let head = &this.framing_head[this.framing_read..];
-        if !head.is_empty() {
-            let now = head.len().min(buf.remaining());
-            buf.put_slice(&head[..now]);
-            this.framing_read += now;
-            return Poll::Ready(Ok(()));
-        }
-        if let Poll::Ready(read) = this.poll_body(cx, buf) {
-            return Poll::Ready(read);
-        }
-        if !matches!(this.message, Message::Raw) {
-            // The whole body is due then: set at the first wait, never moved by what trickles in.
-            if !this.read_deadline.is_set() {
-                this.read_deadline.set(Instant::now() + this.body_timeout);
-            }
-            ready!(this.read_deadline.poll_expired(cx));
-            return Poll::Ready(Err(this.fail(Reason::RequestTimeout, io::ErrorKind::TimedOut)));
-        }
-        Poll::Pending
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
     }
 }
 
@@ -414,23 +347,11 @@ impl AsyncWrite for Conn {
         }
         let now = buf.len().min(WRITE_BYTES - this.written.len());
         this.written.extend_from_slice(&buf[..now]);
-        if this.flows(Flow::Eager) && now == buf.len() {
-            // What the socket does not take now goes with the next write or flush.
-            if let Poll::Ready(sent) = this.poll_send(cx) {
-                sent?;
-                if let Poll::Ready(flushed) = Pin::new(&mut this.io).poll_flush(cx) {
-                    flushed?;
-                }
-            }
-        }
         Poll::Ready(Ok(now))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flows(Flow::Hold) {
-            return Poll::Ready(Ok(()));
-        }
         ready!(this.poll_send(cx))?;
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         this.poll_moved(cx, flushed)

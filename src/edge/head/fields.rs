@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::message::Version;
+use crate::message::{Version, is_control, none};
 use crate::reason::Reason;
 
 use super::{Framing, Persistence, Upgrade, is_token};
@@ -61,7 +61,7 @@ impl Meaning {
             return Err(Reason::MalformedRequest);
         }
         let raw = &bytes[colon + 1..];
-        if raw.iter().any(|b| (*b < b' ' && *b != b'\t') || *b == 0x7f) {
+        if !none(raw, is_control) {
             return Err(Reason::MalformedRequest);
         }
         let before = raw.iter().take_while(|b| is_blank(**b)).count();

@@ -12,7 +12,10 @@ mod tests;
 
 use std::ops::Range;
 
+use memchr::memchr;
+
 use crate::config::Limits;
+pub(super) use crate::message::is_token;
 use crate::message::{Method, Version};
 use crate::reason::Reason;
 
@@ -152,7 +155,7 @@ impl Iterator for Lines<'_> {
     type Item = Range<usize>;
     fn next(&mut self) -> Option<Range<usize>> {
         let start = self.at;
-        let feed = start + self.head.get(start..)?.iter().position(|b| *b == b'\n')?;
+        let feed = start + memchr(b'\n', self.head.get(start..)?)?;
         if feed == start || self.head[feed - 1] != b'\r' {
             return None;
         }
@@ -232,23 +235,6 @@ fn request_line(head: &[u8], line: Range<usize>, limits: &Limits) -> Result<Requ
     };
     Ok(RequestLine { method, target: range, form, version })
 }
-
-/// A `tchar` of RFC 9110 section 5.6.2.
-pub(super) const fn is_token(byte: u8) -> bool {
-    TOKEN[byte as usize]
-}
-
-static TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = matches!(byte as u8,
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
-            | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
-        byte += 1;
-    }
-    table
-};
 
 /// What was checked to be ASCII; a wrong caller gets an empty text, not a panic.
 fn text(bytes: &[u8]) -> &str {

@@ -1,5 +1,7 @@
 //! Finds the end of a head while its bytes arrive, and gives up early on what can't become one.
 
+use memchr::memchr;
+
 use crate::config::Limits;
 use crate::reason::Reason;
 
@@ -37,7 +39,7 @@ impl Scanner {
             // A TLS hello, an empty line, garbage: nothing that follows can mend it.
             return Scan::Refused(Reason::MalformedRequest);
         }
-        while let Some(offset) = bytes[self.seen..].iter().position(|b| *b == b'\n') {
+        while let Some(offset) = memchr(b'\n', &bytes[self.seen..]) {
             let feed = self.seen + offset;
             self.seen = feed + 1;
             if feed == self.line || bytes[feed - 1] != b'\r' {

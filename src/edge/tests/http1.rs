@@ -183,7 +183,10 @@ fn a_large_body_that_nobody_reads_still_lets_the_answer_be_read() {
     let mut request = b"POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n".to_vec();
     request.resize(request.len() + 2_000_000, b'x');
     for _ in 0..5 {
-        assert!(edge.send(&request).starts_with("HTTP/1.1 404 "));
+        let mut stream = edge.connect();
+        // The edge may close before all is written; or all has come in time, and the connection stays.
+        let _ = stream.write_all(&request);
+        assert_eq!(read_response(&mut stream).status, 404);
     }
 }
 

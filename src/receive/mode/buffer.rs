@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::buffer::{AppendError, Appended, Claimed, DestinationName, Event, EventId};
-use crate::clock::Timestamp;
 use crate::config::{Acknowledgement, Destination, Route};
 use crate::message::Request;
 use crate::reason::Reason;
@@ -58,7 +57,7 @@ where
             let acknowledged = answers::first(&answer, id);
             if let Some(identity) = identity {
                 let expires_at = now.saturating_add(identity.window);
-                remember(context, &identity, Claimed { event_id: id, answer, expires_at }, now);
+                remember(context, &identity, Claimed { event_id: id, answer, expires_at });
             }
             // If the sender has gone, its resend is recognised.
             let _ = exchange.answer(acknowledged).await;
@@ -68,7 +67,7 @@ where
             let first = claimed.event_id;
             let _ = exchange.answer(answers::repeat(&claimed)).await;
             if let Some(identity) = identity {
-                remember(context, &identity, claimed, now);
+                remember(context, &identity, claimed);
             }
             Ok(Outcome::Duplicate(first))
         }
@@ -77,8 +76,8 @@ where
     }
 }
 
-fn remember<A>(context: &Context<'_, A>, identity: &Identity, claimed: Claimed, now: Timestamp) {
-    context.intake.recent.insert(identity.key, Arc::new(claimed), now);
+fn remember<A>(context: &Context<'_, A>, identity: &Identity, claimed: Claimed) {
+    context.intake.recent.insert(identity.key, Arc::new(claimed));
 }
 
 #[cfg(test)]

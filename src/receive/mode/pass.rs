@@ -18,9 +18,9 @@ use crate::reason::Reason;
 use crate::receive::Context;
 use crate::receive::answers::{Upgraded, passed_on};
 use crate::receive::app::{App, AppAnswer, AppBody, AppPending};
-use crate::receive::exchange::Exchange;
+use crate::receive::exchange::{Exchange, NotStarted};
 use crate::receive::record::Outcome;
-use crate::receive::refused::Refused;
+use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
 use crate::upstream::{Forward, Outgoing, UpstreamError};
 
@@ -151,8 +151,11 @@ async fn both_ways<E: Exchange, A: App>(
         if !upgrade {
             return Err(UpstreamError::Protocol("a switch that was not asked for".into()).into());
         }
-        if exchange.start(101, &passed_on(incoming.headers(), Upgraded::Yes).collect()).await.is_err() {
-            return Ok(Outcome::Passed);
+        let headers = passed_on(incoming.headers(), Upgraded::Yes).collect();
+        match exchange.start(101, &headers).await {
+            Ok(()) => {}
+            Err(NotStarted::Gone(_)) => return Ok(Outcome::Passed),
+            Err(NotStarted::Unsendable) => return Err(unsendable()),
         }
         sending = Sending { room: held, sent: 0, max: u64::MAX, upload: sending.upload };
         let mut deadline = pin!(sleep(idle));
@@ -177,8 +180,10 @@ async fn both_ways<E: Exchange, A: App>(
     }
 
     let headers: Headers = passed_on(incoming.headers(), Upgraded::No).collect();
-    if exchange.start(incoming.status(), &headers).await.is_err() {
-        return Ok(Outcome::Passed);
+    match exchange.start(incoming.status(), &headers).await {
+        Ok(()) => {}
+        Err(NotStarted::Gone(_)) => return Ok(Outcome::Passed),
+        Err(NotStarted::Unsendable) => return Err(unsendable()),
     }
     loop {
         tokio::select! {

@@ -1,21 +1,25 @@
 //! Mode `proxy`: forward inline and stream the app's real answer back. The claim is made with the app's success and
 //! released with anything else; of concurrent twins one at a time is forwarded.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, timeout};
 
 use crate::buffer::{Claimed, EventId, FirstAnswer};
 use crate::config::Destination;
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::receive::app::{App, AppAnswer};
-use crate::receive::exchange::{Exchange, SenderGone};
+use crate::receive::exchange::{Exchange, NotStarted, SenderGone};
 use crate::receive::idempotency::Identity;
 use crate::receive::in_flight::{self, Entered, Turn};
 use crate::receive::record::Outcome;
-use crate::receive::refused::Refused;
+use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
 use crate::upstream::{EventHeaders, Forward, Outgoing, UpstreamError};
@@ -64,7 +68,7 @@ struct Call<'a, A> {
 impl<A: App> Call<'_, A> {
     async fn relay<E: Exchange>(&self, exchange: &mut Tracked<'_, E>) -> Result<Outcome, Refused> {
         let mut incoming = self.app.send(&self.outgoing, self.body.clone()).await?;
-        let sender = Sender::start(exchange, &incoming, self.id).await;
+        let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
         self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
         Ok(Outcome::Forwarded(self.id))
     }
@@ -81,9 +85,8 @@ impl<A: App> Call<'_, A> {
             Permitted::Known(claimed) => return Ok(repeat(exchange, &claimed).await),
         };
         // Whoever was first before us has made its claim before it gave the turn back: look again.
-        let now = context.clock.now();
         if let Some(claimed) = known(context, identity).await? {
-            context.intake.recent.insert(identity.key, claimed.clone(), now);
+            context.intake.recent.insert(identity.key, claimed.clone());
             turn.succeed(&claimed);
             return Ok(repeat(exchange, &claimed).await);
         }
@@ -92,12 +95,12 @@ impl<A: App> Call<'_, A> {
         if !(200..300).contains(&incoming.status()) {
             // Not a success: the next may try, while this sender is told what the app said.
             drop(turn);
-            let sender = Sender::start(exchange, &incoming, self.id).await;
+            let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
             self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
             return Ok(Outcome::Forwarded(self.id));
         }
         let mut kept = answers::Kept::of(incoming.status(), incoming.headers());
-        let sender = Sender::start(exchange, &incoming, self.id).await;
+        let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
         let sender = self.stream(&mut incoming, sender, |chunk| kept.push(chunk)).await?;
         // Claimed before the sender sees the end, so that a repeat of what it saw succeed is always recognised.
         turn.succeed(&self.claim(context, identity, kept.into_answer()));
@@ -119,7 +122,7 @@ impl<A: App> Call<'_, A> {
         };
         // Long enough for the first to fail and the next to have its try; a queue of all twins at a sick app would
         // keep each of them longer than any sender waits.
-        match tokio::time::timeout(self.timeout.saturating_mul(2), twin).await {
+        match timeout(self.timeout.saturating_mul(2), twin).await {
             Ok(Ok(in_flight::Outcome::Succeeded(claimed))) => Ok(Permitted::Known(claimed)),
             Ok(Ok(in_flight::Outcome::YourTurn(turn))) => Ok(Permitted::Forward(turn)),
             Ok(Err(_)) => Err(Refused::internal("a turn was lost")),
@@ -140,7 +143,8 @@ impl<A: App> Call<'_, A> {
     ) -> Result<Sender<'s, 'e, E>, UpstreamError> {
         while let Some(chunk) = incoming.chunk().await? {
             seen(&chunk);
-            sender.write(chunk).await;
+            // The destination's timeout is the app's: a sender that reads slowly does not use it up.
+            incoming.extend(sender.write(chunk).await);
         }
         Ok(sender)
     }
@@ -153,7 +157,7 @@ impl<A: App> Call<'_, A> {
             tracing::error!(event = %self.id, %error, "a claim could not be written");
         }
         let claimed = Arc::new(Claimed { event_id: self.id, answer, expires_at });
-        context.intake.recent.insert(identity.key, claimed.clone(), now);
+        context.intake.recent.insert(identity.key, claimed.clone());
         claimed
     }
 }
@@ -187,17 +191,52 @@ async fn repeat<E: Exchange>(exchange: &mut Tracked<'_, E>, claimed: &Claimed) -
 struct Sender<'s, 'e, E> {
     exchange: &'s mut Tracked<'e, E>,
     gone: bool,
+    /// How long it may still keep us waiting; then it counts as gone.
+    patience: Duration,
 }
 
 impl<'s, 'e, E: Exchange> Sender<'s, 'e, E> {
-    async fn start(exchange: &'s mut Tracked<'e, E>, incoming: &impl AppAnswer, id: EventId) -> Self {
+    async fn start(
+        exchange: &'s mut Tracked<'e, E>,
+        incoming: &impl AppAnswer,
+        id: EventId,
+        patience: Duration,
+    ) -> Result<Self, Refused> {
         let headers = answers::with_event_id(incoming.headers(), id);
-        let gone = exchange.start(incoming.status(), &headers).await.is_err();
-        Self { exchange, gone }
+        match exchange.start(incoming.status(), &headers).await {
+            Ok(()) => Ok(Self { exchange, gone: false, patience }),
+            Err(NotStarted::Gone(_)) => Ok(Self { exchange, gone: true, patience }),
+            Err(NotStarted::Unsendable) => Err(unsendable()),
+        }
     }
-    async fn write(&mut self, chunk: Bytes) {
-        if !self.gone {
-            self.gone = matches!(self.exchange.write(chunk).await, Err(SenderGone));
+    /// Returns how long it took.
+    async fn write(&mut self, chunk: Bytes) -> Duration {
+        if self.gone {
+            return Duration::ZERO;
+        }
+        let waited = {
+            let mut write = pin!(self.exchange.write(chunk));
+            // Nearly always the connection takes it at once: no clock and no timer then.
+            if let Poll::Ready(written) = poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+                self.gone = matches!(written, Err(SenderGone));
+                return Duration::ZERO;
+            }
+            let began = Instant::now();
+            let written = timeout(self.patience, write).await;
+            written.map(|written| (written, began.elapsed()))
+        };
+        match waited {
+            Ok((written, took)) => {
+                self.gone = matches!(written, Err(SenderGone));
+                self.patience = self.patience.saturating_sub(took);
+                took
+            }
+            Err(_) => {
+                self.gone = true;
+                // It must not take the pieces that it has for the whole.
+                self.exchange.abort();
+                std::mem::take(&mut self.patience)
+            }
         }
     }
     async fn finish(self) {

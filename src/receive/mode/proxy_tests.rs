@@ -124,6 +124,40 @@ fn a_success_counts_though_its_sender_has_gone() {
 }
 
 #[test]
+fn a_sender_that_reads_slowly_does_not_use_up_the_apps_time() {
+    let scene = Scene::new(FakeApp::new([Script::answers(200, &["a", "b", "c"])]));
+    let mut exchange = InMemory::post("/").slow(Duration::from_secs(3));
+    let outcome = within(send(&scene, &mut exchange));
+    assert!(matches!(outcome, Ok(Outcome::Forwarded(_))), "{outcome:?}");
+    assert_eq!((&exchange.written[..], exchange.finished), (&b"abc"[..], true));
+    assert_eq!(scene.app.extended.load(SeqCst), 9_000);
+}
+
+#[test]
+fn a_sender_that_stops_reading_is_cut_off_and_the_success_counts() {
+    let scene = Scene::new(FakeApp::new([Script::answers(200, &["a", "b", "c"])]));
+    let mut exchange = InMemory::post("/").slow(Duration::from_secs(6));
+    let (outcome, took) = within(async {
+        let start = tokio::time::Instant::now();
+        (send(&scene, &mut exchange).await, start.elapsed())
+    });
+    let Ok(Outcome::Forwarded(id)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((&exchange.written[..], exchange.finished, exchange.aborted), (&b"a"[..], false, true));
+    assert_eq!(took.as_secs(), 10, "as long as the app's own timeout");
+    assert_eq!(now_or_never(send(&scene, &mut InMemory::post("/"))), Ok(Outcome::Duplicate(id)));
+}
+
+#[test]
+fn an_answer_whose_head_cannot_be_passed_on_is_502_and_releases_the_claim() {
+    let scene = Scene::new(FakeApp::new([Script::answers(200, &["ok"]).with(("X-Unsendable", "1"))]));
+    let mut exchange = InMemory::post("/");
+    let result = now_or_never(send(&scene, &mut exchange));
+    assert_eq!(result.map_err(|refused| refused.reason), Err(Reason::UpstreamUnavailable));
+    assert_eq!(exchange.reason(), Some("upstream_unavailable"));
+    assert_eq!((scene.buffer.claims(), scene.intake.in_flight.len()), (0, 0));
+}
+
+#[test]
 fn nothing_is_forwarded_while_the_buffer_cannot_tell() {
     let scene = Scene::new(FakeApp::default());
     scene.buffer.fail();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,6 +21,8 @@ pub struct FakeApp {
     pub requests: AtomicUsize,
     /// Whole 2xx answers that it gave.
     pub successes: Arc<AtomicUsize>,
+    /// Milliseconds that it was given more for its answers.
+    pub extended: Arc<AtomicUsize>,
     /// What came as a streamed body, and whether it was ended.
     pub received: Arc<Mutex<(Vec<u8>, bool)>>,
 }
@@ -102,6 +105,7 @@ impl FakeApp {
             paused: 0,
             breaks: false,
             successes: self.successes.clone(),
+            extended: self.extended.clone(),
         };
         match script.answer {
             Says::Nothing => Err(UpstreamError::Connect("refused".into())),
@@ -126,6 +130,7 @@ pub struct FakeAnswer {
     paused: usize,
     breaks: bool,
     successes: Arc<AtomicUsize>,
+    extended: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -162,6 +167,7 @@ impl App for FakeApp {
                 paused: 0,
                 breaks: false,
                 successes: self.successes.clone(),
+                extended: self.extended.clone(),
             }),
             _ => self.answer(script),
         };
@@ -176,6 +182,9 @@ impl AppAnswer for FakeAnswer {
     }
     fn headers(&self) -> &Headers {
         &self.headers
+    }
+    fn extend(&mut self, by: Duration) {
+        self.extended.fetch_add(by.as_millis() as usize, Ordering::SeqCst);
     }
     async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         // Progress is kept in `self`, so that this is safe to cancel.

@@ -23,6 +23,7 @@ struct State {
     stored: Vec<Event>,
     claims: HashMap<ClaimKey, Claimed>,
     trouble: Trouble,
+    backlog: Option<(DestinationName, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,10 @@ impl FakeBuffer {
     }
     pub fn fail(&self) {
         self.state.lock().trouble = Trouble::Failed;
+    }
+    /// What `stats` says from now on.
+    pub fn backlog(&self, destination: &str, count: u64) {
+        self.state.lock().backlog = Some((DestinationName(destination.into()), count));
     }
     pub fn stored(&self) -> Vec<EventId> {
         self.state.lock().stored.iter().map(|event| event.id).collect()
@@ -110,7 +115,14 @@ impl Buffer for FakeBuffer {
         Ok(0)
     }
     async fn stats(&self) -> Result<Stats, BufferError> {
-        Ok(Stats::default())
+        let backlog = self.state.lock().backlog.clone();
+        let destinations = backlog.into_iter().map(|(destination, backlog)| DestinationStats {
+            destination,
+            backlog,
+            dead: 0,
+            oldest: None,
+        });
+        Ok(Stats { destinations: destinations.collect(), ..Stats::default() })
     }
     fn admission(&self) -> Admission {
         match self.state.lock().trouble {

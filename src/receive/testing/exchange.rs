@@ -1,13 +1,14 @@
 //! An exchange in memory.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::head;
 use crate::message::{Answer, Head, Headers, Method};
 use crate::reason::Reason;
-use crate::receive::exchange::{Exchange, SenderGone};
+use crate::receive::exchange::{Exchange, NotStarted, SenderGone};
 
 /// A request and what it was answered.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct InMemory {
     silence: bool,
     reads: usize,
     gone: bool,
+    /// How long each write takes.
+    slow: Duration,
     answer: Option<Answer>,
     pub started: Option<(u16, Headers)>,
     pub written: Vec<u8>,
@@ -47,6 +50,7 @@ impl InMemory {
             silence: false,
             reads: 0,
             gone: false,
+            slow: Duration::ZERO,
             answer: None,
             started: None,
             written: Vec::new(),
@@ -98,6 +102,11 @@ impl InMemory {
         self.gone = true;
         self
     }
+    /// The sender takes so long for each piece of an answer.
+    pub fn slow(mut self, each: Duration) -> Self {
+        self.slow = each;
+        self
+    }
     pub fn reads(&self) -> usize {
         self.reads
     }
@@ -146,8 +155,12 @@ impl Exchange for InMemory {
         self.answer = Some(answer);
         Ok(())
     }
-    async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), SenderGone> {
+    async fn start(&mut self, status: u16, headers: &Headers) -> Result<(), NotStarted> {
         assert!(self.answer.is_none() && self.started.is_none(), "answered twice");
+        // Stands for all that an edge can't say.
+        if headers.contains("x-unsendable") {
+            return Err(NotStarted::Unsendable);
+        }
         self.reached()?;
         self.started = Some((status, headers.clone()));
         Ok(())
@@ -155,6 +168,9 @@ impl Exchange for InMemory {
     async fn write(&mut self, chunk: Bytes) -> Result<(), SenderGone> {
         assert!(self.started.is_some() && !self.finished && !self.aborted);
         self.reached()?;
+        if self.slow > Duration::ZERO {
+            tokio::time::sleep(self.slow).await;
+        }
         self.written.extend_from_slice(&chunk);
         Ok(())
     }

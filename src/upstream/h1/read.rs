@@ -5,6 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
@@ -271,6 +272,10 @@ impl Body {
             body.release_if_sent();
         }
         body
+    }
+
+    pub fn extend(&mut self, by: Duration) {
+        self.limit.extend(by);
     }
 
     /// The next piece, `None` at the end. Safe to cancel.

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use http::Method;
 use tokio::io::AsyncWrite;
 
+use crate::message::{is_token, none};
 use crate::upstream::Outgoing;
 
 /// A body up to this size is copied behind its head; a larger one is written from where it is.
@@ -71,37 +72,16 @@ pub(crate) fn encode(
 }
 
 fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), &'static str> {
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if name.is_empty() || !none(name.as_bytes(), |b| !is_token(b)) {
         return Err("a header's name can't be sent");
     }
-    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+    if !none(value, |b| matches!(b, b'\r' | b'\n' | 0)) {
         return Err("a header's value holds a line end or NUL");
     }
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
     Ok(())
-}
-
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'_'
-                | b'!'
-                | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'.'
-                | b'^'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
 }
 
 fn is_framing(name: &str) -> bool {

@@ -203,6 +203,11 @@ impl Jwt {
         Ok(())
     }
 
+    /// Whether a token is good for one body only.
+    pub(super) fn signs_body(&self) -> bool {
+        self.body_hash.is_some()
+    }
+
     /// Every place that the decision depends on.
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
         std::iter::once(&self.location)

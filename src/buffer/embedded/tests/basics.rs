@@ -22,6 +22,14 @@ async fn an_event_comes_back_as_it_was_received() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_made_is_for_nobody_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::with(|settings| settings.path = settings.path.join("new/data"));
+    let mode = std::fs::metadata(&bench.settings.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
+
+#[tokio::test]
 async fn a_delivered_event_is_not_leased_again() {
     let bench = Bench::new();
     let id = bench.stored("a").await;
@@ -137,7 +145,10 @@ async fn a_failed_buffer_takes_nothing_and_still_shows_what_it_holds() {
     assert!(matches!(refused, Err(AppendError::Unavailable(why)) if why.contains("EIO")));
     assert_eq!(bench.buffer.admission(), Admission::Failed("EIO".into()));
     assert!(matches!(bench.buffer.lease(&app(), 1, START).await, Err(BufferError::Failed(_))));
-    assert!(matches!(bench.buffer.replay(Selection::One(id)).await, Err(BufferError::Failed(_))));
+    assert!(matches!(
+        bench.buffer.replay(Selection::One(id, EventFilter::default())).await,
+        Err(BufferError::Failed(_))
+    ));
     assert!(bench.buffer.get(id).await.unwrap().is_some());
     let bench = bench.reopen();
     assert_eq!(bench.lease_one().await.event.id, id);

@@ -386,7 +386,10 @@ async fn replay(bench: &Bench, model: &mut Model, which: Option<prop::sample::In
     let ids: Vec<_> = model.events.keys().copied().collect();
     let (selection, chosen): (_, Vec<_>) = match which {
         Some(_) if ids.is_empty() => return,
-        Some(which) => (Selection::One(ids[which.index(ids.len())]), vec![ids[which.index(ids.len())]]),
+        Some(which) => (
+            Selection::One(ids[which.index(ids.len())], EventFilter::default()),
+            vec![ids[which.index(ids.len())]],
+        ),
         None => {
             let filter = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
             (Selection::Matching(filter), ids.into_iter().rev().collect())
@@ -421,7 +424,10 @@ async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Ind
     let ids: Vec<_> = model.events.keys().copied().collect();
     let (selection, chosen) = match which {
         Some(_) if ids.is_empty() => return,
-        Some(which) => (Selection::One(ids[which.index(ids.len())]), vec![ids[which.index(ids.len())]]),
+        Some(which) => (
+            Selection::One(ids[which.index(ids.len())], EventFilter::default()),
+            vec![ids[which.index(ids.len())]],
+        ),
         None => {
             let filter = EventFilter { state: Some("delivered".into()), ..EventFilter::default() };
             let is_delivered = |id: &EventId| {
