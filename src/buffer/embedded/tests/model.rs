@@ -313,7 +313,9 @@ async fn reorder(bench: &Bench, model: &mut Model) {
             assert!(found.insert(entry.event) && key[0] == b'F');
         }
         for (key, entry) in retry.map(Result::unwrap) {
-            model.enter(to, keys::u64_at(&key, 5).unwrap(), entry.event);
+            // Retries keep the number that they were leased by, as in `settle`.
+            let place = (keys::u64_at(&key, 5).unwrap(), keys::u64_at(&key, 13).unwrap());
+            assert!(model.queues[of].insert(place, entry.event).is_none());
             assert!(found.insert(entry.event));
         }
         assert_eq!(found, held, "what is queued after a restart");
