@@ -369,7 +369,8 @@ fn settle(bench: &Bench, model: &mut Model, to: u8, leased: &Leased, next: Model
         ModelNext::Delivered => delivery.0 = DeliveryState::Delivered { at: now },
         ModelNext::Dead => delivery.0 = DeliveryState::Dead { at: now, reason: DeadReason::GivenUp },
         ModelNext::Retry(secs) => {
-            let next_at = retry_at(secs);
+            // Never in its old place, even if due in the same millisecond.
+            let next_at = retry_at(secs).max(Timestamp(leased.token.due.saturating_add(1)));
             delivery.0 = DeliveryState::Retrying { next_at };
             // It keeps its place among those that are due at the same time.
             model.queues[usize::from(to)].insert((next_at.0, leased.token.seq), id);
