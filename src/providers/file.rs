@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Pack, PackParam, ParamKind, Sample};
+use super::{Batch, Category, Pack, PackParam, ParamKind, Sample, Success};
 use crate::config::Handshake;
 use crate::verify::spec::{Rule, Texts};
 use crate::verify::{Extract, check_pack, parse_duration};
@@ -16,9 +16,14 @@ struct PackFile {
     /// As users write it in `provider:`; lower case, digits and `-`.
     name: String,
     title: String,
+    category: Category,
     docs: String,
     checked: String,
+    /// Where the user finds what the route needs (secret, key, parameters).
+    setup: String,
     verify: OneOrMany<Rule>,
+    #[serde(default)]
+    content_types: Vec<String>,
     #[serde(default)]
     params: BTreeMap<String, ParamFile>,
     #[serde(default)]
@@ -28,7 +33,13 @@ struct PackFile {
     #[serde(default)]
     handshake: Option<HandshakeFile>,
     #[serde(default)]
+    batch: Option<BatchFile>,
+    #[serde(default)]
     deadline: Option<String>,
+    #[serde(default)]
+    success: Option<Texts>,
+    #[serde(default)]
+    retries: Option<String>,
     #[serde(default)]
     samples: Vec<Sample>,
     #[serde(default)]
@@ -61,6 +72,17 @@ struct IdempotencyFile {
     /// Whether the signature covers all of it. If not, it is joined with the body's hash: whoever holds one genuine
     /// request could otherwise use up the id of another.
     covered: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchFile {
+    /// Where the array is: `body`, `body:/json/pointer`, or `form:FIELD`.
+    events: String,
+    /// Pointers within an element.
+    key: Texts,
+    #[serde(default)]
+    event_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +136,16 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             Some(Handshake { when: conditions, echo: source("handshake.echo", echo)? })
         }
     };
+    if file.setup.trim().is_empty() {
+        return Err("`setup` is empty: say where the user finds what the route needs".to_owned());
+    }
     let pack = Pack {
+        category: file.category,
+        setup: file.setup.trim().to_owned(),
+        content_types: file.content_types,
+        batch: file.batch.map(batch).transpose()?,
+        success: success(file.success)?,
+        retries: file.retries,
         idempotency,
         handshake,
         event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
@@ -148,6 +179,40 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
     Ok(pack)
 }
 
+/// The statuses that the sender takes for success: `2xx`, or a list of numbers.
+fn success(written: Option<Texts>) -> Result<Success, String> {
+    let Some(Texts(words)) = written else { return Ok(Success::Any2xx) };
+    if words == ["2xx"] {
+        return Ok(Success::Any2xx);
+    }
+    let statuses = words.iter().map(|word| match word.parse() {
+        Ok(status @ 100..=599) => Ok(status),
+        _ => Err(format!("`success`: `{word}` is neither `2xx` nor a status such as 200")),
+    });
+    match statuses.collect::<Result<Vec<u16>, _>>()? {
+        none if none.is_empty() => Err("`success` is empty".to_owned()),
+        statuses => Ok(Success::Of(statuses)),
+    }
+}
+
+fn batch(file: BatchFile) -> Result<Batch, String> {
+    let place = match file.events.as_str() {
+        "body" => None,
+        place => {
+            Extract::parse(place).map_err(|error| format!("`batch.events`: {error}"))?;
+            Some(place.to_owned())
+        }
+    };
+    let pointers = file.key.0.iter().chain(&file.event_type);
+    if let Some(wrong) = pointers.into_iter().find(|pointer| !pointer.starts_with('/')) {
+        return Err(format!("`batch`: `{wrong}` is no JSON pointer within an element, such as `/id`"));
+    }
+    if file.key.0.is_empty() {
+        return Err("`batch.key` is empty".to_owned());
+    }
+    Ok(Batch { place, key: file.key.0, event_type: file.event_type })
+}
+
 fn deadline(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| format!("`deadline`: {error}"))
 }
@@ -169,8 +234,10 @@ mod tests {
     const PACK: &str = "
 name: acme
 title: Acme
+category: other
 docs: https://acme.example/webhooks
 checked: 2026-11-24
+setup: Acme shows the secret once.
 verify: { algorithm: hmac-sha256, signed: '{body}', signature: { from: header:X-Acme, encoding: hex } }
 idempotency: { key: header:X-Id, covered: false }
 deadline: 10s
@@ -200,6 +267,11 @@ deadline: 10s
             ("2026-11-24", "yesterday", "not a date"),
             ("name: acme", "name: Acme Inc", "lower-case"),
             ("title: Acme", "titel: Acme", "titel"),
+            ("category: other", "category: othr", "othr"),
+            ("setup: Acme shows the secret once.", "setup: ' '", "`setup` is empty"),
+            ("deadline: 10s", "success: [200, ok]", "neither `2xx` nor a status"),
+            ("deadline: 10s", "batch: { events: bdy, key: /id }", "`batch.events`"),
+            ("deadline: 10s", "batch: { events: body, key: id }", "no JSON pointer"),
             ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
             ("algorithm:", "algoritm:", "did you mean `algorithm`"),
             ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),

@@ -1,5 +1,4 @@
-//! What we know of each provider, as data: one YAML pack each, and the loader. No provider's name in Rust code but in
-//! the list of files.
+//! What we know of each provider, as data: one YAML pack each, and the loader. No provider's name stands in Rust code.
 //!
 //! A pack says how a provider signs (in the language of `verify::spec`), which id names an event, how it greets, and
 //! what a test event looks like. It carries no secret. Users' own packs are files of the same form.
@@ -11,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 pub use sample::{Sample, TestEvent};
 
 use crate::verify::spec::Rule;
@@ -21,10 +22,13 @@ use crate::verify::{Extract, nearest};
 pub struct Pack {
     pub name: String,
     pub title: String,
+    pub category: Category,
     /// Where the provider says how it signs.
     pub docs: String,
     /// The day on which the pack was held against it, such as `2026-11-24`.
     pub checked: String,
+    /// Where the user finds what the route needs (secret, key, parameters), in a sentence or two.
+    pub setup: String,
     /// The ways in which the provider signs, of which one must hold. No keys: those are the user's.
     pub verify: Vec<Rule>,
     /// What a user must or may give beside the keys.
@@ -33,12 +37,58 @@ pub struct Pack {
     pub idempotency: Option<Extract>,
     pub event_type: Option<Extract>,
     pub handshake: Option<crate::config::Handshake>,
+    /// The media types that it sends; empty if not known.
+    pub content_types: Vec<String>,
+    /// Where one request carries many events.
+    pub batch: Option<Batch>,
     /// The sender's answer deadline, if known: `check` warns when a `proxy` route waits longer.
     pub deadline: Option<std::time::Duration>,
+    /// The answers that the sender takes for success.
+    pub success: Success,
+    /// How the sender tries again, in plain text, if known.
+    pub retries: Option<String>,
     /// Test events, the first is the usual one.
     pub samples: Vec<Sample>,
     /// What a user should know, in plain text.
     pub notes: Option<String>,
+}
+
+/// What kind of service a provider is, for whoever looks for one in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Category {
+    /// Not one service: a standard or a way to prove a sender.
+    Standard,
+    Payments,
+    Commerce,
+    Developer,
+    Monitoring,
+    Communication,
+    Marketing,
+    Productivity,
+    Identity,
+    Content,
+    Data,
+    Crypto,
+    People,
+    Other,
+}
+
+/// A request that carries many events: a JSON array, and what each of its elements is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Where the array is, such as `body:/events`; `None` if it is the body.
+    pub place: Option<String>,
+    /// JSON pointers within an element, joined.
+    pub key: Vec<String>,
+    pub event_type: Option<String>,
+}
+
+/// The answers that a sender takes for success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Success {
+    Any2xx,
+    Of(Vec<u16>),
 }
 
 /// A parameter that a pack asks its user for.
@@ -59,13 +109,8 @@ pub enum ParamKind {
     Secret,
 }
 
-macro_rules! packs {
-    ($($name:literal)*) => { &[$(($name, include_str!(concat!($name, ".yaml")))),*] };
-}
-
-/// Every `*.yaml` beside this file (a test holds the list against the folder), sorted.
-const BUILT_IN: &[(&str, &str)] =
-    packs!["github" "gitlab" "hmac" "shopify" "slack" "standard-webhooks" "stripe" "svix"];
+// `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.
+include!(concat!(env!("OUT_DIR"), "/packs.rs"));
 
 /// Names of the built-in packs, sorted.
 pub fn names() -> Vec<&'static str> {
@@ -107,17 +152,6 @@ pub fn load(path: &Path) -> Result<Arc<Pack>, String> {
 mod tests {
     use super::*;
     use crate::verify::testing::request;
-
-    #[test]
-    fn the_list_is_the_folder() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/providers");
-        let mut files: Vec<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned))
-            .collect();
-        files.sort();
-        assert_eq!(names(), files);
-    }
 
     #[test]
     fn every_pack_is_whole_and_named_as_its_file() {
