@@ -11,7 +11,7 @@ use http::Uri;
 use crate::message::Method;
 use crate::route::{Allowlist, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Verifier};
+use crate::verify::{Extract, Handshakes, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -101,27 +101,21 @@ pub struct Route {
     pub path: String,
     /// Empty: any method but CONNECT and TRACE.
     pub methods: Vec<Method>,
+    /// Methods that only greetings have: a request with one of them is never an event.
+    pub greeting_methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allowlist>,
     pub verify: Verifier,
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
-    pub handshake: Option<Handshake>,
+    /// Greetings that are answered directly.
+    pub handshakes: Handshakes,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
-}
-
-/// A greeting of the sender that is answered directly.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Handshake {
-    /// The greeting is recognised by all of these: the extracted value equals the text.
-    pub when: Vec<(Extract, String)>,
-    /// The value that is echoed as `text/plain`.
-    pub echo: Extract,
 }
 
 #[derive(Debug)]

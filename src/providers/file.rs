@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Batch, Category, Pack, PackParam, ParamKind, Sample, Success};
-use crate::config::Handshake;
-use crate::verify::spec::{Rule, Texts};
+use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, check_pack, parse_duration};
 
 #[derive(Deserialize)]
@@ -31,7 +30,7 @@ struct PackFile {
     #[serde(default)]
     event_type: Option<String>,
     #[serde(default)]
-    handshake: Option<HandshakeFile>,
+    handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
     batch: Option<BatchFile>,
     #[serde(default)]
@@ -53,13 +52,22 @@ enum OneOrMany<T> {
     One(Box<T>),
 }
 
+impl<T> OneOrMany<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::Many(many) => many,
+            OneOrMany::One(one) => vec![*one],
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ParamFile {
     about: String,
     #[serde(default)]
     required: bool,
-    /// `text` (the default) or `secret`.
+    /// `text` (the default), `secret` or `token`.
     #[serde(default, rename = "as")]
     kind: Option<String>,
 }
@@ -83,13 +91,6 @@ struct BatchFile {
     key: Texts,
     #[serde(default)]
     event_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HandshakeFile {
-    when: BTreeMap<String, String>,
-    echo: String,
 }
 
 /// Reads a pack; the error says where and what, for its author.
@@ -123,19 +124,6 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             Some(Extract::joined(parts))
         }
     };
-    let handshake = match &file.handshake {
-        None => None,
-        Some(HandshakeFile { when, echo }) => {
-            if when.is_empty() {
-                return Err("`handshake.when` is empty: every event would be a greeting".to_owned());
-            }
-            let mut conditions = Vec::new();
-            for (place, value) in when {
-                conditions.push((source("handshake.when", place)?, value.clone()));
-            }
-            Some(Handshake { when: conditions, echo: source("handshake.echo", echo)? })
-        }
-    };
     if file.setup.trim().is_empty() {
         return Err("`setup` is empty: say where the user finds what the route needs".to_owned());
     }
@@ -147,7 +135,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
         success: success(file.success)?,
         retries: file.retries,
         idempotency,
-        handshake,
+        handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
         event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
         deadline: file.deadline.as_deref().map(deadline).transpose()?,
         params: file
@@ -155,10 +143,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             .into_iter()
             .map(|(name, file)| Ok((name, param(file)?)))
             .collect::<Result<_, String>>()?,
-        verify: match file.verify {
-            OneOrMany::Many(ways) => ways,
-            OneOrMany::One(way) => vec![*way],
-        },
+        verify: file.verify.into_vec(),
         name: file.name,
         title: file.title,
         docs: file.docs,
@@ -221,7 +206,10 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
     let kind = match file.kind.as_deref() {
         None | Some("text") => ParamKind::Text,
         Some("secret") => ParamKind::Secret,
-        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text` nor `secret`")),
+        Some("token") => ParamKind::Token,
+        Some(other) => {
+            return Err(format!("`params`: `as: {other}` is none of `text`, `secret` and `token`"));
+        }
     };
     Ok(PackParam { kind, required: file.required, about: file.about })
 }
@@ -274,7 +262,7 @@ deadline: 10s
             ("deadline: 10s", "batch: { events: body, key: id }", "no JSON pointer"),
             ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
             ("algorithm:", "algoritm:", "did you mean `algorithm`"),
-            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),
+            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every request would be a greeting"),
         ] {
             let text = PACK.replacen(from, to, 1);
             let error = parse(&text).err().unwrap_or_default();

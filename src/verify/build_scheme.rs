@@ -377,7 +377,7 @@ fn keys(
 }
 
 /// The key that a configured secret stands for.
-fn derive(
+pub(super) fn derive(
     secret: &Secret,
     spec: Option<&KeySpec>,
     at: &[&str],

@@ -7,7 +7,7 @@ use super::build_scheme::{self, Algorithm, Given};
 use super::check::{Check, How};
 use super::compile::{Way, inner, point_at_secret, unknown_params, ways};
 use super::spec::{Rule, SchemeSpec, SecretSpec};
-use super::{KeySource, Resolver, SpecProblem};
+use super::{KeySource, Resolver, SpecProblem, handshake};
 use crate::providers::{Pack, ParamKind};
 use crate::secret::Secret;
 
@@ -167,6 +167,12 @@ fn params(
                     Ok(text) => texts.push(text),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
                 },
+                // Handshakes use it: here it is only seen to that it is there.
+                ParamKind::Token => {
+                    if let Err(message) = resolver.secret(text) {
+                        problems.note(&[name], message).unwrap_or_default()
+                    }
+                }
                 ParamKind::Secret => match resolver.secret(text) {
                     Ok(secret) => secrets.push(secret),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
@@ -257,5 +263,6 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
             }
         }
     }
+    handshake::check_pack(pack, &Anything, &mut Problems::new(&mut list));
     if list.is_empty() { Ok(()) } else { Err(list) }
 }

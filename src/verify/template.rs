@@ -188,6 +188,11 @@ impl Template {
         Ok(Cow::Owned(bytes))
     }
 
+    /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
+    pub(super) fn is_chosen_by_sender(&self) -> bool {
+        self.0.iter().any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+    }
+
     pub(super) fn uses_timestamp(&self) -> bool {
         self.0.contains(&Part::Timestamp)
     }
@@ -211,6 +216,11 @@ impl Template {
             _ => None,
         })
     }
+}
+
+/// The names in the `{param:NAME}` of a template.
+pub(super) fn params_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split("{param:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
 }
 
 const NAMES: &[&str] = &[
