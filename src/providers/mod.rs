@@ -129,8 +129,8 @@ pub fn find(name: &str) -> Result<Arc<Pack>, String> {
         None => Err(match nearest(name, BUILT_IN.iter().map(|(known, _)| *known)) {
             Some(near) => format!("unknown provider `{name}`, did you mean `{near}`?"),
             None => format!(
-                "unknown provider `{name}`: known are {}; or give the path of a pack file",
-                names().join(", ")
+                "unknown provider `{name}`: `tidegate providers list` shows the {} that are known; or give the path of a pack file",
+                BUILT_IN.len()
             ),
         }),
     }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_near_name_is_suggested() {
         assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");
-        assert!(find("nobody-knows").unwrap_err().contains("known are github, "));
+        assert!(find("nobody-knows").unwrap_err().contains("`tidegate providers list`"));
     }
 
     #[test]

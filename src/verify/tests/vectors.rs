@@ -1,5 +1,6 @@
 //! Every vector of `tests/vectors` gets the answer that it asks for.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::verify::testing::{World, request};
-use crate::verify::{VerifySpec, compile};
+use crate::verify::{Compiled, VerifySpec, compile};
 
 #[derive(Deserialize)]
 struct Vector {
@@ -20,6 +21,7 @@ struct Vector {
     request: Sent,
     now: u64,
     expect: String,
+    reason: Option<String>,
     event_key: Option<String>,
 }
 
@@ -95,6 +97,20 @@ impl Vector {
     }
 }
 
+/// A rule for each provider, as the first of its vectors writes it.
+pub(super) fn one_rule_a_pack() -> BTreeMap<String, Compiled> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let (vectors, world) = (vectors(&folder), world(&folder));
+    let mut rules = BTreeMap::new();
+    for vector in vectors.iter().filter(|vector| vector.is_core()) {
+        rules.entry(vector.provider.clone()).or_insert_with(|| {
+            compile(&vector.spec(), &world)
+                .unwrap_or_else(|e| panic!("{} / {}: {e:?}", vector.provider, vector.name))
+        });
+    }
+    rules
+}
+
 fn vectors(folder: &Path) -> Vec<Vector> {
     let mut vectors = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -112,7 +128,8 @@ fn vectors(folder: &Path) -> Vec<Vector> {
 /// A world with the packs that only the vectors use.
 fn world(folder: &Path) -> World {
     let mut world = World::default();
-    for entry in std::fs::read_dir(folder.join("packs")).unwrap() {
+    // Gone once each has become a pack.
+    for entry in std::fs::read_dir(folder.join("packs")).into_iter().flatten() {
         let pack = crate::providers::load(&entry.unwrap().path()).unwrap_or_else(|error| panic!("{error}"));
         world.packs.insert(pack.name.clone(), pack);
     }
@@ -130,4 +147,33 @@ fn every_vector_gets_its_answer() {
         .filter_map(|v| v.failure(&world).map(|failure| format!("{} / {}: {failure}", v.provider, v.name)))
         .collect();
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), vectors.len(), failures.join("\n"));
+}
+
+/// What the vectors of a pack must show, by words of their `reason`s.
+#[test]
+fn every_pack_has_vectors_of_each_kind() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let vectors = vectors(&folder);
+    let mut missing = Vec::new();
+    for name in crate::providers::names() {
+        let pack = crate::providers::find(name).unwrap();
+        let of_pack = || vectors.iter().filter(|vector| vector.provider == name);
+        let rejects = |word: &str| {
+            of_pack().any(|v| {
+                v.expect == "reject" && v.reason.as_ref().is_some_and(|reason| reason.contains(word))
+            })
+        };
+        let timed = pack.verify.iter().any(|way| way.inline.timestamp.is_some());
+        for (kind, there) in [
+            ("an accepted one", of_pack().any(|vector| vector.expect == "accept")),
+            ("a wrong signature, key or token", rejects("signature") || rejects("token") || rejects("key")),
+            ("a missing one", rejects("missing")),
+            ("a time out of bounds", !timed || rejects("timestamp")),
+        ] {
+            if !there {
+                missing.push(format!("{name}: {kind}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
