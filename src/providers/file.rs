@@ -237,7 +237,7 @@ deadline: 10s
             let r = request("/", &[("X-Id", "42")], body);
             parse(pack).unwrap().idempotency.unwrap().key(&r)
         };
-        assert!(key(PACK, b"a").starts_with("42|sha256:"));
+        assert!(key(PACK, b"a").starts_with("42|blake3:"));
         assert_ne!(key(PACK, b"a"), key(PACK, b"b"));
         assert_eq!(key(&PACK.replace("covered: false", "covered: true"), b"a"), "42");
     }

@@ -194,15 +194,15 @@ mod tests {
         assert_eq!((key.as_str(), kind.as_str()), ("evt_1", "invoice.paid"));
         let (key, kind) =
             facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("X-Gitlab-Event", "Push Hook")], b"{}");
-        assert!(key.starts_with("u|sha256:") && kind == "Push Hook", "{key}");
+        assert!(key.starts_with("u|blake3:") && kind == "Push Hook", "{key}");
         let (key, _) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("Idempotency-Key", "k")], b"{}");
-        assert!(key.starts_with("k|sha256:"), "{key}");
+        assert!(key.starts_with("k|blake3:"), "{key}");
         let (key, kind) = facts("slack", &[], b"command=%2Fweather&trigger_id=1.2");
         assert_eq!((key.as_str(), kind.as_str()), ("1.2", "/weather"));
         let (key, kind) =
             facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
         let (key, _) = facts("github", &[], b"{}");
-        assert!(key.starts_with("sha256:"), "{key}");
+        assert!(key.starts_with("blake3:"), "{key}");
     }
 }
