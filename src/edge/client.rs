@@ -198,7 +198,10 @@ mod tests {
         let forwarded = [("Forwarded", "for=192.0.2.1;proto=https;host=\"hooks.example.com:8443\"")];
         assert_eq!(asked_of(HOP, &forwarded), told);
         for bad in ["a b", "u@a", "", "a/b", "a\"b"] {
-            assert_eq!(asked_of(HOP, &[("X-Forwarded-Host", bad), ("X-Forwarded-Proto", "wss")]), (None, None));
+            assert_eq!(
+                asked_of(HOP, &[("X-Forwarded-Host", bad), ("X-Forwarded-Proto", "wss")]),
+                (None, None)
+            );
         }
     }
 

@@ -20,7 +20,10 @@ pub(super) fn recognise<'r>(route: &'r Route, request: &Request) -> Result<Optio
     if found.is_none() && route.greeting_methods.contains(&request.head.method) {
         let events = route.methods.iter().filter(|method| !route.greeting_methods.contains(method));
         let allow = events.map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let refused = Refused::because(Reason::MethodNotAllowed, "only a handshake has this method here, and this is none");
+        let refused = Refused::because(
+            Reason::MethodNotAllowed,
+            "only a handshake has this method here, and this is none",
+        );
         return Err(Refused { allow: Some(allow), ..refused });
     }
     Ok(found)
@@ -64,7 +67,10 @@ async fn answer<E: Exchange>(
     let Reply { answer, show, visit } = reply.map_err(|why| Refused::because(why.reason, why.detail))?;
     if let Some(url) = &visit {
         visit::fetch(url).await.map_err(|error| {
-            Refused::because(Reason::UpstreamUnavailable, format!("the handshake's URL can't be visited: {error}"))
+            Refused::because(
+                Reason::UpstreamUnavailable,
+                format!("the handshake's URL can't be visited: {error}"),
+            )
         })?;
     }
     if let Some((secret, place)) = show {

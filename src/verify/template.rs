@@ -190,7 +190,9 @@ impl Template {
 
     /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
     pub(super) fn is_chosen_by_sender(&self) -> bool {
-        self.0.iter().any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+        self.0
+            .iter()
+            .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
     }
 
     pub(super) fn uses_timestamp(&self) -> bool {

@@ -10,7 +10,12 @@ use crate::verify::spec::HandshakeSpec;
 use crate::verify::{Handshakes, Policy, SpecProblem};
 
 impl Checker<'_, '_> {
-    pub(super) fn handshakes(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Handshakes {
+    pub(super) fn handshakes(
+        &mut self,
+        raw: &raw::Route,
+        place: &Place,
+        proof: Option<&Proof>,
+    ) -> Handshakes {
         let Some(proof) = proof.filter(|_| raw.mode != raw::Mode::Pass) else { return Handshakes::default() };
         let own = place.key("handshake");
         let word = match &raw.handshake {
@@ -89,7 +94,9 @@ impl Checker<'_, '_> {
         place: &Place,
     ) -> Vec<Method> {
         if let Some(method) = handshakes.swallows(events) {
-            let message = format!("every {method} would be taken for a greeting, and `methods` says that events have it");
+            let message = format!(
+                "every {method} would be taken for a greeting, and `methods` says that events have it"
+            );
             let help = format!("take {method} out of `methods`, or write `handshake: off`");
             self.error(&place.key("methods"), message, help);
         }

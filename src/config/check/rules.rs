@@ -161,18 +161,16 @@ impl Checker<'_, '_> {
         Some((compiled, spec))
     }
 
-    fn compile(
-        &mut self,
-        spec: &VerifySpec,
-        form: &Form<'_>,
-        place: &Place,
-        keys: Keys,
-    ) -> Option<Compiled> {
+    fn compile(&mut self, spec: &VerifySpec, form: &Form<'_>, place: &Place, keys: Keys) -> Option<Compiled> {
         if keys == Keys::Awaited
             && let Some(compiled) = verify::awaiting_keys(spec, self.references)
         {
             let message = "the route has no secret yet: every event is refused";
-            self.warning(place, message, "store the secret that the sender's greeting brings, and name it here");
+            self.warning(
+                place,
+                message,
+                "store the secret that the sender's greeting brings, and name it here",
+            );
             return Some(compiled);
         }
         let compiled = verify::compile(spec, self.references);

@@ -94,7 +94,8 @@ fn a_rule_that_is_wrong_is_reported_where_it_is_written() {
 
 #[test]
 fn a_handshake_opens_its_methods_and_no_others() {
-    let own = "    handshake: { methods: [GET], when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
+    let own =
+        "    handshake: { methods: [GET], when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
     let route = first(&routes(&format!("{OPEN}{own}")));
     assert_eq!(route.methods, [Method::POST, Method::GET]);
     assert_eq!(route.greeting_methods, [Method::GET]);
@@ -108,14 +109,19 @@ fn a_handshake_opens_its_methods_and_no_others() {
 #[test]
 fn own_handshakes_are_checked_where_they_are_written() {
     let open = wrong_in_route("    handshake: { when: {}, echo: \"query:c\" }");
-    assert_eq!((open.message.as_str(), open.key.as_str()), ("every request would be a greeting", "routes[0].handshake.when"));
+    assert_eq!(
+        (open.message.as_str(), open.key.as_str()),
+        ("every request would be a greeting", "routes[0].handshake.when")
+    );
     let second = wrong_in_route("    handshake: [{ methods: [GET] }, { when: { a: b } }]");
     assert_eq!(second.key, "routes[0].handshake[1].when.a");
     let probe = wrong_in_route("    methods: [GET, POST]\n    handshake: { methods: [GET] }");
     assert!(probe.message.starts_with("every GET would be taken for a greeting"), "{probe}");
     let alone = wrong_in_route("    handshake: forward");
     assert!(alone.message.starts_with("the route has no provider"), "{alone}");
-    let dull = only(&routes("  - path: /x\n    provider: slack\n    secret: env:S\n    handshake: show\n    forward_to: http://a\n"));
+    let dull = only(&routes(
+        "  - path: /x\n    provider: slack\n    secret: env:S\n    handshake: show\n    forward_to: http://a\n",
+    ));
     assert_eq!(dull.message, "no greeting of slack brings a secret");
 }
 

@@ -61,7 +61,8 @@ pub fn compile(
 
 /// Checks a pack's handshakes by themselves, as if a user had given all that they ask for.
 pub(in crate::verify) fn check_pack(pack: &Pack, resolver: &dyn Resolver, problems: &mut Problems<'_>) {
-    let anything = || Secret::new(b"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_vec());
+    let anything =
+        || Secret::new(b"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_vec());
     let params = pack.params.keys().map(|name| (name.as_str(), vec![anything()])).collect();
     let given = Given { known: Some(&pack.params), params, secrets: vec![anything()], resolver };
     let problems = &mut problems.within(&["handshake"]);
@@ -89,7 +90,9 @@ fn collect<'r>(spec: &'r VerifySpec, into: &mut Vec<&'r Rule>) {
 }
 
 fn names(rule: &Rule, pack: &Pack, resolver: &dyn Resolver) -> bool {
-    rule.provider.as_deref().is_some_and(|name| resolver.pack(name).is_ok_and(|named| named.name == pack.name))
+    rule.provider
+        .as_deref()
+        .is_some_and(|name| resolver.pack(name).is_ok_and(|named| named.name == pack.name))
 }
 
 fn secrets(rules: &[&Rule], resolver: &dyn Resolver) -> Vec<Secret> {
@@ -316,7 +319,11 @@ fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Probl
         }
         _ => {
             let help = "such as `{ present: true }` or `{ matches: \"[a-f0-9]{20,32}\" }`";
-            return problems.note_help(at, "a test is one of `present`, `matches`, `param` and `secret`", help);
+            return problems.note_help(
+                at,
+                "a test is one of `present`, `matches`, `param` and `secret`",
+                help,
+            );
         }
     };
     Some(Asked::Test(test))
@@ -362,7 +369,10 @@ fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -
     let mut headers = Some(Vec::new());
     for (name, value) in &written.headers {
         let lower = name.to_ascii_lowercase();
-        if !is_token(name) || NOT_OURS.contains(&lower.as_str()) || lower.starts_with(crate::message::OUR_PREFIX) {
+        if !is_token(name)
+            || NOT_OURS.contains(&lower.as_str())
+            || lower.starts_with(crate::message::OUR_PREFIX)
+        {
             problems.note::<()>(&["headers", name], format!("`{name}` can't be set here"));
         }
         match (text(value, given, &["headers", name], problems), &mut headers) {
@@ -372,7 +382,8 @@ fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -
         }
     }
     let body = body(written, given, problems);
-    let proof = written.proof.as_ref().map(|proof| self::proof(proof, given, &mut problems.within(&["proof"])));
+    let proof =
+        written.proof.as_ref().map(|proof| self::proof(proof, given, &mut problems.within(&["proof"])));
     let (headers, body) = (headers?, body?);
     let used = headers.iter().any(|(_, value)| value.uses_proof())
         || match &body {
@@ -381,8 +392,12 @@ fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -
             Body::Json { json, .. } => json.uses_proof(),
         };
     match (&proof, used) {
-        (None, true) => problems.note::<()>(&["proof"], "`{proof}` is sent, but `proof` does not say what it is"),
-        (Some(_), false) => problems.note::<()>(&["proof"], "`proof` is computed, but `{proof}` is sent nowhere"),
+        (None, true) => {
+            problems.note::<()>(&["proof"], "`{proof}` is sent, but `proof` does not say what it is")
+        }
+        (Some(_), false) => {
+            problems.note::<()>(&["proof"], "`proof` is computed, but `{proof}` is sent nowhere")
+        }
         _ => None,
     };
     if status == 204 && !matches!(body, Body::None) {
@@ -441,15 +456,20 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
 fn json(value: &Value, given: &Given<'_>, at: &[&str], problems: &mut Problems<'_>) -> Option<Json> {
     Some(match value {
         Value::String(written) => Json::Text(text(written, given, at, problems)?),
-        Value::Array(items) => Json::List(
-            items.iter().map(|item| json(item, given, at, problems)).collect::<Option<_>>()?,
-        ),
+        Value::Array(items) => {
+            Json::List(items.iter().map(|item| json(item, given, at, problems)).collect::<Option<_>>()?)
+        }
         Value::Object(map) => json_map(map, given, at, problems)?,
         fixed => Json::Fixed(fixed.clone()),
     })
 }
 
-fn json_map(map: &Map<String, Value>, given: &Given<'_>, at: &[&str], problems: &mut Problems<'_>) -> Option<Json> {
+fn json_map(
+    map: &Map<String, Value>,
+    given: &Given<'_>,
+    at: &[&str],
+    problems: &mut Problems<'_>,
+) -> Option<Json> {
     let mut entries = Vec::new();
     for (key, value) in map {
         entries.push((key.clone(), json(value, given, at, problems)?));
@@ -471,7 +491,8 @@ fn text(written: &str, given: &Given<'_>, at: &[&str], problems: &mut Problems<'
             continue;
         }
         let Some(end) = tail.find('}').filter(|_| tail.starts_with('{')) else {
-            return problems.note(at, format!("`{}` is not closed; a literal brace is written twice", &tail[..1]));
+            return problems
+                .note(at, format!("`{}` is not closed; a literal brace is written twice", &tail[..1]));
         };
         let inside = &tail[1..end];
         if let Some(name) = inside.strip_prefix("param:") {

@@ -110,7 +110,8 @@ impl Handshakes {
 
 impl Handshake {
     fn is_of(&self, request: &Request) -> bool {
-        self.methods.contains(&request.head.method) && self.when.iter().all(|condition| condition.holds(request))
+        self.methods.contains(&request.head.method)
+            && self.when.iter().all(|condition| condition.holds(request))
     }
 
     /// Whether the route's rule must hold before it is answered.
@@ -139,8 +140,13 @@ impl Handshake {
 impl Show {
     fn secret(&self, request: &Request) -> Result<(String, String), Refusal> {
         let secret = Echo::of(&self.secret).value(request)?;
-        if self.shown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < MAX_SHOWN).then(|| n + 1)).is_err() {
-            let why = format!("{MAX_SHOWN} secrets were shown since the config was read: reload to be shown more");
+        if self
+            .shown
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < MAX_SHOWN).then(|| n + 1))
+            .is_err()
+        {
+            let why =
+                format!("{MAX_SHOWN} secrets were shown since the config was read: reload to be shown more");
             return Err(Refusal::new(Reason::HandshakeRefused, why));
         }
         Ok((secret, self.secret.to_string()))

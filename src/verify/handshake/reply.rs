@@ -78,7 +78,8 @@ impl<'l> Echo<'l> {
 
     /// Only what is bounded and plain goes back.
     pub(super) fn value(&self, request: &Request) -> Result<String, Refusal> {
-        let refused = |why: &str| Refusal::new(Reason::MalformedRequest, format!("the handshake's {} {why}", self.0));
+        let refused =
+            |why: &str| Refusal::new(Reason::MalformedRequest, format!("the handshake's {} {why}", self.0));
         let value = match found(self.0, request) {
             Ok(Some(value)) if !value.is_empty() => value,
             Ok(_) => return Err(refused("is missing")),

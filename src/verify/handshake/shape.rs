@@ -44,14 +44,18 @@ impl Shape {
                     [escaped, after @ ..] if !escaped.is_ascii_alphanumeric() => {
                         (Class::default().with(*escaped), after)
                     }
-                    _ => return Err("`\\` stands before a character that would mean something else".to_owned()),
+                    _ => {
+                        return Err("`\\` stands before a character that would mean something else".to_owned());
+                    }
                 },
                 b'*' | b'+' => {
                     return Err("`*` and `+` have no bound: say how many with `{m,n}`".to_owned());
                 }
                 b'.' | b'(' | b')' | b'|' | b'^' | b'$' | b'{' | b'}' | b']' | b'?' => {
                     let sign = char::from(*first);
-                    return Err(format!("`{sign}` means nothing here: a shape is made of characters and classes such as `[a-z0-9]{{1,64}}`; write `\\{sign}` for the character"));
+                    return Err(format!(
+                        "`{sign}` means nothing here: a shape is made of characters and classes such as `[a-z0-9]{{1,64}}`; write `\\{sign}` for the character"
+                    ));
                 }
                 literal => (Class::default().with(*literal), tail),
             };

@@ -84,7 +84,8 @@ fn pack(sender: &Sender) -> Arc<Pack> {
         Ok(pack) if !pack.handshakes.is_empty() => pack,
         _ => {
             let of = |part: &Option<Value>| part.clone().unwrap_or_else(|| json!({}));
-            let text = written(&sender.provider, &of(&sender.verify), &of(&sender.params), &of(&sender.handshake));
+            let text =
+                written(&sender.provider, &of(&sender.verify), &of(&sender.params), &of(&sender.handshake));
             pack_of(&text).unwrap_or_else(|error| panic!("{error}"))
         }
     }
@@ -99,7 +100,9 @@ fn asked(
     let refused = |why: Refusal| (why.reason.status(), why.reason.code());
     let greeting = handshakes.recognise(&request);
     match greeting {
-        Some(greeting) if !greeting.is_signed() => return greeting.reply(&request, None).map(Some).map_err(refused),
+        Some(greeting) if !greeting.is_signed() => {
+            return greeting.reply(&request, None).map(Some).map_err(refused);
+        }
         None if request.head.method != Method::POST => return Err((405, "method_not_allowed")),
         _ => {}
     }
@@ -126,7 +129,8 @@ fn each_greeting_gets_its_exact_answer_and_nothing_else_gets_one() {
         let spec: VerifySpec = serde_json::from_value(Value::Object(rule)).unwrap();
         let compiled = match awaiting_keys(&spec, &world) {
             Some(compiled) => compiled,
-            None => crate::verify::compile(&spec, &world).unwrap_or_else(|problems| panic!("{name}: {problems:?}")),
+            None => crate::verify::compile(&spec, &world)
+                .unwrap_or_else(|problems| panic!("{name}: {problems:?}")),
         };
         let written = Written::Pack { pack: &pack, shows: sender.shows };
         let handshakes = compile(written, &spec, Policy::Answer, &world).unwrap();
@@ -138,7 +142,10 @@ fn each_greeting_gets_its_exact_answer_and_nothing_else_gets_one() {
                 let signed = compiled.verifier.sign(&request, None, NOW, Some(&private)).unwrap();
                 request = with_headers(&request, &signed);
             }
-            let what = format!("{name}: {} {} {:?} {}", request.head.method, request.head.target, ask.headers, ask.body);
+            let what = format!(
+                "{name}: {} {} {:?} {}",
+                request.head.method, request.head.target, ask.headers, ask.body
+            );
             match (asked(&handshakes, &compiled.verifier, request), &ask.answer, &ask.refused) {
                 (Ok(Some(Reply { answer, show, visit: None })), Some((status, kind, body)), None) => {
                     assert_eq!((answer.status, &answer.body[..]), (*status, body.as_bytes()), "{what}");
@@ -164,11 +171,17 @@ fn each_greeting_gets_its_exact_answer_and_nothing_else_gets_one() {
 }
 
 fn own(handshake: &str, rule: &str) -> Result<Handshakes, String> {
-    let specs: Vec<HandshakeSpec> = serde_saphyr::from_str(&format!("[{handshake}]")).map_err(|e| e.to_string())?;
+    let specs: Vec<HandshakeSpec> =
+        serde_saphyr::from_str(&format!("[{handshake}]")).map_err(|e| e.to_string())?;
     let rule: VerifySpec = serde_saphyr::from_str(rule).unwrap();
     compile(Written::Own(&specs), &rule, Policy::Answer, &World::default()).map_err(|problems| {
         let lines = problems.iter().map(|problem| {
-            format!("{}: {} ({})", problem.at.join("."), problem.message, problem.help.as_deref().unwrap_or_default())
+            format!(
+                "{}: {} ({})",
+                problem.at.join("."),
+                problem.message,
+                problem.help.as_deref().unwrap_or_default()
+            )
         });
         lines.collect::<Vec<_>>().join("; ")
     })
@@ -196,22 +209,52 @@ fn what_makes_no_sense_is_named() {
         ("{ when: { body:/a: b }, answer: { status: 204, body: x } }", "has no body"),
         ("{ when: { body:/a: b }, answer: { body: x, json: { a: b } } }", "either `body` or `json`"),
         ("{ when: { body:/a: b }, answer: { body: '{query:a' } }", "not closed"),
-        ("{ when: { body:/a: b }, answer: { body: '{query:a}', content_type: text/html } }", "`text/plain` or"),
-        ("{ when: { body:/a: b }, answer: { body: '\"{query:a}\"', content_type: application/json } }", "write `json"),
-        ("{ when: { body:/a: b }, answer: { headers: { Set-Cookie: a } } }", "`Set-Cookie` can't be set here"),
+        (
+            "{ when: { body:/a: b }, answer: { body: '{query:a}', content_type: text/html } }",
+            "`text/plain` or",
+        ),
+        (
+            "{ when: { body:/a: b }, answer: { body: '\"{query:a}\"', content_type: application/json } }",
+            "write `json",
+        ),
+        (
+            "{ when: { body:/a: b }, answer: { headers: { Set-Cookie: a } } }",
+            "`Set-Cookie` can't be set here",
+        ),
         ("{ when: { body:/a: b }, answer: { body: '{proof}' } }", "`proof` does not say what it is"),
-        ("{ when: { query:a: b }, answer: { proof: { algorithm: hmac-sha256, signed: '{query:a}', encoding: hex } } }", "sent nowhere"),
-        ("{ when: { body:/a: b }, answer: { body: '{proof}', proof: { algorithm: md5, signed: a, encoding: hex } } }", "unknown algorithm"),
-        ("{ when: { body:/a: b }, answer: { body: '{proof}', proof: { algorithm: sha256, signed: a, encoding: hex } } }", "without `{secret}`"),
-        ("{ signed: false, when: { query:a: { present: true } }, answer: { body: '{proof}', HMAC } }", "could have anything signed"),
-        ("{ signed: false, when: { query:a: { matches: 'a{9}' } }, answer: { body: '{proof}', proof: { algorithm: hmac-sha256, signed: '{query:a}{body}', encoding: hex } } }", "could have anything signed"),
-        ("{ signed: false, when: { query:a: b }, visit: { url: body:/u, hosts: a.example } }", "only a URL that is signed"),
+        (
+            "{ when: { query:a: b }, answer: { proof: { algorithm: hmac-sha256, signed: '{query:a}', encoding: hex } } }",
+            "sent nowhere",
+        ),
+        (
+            "{ when: { body:/a: b }, answer: { body: '{proof}', proof: { algorithm: md5, signed: a, encoding: hex } } }",
+            "unknown algorithm",
+        ),
+        (
+            "{ when: { body:/a: b }, answer: { body: '{proof}', proof: { algorithm: sha256, signed: a, encoding: hex } } }",
+            "without `{secret}`",
+        ),
+        (
+            "{ signed: false, when: { query:a: { present: true } }, answer: { body: '{proof}', HMAC } }",
+            "could have anything signed",
+        ),
+        (
+            "{ signed: false, when: { query:a: { matches: 'a{9}' } }, answer: { body: '{proof}', proof: { algorithm: hmac-sha256, signed: '{query:a}{body}', encoding: hex } } }",
+            "could have anything signed",
+        ),
+        (
+            "{ signed: false, when: { query:a: b }, visit: { url: body:/u, hosts: a.example } }",
+            "only a URL that is signed",
+        ),
         ("{ when: { query:a: b }, visit: { url: body:/u, hosts: '*.com' } }", "no host such as"),
     ] {
-        let error = own(&handshake.replace("HMAC", HMAC), "{ provider: github, secret: s }").map(|_| ()).unwrap_err();
+        let error =
+            own(&handshake.replace("HMAC", HMAC), "{ provider: github, secret: s }").map(|_| ()).unwrap_err();
         assert!(error.contains(expected), "{handshake}: {error}");
     }
-    let shaped = format!("{{ signed: false, when: {{ query:a: {{ matches: 'a{{9}}' }} }}, answer: {{ body: '{{proof}}', {HMAC} }} }}");
+    let shaped = format!(
+        "{{ signed: false, when: {{ query:a: {{ matches: 'a{{9}}' }} }}, answer: {{ body: '{{proof}}', {HMAC} }} }}"
+    );
     own(&shaped, "{ provider: github, secret: s }").unwrap();
     assert!(own(&shaped, "none").unwrap_err().contains("has no secret"));
 }
@@ -268,7 +311,11 @@ fn a_url_is_visited_only_on_a_pinned_host() {
 
 #[test]
 fn a_secret_is_shown_only_so_often() {
-    let handshakes = own("{ signed: false, when: { header:X-Hook-Secret: { present: true } }, show: header:X-Hook-Secret }", "none").unwrap();
+    let handshakes = own(
+        "{ signed: false, when: { header:X-Hook-Secret: { present: true } }, show: header:X-Hook-Secret }",
+        "none",
+    )
+    .unwrap();
     let r = request("/", &[("X-Hook-Secret", "s3cret")], b"");
     let shown = (0..100).filter(|_| handshakes.recognise(&r).unwrap().reply(&r, None).is_ok()).count();
     assert_eq!(shown, MAX_SHOWN as usize);
@@ -276,7 +323,8 @@ fn a_secret_is_shown_only_so_often() {
 
 #[test]
 fn what_is_long_or_not_plain_is_not_sent_back() {
-    let handshakes = own("{ methods: [GET], when: { query:a: { present: true } }, echo: query:a }", "none").unwrap();
+    let handshakes =
+        own("{ methods: [GET], when: { query:a: { present: true } }, echo: query:a }", "none").unwrap();
     let echo = |value: &str| {
         let mut r = request(&format!("/?a={value}"), &[], b"");
         r.head.method = Method::GET;
@@ -294,7 +342,8 @@ fn forwarded_greetings_are_recognised_without_what_only_the_app_knows() {
     let pack = pack(&sender);
     let spec = VerifySpec::of_provider("meta-without-a-token", vec!["s".into()]);
     let world = World { packs: [(pack.name.clone(), pack.clone())].into(), ..World::default() };
-    let handshakes = |policy| compile(Written::Pack { pack: &pack, shows: false }, &spec, policy, &world).unwrap();
+    let handshakes =
+        |policy| compile(Written::Pack { pack: &pack, shows: false }, &spec, policy, &world).unwrap();
     assert!(handshakes(Policy::Answer).is_empty());
     assert_eq!(handshakes(Policy::Forward).methods().collect::<Vec<_>>(), [&Method::GET]);
 }

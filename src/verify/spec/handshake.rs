@@ -122,7 +122,9 @@ impl<'de> Deserialize<'de> for ConditionSpec {
         impl<'de> Visitor<'de> for Forms {
             type Value = ConditionSpec;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text (put numbers in quotes), a list of texts, or a test such as `{ present: true }`")
+                f.write_str(
+                    "a text (put numbers in quotes), a list of texts, or a test such as `{ present: true }`",
+                )
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<ConditionSpec, E> {
                 Ok(ConditionSpec::Is(Texts(vec![text.to_owned()])))
