@@ -20,20 +20,24 @@ pub struct Asked {
     pub authority: Option<String>,
 }
 
-/// The client's address as of [`client_address`], and scheme and host from `X-Forwarded-Proto` and
-/// `X-Forwarded-Host`, or from `Forwarded` where those are not there. Of a list, the element counts that was written
-/// by the hop which saw the client.
+/// The client is `peer`, unless that is a trusted hop; then the rightmost address in the forwarding header that is not
+/// one. If a hop's entry can't be read (`unknown`, an obfuscated name), the client is the hop that wrote it. `Forwarded`
+/// is read only if there is no `X-Forwarded-For`.
+///
+/// Scheme and host are from `X-Forwarded-Proto` and `X-Forwarded-Host`, or from `Forwarded` where there is no
+/// `X-Forwarded-*`. Of a list, the element counts that was written by the hop which saw the client.
 pub fn asked(peer: IpAddr, headers: &Headers, trusted: impl Fn(IpAddr) -> bool) -> Asked {
     let peer = canonical_ip(peer);
     if !trusted(peer) {
         return Asked { client: peer, scheme: None, authority: None };
     }
     let (client, depth) = walk_headers(peer, headers, trusted);
-    let said = |name: &str, parameter: &[u8]| {
-        written_at(entries(headers, name), depth).or_else(|| {
-            let element = written_at(entries(headers, "forwarded"), depth)?;
-            self::parameter(element, parameter)
-        })
+    // As with addresses: a hop that writes one kind passes the sender's word on in the other.
+    let old = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+    let old = old.iter().any(|name| headers.contains(name));
+    let said = |name: &str, parameter: &[u8]| match old {
+        true => written_at(entries(headers, name), depth),
+        false => self::parameter(written_at(entries(headers, "forwarded"), depth)?, parameter),
     };
     let scheme = match said("x-forwarded-proto", b"proto=") {
         Some(word) if word.eq_ignore_ascii_case(b"https") => Some(Scheme::Https),
@@ -56,17 +60,6 @@ fn written_at<'h>(mut entries: impl DoubleEndedIterator<Item = &'h [u8]>, depth:
         }
     }
     last
-}
-
-/// The client's address: `peer`, unless it is a trusted hop; then the rightmost address in the forwarding header that
-/// is not one. If a hop's entry can't be read (`unknown`, an obfuscated name), the client is the hop that wrote it.
-/// `Forwarded` is read only if there is no `X-Forwarded-For`.
-pub fn client_address(peer: IpAddr, headers: &Headers, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let peer = canonical_ip(peer);
-    if !trusted(peer) {
-        return peer;
-    }
-    walk_headers(peer, headers, trusted).0
 }
 
 /// The client, and how many elements from the right it stands (or would stand, could it be read).
@@ -138,7 +131,7 @@ mod tests {
 
     fn client(peer: &str, fields: &[(&str, &str)]) -> String {
         let headers = fields.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
-        client_address(peer.parse().unwrap(), &headers, hop).to_string()
+        asked(peer.parse().unwrap(), &headers, hop).client.to_string()
     }
 
     #[test]
@@ -184,7 +177,6 @@ mod tests {
     fn asked_of(peer: &str, fields: &[(&str, &str)]) -> (Option<Scheme>, Option<String>) {
         let headers = fields.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
         let asked = asked(peer.parse().unwrap(), &headers, hop);
-        assert_eq!(asked.client, client_address(peer.parse().unwrap(), &headers, hop));
         (asked.scheme, asked.authority)
     }
 
@@ -197,6 +189,8 @@ mod tests {
         assert_eq!(asked_of(HOP, &[]), (None, None));
         let forwarded = [("Forwarded", "for=192.0.2.1;proto=https;host=\"hooks.example.com:8443\"")];
         assert_eq!(asked_of(HOP, &forwarded), told);
+        let [sent] = forwarded;
+        assert_eq!(asked_of(HOP, &[sent, ("X-Forwarded-For", "192.0.2.1")]), (None, None));
         for bad in ["a b", "u@a", "", "a/b", "a\"b"] {
             assert_eq!(
                 asked_of(HOP, &[("X-Forwarded-Host", bad), ("X-Forwarded-Proto", "wss")]),

@@ -151,7 +151,10 @@ async fn the_url_is_what_the_request_says_on_every_listener() {
             ] {
                 is_taken(&gateway, via, what, &good.clone().to(&target), false).await;
             }
-            let other = base.replace("https:", "http:").replace("http:", "ftp:");
+            let other = match base.strip_prefix("https:") {
+                Some(rest) => format!("http:{rest}"),
+                None => base.replace("http:", "https:"),
+            };
             is_taken(&gateway, via, scheme.name, &scheme.request(&other), false).await;
         }
         // With a port as the sender wrote it; a sender that leaves out the usual one is understood where it may do so.

@@ -41,7 +41,8 @@ pub(in crate::config) struct Route {
     /// How senders prove who they are, or the word `none`. Needed without `provider`, except on `pass` routes, which
     /// never verify.
     pub verify: Option<Verify>,
-    /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
+    /// The URL that senders were given (or its beginning), for schemes that sign it: `https://hooks.example.com`.
+    /// Default: scheme and host as received, or as a trusted hop says.
     pub public_url: Option<String>,
     /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
     /// off.

@@ -545,7 +545,9 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
         (Some(Algorithm::Digest(_)), _) if !uses_secret => {
             problems.note(&["signed"], "a plain digest proves nothing without `{secret}` in what is signed")
         }
-        (Some(Algorithm::Hmac(hash)), Some(secret)) => MacKey::new(hash, secret.expose()).map(ProofKey::Mac),
+        (Some(Algorithm::Hmac(hash)), Some(secret)) => {
+            MacKey::new(hash, secret.expose()).map(|key| ProofKey::Mac(Box::new(key)))
+        }
         (Some(Algorithm::Digest(hash)), Some(secret)) => Some(ProofKey::Digest(hash, secret)),
         (Some(Algorithm::Hmac(_) | Algorithm::Digest(_)), None) => None,
         _ => {

@@ -63,7 +63,7 @@ pub(super) struct Proof {
 
 #[derive(Debug)]
 pub(super) enum ProofKey {
-    Mac(MacKey),
+    Mac(Box<MacKey>),
     /// A plain digest over a template that holds the secret.
     Digest(Hash, Secret),
 }

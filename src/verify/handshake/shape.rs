@@ -45,7 +45,9 @@ impl Shape {
                         (Class::default().with(*escaped), after)
                     }
                     _ => {
-                        return Err("`\\` stands before a character that would mean something else".to_owned());
+                        return Err(
+                            "`\\` stands before a character that would mean something else".to_owned()
+                        );
                     }
                 },
                 b'*' | b'+' => {
