@@ -131,17 +131,9 @@ async fn each_greeting_gets_its_exact_answer_and_nothing_else_gets_one() {
                     }
                 } else if let Some([status, reason]) = ask["refused"].as_array().map(Vec::as_slice) {
                     assert_eq!(Some(u64::from(answer.status)), status.as_u64(), "{what}: {answer:?}");
-                    if method != "HEAD" {
-                        assert_eq!(answer.text().contains(reason.as_str().unwrap_or("?")), true, "{what}");
-                    }
                     assert_eq!(Some(answer.reason()), reason.as_str(), "{what}");
-                    let allow = (answer.status == 405).then_some("POST");
-                    if method == "GET" || allow.is_none() {
-                        assert_eq!(
-                            answer.header("allow").map(|allow| allow.contains("POST")),
-                            allow.map(|_| true)
-                        );
-                    }
+                    let allows_events = answer.header("allow").is_some_and(|allow| allow.contains("POST"));
+                    assert_eq!(allows_events, answer.status == 405, "{what}: {answer:?}");
                 } else {
                     events += usize::from(via == Via::Plain);
                     assert_eq!(answer.status, 202, "{what}: {answer:?}");
