@@ -33,8 +33,7 @@ pub struct Pack {
     pub verify: Vec<Rule>,
     /// What a user must or may give beside the keys.
     pub params: BTreeMap<String, PackParam>,
-    /// The idempotency key; ids that the signature does not cover are already joined with the body's hash here.
-    pub idempotency: Option<Extract>,
+    pub idempotency: Repeats,
     pub event_type: Option<Extract>,
     /// The greetings that are answered directly, as written: what they need of the route is only known there.
     pub handshakes: Vec<HandshakeSpec>,
@@ -73,6 +72,26 @@ pub enum Category {
     Crypto,
     People,
     Other,
+}
+
+/// By what a provider's repeats are known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repeats {
+    /// An id of the event's. Ids that the signature does not cover are already joined with the body's hash here.
+    ByKey(Extract),
+    /// The body, which differs from event to event.
+    ByBody,
+    /// Nothing: two events may be the same byte for byte, so none may be dropped.
+    Unknowable,
+}
+
+impl Repeats {
+    pub const fn key(&self) -> Option<&Extract> {
+        match self {
+            Repeats::ByKey(key) => Some(key),
+            Repeats::ByBody | Repeats::Unknowable => None,
+        }
+    }
 }
 
 /// A request that carries many events: a JSON array, and what each of its elements is known by.
@@ -187,7 +206,7 @@ mod tests {
         let facts = |name: &str, headers: &[(&str, &str)], body: &[u8]| {
             let pack = find(name).unwrap();
             let r = request("/", headers, body);
-            let key = pack.idempotency.as_ref().unwrap().key(&r);
+            let key = pack.idempotency.key().unwrap().key(&r);
             (key, pack.event_type.as_ref().unwrap().from(&r).unwrap_or_default())
         };
         let (key, kind) = facts("stripe", &[], br#"{"id":"evt_1","type":"invoice.paid"}"#);

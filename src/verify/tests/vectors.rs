@@ -83,8 +83,7 @@ impl Vector {
         match (compiled.verifier.verify(self.request.request(), public_url, now), self.expect.as_str()) {
             (Ok(verified), "accept") => {
                 let wanted = self.event_key.as_ref()?;
-                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.as_ref())
-                else {
+                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.key()) else {
                     return self.is_core().then(|| "the pack names no idempotency key".to_owned());
                 };
                 let key = idempotency.key(verified.get());
