@@ -17,6 +17,7 @@ use crate::config::{self, Config, Loaded, Problems};
 use crate::edge::{self, ServeError};
 use crate::gateway::{Gateway, Snapshot, admin_text};
 use crate::keys::RemoteKeys;
+use crate::quarantine::Quarantine;
 use crate::telemetry::{self, Metrics};
 use crate::{admin, buffer};
 
@@ -120,8 +121,12 @@ impl Run {
             tracing::warn!(%warning, "the config has a warning");
         }
         let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
-        let buffer = embedded::open(&snapshot.config.buffer, metrics.clone(), clock.clone())?;
-        let gateway = Arc::new(Gateway::new(snapshot, path, keys, buffer, metrics, clock));
+        let settings = &snapshot.config.buffer;
+        let quarantine = Arc::new(Quarantine::new(&settings.path, metrics.clone(), clock.clone()));
+        let buffer = embedded::open_beside(settings, quarantine.clone(), metrics.clone(), clock.clone())?;
+        // Once the folder is ours.
+        quarantine.open();
+        let gateway = Arc::new(Gateway::new(snapshot, path, keys, buffer, quarantine, metrics, clock));
         drop(within);
 
         let result = runtime.block_on(serve(gateway));
