@@ -21,8 +21,12 @@ use crate::quarantine::Quarantine;
 use crate::telemetry::{self, Metrics};
 use crate::{admin, buffer};
 
-/// Threads for deliveries, the admin API, key refresh and signals. The edge has its own.
-const BACKGROUND_THREADS: usize = 2;
+/// Threads for deliveries, the admin API, key refresh and signals: half as many as there are cores, eight at most. The
+/// edge has its own. On a small machine one is cheaper than two that wake each other.
+fn background_threads() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 8)
+}
+
 /// Beyond `shutdown.grace`, for the edge and the workers to notice that it has passed.
 const SLACK: Duration = Duration::from_secs(5);
 /// What `sysexits.h` calls EX_CONFIG.
@@ -97,7 +101,7 @@ impl Run {
 
     fn run_to_end(self) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(BACKGROUND_THREADS)
+            .worker_threads(background_threads())
             .thread_name("tidegate-work")
             .enable_all()
             .build()?;
