@@ -17,6 +17,11 @@ macro_rules! reasons {
             /// The stable code, as in `tidegate-reason`.
             pub const fn code(self) -> &'static str { match self { $( Reason::$variant => $code, )* } }
 
+            /// The reason with this code.
+            pub fn from_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+
             /// The HTTP status that the sender gets.
             pub const fn status(self) -> u16 { match self { $( Reason::$variant => $status, )* } }
 

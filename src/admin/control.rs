@@ -9,6 +9,8 @@ use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
+use crate::quarantine::{Item, Quarantine};
+use crate::receive::{self, Admission, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -27,6 +29,11 @@ pub trait Control: Send + Sync + 'static {
     /// What of a route's events is not shown; by names alone if there is no such route any more.
     fn redact(&self, route: &str) -> Redact;
     async fn reload(&self) -> Result<Reloaded, String>;
+    fn quarantine(&self) -> &Arc<Quarantine>;
+    /// Would this be verified now?
+    fn recheck(&self, item: &Item) -> Recheck;
+    /// Puts it into the buffer, if it is verified now or by force; it stays in quarantine.
+    async fn admit(&self, item: &Item, force: Force) -> Admission;
     /// The latest reload since the start, if there was one.
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
@@ -63,6 +70,15 @@ impl Control for Gateway {
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await
     }
+    fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
+    }
+    fn recheck(&self, item: &Item) -> Recheck {
+        receive::recheck(&self.snapshot.load(), item)
+    }
+    async fn admit(&self, item: &Item, force: Force) -> Admission {
+        receive::admit(self, item, force).await
+    }
     fn last_reload(&self) -> Option<LastReload> {
         Gateway::last_reload(self)
     }
@@ -94,6 +110,7 @@ fn setup(config: &Config) -> Setup {
                 path: route.path.clone(),
                 methods: route.methods.iter().map(ToString::to_string).collect(),
                 mode: route.mode.word().to_owned(),
+                verification: route.verification().to_owned(),
                 destinations: route
                     .mode
                     .destinations()

@@ -11,10 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::captured::split_url;
 use super::check::Output;
 use super::failure::{Failure, exit};
 use super::output::print;
-use super::verify::split_url;
 use crate::clock::{Clock, Timestamp};
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
 use crate::providers::{self, Pack, TestEvent};

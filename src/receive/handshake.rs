@@ -43,6 +43,22 @@ pub(super) async fn unsigned<E: Exchange, A: App>(
     }
 }
 
+/// The greeting, if the route's rule has held for it. Where the route only observes and it has not, it is an event, but
+/// with a method that events do not have, it is refused all the same.
+pub(super) fn proved<'r>(
+    route: &Route,
+    greeting: Option<&'r Handshake>,
+    request: &Verified<Request>,
+) -> Result<Option<&'r Handshake>, Refused> {
+    match request.would_refuse() {
+        None => Ok(greeting),
+        Some(why) if greeting.is_some() && route.greeting_methods.contains(&request.get().head.method) => {
+            Err(Refused::because(why.reason, why.detail.clone()))
+        }
+        Some(_) => Ok(None),
+    }
+}
+
 /// A greeting for which the route's rule has held.
 pub(super) async fn signed<E: Exchange, A: App>(
     context: &Context<'_, A>,

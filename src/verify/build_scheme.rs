@@ -10,7 +10,7 @@ use super::json::Pointer;
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
-use super::scheme::{BodyDigest, Condition, Keys, Labelled, Scheme, TimeRule};
+use super::scheme::{BodyDigest, Condition, GivenSecret, GivenSecrets, Keys, Labelled, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
 use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec};
 use super::template::Template;
@@ -85,6 +85,7 @@ pub(super) fn build(
 ) -> Option<Scheme> {
     let algorithm = algorithm(spec, &mut problems.within(within));
     let keys = algorithm.and_then(|algorithm| keys(algorithm, spec.key.as_ref(), given, building, problems));
+    let (keys, given_secrets) = keys.unzip();
     let tolerance = given.tolerance.and_then(|text| tolerance(text, &["tolerance"], problems));
     if given.tolerance.is_some() && spec.timestamp.is_none() {
         problems.note::<()>(&["tolerance"], "this scheme signs no time, so there is nothing to tolerate");
@@ -130,6 +131,7 @@ pub(super) fn build(
         body_digest: lift(body_digest)?,
         each: lift(each)?,
         keys: keys?,
+        given: given_secrets?,
     };
     check_coverage(&scheme, problems);
     Some(scheme)
@@ -315,7 +317,7 @@ fn keys(
     given: Given<'_>,
     building: &Building<'_>,
     problems: &mut Problems<'_>,
-) -> Option<Keys> {
+) -> Option<(Keys, GivenSecrets)> {
     if algorithm.is_asymmetric() {
         if !given.secrets.is_empty() {
             problems.note::<()>(&["secrets"], "this algorithm takes `public_keys`, not secrets");
@@ -347,33 +349,47 @@ fn keys(
                 Err(message) => problems.note(&at, message).unwrap_or_default(),
             }
         }
-        return Some(Keys::Public(keys));
+        return Some((Keys::Public(keys), GivenSecrets::default()));
     }
     let mut secrets = Vec::new();
     for (at, spec) in given.secrets.iter().enumerate() {
         let at = ["secrets", &at.to_string()];
         if let Some(secret) = building.secret(spec, &at, problems)
-            && let Some(value) = derive(&secret, key, &at, problems)
+            && let Some(key) = derive(&secret, key, &at, problems)
         {
-            secrets.push(Labelled { value, label: spec.label.as_deref().map(Into::into) });
+            let label = spec.label.as_deref().map(Into::into);
+            secrets.push(GivenSecret { given: secret, key, label });
         }
     }
     for secret in given.param_secrets {
-        secrets.extend(derive(secret, key, &[], problems).map(|value| Labelled { value, label: None }));
+        let derived = derive(secret, key, &[], problems);
+        secrets.extend(derived.map(|key| GivenSecret { given: secret.clone(), key, label: None }));
     }
-    Some(match algorithm {
+    let given = GivenSecrets { secrets, key: key.cloned() };
+    Some((keys_of(algorithm, &given.secrets), given))
+}
+
+/// The keys of an algorithm that takes shared secrets.
+fn keys_of(algorithm: Algorithm, secrets: &[GivenSecret]) -> Keys {
+    let labelled =
+        secrets.iter().map(|secret| Labelled { value: secret.key.clone(), label: secret.label.clone() });
+    match algorithm {
         Algorithm::Hmac(hash) => Keys::Mac(
-            secrets
-                .into_iter()
+            labelled
                 .filter_map(|secret| {
                     let value = MacKey::new(hash, secret.value.expose())?;
                     Some(Labelled { value, label: secret.label })
                 })
                 .collect(),
         ),
-        Algorithm::Digest(hash) => Keys::Digest(hash, secrets),
-        _ => Keys::Token(secrets),
-    })
+        Algorithm::Digest(hash) => Keys::Digest(hash, labelled.collect()),
+        _ => Keys::Token(labelled.collect()),
+    }
+}
+
+/// The key that a configured secret would stand for, if it can.
+pub(super) fn derived(secret: &Secret, spec: Option<&KeySpec>) -> Option<Secret> {
+    derive(secret, spec, &[], &mut Problems::new(&mut Vec::new()))
 }
 
 /// The key that a configured secret stands for.

@@ -33,6 +33,17 @@ impl Output {
 }
 
 impl Hash {
+    pub(super) const ALL: &[Hash] = &[Hash::Sha256, Hash::Sha1, Hash::Sha512, Hash::Sha384];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Hash::Sha1 => "SHA-1",
+            Hash::Sha256 => "SHA-256",
+            Hash::Sha384 => "SHA-384",
+            Hash::Sha512 => "SHA-512",
+        }
+    }
+
     /// The digest of what `feed` hands out.
     pub(super) fn digest<E>(
         self,
@@ -79,6 +90,15 @@ impl MacKey {
             Hash::Sha256 => Hmac::new_from_slice(key).ok().map(MacKey::Sha256),
             Hash::Sha384 => Hmac::new_from_slice(key).ok().map(MacKey::Sha384),
             Hash::Sha512 => Hmac::new_from_slice(key).ok().map(MacKey::Sha512),
+        }
+    }
+
+    pub(super) const fn hash(&self) -> Hash {
+        match self {
+            MacKey::Sha1(_) => Hash::Sha1,
+            MacKey::Sha256(_) => Hash::Sha256,
+            MacKey::Sha384(_) => Hash::Sha384,
+            MacKey::Sha512(_) => Hash::Sha512,
         }
     }
 

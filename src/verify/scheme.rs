@@ -14,6 +14,7 @@ use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
+use super::spec::KeySpec;
 use super::template::{Filling, Template};
 use super::time::{TimeFormat, distance};
 use crate::clock::Timestamp;
@@ -25,7 +26,7 @@ use crate::secret::Secret;
 const MAX_ELEMENTS: usize = 1000;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scheme {
     pub(super) when: Vec<Condition>,
     pub(super) from: Vec<Location>,
@@ -36,23 +37,41 @@ pub(super) struct Scheme {
     pub(super) body_digest: Option<BodyDigest>,
     pub(super) each: Option<Pointer>,
     pub(super) keys: Keys,
+    /// The shared secrets as they were given: only looked at to explain a refusal.
+    pub(super) given: GivenSecrets,
 }
 
-#[derive(Debug)]
+/// What the keys were made of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GivenSecrets {
+    pub(super) secrets: Vec<GivenSecret>,
+    /// How a secret becomes a key.
+    pub(super) key: Option<KeySpec>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct GivenSecret {
+    pub(super) given: Secret,
+    /// What it stands for.
+    pub(super) key: Secret,
+    pub(super) label: Option<Arc<str>>,
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct TimeRule {
     pub(super) from: TimeFrom,
     pub(super) format: TimeFormat,
     pub(super) tolerance: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BodyDigest {
     pub(super) from: Location,
     pub(super) hash: Hash,
     pub(super) encoding: Encoding,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Condition {
     Present(Location),
     Absent(Location),
@@ -65,7 +84,7 @@ pub(super) struct Labelled<T> {
     pub(super) label: Option<Arc<str>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Keys {
     Mac(Vec<Labelled<MacKey>>),
     /// A plain digest over a template that holds the secret.
@@ -292,7 +311,7 @@ impl Scheme {
             || (location.in_body() && signs_body)
     }
 
-    fn places(&self) -> String {
+    pub(super) fn places(&self) -> String {
         self.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
     }
 
@@ -313,7 +332,7 @@ impl Scheme {
 }
 
 impl Keys {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Keys::Mac(keys) => keys.len(),
             Keys::Digest(_, keys) | Keys::Token(keys) => keys.len(),
@@ -323,7 +342,7 @@ impl Keys {
 }
 
 impl Condition {
-    fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
+    pub(super) fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
         let (location, wanted) = match self {
             Condition::Present(location) => (location, true),
             Condition::Absent(location) => (location, false),

@@ -195,6 +195,10 @@ impl Template {
             .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
     }
 
+    /// Whether the address of the request is signed, whole or in part.
+    pub(super) fn uses_url(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Url(_) | Part::Target | Part::Path))
+    }
     pub(super) fn uses_timestamp(&self) -> bool {
         self.0.contains(&Part::Timestamp)
     }

@@ -368,3 +368,22 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
     app.receives(1).await;
     assert_eq!((sender.count(), app.count()), (3, 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_that_only_observes_proves_nothing_to_strangers() {
+    let app = App::start().await;
+    let own = json!([{"when": {"body:/type": "check"}, "answer": {"body": "{proof}", "proof": {
+                        "algorithm": "hmac-sha256", "signed": "{body:/text}", "encoding": "hex"}}},
+                     {"methods": ["GET"]}]);
+    let route = github().set("enforce", "observe").set("handshake", own).to(&app);
+    let gateway = gateway().route(route).start().await;
+    let body = r#"{"type":"check","text":"an event of my own"}"#;
+    let proof = hex::encode(signed::hmac_sha256(signed::GITHUB_SECRET.as_bytes(), b"an event of my own"));
+
+    assert_eq!(gateway.send(&signed::github(body)).await.text(), proof);
+    let forged = gateway.send(&Request::post("/hooks/github", body)).await;
+    assert_eq!((forged.status, forged.text().contains(&proof)), (202, false), "it goes on as an event does");
+    assert_eq!(gateway.send(&Request::get("/hooks/github")).await.status, 401);
+    app.receives(1).await;
+    assert_eq!(app.count(), 1);
+}

@@ -15,6 +15,7 @@ mod durable;
 mod floods;
 mod handshakes;
 mod harness;
+mod migration;
 mod once;
 mod reasons;
 mod routes;
