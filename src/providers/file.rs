@@ -59,7 +59,7 @@ struct ParamFile {
     about: String,
     #[serde(default)]
     required: bool,
-    /// `text` (the default) or `secret`.
+    /// `text` (the default), `secret` or `credential`.
     #[serde(default, rename = "as")]
     kind: Option<String>,
 }
@@ -221,7 +221,8 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
     let kind = match file.kind.as_deref() {
         None | Some("text") => ParamKind::Text,
         Some("secret") => ParamKind::Secret,
-        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text` nor `secret`")),
+        Some("credential") => ParamKind::Credential,
+        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text`, `secret` nor `credential`")),
     };
     Ok(PackParam { kind, required: file.required, about: file.about })
 }

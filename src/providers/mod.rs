@@ -107,6 +107,8 @@ pub enum ParamKind {
     Text,
     /// A secret beside `secrets`.
     Secret,
+    /// A secret that stands in templates only, such as a client secret with which keys are asked for.
+    Credential,
 }
 
 // `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.

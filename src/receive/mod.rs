@@ -136,8 +136,9 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
-    // Who sent it? 401, 503. Only from here on may anything have an effect.
-    let request = verify::check(route, request, context.clock.now(), context.metrics)?;
+    // Who sent it? 401, 403, 503. Only from here on may anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, request, context.clock, key_wait, context.metrics).await?;
 
     // Is it only a greeting? Answered directly.
     if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {

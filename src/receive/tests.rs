@@ -11,7 +11,7 @@ use super::testing::{FakeApp, InMemory, Says, Scene, Script};
 use super::*;
 use crate::config::KeySources;
 use crate::reason::Reason;
-use crate::verify::KeySource;
+use crate::verify::{KeySource, Remote};
 
 mod metric;
 
@@ -38,7 +38,7 @@ routes:
 
 struct NoKeys;
 impl KeySources for NoKeys {
-    fn jwks(&self, _: &http::Uri) -> Arc<dyn KeySource> {
+    fn source(&self, _: Remote) -> Arc<dyn KeySource> {
         unreachable!("no route has remote keys")
     }
 }

@@ -1,18 +1,23 @@
 //! From a written signature scheme to a compiled one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::build_keys;
 use super::build::{Building, Problems, digest_hash, encoding};
 use super::encoding::{Encoding, decode_base64_secret};
 use super::json::Pointer;
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
-use super::scheme::{BodyDigest, Condition, Keys, Labelled, Scheme, TimeRule};
+use super::remote::Address;
+use super::scheme::{BodyDigest, Condition, Fetched, Keys, Labelled, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
-use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec};
+use super::spec::{
+    KeySourceSpec, KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec,
+};
 use super::template::Template;
 use super::time::{self, TimeFormat};
 use crate::secret::Secret;
@@ -33,6 +38,7 @@ pub(super) enum Algorithm {
 }
 
 const ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("hmac-md5", Algorithm::Hmac(Hash::Md5)),
     ("hmac-sha1", Algorithm::Hmac(Hash::Sha1)),
     ("hmac-sha256", Algorithm::Hmac(Hash::Sha256)),
     ("hmac-sha384", Algorithm::Hmac(Hash::Sha384)),
@@ -84,7 +90,19 @@ pub(super) fn build(
     within: &[&str],
 ) -> Option<Scheme> {
     let algorithm = algorithm(spec, &mut problems.within(within));
-    let keys = algorithm.and_then(|algorithm| keys(algorithm, spec.key.as_ref(), given, building, problems));
+    let keys = match (algorithm, &spec.key_source) {
+        (Some(Algorithm::Asymmetric(algorithm)), Some(source)) if given.public_keys.is_empty() => {
+            let problems = &mut problems.within(within);
+            fetched(algorithm, source, building, &mut problems.within(&["key_source"])).map(Keys::Fetched)
+        }
+        (Some(algorithm), source) => {
+            if source.is_some() && !algorithm.is_asymmetric() {
+                problems.within(within).note::<()>(&["key_source"], "only public keys are fetched");
+            }
+            keys(algorithm, spec.key.as_ref(), given, building, problems)
+        }
+        (None, _) => None,
+    };
     let tolerance = given.tolerance.and_then(|text| tolerance(text, &["tolerance"], problems));
     if given.tolerance.is_some() && spec.timestamp.is_none() {
         problems.note::<()>(&["tolerance"], "this scheme signs no time, so there is nothing to tolerate");
@@ -119,9 +137,22 @@ pub(super) fn build(
     if let Some(text) = spec.if_absent.as_deref() {
         when.extend(location(text, &["if_absent"], problems).map(Condition::Absent));
     }
+    let mut places = |map: &BTreeMap<String, Texts>, key: &str| {
+        let mut places = Vec::new();
+        for (place, values) in map {
+            let values = building.expand_all(&values.0, &[key, place], problems);
+            if let Some(location) = location(place, &[key, place], problems) {
+                places.push((location, values));
+            }
+        }
+        places
+    };
+    when.extend(places(&spec.if_equal, "if_equal").into_iter().map(|(at, values)| Condition::Equal(at, values)));
+    let only = places(&spec.only, "only");
     let (from, form) = signature?;
     let scheme = Scheme {
         when,
+        only,
         from,
         form,
         timestamp: lift(timestamp)?,
@@ -141,6 +172,29 @@ fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
         None => Some(None),
         Some(Some(part)) => Some(Some(part)),
         Some(None) => None,
+    }
+}
+
+fn fetched(
+    algorithm: Asymmetric,
+    spec: &KeySourceSpec,
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Fetched> {
+    let built = build_keys::build(spec, "key", building, problems);
+    let named = spec.from.as_deref().map(|text| location(text, &["from"], problems));
+    let (remote, source) = built?;
+    if remote.format.is_jwk() {
+        return problems.note(&["format"], "JSON Web Keys are for tokens (`jwt`)");
+    }
+    match (&remote.address, named.is_some()) {
+        (Address::Fixed(_), true) => {
+            problems.note(&["from"], "the address is fixed: nothing is named (`{key}` stands for a key's name)")
+        }
+        (Address::PerKey(_) | Address::Named(_), false) => {
+            problems.note(&["from"], "where the request names its key, is missing")
+        }
+        _ => Some(Fetched { algorithm, source, named: lift(named)? }),
     }
 }
 
@@ -294,6 +348,15 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
                 &["timestamp"],
                 "the time is checked, but not signed: anyone could renew it",
                 "put `{timestamp}` into `signed`",
+            );
+        }
+    }
+    for (location, _) in &scheme.only {
+        if !covered(location) {
+            problems.note_help::<()>(
+                &["only"],
+                format!("{location} decides who is let in, but is not signed"),
+                "put it into `signed`",
             );
         }
     }

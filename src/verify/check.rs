@@ -125,12 +125,15 @@ impl Check {
     /// Adds the places of credentials: not of what is signed with one.
     pub(super) fn collect_credentials(&self, into: &mut CredentialPlaces) {
         let mut add = |locations: &mut dyn Iterator<Item = &Location>| {
-            for location in locations {
+            for mut location in locations {
+                while let Location::Inside(place, ..) = location {
+                    location = place;
+                }
                 match location {
                     Location::Header(name) => into.headers.push(name.to_string()),
                     Location::Query(name) => into.query.push(name.to_string()),
                     // Bodies are shown as they are; a path is part of the address that the sender was given.
-                    Location::Path(_) | Location::Form(_) | Location::FormJson(..) | Location::Body(_) => {}
+                    _ => {}
                 }
             }
         };
@@ -154,7 +157,7 @@ impl Check {
     pub(super) fn covers(&self, key: &Extract) -> bool {
         match &self.how {
             How::Scheme(scheme) => key.is_bound(&|location| scheme.covers(location)),
-            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&Location::in_body),
+            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&|location| jwt.covers(location)),
             How::Open | How::Credentials(_) => true,
             // Whichever holds must cover it.
             How::Ways(rules) | How::Any(rules) => rules.iter().all(|rule| rule.covers(key)),

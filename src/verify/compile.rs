@@ -56,6 +56,7 @@ const RULE_KEYS: &[&str] = &[
     "tolerance",
     "scheme",
     "jwt",
+    "http_signature",
     "api_key",
     "basic",
     "bearer",
@@ -69,6 +70,9 @@ const RULE_KEYS: &[&str] = &[
     "key",
     "body_digest",
     "each",
+    "key_source",
+    "if_equal",
+    "only",
     "if_present",
     "if_absent",
 ];

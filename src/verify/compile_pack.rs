@@ -7,7 +7,7 @@ use super::build_scheme::{self, Algorithm, Given};
 use super::check::{Check, How};
 use super::compile::{Way, inner, point_at_secret, unknown_params, ways};
 use super::spec::{Rule, SchemeSpec, SecretSpec};
-use super::{KeySource, Resolver, SpecProblem};
+use super::{KeySource, NoKeys, Remote, Resolver, SpecProblem};
 use crate::providers::{Pack, ParamKind};
 use crate::secret::Secret;
 
@@ -49,7 +49,7 @@ pub(super) fn provider(
     for way in &pack.verify {
         let asymmetric = is_asymmetric(way);
         let has_keys = if asymmetric { !public_keys.is_empty() } else { !secrets.is_empty() };
-        let keyless = way.jwt.as_ref().is_some_and(|jwt| jwt.jwks.is_some());
+        let keyless = is_fetched(way);
         if !has_keys && param_secrets.is_empty() && !keyless {
             continue;
         }
@@ -132,6 +132,13 @@ fn is_asymmetric(way: &Rule) -> bool {
     way.inline.algorithm.as_deref().and_then(Algorithm::parse).is_some_and(Algorithm::is_asymmetric)
 }
 
+/// Whether a way needs no keys of the user's.
+fn is_fetched(way: &Rule) -> bool {
+    let token = way.jwt.as_ref();
+    token.is_some_and(|jwt| jwt.jwks.is_some() || jwt.key_source.is_some() || jwt.x5c.is_some())
+        || way.inline.key_source.is_some()
+}
+
 /// The values of a pack's parameters, and those that are secrets.
 fn params(
     pack: &Pack,
@@ -167,6 +174,11 @@ fn params(
                     Ok(text) => texts.push(text),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
                 },
+                ParamKind::Credential => match resolver.secret(text).map(|secret| text_of(&secret)) {
+                    Ok(Some(text)) => texts.push(text),
+                    Ok(None) => problems.note(&[name], "the value is no text").unwrap_or_default(),
+                    Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                },
                 ParamKind::Secret => match resolver.secret(text) {
                     Ok(secret) => secrets.push(secret),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
@@ -176,6 +188,10 @@ fn params(
         values.insert(name.clone(), texts);
     }
     (values, secrets)
+}
+
+fn text_of(secret: &Secret) -> Option<String> {
+    std::str::from_utf8(secret.expose()).ok().map(str::to_owned)
 }
 
 /// Checks a pack's ways by themselves, as if a user had given all that they ask for. The errors are for the pack's
@@ -191,15 +207,7 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
         fn text(&self, reference: &str) -> Result<String, String> {
             Ok(reference.to_owned())
         }
-        fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
-            #[derive(Debug)]
-            struct NoKeys;
-            impl KeySource for NoKeys {
-                fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-                    None
-                }
-                fn unknown_kid(&self, _: &str) {}
-            }
+        fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
             Ok(Arc::new(NoKeys))
         }
         fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
@@ -245,7 +253,7 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
                 }
             }
             [(_, Way::Jwt | Way::ApiKey | Way::Bearer)] => {
-                let keys = if way.jwt.as_ref().is_some_and(|jwt| jwt.jwks.is_some()) {
+                let keys = if is_fetched(way) {
                     &[][..]
                 } else {
                     &secret[..]

@@ -11,8 +11,9 @@ use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::json::Pointer;
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
-use super::public_key::PublicKey;
+use super::public_key::{Asymmetric, PublicKey};
 use super::refusal::{Refusal, at};
+use super::remote::{self, KeySource, RemoteKey};
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::template::{Filling, Template};
 use super::time::{TimeFormat, distance};
@@ -28,6 +29,8 @@ const MAX_ELEMENTS: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Scheme {
     pub(super) when: Vec<Condition>,
+    /// Signed places that must have one of these values: who may use the route.
+    pub(super) only: Vec<(Location, Vec<String>)>,
     pub(super) from: Vec<Location>,
     pub(super) form: SignatureForm,
     pub(super) timestamp: Option<TimeRule>,
@@ -56,6 +59,7 @@ pub(super) struct BodyDigest {
 pub(super) enum Condition {
     Present(Location),
     Absent(Location),
+    Equal(Location, Vec<String>),
 }
 
 /// A key with what the user calls it.
@@ -73,6 +77,16 @@ pub(super) enum Keys {
     /// The secret itself is sent.
     Token(Vec<Labelled<Secret>>),
     Public(Vec<Labelled<PublicKey>>),
+    Fetched(Fetched),
+}
+
+/// Public keys that live elsewhere.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) algorithm: Asymmetric,
+    pub(super) source: Arc<dyn KeySource>,
+    /// Where the request names its key; `None`: there is one document for all.
+    pub(super) named: Option<Location>,
 }
 
 /// The label of the key that matched.
@@ -172,10 +186,11 @@ impl Scheme {
                     ));
                     continue;
                 }
-                match self.matches(group, &filling)? {
+                match self.matches(group, &filling, now)? {
                     Some(matched) => {
                         self.check_body_digest(view)?;
-                        return Ok(matched.clone());
+                        self.check_only(view)?;
+                        return Ok(matched);
                     }
                     None => note(self.no_match(location, group)),
                 }
@@ -185,14 +200,14 @@ impl Scheme {
     }
 
     /// The label of a key that some signature of `group` is right for.
-    fn matches(&self, group: &[u8], filling: &Filling<'_>) -> Result<Option<&Match>, Refusal> {
+    fn matches(&self, group: &[u8], filling: &Filling<'_>, now: Timestamp) -> Result<Option<Match>, Refusal> {
         let mut buffer = [0; MAX_SIGNATURE];
         match &self.keys {
             Keys::Mac(keys) => {
                 for key in keys {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
-                        return Ok(Some(&key.label));
+                        return Ok(Some(key.label.clone()));
                     }
                 }
             }
@@ -200,7 +215,7 @@ impl Scheme {
                 for secret in secrets {
                     let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
-                        return Ok(Some(&secret.label));
+                        return Ok(Some(secret.label.clone()));
                     }
                 }
             }
@@ -210,7 +225,7 @@ impl Scheme {
                     let expected = Hash::Sha256.of(token.value.expose());
                     let sent = |text: &[u8]| Hash::Sha256.of(text).as_bytes().ct_eq(expected.as_bytes());
                     if self.form.signatures(group).any(|text| sent(text).into()) {
-                        return Ok(Some(&token.label));
+                        return Ok(Some(token.label.clone()));
                     }
                 }
             }
@@ -220,13 +235,39 @@ impl Scheme {
                     let Some(signature) = self.form.encoding.decode(text, &mut buffer) else { continue };
                     for key in keys {
                         if key.value.verifies(&message, signature) {
-                            return Ok(Some(&key.label));
+                            return Ok(Some(key.label.clone()));
                         }
                     }
                 }
             }
+            Keys::Fetched(fetched) => {
+                // A request without a signature is not worth a fetch.
+                if self.form.signatures(group).next().is_none() {
+                    return Ok(None);
+                }
+                let message = self.template.whole(filling)?;
+                return fetched.check(filling.view, now, |key| {
+                    self.form.signatures(group).any(|text| match self.form.encoding.decode(text, &mut buffer) {
+                        Some(signature) => key.verifies(&message, signature),
+                        None => false,
+                    })
+                });
+            }
         }
         Ok(None)
+    }
+
+    fn check_only(&self, view: View<'_>) -> Result<(), Refusal> {
+        for (location, accepted) in &self.only {
+            let value = at(location, location.find(view))?;
+            if !value.is_some_and(|value| accepted.iter().any(|one| one.as_bytes() == &*value)) {
+                return Err(Refusal::new(
+                    Reason::SenderNotAllowed,
+                    format!("{location} does not have one of the configured values"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn any_equals(&self, group: &[u8], expected: &[u8], buffer: &mut [u8; MAX_SIGNATURE]) -> bool {
@@ -308,7 +349,12 @@ impl Scheme {
             .chain(&self.id)
             .chain(self.template.locations())
             .chain(self.body_digest.as_ref().map(|digest| &digest.from))
-            .chain(self.when.iter().map(|(Condition::Present(at) | Condition::Absent(at))| at))
+            .chain(self.when.iter().map(Condition::location))
+            .chain(self.only.iter().map(|(location, _)| location))
+            .chain(match &self.keys {
+                Keys::Fetched(fetched) => fetched.named.as_ref(),
+                _ => None,
+            })
     }
 }
 
@@ -318,15 +364,74 @@ impl Keys {
             Keys::Mac(keys) => keys.len(),
             Keys::Digest(_, keys) | Keys::Token(keys) => keys.len(),
             Keys::Public(keys) => keys.len(),
+            Keys::Fetched(_) => 1,
+        }
+    }
+}
+
+impl Fetched {
+    /// The label of the fetched key that is right: its certificate must be valid now, too.
+    fn check(
+        &self,
+        view: View<'_>,
+        now: Timestamp,
+        mut verifies: impl FnMut(&PublicKey) -> bool,
+    ) -> Result<Option<Match>, Refusal> {
+        let name = match &self.named {
+            None => (&b""[..]).into(),
+            Some(location) => at(location, location.find(view))?.ok_or_else(|| {
+                Refusal::new(Reason::SignatureMissing, format!("{location}, which names the key, is missing"))
+            })?,
+        };
+        let wrong = |detail: &str| Refusal::new(Reason::SignatureInvalid, detail);
+        let name = std::str::from_utf8(&name).map_err(|_| wrong("the key's name is no text"))?;
+        let document = remote::known(&self.source, name, Reason::SignatureInvalid)?;
+        let mut refusal = None;
+        for key in document.keys() {
+            let key = match key {
+                RemoteKey::Jwk(_) => continue,
+                RemoteKey::Text(text) => PublicKey::parse(self.algorithm, text),
+                RemoteKey::Certified { from, to, .. } if now < *from || now > *to => {
+                    Err("the certificate is not valid now".to_owned())
+                }
+                RemoteKey::Certified { spki, .. } => PublicKey::of_spki(self.algorithm, spki),
+            };
+            match key {
+                Ok(key) if verifies(&key) => return Ok(Some(None)),
+                Ok(_) => {}
+                Err(message) => refusal = Some(wrong(&message)),
+            }
+        }
+        match (refusal, &self.named) {
+            (Some(refusal), _) => Err(refusal),
+            // The one key may have been replaced by another.
+            (None, None) => {
+                Err(remote::lacking(&self.source, "", wrong("the signature does not match the fetched key")))
+            }
+            (None, Some(_)) => Ok(None),
         }
     }
 }
 
 impl Condition {
-    fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
+    pub(super) fn location(&self) -> &Location {
+        match self {
+            Condition::Present(location) | Condition::Absent(location) | Condition::Equal(location, _) => location,
+        }
+    }
+
+    pub(super) fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
         let (location, wanted) = match self {
             Condition::Present(location) => (location, true),
             Condition::Absent(location) => (location, false),
+            Condition::Equal(location, accepted) => {
+                let value = at(location, location.find(view))?;
+                if value.is_some_and(|value| accepted.iter().any(|one| one.as_bytes() == &*value)) {
+                    return Ok(());
+                }
+                let why = format!("{location} has another value than this scheme is for");
+                return Err(Refusal::new(Reason::SignatureMissing, why));
+            }
         };
         let present = at(location, location.find(view))?.is_some();
         if present == wanted {

@@ -32,6 +32,10 @@ enum Part {
     Query,
     Url(UrlForm),
     At(Location, Wanted),
+    /// This line and the value's, if it is there.
+    Line(Box<str>, Location),
+    /// The headers that the header of this name lists, `name:value` with `;` between them; these must be listed.
+    HeaderList(Box<str>, Box<[Box<str>]>),
     /// Names and values of all form fields, decoded, sorted by name.
     SortedForm(Repeats),
 }
@@ -163,6 +167,18 @@ impl Template {
                         return Err(Unbuildable::Ambiguous(format!("{location} is there twice")));
                     }
                 },
+                Part::Line(name, location) => match location.find(filling.view) {
+                    Ok(Some(value)) => {
+                        for piece in [name.as_bytes(), b"\n", &value, b"\n"] {
+                            sink(piece);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(Ambiguous) => {
+                        return Err(Unbuildable::Ambiguous(format!("{location} is there twice")));
+                    }
+                },
+                Part::HeaderList(header, must) => listed(&filling.view, header, must, &mut sink)?,
                 Part::SortedForm(repeats) => {
                     let mut fields = form::sorted(filling.view.body);
                     if *repeats == Repeats::Dropped {
@@ -203,11 +219,25 @@ impl Template {
     }
     /// Whether `location` itself is one of the signed pieces.
     pub(super) fn covers(&self, location: &Location) -> bool {
-        self.0.iter().any(|p| matches!(p, Part::At(at, _) if at == location))
+        self.0.iter().any(|part| match part {
+            Part::At(at, _) | Part::Line(_, at) => at == location,
+            Part::HeaderList(header, must) => location.is_header() && {
+                let name = location.header();
+                name == Some(header) || must.iter().any(|listed| name == Some(listed))
+            },
+            _ => false,
+        })
     }
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
         self.0.iter().filter_map(|p| match p {
-            Part::At(location, _) => Some(location),
+            Part::At(location, _) | Part::Line(_, location) => Some(location),
+            _ => None,
+        })
+    }
+    /// Headers that list headers, and what they must list.
+    pub(super) fn header_lists(&self) -> impl Iterator<Item = (&str, &[Box<str>])> {
+        self.0.iter().filter_map(|p| match p {
+            Part::HeaderList(header, must) => Some((&**header, &**must)),
             _ => None,
         })
     }
@@ -225,6 +255,7 @@ const NAMES: &[&str] = &[
     "query",
     "form",
     "header",
+    "header-list",
     "param",
 ];
 
@@ -235,13 +266,23 @@ impl Part {
             None => (inside, None),
         };
         let unknown_filter = |known: &str| Err(format!("`{{{inside}}}`: the filter may be {known}"));
+        if let Some(header) = name.strip_prefix("header-list:") {
+            // As a place it is checked to be a header's name.
+            let header = Location::parse(&format!("header:{header}"))?.header().unwrap_or_default().into();
+            let must = filter.unwrap_or_default().split(',').map(|name| name.trim().to_ascii_lowercase());
+            let must = must.filter(|name| !name.is_empty()).map(Into::into).collect();
+            return Ok(Part::HeaderList(header, must));
+        }
         if name.contains(':') {
             let location = Location::parse(name)?;
+            if let Some(line) = filter.and_then(|filter| filter.strip_prefix("line:")) {
+                return Ok(Part::Line(line.into(), location));
+            }
             return match filter {
                 None => Ok(Part::At(location, Wanted::There)),
                 Some("optional") => Ok(Part::At(location, Wanted::Optional)),
                 Some("base64") => Ok(Part::At(location, Wanted::Base64Lines)),
-                Some(_) => unknown_filter("`optional` or `base64`"),
+                Some(_) => unknown_filter("`optional`, `base64` or `line:NAME`"),
             };
         }
         match (name, filter) {
@@ -274,6 +315,38 @@ impl Part {
             }),
         }
     }
+}
+
+/// Headers of a list that may be signed; more is no honest sender.
+const MAX_LISTED: usize = 32;
+
+/// Feeds the headers that `header` lists, each of which must be there once.
+fn listed(
+    view: &View<'_>,
+    header: &str,
+    must: &[Box<str>],
+    sink: &mut impl FnMut(&[u8]),
+) -> Result<(), Unbuildable> {
+    let only = |name: &str| match view.request.head.headers.only(name) {
+        Ok(Some(value)) => Ok(value.trim_ascii()),
+        Ok(None) => Err(Unbuildable::Missing(format!("header:{name} is missing"))),
+        Err(_) => Err(Unbuildable::Ambiguous(format!("header:{name} is there twice"))),
+    };
+    let malformed = |what: String| Err(Unbuildable::Malformed(format!("header:{header} {what}")));
+    let Ok(list) = std::str::from_utf8(only(header)?) else { return malformed("is no text".to_owned()) };
+    let names: Vec<String> = list.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    if names.len() > MAX_LISTED {
+        return malformed(format!("lists more than {MAX_LISTED} headers"));
+    }
+    if let Some(lacks) = must.iter().find(|name| !names.iter().any(|listed| **listed == ***name)) {
+        return malformed(format!("does not list {lacks}"));
+    }
+    for (at, name) in names.iter().enumerate() {
+        for piece in [if at > 0 { &b";"[..] } else { b"" }, name.as_bytes(), b":", only(name)?] {
+            sink(piece);
+        }
+    }
+    Ok(())
 }
 
 fn is_base64_lines(text: &[u8]) -> bool {
