@@ -16,7 +16,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{AdminAddress, Config, Unfetched};

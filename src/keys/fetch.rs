@@ -10,7 +10,9 @@ use http::Uri;
 
 use crate::buffer::DestinationName;
 use crate::clock::Clock;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls};
+use crate::config::{
+    Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls, is_loopback,
+};
 use crate::message::{Headers, Method};
 use crate::upstream::{Outgoing, Upstream, UpstreamError};
 use crate::verify::{Document, Oauth, Remote, Unreadable};
@@ -59,6 +61,12 @@ struct Ask {
 impl Fetch {
     /// The error says why nothing can be fetched from there.
     pub(super) fn new(remote: &Remote, url: &Uri, name: &str, clock: Clock) -> Result<Self, String> {
+        // `verify` builds no other address; whoever comes round it gets nothing.
+        match (url.scheme_str(), url.host()) {
+            (Some("https"), Some(_)) => {}
+            (Some("http"), Some(host)) if is_loopback(host) => {}
+            _ => return Err("keys are fetched over https (over http only from a loopback address)".into()),
+        }
         let mut headers = vec![("Accept".to_owned(), b"application/json, */*".to_vec())];
         headers.extend(remote.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_vec())));
         let post = remote.post.as_ref().map(|post| post.json(name));

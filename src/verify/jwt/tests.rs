@@ -14,28 +14,40 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::reason::Reason;
 use crate::verify::testing::{World, request};
-use crate::verify::{Compiled, KeySource, Refusal, compile};
+use crate::verify::{Compiled, Document, KeySource, Lacking, Lookup, NoKeys, Refusal, Settled, compile};
 
 const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Source {
-    set: Mutex<Option<Arc<JwkSet>>>,
+    set: Mutex<Option<Arc<Document>>>,
     asked: AtomicUsize,
+    lacking: Mutex<Lacking>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { set: Mutex::default(), asked: AtomicUsize::new(0), lacking: Mutex::new(Lacking::Fresh) }
+    }
 }
 
 impl KeySource for Source {
-    fn keys(&self) -> Option<Arc<JwkSet>> {
-        self.set.lock().clone()
+    fn lookup(&self, _: &str) -> Lookup {
+        self.set.lock().clone().map_or(Lookup::Asked, Lookup::Known)
     }
-    fn unknown_kid(&self, _: &str) {
+    fn lacks(&self, _: &str) -> Lacking {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        *self.lacking.lock()
+    }
+    fn settled(&self, name: &str) -> Settled {
+        NoKeys.settled(name)
     }
 }
 
 impl Source {
     fn publish(&self, keys: Value) {
-        *self.set.lock() = Some(Arc::new(serde_json::from_value(json!({ "keys": keys })).unwrap()));
+        let set: JwkSet = serde_json::from_value(json!({ "keys": keys })).unwrap();
+        *self.set.lock() = Some(Arc::new(Document::of_set(set)));
     }
 }
 
@@ -94,6 +106,24 @@ fn keys_come_go_and_are_asked_for() {
     assert_eq!(check(&rule, &token(&new, "b")), Ok(Some("b".to_owned())));
     assert_eq!(check(&rule, &token(&old, "a")).unwrap_err().reason, Reason::TokenInvalid);
     assert_eq!(check(&rule, &token(&old, "b")).unwrap_err().reason, Reason::TokenInvalid);
+}
+
+#[test]
+fn a_key_that_a_fresh_set_lacks_is_refused_and_one_that_is_being_looked_for_is_waited_for() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    let rule = rule(&source, "ES256");
+    let token = key.token(&json!({ "alg": "ES256", "kid": "new" }), &claims());
+    let asked = |lacking: Lacking| {
+        *source.lacking.lock() = lacking;
+        let refusal = check(&rule, &token).unwrap_err();
+        (refusal.reason, refusal.needs.is_some())
+    };
+    assert_eq!(asked(Lacking::Asked), (Reason::KeyUnavailable, true), "there is no set yet");
+    source.publish(json!([Ec::new().jwk("old")]));
+    assert_eq!(asked(Lacking::Fresh), (Reason::TokenInvalid, false));
+    assert_eq!(asked(Lacking::Asked), (Reason::KeyUnavailable, true));
+    assert_eq!(asked(Lacking::Failing), (Reason::KeyUnavailable, false));
 }
 
 #[test]
