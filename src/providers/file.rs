@@ -59,7 +59,9 @@ struct ParamFile {
     about: String,
     #[serde(default)]
     required: bool,
-    /// `text` (the default), `secret` or `credential`.
+    #[serde(default)]
+    default: Option<Texts>,
+    /// `text` (the default), `secret`, `credential` or `roots`.
     #[serde(default, rename = "as")]
     kind: Option<String>,
 }
@@ -222,9 +224,13 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
         None | Some("text") => ParamKind::Text,
         Some("secret") => ParamKind::Secret,
         Some("credential") => ParamKind::Credential,
-        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text`, `secret` nor `credential`")),
+        Some("roots") => ParamKind::Roots,
+        Some(other) => return Err(format!("`params`: `as: {other}` is none of `text`, `secret`, `credential` and `roots`")),
     };
-    Ok(PackParam { kind, required: file.required, about: file.about })
+    if file.required && file.default.is_some() {
+        return Err("`params`: what has a default is not required".to_owned());
+    }
+    Ok(PackParam { kind, required: file.required, default: file.default.map(|texts| texts.0), about: file.about })
 }
 
 #[cfg(test)]

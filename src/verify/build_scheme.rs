@@ -311,7 +311,7 @@ fn time_rule(
     Some(TimeRule { from: from?, format: format?, tolerance: user_tolerance.or(own)? })
 }
 
-fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {
+pub(super) fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {
     match time::duration(text) {
         Ok(zero) if zero.is_zero() => problems.note(at, "a tolerance of nothing refuses everything"),
         Ok(long) if long > MAX_TOLERANCE => {

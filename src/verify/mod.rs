@@ -17,6 +17,7 @@ mod credentials;
 mod encoding;
 mod extract;
 mod form;
+mod http_signature;
 mod json;
 mod jwt;
 mod locate;

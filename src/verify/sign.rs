@@ -41,7 +41,7 @@ impl PrivateKey {
         Ok(Self(zeroize::Zeroizing::new(key.secret_pkcs8_der().to_vec())))
     }
 
-    fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
+    pub(super) fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let random = SystemRandom::new();
         let wrong = |_| SignError::WrongPrivateKey;
         let ecdsa = |how: &'static by_ring::EcdsaSigningAlgorithm| {

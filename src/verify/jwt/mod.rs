@@ -195,7 +195,7 @@ impl Jwt {
             }
         }
         for (name, accepted) in &self.claims {
-            let Some(value) = claims.get(name).filter(|value| !value.is_null()) else {
+            let Some(value) = claim(claims, name).filter(|value| !value.is_null()) else {
                 return Err(invalid(format!("the claim `{name}` is missing")));
             };
             let right = accepted.is_empty()
@@ -241,6 +241,18 @@ impl ClaimDigest {
             _ => Err(invalid(format!("the claim `{claim}` is not the {what}'s digest"))),
         }
     }
+}
+
+/// The claim of this name, or at this pointer (`/data/bundleId`).
+fn claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    let Some(path) = name.strip_prefix('/') else { return claims.get(name) };
+    let mut parts = path.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let first = claims.get(&parts.next()?)?;
+    parts.try_fold(first, |value, part| match value {
+        Value::Object(members) => members.get(&part),
+        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
 }
 
 /// A NumericDate (seconds, perhaps with a fraction).

@@ -247,7 +247,8 @@ pub struct JwtSpec {
     /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Claims that must be there: a list of names, or names with the values that are accepted.
+    /// Claims that must be there: a list of names (or JSON pointers such as `/data/id`), or names with the values that
+    /// are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required_claims: Option<Claims>,
     /// A claim that holds a digest of the body, which must be right.

@@ -1,5 +1,6 @@
 //! Every vector of `tests/vectors` gets the answer that it asks for.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine;
@@ -21,6 +22,9 @@ struct Vector {
     now: u64,
     expect: String,
     event_key: Option<String>,
+    /// What would be fetched, by URL.
+    #[serde(default)]
+    documents: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +76,12 @@ impl Vector {
 
     /// What is wrong with the answer that it gets.
     fn failure(&self, world: &World) -> Option<String> {
+        let world = &World {
+            documents: self.documents.clone(),
+            now: Timestamp::from_secs(self.now),
+            packs: world.packs.clone(),
+            ..World::default()
+        };
         let compiled = match compile(&self.spec(), world) {
             Ok(compiled) => compiled,
             Err(problems) => return Some(format!("does not compile: {problems:?}")),
