@@ -30,6 +30,14 @@ pub trait Buffer: Send + Sync + 'static {
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError>;
 
+    /// Whether a claim of `key` may stand. Asked for every request, so it must be cheap: no lookup on disk. It may say
+    /// yes of a key that was never claimed, and never says no of one for which `append` or `claim` was called.
+    fn may_be_claimed(&self, key: ClaimKey) -> bool {
+        // An engine that can't tell this cheaply is asked each time.
+        let _ = key;
+        true
+    }
+
     /// The standing claim of `key`, if any (expired ones do not stand).
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError>;
 

@@ -57,9 +57,9 @@ pub(super) fn shortened(mut text: String) -> String {
     text
 }
 
-/// Claims that were made or met lately. An entry is only ever made for a claim that stands; that one is missing means
-/// nothing. A repeat that comes comes soon, so the least lately used is forgotten first; the cache keeps no time of its
-/// own, because whether a claim still stands is the clock's to say.
+/// Claims that were met again lately. An entry is only ever made for a claim that stands; that one is missing means
+/// nothing. Most keys come once, so a claim comes in here with its first repeat, and the least lately used is forgotten
+/// first. The cache keeps no time of its own, because whether a claim still stands is the clock's to say.
 #[derive(Debug)]
 pub(super) struct Recent(Cache<ClaimKey, Arc<Claimed>, HashOfClaim>);
 

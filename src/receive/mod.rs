@@ -31,7 +31,7 @@ mod verify;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::buffer::{Buffer, DestinationName};
+use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
@@ -41,7 +41,7 @@ use crate::telemetry::Metrics;
 use app::App;
 use budget::Budget;
 use exchange::Exchange;
-use idempotency::Recent;
+use idempotency::{Identity, Recent};
 use in_flight::InFlight;
 use record::{Outcome, Record};
 use refused::Refused;
@@ -53,7 +53,7 @@ use tracked::Tracked;
 pub struct Intake {
     /// Body bytes in memory.
     budget: Budget,
-    /// Claims that were looked up or made lately, in front of the buffer's index.
+    /// Claims that were met again lately, in front of the buffer's index.
     recent: Recent,
     /// Claims of `proxy` routes whose forward is under way.
     in_flight: InFlight,
@@ -72,6 +72,16 @@ struct Context<'a, A> {
     metrics: &'a Metrics,
     clock: &'a Clock,
     intake: &'a Intake,
+}
+
+impl<A> Context<'_, A> {
+    /// The claim in memory. Nearly all keys are new, and of most of these the buffer knows at once that there is none.
+    fn remembered(&self, identity: &Identity) -> Option<Arc<Claimed>> {
+        if !self.buffer.may_be_claimed(identity.key) {
+            return None;
+        }
+        self.intake.recent.get(identity.key, self.clock.now())
+    }
 }
 
 /// Takes one request through all steps and answers it. Never panics and never fails: whatever goes wrong is answered,
@@ -148,8 +158,7 @@ async fn way_in<E: Exchange, A: App>(
 
     // Did we have it before? Then it gets the first one's answer.
     let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, request.get()));
-    let now = context.clock.now();
-    if let Some(first) = identity.as_ref().and_then(|identity| context.intake.recent.get(identity.key, now)) {
+    if let Some(first) = identity.as_ref().and_then(|identity| context.remembered(identity)) {
         let _ = exchange.answer(answers::repeat(&first)).await;
         return Ok(Outcome::Duplicate(first.event_id));
     }

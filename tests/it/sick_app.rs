@@ -153,8 +153,8 @@ async fn an_https_app_is_who_it_says_and_so_are_we() {
 async fn a_failing_app_behind_proxy_and_pass_mode_is_told_apart_from_its_own_answers() {
     let app = App::start().await;
     let gateway = gateway()
-        .route(stripe().mode("proxy").to(&app).delivery("timeout", "500ms"))
-        .route(pass().to(&app).delivery("timeout", "500ms"))
+        .route(stripe().mode("proxy").to(&app).delivery("timeout", "1500ms"))
+        .route(pass().to(&app).delivery("timeout", "1500ms"))
         .start()
         .await;
     let unavailable = Some((502, "upstream_unavailable"));

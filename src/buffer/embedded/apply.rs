@@ -132,7 +132,9 @@ impl Draft<'_> {
         self.sync = true;
         self.put_event(event.id, encoded);
         if let Some(claim) = claim {
-            self.put_claim(claim.key, &claimed(claim, event.id, now));
+            let (key, claimed) = (claim.key, claimed(claim, event.id, now));
+            self.store.claims.insert(key, claimed.expires_at.0, now.0);
+            self.put_claim(key, &claimed);
         }
         let seq = self.next_seq();
         let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Nothing };

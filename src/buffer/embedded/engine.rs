@@ -21,6 +21,7 @@ use super::apply::{Append, Change, Only, Op, Settle};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
+use super::filter::Filter;
 use super::lane::{Lane, Lease};
 use super::retention::Keep;
 use super::store::Store;
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     pub(super) directory: Directory,
     /// Claims without an event on their way to disk.
     pub(super) claims: Mutex<HashMap<ClaimKey, Claimed>>,
+    /// Which claims may stand.
+    pub(super) filter: Arc<Filter>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     /// Published by the committer.
@@ -83,6 +86,14 @@ impl Shared {
 
     pub(super) fn lane(&self, name: &DestinationName) -> Arc<Lane> {
         self.directory.lane(name, || self.next_seq.load(Ordering::Acquire))
+    }
+
+    /// Fills the filter of claims with those of earlier processes.
+    fn know_claims(&self) {
+        let Ok(store) = self.store() else { return };
+        if let Err(error) = store.know_claims(self.clock.now().0, || self.gate.is_closed()) {
+            tracing::error!(%error, "not all claims could be read; each is looked up on disk");
+        }
     }
 
     /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
@@ -137,6 +148,7 @@ impl Embedded {
             stall_after: settings.stall_after,
             directory,
             claims: Mutex::default(),
+            filter: Arc::clone(&store.claims),
             metrics,
             clock,
             events: AtomicU64::new(commit.events),
@@ -163,9 +175,11 @@ impl Embedded {
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committer =
             thread("tidegate-commit").spawn(move || committer.run()).map_err(OpenError::Thread)?;
-        let watched = Arc::clone(&shared);
+        let (watched, knowing) = (Arc::clone(&shared), Arc::clone(&shared));
         let buffer = Self { shared, committer: Some(committer) };
         thread("tidegate-watch").spawn(move || watched.watch_over()).map_err(OpenError::Thread)?;
+        // Until it is done, claims are looked up in the store.
+        thread("tidegate-claims").spawn(move || knowing.know_claims()).map_err(OpenError::Thread)?;
         Ok(buffer)
     }
 
@@ -301,19 +315,25 @@ impl Buffer for Embedded {
         }
     }
 
+    fn may_be_claimed(&self, key: ClaimKey) -> bool {
+        self.shared.filter.may_stand(key, self.shared.clock.now().0)
+    }
+
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         let store = self.shared.store()?;
         let now = self.shared.clock.now();
         let under_way = self.shared.claims.lock().get(&key).cloned();
         // Asked in this order, a claim that gets to disk meanwhile is met in one place or the other.
         let stands = |claim: &Claimed| claim.expires_at > now;
-        Ok(store.claim(key)?.filter(stands).or(under_way.filter(stands)))
+        Ok(store.standing(key, now.0)?.or(under_way.filter(stands)))
     }
 
     fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError> {
+        let (key, now) = (claim.key, self.shared.clock.now());
+        let expires_at = now.saturating_add(claim.window);
+        // Also of a claim that can't be written: whoever made it remembers it.
+        self.shared.filter.insert(key, expires_at.0, now.0);
         self.shared.gate.usable()?;
-        let expires_at = self.shared.clock.now().saturating_add(claim.window);
-        let key = claim.key;
         let standing = Claimed { event_id, answer: claim.answer.clone(), expires_at };
         self.shared.claims.lock().entry(key).or_insert(standing);
         self.shared.inbox.push(Op::Claim { claim, event_id }).map_err(|refused| {

@@ -14,6 +14,7 @@ mod committer;
 mod directory;
 mod draft;
 mod engine;
+mod filter;
 mod journal;
 mod keys;
 mod lane;

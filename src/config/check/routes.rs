@@ -13,6 +13,7 @@ use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
 use crate::message::Method;
+use crate::providers::Repeats;
 use crate::route::{PathPattern, RouteTable, Rule};
 use crate::verify::Extract;
 
@@ -259,7 +260,11 @@ impl Checker<'_, '_> {
             None => (None, None),
             Some(raw::IdempotencyOrOff::On(own)) => (own.key.as_ref(), own.window),
         };
-        let standard = proof.and_then(|p| p.compiled.pack.as_ref()).and_then(|pack| pack.idempotency.clone());
+        let repeats = proof.and_then(|p| p.compiled.pack.as_ref()).map(|pack| &pack.idempotency);
+        if raw.idempotency.is_none() && repeats == Some(&Repeats::Unknowable) {
+            return None;
+        }
+        let standard = repeats.and_then(Repeats::key).cloned();
         let (key, own) = match (key, standard) {
             (Some(own), standard) => {
                 let extract = self.extract(own, &place.key("key"))?;

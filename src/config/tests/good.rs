@@ -58,7 +58,7 @@ fn a_provider_brings_its_defaults_and_the_route_may_say_otherwise() {
     let pack = crate::providers::find("github").unwrap();
     let short = "  - path: /x\n    provider: github\n    secret: env:S\n    forward_to: http://a\n";
     let route = first(&routes(short));
-    assert_eq!(route.idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency);
+    assert_eq!(route.idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency.key().cloned());
     assert_eq!(
         (route.event_type.clone(), route.handshake.clone()),
         (pack.event_type.clone(), pack.handshake.clone())
@@ -68,7 +68,10 @@ fn a_provider_brings_its_defaults_and_the_route_may_say_otherwise() {
     assert_eq!(route.event_type, Some(crate::verify::Extract::parse("header:X-Own").unwrap()));
     assert!(route.idempotency.is_none() && route.handshake.is_none());
     let long = "  - path: /x\n    verify: { provider: github, secrets: [env:S] }\n    forward_to: http://a\n";
-    assert_eq!(first(&routes(long)).idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency);
+    assert_eq!(
+        first(&routes(long)).idempotency.as_ref().map(|i| i.key.clone()),
+        pack.idempotency.key().cloned()
+    );
 }
 
 #[test]

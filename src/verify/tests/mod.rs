@@ -6,7 +6,7 @@ mod rules;
 mod vectors;
 
 use super::testing::World;
-use super::{Compiled, SpecProblem, VerifySpec, compile, spec as written};
+use super::{Compiled, SpecProblem, VerifySpec, compile};
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
@@ -29,18 +29,4 @@ fn problems(yaml: &str) -> Vec<SpecProblem> {
 /// The reason of the refusal, `None` if the request is accepted.
 fn refused(rule: &Compiled, request: &Request) -> Option<Reason> {
     rule.verifier.verify(request.clone(), None, NOW).err().map(|(_, refusal)| refusal.reason)
-}
-
-/// The rule of a built-in pack as a user writes it who has only a shared secret; `None` if the pack wants a key of its
-/// own kind.
-fn pack_rule(name: &str, secret: &str) -> Option<Compiled> {
-    let pack = crate::providers::find(name).unwrap_or_else(|error| panic!("{error}"));
-    let mut rule = written::Rule { provider: Some(name.to_owned()), ..written::Rule::default() };
-    for (name, _) in pack.params.iter().filter(|(_, param)| param.required) {
-        rule.params.insert(name.clone(), written::Param(written::Texts(vec![secret.to_owned()])));
-    }
-    let with_secret = written::Rule { secret: Some(written::SecretSpec::of(secret.to_owned())), ..rule.clone() };
-    [with_secret, rule]
-        .into_iter()
-        .find_map(|rule| compile(&VerifySpec::Rule(Box::new(rule)), &World::default()).ok())
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{NOW, compiled, pack_rule, refused};
+use super::{NOW, compiled, refused};
 use crate::message::Request;
 use crate::verify::sign::with_headers;
 use crate::verify::testing::request;
@@ -59,6 +59,10 @@ fn rules() -> Vec<String> {
         "{{ all: [{{ bearer: {{ tokens: [abc] }} }}, {{ provider: github, secret: {SECRET} }}] }}"
     ));
     rules.push(format!("{{ http_signature: {{ algorithms: hmac-sha256 }}, secret: {SECRET} }}"));
+    // Of each kind one: all packs are held against requests that were signed elsewhere, see `vectors`.
+    for pack in ["github", "gitlab", "shopify", "slack", "standard-webhooks", "stripe"] {
+        rules.push(format!("{{ provider: {pack}, secret: {SECRET} }}"));
+    }
     rules
 }
 
@@ -69,20 +73,6 @@ fn what_is_signed_passes() {
         let r = signed(&compiled, &request("/in?x=1", &[], b"{}"), None);
         assert_eq!(refused(&compiled, &r), None, "{rule}");
     }
-}
-
-#[test]
-fn what_is_signed_for_a_pack_passes_it() {
-    let mut signed = 0;
-    for name in crate::providers::names() {
-        let Some(rule) = pack_rule(name, SECRET) else { continue };
-        let r = request("/in?x=1", &[], b"{}");
-        // Packs whose signatures do not stand in headers, or need a private key, can't be signed for here.
-        let Ok(headers) = rule.verifier.sign(&r, None, NOW, None) else { continue };
-        assert_eq!(refused(&rule, &with_headers(&r, &headers)), None, "{name}");
-        signed += 1;
-    }
-    assert!(signed >= 10, "{signed}");
 }
 
 #[test]
