@@ -38,6 +38,9 @@ pub(super) use build::build;
 /// Keys of a set that are tried for a token that names none.
 const MAX_KEYS_TRIED: usize = 8;
 
+/// Bytes of a token; a larger one is not looked at.
+const MAX_TOKEN: usize = 64 * 1024;
+
 /// A compiled JWT rule.
 #[derive(Debug)]
 pub(super) struct Jwt {
@@ -85,6 +88,9 @@ impl Jwt {
         };
         if token.is_empty() {
             return Err(missing());
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(invalid(format!("the token has more than {MAX_TOKEN} bytes")));
         }
         let (claims, label) = self.verified_claims(token, now)?;
         self.check_times(&claims, now)?;

@@ -165,6 +165,117 @@ fn a_shared_secret_in_a_public_key_set_proves_nothing() {
 }
 
 #[test]
+fn keys_and_addresses_of_keys_in_the_token_are_not_followed() {
+    let (ours, attacker) = (Ec::new(), Ec::new());
+    let source = Arc::new(Source::default());
+    source.publish(json!([ours.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let certificate = rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let der = base64::engine::general_purpose::STANDARD.encode(certificate.der());
+    for header in [
+        json!({ "jwk": attacker.jwk("a") }),
+        json!({ "jku": "https://evil.example/jwks" }),
+        json!({ "x5u": "https://evil.example/cert.pem" }),
+        json!({ "x5c": [der] }),
+        json!({ "kid": "a", "jwk": attacker.jwk("a") }),
+        json!({ "kid": "../../../../dev/null" }),
+        json!({ "kid": "x' UNION SELECT 'key" }),
+        json!({ "kid": "|/usr/bin/id" }),
+        json!({ "kid": "https://evil.example/jwks" }),
+        json!({ "kid": "" }),
+        json!({ "kid": "a\u{0}" }),
+        json!({ "kid": "A" }),
+        json!({ "kid": "a".repeat(10_000) }),
+        json!({ "kid": ["a"] }),
+        json!({ "kid": "a", "crit": ["exp"] }),
+        json!({ "kid": "a", "b64": false, "crit": ["b64"] }),
+    ] {
+        let mut header = header;
+        header["alg"] = json!("ES256");
+        let refusal = check(&rule, &attacker.token(&header, &claims())).unwrap_err();
+        assert_eq!(refusal.reason, Reason::TokenInvalid, "{header}");
+    }
+    let good = json!({ "alg": "ES256", "kid": "a", "jku": "https://evil.example/jwks", "jwk": attacker.jwk("a") });
+    assert_eq!(check(&rule, &ours.token(&good, &claims())), Ok(Some("a".to_owned())));
+}
+
+#[test]
+fn a_header_that_says_a_thing_twice_or_no_algorithm_is_refused() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    for (header, accepted) in [
+        (r#"{"alg":"ES256"}"#, true),
+        (r#"{"alg":"ES256","alg":"ES256"}"#, false),
+        (r#"{"alg":"none","alg":"ES256"}"#, false),
+        (r#"{"alg":"ES256","alg":"none"}"#, false),
+        (r#"{"alg":"ES256","kid":"b","kid":"a"}"#, false),
+        (r#"{"alg":"none"}"#, false),
+        (r#"{"alg":"NONE"}"#, false),
+        (r#"{"alg":"nOnE"}"#, false),
+        (r#"{"alg":""}"#, false),
+        (r#"{"alg":null}"#, false),
+        (r#"{"alg":["ES256"]}"#, false),
+        (r#"{}"#, false),
+        (r#"{"alg":"HS256"}"#, false),
+        (r#"{"alg":"ES384"}"#, false),
+        (r#"{"alg":"es256"}"#, false),
+    ] {
+        let message = format!("{}.{}", part(header), part(&claims().to_string()));
+        let signature = key.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        let signed = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
+        assert_eq!(check(&rule, &signed).is_ok(), accepted, "{header}");
+        for unsigned in [format!("{message}."), message, "..".to_owned()] {
+            assert!(check(&rule, &unsigned).is_err(), "{header}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_token_is_not_looked_at() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let with = |bytes: usize| {
+        let claims = json!({ "exp": 1_764_000_100, "x": "y".repeat(bytes) });
+        check(&rule, &key.token(&json!({ "alg": "ES256" }), &claims))
+    };
+    assert!(with(40_000).is_ok());
+    assert!(with(60_000).unwrap_err().detail.contains("more than"));
+    assert!(with(5_000_000).is_err());
+    assert!(check(&rule, &"a.".repeat(1_000_000)).is_err());
+}
+
+#[test]
+fn a_signature_in_another_encoding_is_none() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let good = key.token(&json!({ "alg": "ES256" }), &claims());
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let raw = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let halves = |half: &[u8]| [&[0x02, u8::try_from(half.len() + 1).unwrap(), 0][..], half].concat();
+    let inside = [halves(&raw[..32]), halves(&raw[32..])].concat();
+    let der = [&[0x30, u8::try_from(inside.len()).unwrap()][..], &inside].concat();
+    let texts = [
+        URL_SAFE_NO_PAD.encode(der),
+        URL_SAFE_NO_PAD.encode([&[0; 32][..], &[0; 32]].concat()),
+        format!("{signature}="),
+        format!("{signature} "),
+        hex::encode(&raw),
+        String::new(),
+    ];
+    assert!(check(&rule, &good).is_ok());
+    for text in texts {
+        assert!(check(&rule, &format!("{message}.{text}")).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn times_and_claims_are_as_configured() {
     let key = Ec::new();
     let source = Arc::new(Source::default());
