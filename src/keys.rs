@@ -197,7 +197,9 @@ impl Source {
     fn status(&self, now: Timestamp) -> Vec<KeySetStatus> {
         match self {
             Source::Fixed(document) => vec![document.status(now)],
-            Source::Named(named) => named.documents.iter().map(|(_, document)| document.status(now)).collect(),
+            Source::Named(named) => {
+                named.documents.iter().map(|(_, document)| document.status(now)).collect()
+            }
         }
     }
 }
@@ -232,7 +234,9 @@ impl KeySource for Source {
         match self {
             Source::Fixed(document) => document.lookup(),
             Source::Named(named) if named.remote.address.of(name).is_none() => Lookup::Absent,
-            Source::Named(named) => named.document(name).map_or(Lookup::Failing, |document| document.lookup()),
+            Source::Named(named) => {
+                named.document(name).map_or(Lookup::Failing, |document| document.lookup())
+            }
         }
     }
 

@@ -121,9 +121,14 @@ impl Ask {
         let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;
         headers.push(("User-Agent".to_owned(), b"tidegate".to_vec()));
         let method = if body.is_some() { Method::POST } else { Method::GET };
-        let headers: Headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let headers: Headers =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        Ok(Self { upstream, request: Outgoing { method, target, headers }, body: body.unwrap_or_default().into() })
+        Ok(Self {
+            upstream,
+            request: Outgoing { method, target, headers },
+            body: body.unwrap_or_default().into(),
+        })
     }
 
     /// The request of RFC 6749, section 4.4.2.

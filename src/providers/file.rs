@@ -259,12 +259,21 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
         Some("secret") => ParamKind::Secret,
         Some("credential") => ParamKind::Credential,
         Some("roots") => ParamKind::Roots,
-        Some(other) => return Err(format!("`params`: `as: {other}` is none of `text`, `secret`, `credential` and `roots`")),
+        Some(other) => {
+            return Err(format!(
+                "`params`: `as: {other}` is none of `text`, `secret`, `credential` and `roots`"
+            ));
+        }
     };
     if file.required && file.default.is_some() {
         return Err("`params`: what has a default is not required".to_owned());
     }
-    Ok(PackParam { kind, required: file.required, default: file.default.map(|texts| texts.0), about: file.about })
+    Ok(PackParam {
+        kind,
+        required: file.required,
+        default: file.default.map(|texts| texts.0),
+        about: file.about,
+    })
 }
 
 #[cfg(test)]

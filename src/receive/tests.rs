@@ -242,10 +242,16 @@ async fn a_request_waits_for_its_key_but_not_for_ever() {
     let send = async |key: &str| {
         let stage = Stage::new();
         let began = tokio::time::Instant::now();
-        let answer = stage.send(post("/fetched", "{}").headers(&[("X-Signature", "00"), ("X-Key", key)])).await;
+        let answer =
+            stage.send(post("/fetched", "{}").headers(&[("X-Signature", "00"), ("X-Key", key)])).await;
         assert!(stage.is_untouched());
         let retry = answer.answered().unwrap().headers.iter().any(|(name, _)| *name == "retry-after");
-        (answer.answered().unwrap().status, answer.reason().unwrap().to_owned(), retry, began.elapsed().as_millis())
+        (
+            answer.answered().unwrap().status,
+            answer.reason().unwrap().to_owned(),
+            retry,
+            began.elapsed().as_millis(),
+        )
     };
     let (refused, unavailable) = ("signature_invalid".to_owned(), "key_unavailable".to_owned());
     // The fetch ends in time, and says that there is no such key.

@@ -30,7 +30,8 @@ pub(super) fn build(
         let quoted = serde_json::Value::from(text.as_str()).to_string();
         quoted[1..quoted.len() - 1].to_owned()
     };
-    let params = building.params.iter().map(|(name, texts)| (name.clone(), texts.iter().map(inside).collect()));
+    let params =
+        building.params.iter().map(|(name, texts)| (name.clone(), texts.iter().map(inside).collect()));
     let json = Building { resolver: building.resolver, params: &params.collect() };
     let post = spec.post.as_deref().and_then(|text| fill(text, &["post"], &json, problems));
     let mut headers = Vec::new();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::build_keys;
 use super::build::{Building, Problems, digest_hash, encoding};
+use super::build_keys;
 use super::encoding::{Encoding, decode_base64_secret};
 use super::json::Pointer;
 use super::locate::Location;
@@ -15,9 +15,7 @@ use super::public_key::{Asymmetric, PublicKey};
 use super::remote::Address;
 use super::scheme::{BodyDigest, Condition, Fetched, Keys, Labelled, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
-use super::spec::{
-    KeySourceSpec, KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec,
-};
+use super::spec::{KeySourceSpec, KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec};
 use super::template::Template;
 use super::time::{self, TimeFormat};
 use crate::secret::Secret;
@@ -147,7 +145,9 @@ pub(super) fn build(
         }
         places
     };
-    when.extend(places(&spec.if_equal, "if_equal").into_iter().map(|(at, values)| Condition::Equal(at, values)));
+    when.extend(
+        places(&spec.if_equal, "if_equal").into_iter().map(|(at, values)| Condition::Equal(at, values)),
+    );
     let only = places(&spec.only, "only");
     let (from, form) = signature?;
     let scheme = Scheme {
@@ -188,9 +188,8 @@ fn fetched(
         return problems.note(&["format"], "JSON Web Keys are for tokens (`jwt`)");
     }
     match (&remote.address, named.is_some()) {
-        (Address::Fixed(_), true) => {
-            problems.note(&["from"], "the address is fixed: nothing is named (`{key}` stands for a key's name)")
-        }
+        (Address::Fixed(_), true) => problems
+            .note(&["from"], "the address is fixed: nothing is named (`{key}` stands for a key's name)"),
         (Address::PerKey(_) | Address::Named(_), false) => {
             problems.note(&["from"], "where the request names its key, is missing")
         }

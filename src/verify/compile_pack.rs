@@ -6,9 +6,9 @@ use super::build::{Building, Params, Problems};
 use super::build_scheme::{self, Algorithm, Given};
 use super::check::{Check, How};
 use super::compile::{Way, inner, point_at_secret, unknown_params, ways};
+use super::remote::Roots;
 use super::spec::{Rule, SchemeSpec, SecretSpec};
 use super::{KeySource, NoKeys, Remote, Resolver, SpecProblem};
-use super::remote::Roots;
 use crate::providers::{Pack, PackParam, ParamKind};
 use crate::secret::Secret;
 
@@ -128,7 +128,10 @@ impl Needs {
     fn of(pack: &Pack) -> Self {
         pack.verify.iter().fold(Self::default(), |needs, way| Self {
             secrets: needs.secrets || !is_asymmetric(way),
-            public_keys: needs.public_keys || is_asymmetric(way) || way.jwt.is_some() || way.http_signature.is_some(),
+            public_keys: needs.public_keys
+                || is_asymmetric(way)
+                || way.jwt.is_some()
+                || way.http_signature.is_some(),
             tolerance: needs.tolerance || way.inline.timestamp.is_some(),
         })
     }
@@ -182,10 +185,12 @@ fn params(
                     Ok(text) => texts.push(text),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
                 },
-                ParamKind::Roots => match resolver.text(text).and_then(|pem| Roots::pinned(&pem).map(|_| pem)) {
-                    Ok(pem) => texts.push(pem),
-                    Err(message) => problems.note(&[name], message).unwrap_or_default(),
-                },
+                ParamKind::Roots => {
+                    match resolver.text(text).and_then(|pem| Roots::pinned(&pem).map(|_| pem)) {
+                        Ok(pem) => texts.push(pem),
+                        Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                    }
+                }
                 ParamKind::Credential => match resolver.secret(text).map(|secret| text_of(&secret)) {
                     Ok(Some(text)) => texts.push(text),
                     Ok(None) => problems.note(&[name], "the value is no text").unwrap_or_default(),
@@ -271,15 +276,12 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
                 }
             }
             [(_, Way::Jwt | Way::HttpSignature | Way::ApiKey | Way::Bearer)] => {
-                let keys = if is_fetched(way) {
-                    &[][..]
-                } else {
-                    &secret[..]
-                };
+                let keys = if is_fetched(way) { &[][..] } else { &secret[..] };
                 inner(way, keys, &[], &[], &building, problems);
             }
             _ => {
-                problems.note::<()>(&[], "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`");
+                problems
+                    .note::<()>(&[], "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`");
             }
         }
     }

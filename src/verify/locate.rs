@@ -135,7 +135,9 @@ impl Location {
             Location::Whole => Ok(Some(Cow::Borrowed(view.body)).filter(|body| !body.is_empty())),
             Location::Inside(place, dress, pointer) => {
                 let json = place.find(view)?.and_then(|text| dress.undo(&text));
-                Ok(json.and_then(|json| pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes()))))
+                Ok(json.and_then(|json| {
+                    pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes()))
+                }))
             }
             Location::Body(pointer) => Ok(pointer.text(view.body).map(|text| match text {
                 Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),

@@ -51,7 +51,8 @@ pub(crate) use form::decode as decode_form;
 pub use refusal::Refusal;
 pub(crate) use remote::parse_jwks;
 pub use remote::{
-    Address, Document, KeySource, Lacking, Lookup, Need, NoKeys, Oauth, Remote, RemoteKey, Settled, Unreadable,
+    Address, Document, KeySource, Lacking, Lookup, Need, NoKeys, Oauth, Remote, RemoteKey, Settled,
+    Unreadable,
 };
 pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;

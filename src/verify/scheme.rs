@@ -247,9 +247,11 @@ impl Scheme {
                 }
                 let message = self.template.whole(filling)?;
                 return fetched.check(filling.view, now, |key| {
-                    self.form.signatures(group).any(|text| match self.form.encoding.decode(text, &mut buffer) {
-                        Some(signature) => key.verifies(&message, signature),
-                        None => false,
+                    self.form.signatures(group).any(|text| {
+                        match self.form.encoding.decode(text, &mut buffer) {
+                            Some(signature) => key.verifies(&message, signature),
+                            None => false,
+                        }
                     })
                 });
             }
@@ -416,7 +418,9 @@ impl Fetched {
 impl Condition {
     pub(super) fn location(&self) -> &Location {
         match self {
-            Condition::Present(location) | Condition::Absent(location) | Condition::Equal(location, _) => location,
+            Condition::Present(location) | Condition::Absent(location) | Condition::Equal(location, _) => {
+                location
+            }
         }
     }
 

@@ -221,10 +221,12 @@ impl Template {
     pub(super) fn covers(&self, location: &Location) -> bool {
         self.0.iter().any(|part| match part {
             Part::At(at, _) | Part::Line(_, at) => at == location,
-            Part::HeaderList(header, must) => location.is_header() && {
-                let name = location.header();
-                name == Some(header) || must.iter().any(|listed| name == Some(listed))
-            },
+            Part::HeaderList(header, must) => {
+                location.is_header() && {
+                    let name = location.header();
+                    name == Some(header) || must.iter().any(|listed| name == Some(listed))
+                }
+            }
             _ => false,
         })
     }

@@ -130,7 +130,8 @@ fn rule(remote: &RemoteKeys, ca: &Ca, source: &str) -> Verifier {
 fn signed(key: &KeyPair, names: &str) -> Request {
     use base64::Engine;
     let random = SystemRandom::new();
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der(), &random).unwrap();
+    let pair =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der(), &random).unwrap();
     let signature = pair.sign(&random, b"hello").unwrap();
     let text = base64::engine::general_purpose::STANDARD.encode(signature.as_ref());
     request("/", &[("X-Signature", &text), ("X-Key", names)], b"hello")
@@ -163,7 +164,8 @@ async fn a_key_is_fetched_when_it_is_first_named_and_then_known() {
     let wrapped = serde_json::json!({ "key": key.public_key_pem() }).to_string();
     issuer.gives("/v1/a%2F1", &wrapped);
     let remote = remote(QUICK);
-    let rule = rule(&remote, &ca, &format!("url: '{}', from: header:X-Key, at: /key", issuer.url("/v1/{key}")));
+    let rule =
+        rule(&remote, &ca, &format!("url: '{}', from: header:X-Key, at: /key", issuer.url("/v1/{key}")));
     let r = signed(&key, "a/1");
     let refusal = decide(&rule, &r).unwrap_err();
     assert!(refusal.reason == Reason::KeyUnavailable && refusal.needs.is_some(), "{refusal}");
@@ -261,7 +263,9 @@ async fn only_pinned_addresses_and_proved_hosts_give_keys() {
         let refused = reason(waited(&rule, &signed(&key, &issuer.url("/k.pem"))).await);
         assert_eq!((refused, issuer.asked()), (Some(Reason::KeyUnavailable), 0));
     }
-    for elsewhere in [good.url("/x/k.pem"), good.url("/k.pem?x"), "https://keys.example/k.pem".to_owned(), String::new()] {
+    for elsewhere in
+        [good.url("/x/k.pem"), good.url("/k.pem?x"), "https://keys.example/k.pem".to_owned(), String::new()]
+    {
         let refused = reason(decide(&rule, &signed(&key, &elsewhere)));
         let expected = if elsewhere.is_empty() { Reason::SignatureInvalid } else { Reason::SignatureInvalid };
         assert_eq!(refused, Some(expected), "{elsewhere}");
@@ -292,7 +296,11 @@ async fn a_certificate_must_be_valid_lead_to_the_root_and_be_for_the_name() {
     let (required, host) = (rule_of(""), rule_of(", chain: host"));
     assert_eq!(waited(&required, &signed(&key, "good")).await, Ok(()));
     for bad in ["stranger", "other", "expired", "early", "huge", "none"] {
-        assert_eq!(reason(waited(&required, &signed(&key, bad)).await), Some(Reason::KeyUnavailable), "{bad}");
+        assert_eq!(
+            reason(waited(&required, &signed(&key, bad)).await),
+            Some(Reason::KeyUnavailable),
+            "{bad}"
+        );
     }
     // Where the host vouches for it, the chain is not asked for, but validity and name are.
     assert_eq!(reason(waited(&host, &signed(&key, "stranger")).await), Some(Reason::SignatureInvalid));
@@ -309,7 +317,8 @@ async fn the_one_key_of_a_sender_may_be_replaced() {
     let ca = authority();
     let issuer = Issuer::start(&ca, "127.0.0.1").await;
     let (old, new) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    let config = |key: &KeyPair| serde_json::json!({ "webhook": { "key": key.public_key_pem() } }).to_string();
+    let config =
+        |key: &KeyPair| serde_json::json!({ "webhook": { "key": key.public_key_pem() } }).to_string();
     issuer.gives("/config", &config(&old));
     let remote = remote(QUICK);
     let rule = rule(&remote, &ca, &format!("url: '{}', at: /webhook/key", issuer.url("/config")));
@@ -340,9 +349,19 @@ async fn an_issuer_that_wants_to_know_who_asks_is_told() {
     let rule = rule(&remote, &ca, &source);
     assert_eq!(waited(&rule, &signed(&key, "k\"1")).await, Ok(()));
     let asked = issuer.asked.lock().clone();
-    assert!(asked[0].contains("Authorization: Basic aWQ6cw==") && asked[0].ends_with("&scope=a%20b"), "{asked:?}");
-    assert!(asked[1].contains("Authorization: Bearer granted") && asked[1].contains("X-Client: me"), "{asked:?}");
+    assert!(
+        asked[0].contains("Authorization: Basic aWQ6cw==") && asked[0].ends_with("&scope=a%20b"),
+        "{asked:?}"
+    );
+    assert!(
+        asked[1].contains("Authorization: Bearer granted") && asked[1].contains("X-Client: me"),
+        "{asked:?}"
+    );
     assert!(asked[1].starts_with("POST /keys") && asked[1].ends_with(r#"{"id":"k\"1"}"#), "{asked:?}");
     issuer.gives("/keys", &serde_json::json!({ "key": key.public_key_pem(), "ends": 1 }).to_string());
-    assert_eq!(reason(waited(&rule, &signed(&key, "k2")).await), Some(Reason::SignatureInvalid), "it has ended");
+    assert_eq!(
+        reason(waited(&rule, &signed(&key, "k2")).await),
+        Some(Reason::SignatureInvalid),
+        "it has ended"
+    );
 }

@@ -43,7 +43,11 @@ impl Files {
     }
     fn tls(&self) -> UpstreamTls {
         let server_name = Some("app.example".into());
-        UpstreamTls { ca: Some(TrustedRoots::File(self.path("ca.pem"))), server_name, ..UpstreamTls::default() }
+        UpstreamTls {
+            ca: Some(TrustedRoots::File(self.path("ca.pem"))),
+            server_name,
+            ..UpstreamTls::default()
+        }
     }
 }
 
@@ -150,7 +154,8 @@ fn files_that_cant_be_used_are_named() {
         |tls: UpstreamTls| Upstream::new(&Destination { tls, ..destination("https://a") }).unwrap_err().0;
     let missing = with(UpstreamTls { ca: Some(TrustedRoots::File(files.path("none.pem"))), ..files.tls() });
     assert!(missing.contains("none.pem"), "{missing}");
-    let not_a_ca = with(UpstreamTls { ca: Some(TrustedRoots::File(files.path("app.example.key"))), ..files.tls() });
+    let not_a_ca =
+        with(UpstreamTls { ca: Some(TrustedRoots::File(files.path("app.example.key"))), ..files.tls() });
     assert!(not_a_ca.contains("app.example.key: holds no certificate"), "{not_a_ca}");
     let crossed =
         CertificateFiles { cert: files.path("app.example.crt"), key: files.path("gateway.example.key") };

@@ -13,7 +13,11 @@ pub(super) enum Unsigned {
     Unsupported(String),
 }
 
-pub(super) fn of(input: &Input<'_>, request: &Request, public_url: Option<&str>) -> Result<Vec<u8>, Unsigned> {
+pub(super) fn of(
+    input: &Input<'_>,
+    request: &Request,
+    public_url: Option<&str>,
+) -> Result<Vec<u8>, Unsigned> {
     let url = url::public(&request.head, public_url);
     let mut base = Vec::with_capacity(256);
     for component in &input.components {
@@ -27,7 +31,12 @@ pub(super) fn of(input: &Input<'_>, request: &Request, public_url: Option<&str>)
     Ok(base)
 }
 
-fn value(component: &Component<'_>, request: &Request, url: &str, into: &mut Vec<u8>) -> Result<(), Unsigned> {
+fn value(
+    component: &Component<'_>,
+    request: &Request,
+    url: &str,
+    into: &mut Vec<u8>,
+) -> Result<(), Unsigned> {
     let head = &request.head;
     let unsupported = || Unsigned::Unsupported(component.raw.to_owned());
     let missing = || Unsigned::Missing(component.raw.to_owned());

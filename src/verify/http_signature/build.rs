@@ -100,7 +100,11 @@ fn keys(
 ) -> Vec<Labelled<Key>> {
     let mut keys = Vec::new();
     if secrets.is_empty() && public_keys.is_empty() {
-        problems.note_help::<()>(&["public_keys"], "there is no key", "give `public_keys`, or `secrets` for hmac-sha256");
+        problems.note_help::<()>(
+            &["public_keys"],
+            "there is no key",
+            "give `public_keys`, or `secrets` for hmac-sha256",
+        );
     }
     let shared = algorithms.iter().find(|(_, asymmetric)| asymmetric.is_none());
     for (at, spec) in secrets.iter().enumerate() {
@@ -111,15 +115,23 @@ fn keys(
         };
         let Some(secret) = building.secret(spec, &at, problems) else { continue };
         if secret.expose().len() < MIN_SECRET {
-            problems.note_help::<()>(&at, "the secret is too short", format!("use at least {MIN_SECRET} random bytes"));
+            problems.note_help::<()>(
+                &at,
+                "the secret is too short",
+                format!("use at least {MIN_SECRET} random bytes"),
+            );
         }
         let label = spec.label.as_deref().map(Into::into);
         // The registered way to write such keys is base64; who has no base64 has text.
         let text = secret.expose().trim_ascii();
-        let decoded = crate::verify::encoding::decode_base64_secret(text).filter(|key| key.len() >= MIN_SECRET);
+        let decoded =
+            crate::verify::encoding::decode_base64_secret(text).filter(|key| key.len() >= MIN_SECRET);
         for key in [Some(secret.expose().to_vec()), decoded].into_iter().flatten() {
             let material = MacKey::new(Hash::Sha256, &zeroize::Zeroizing::new(key)).map(Material::Shared);
-            keys.extend(material.map(|material| Labelled { value: Key { algorithm, material }, label: label.clone() }));
+            keys.extend(
+                material
+                    .map(|material| Labelled { value: Key { algorithm, material }, label: label.clone() }),
+            );
         }
     }
     for (at, spec) in public_keys.iter().enumerate() {

@@ -85,7 +85,10 @@ pub(super) fn byte_sequences(text: &str) -> Option<Vec<(&str, Vec<u8>)>> {
     })
 }
 
-fn members<'t, T>(text: &'t str, mut value: impl FnMut(&mut Cursor<'t>, &'t str) -> Option<T>) -> Option<Vec<T>> {
+fn members<'t, T>(
+    text: &'t str,
+    mut value: impl FnMut(&mut Cursor<'t>, &'t str) -> Option<T>,
+) -> Option<Vec<T>> {
     let mut cursor = Cursor { text, at: 0 };
     let (mut labels, mut members) = (Vec::new(), Vec::new());
     cursor.blanks();
@@ -196,11 +199,15 @@ impl<'t> Cursor<'t> {
             }
             b'0'..=b'9' => {
                 let digits = self.run(|b| b.is_ascii_digit());
-                if digits.len() > 15 || self.rest().starts_with('.') { None } else { digits.parse().ok().map(Bare::Integer) }
+                if digits.len() > 15 || self.rest().starts_with('.') {
+                    None
+                } else {
+                    digits.parse().ok().map(Bare::Integer)
+                }
             }
-            first if first.is_ascii_alphabetic() || *first == b'*' => {
-                Some(Bare::Token(self.run(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b))))
-            }
+            first if first.is_ascii_alphabetic() || *first == b'*' => Some(Bare::Token(
+                self.run(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b)),
+            )),
             _ => None,
         }
     }

@@ -71,7 +71,8 @@ impl HttpSignature {
         now: Timestamp,
     ) -> Result<Match, Refusal> {
         let headers = &request.head.headers;
-        let missing = |what: &str| Refusal::new(Reason::SignatureMissing, format!("header:{what} is missing"));
+        let missing =
+            |what: &str| Refusal::new(Reason::SignatureMissing, format!("header:{what} is missing"));
         let input_text = combined(headers, "signature-input").ok_or_else(|| missing("signature-input"))?;
         let signature_text = combined(headers, "signature").ok_or_else(|| missing("signature"))?;
         let inputs = fields::inputs(&input_text)
@@ -79,7 +80,9 @@ impl HttpSignature {
         let signatures = fields::byte_sequences(&signature_text)
             .ok_or_else(|| wrong("header:signature is malformed, or names a label twice"))?;
         let mut refused: Option<Refusal> = None;
-        for input in inputs.iter().filter(|input| self.label.as_deref().is_none_or(|label| label == input.label)) {
+        for input in
+            inputs.iter().filter(|input| self.label.as_deref().is_none_or(|label| label == input.label))
+        {
             let signature = signatures.iter().find(|(label, _)| *label == input.label);
             let checked = match signature {
                 None => Err(missing(&format!("signature with the label {}", input.label))),
@@ -107,7 +110,8 @@ impl HttpSignature {
         now: Timestamp,
     ) -> Result<Match, Refusal> {
         self.check_times(input, now)?;
-        if let Some(lacks) = self.components.iter().find(|id| !input.components.iter().any(|c| c.raw == **id)) {
+        if let Some(lacks) = self.components.iter().find(|id| !input.components.iter().any(|c| c.raw == **id))
+        {
             return Err(wrong(format!("{lacks} is not among what is signed")));
         }
         if !self.key_ids.is_empty() && !input.key_id.as_ref().is_some_and(|id| self.key_ids.contains(id)) {
@@ -117,10 +121,13 @@ impl HttpSignature {
             return Err(wrong("the tag is not the configured"));
         }
         let message = base::of(input, request, public_url).map_err(|why| match why {
-            Unsigned::Missing(what) => Refusal::new(Reason::SignatureMissing, format!("{what} is signed, but missing")),
+            Unsigned::Missing(what) => {
+                Refusal::new(Reason::SignatureMissing, format!("{what} is signed, but missing"))
+            }
             Unsigned::Unsupported(what) => wrong(format!("{what} is signed, which is not supported")),
         })?;
-        let named = |key: &&Labelled<Key>| input.key_id.as_deref().is_some_and(|id| key.label.as_deref() == Some(id));
+        let named =
+            |key: &&Labelled<Key>| input.key_id.as_deref().is_some_and(|id| key.label.as_deref() == Some(id));
         // A key that is called what the signature calls its key is meant; otherwise it may be any.
         let is_named = self.keys.iter().any(|key| named(&key));
         let fits = |key: &&Labelled<Key>| {
@@ -187,15 +194,19 @@ impl HttpSignature {
         let label = self.label.as_deref().unwrap_or("sig1");
         let mut raw = format!("({});created={}", self.components.join(" "), now.as_secs());
         let key_id = key.label.as_deref().or(self.key_ids.first().map(String::as_str));
-        for (name, value) in [("keyid", key_id), ("alg", Some(key.value.algorithm)), ("tag", self.tag.as_deref())] {
+        for (name, value) in
+            [("keyid", key_id), ("alg", Some(key.value.algorithm)), ("tag", self.tag.as_deref())]
+        {
             if let Some(value) = value {
                 raw.push_str(&format!(";{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")));
             }
         }
         let text = format!("{label}={raw}");
-        let inputs = fields::inputs(&text).ok_or(SignError::Impossible("the rule's words fit in no header"))?;
+        let inputs =
+            fields::inputs(&text).ok_or(SignError::Impossible("the rule's words fit in no header"))?;
         let input = inputs.first().ok_or(SignError::Impossible("there is nothing to sign"))?;
-        let message = base::of(input, request, public_url).map_err(|why| SignError::Lacks(why.to_string()))?;
+        let message =
+            base::of(input, request, public_url).map_err(|why| SignError::Lacks(why.to_string()))?;
         let signature = match &key.value.material {
             Material::Shared(mac) => mac_of(mac, &message),
             Material::Public(public) => {

@@ -87,13 +87,14 @@ pub(in crate::verify) fn build(
     }
     let set = match (&spec.jwks, &spec.key_source) {
         (Some(_), Some(_)) => problems.note(&["key_source"], "give either `jwks` or `key_source`, not both"),
-        (Some(reference), None) => {
-            key_set(reference, spec.ca.as_deref(), &algorithms, building, problems)
-        }
+        (Some(reference), None) => key_set(reference, spec.ca.as_deref(), &algorithms, building, problems),
         (None, Some(source)) => {
             let problems = &mut problems.within(&["key_source"]);
             if source.from.is_some() || source.urls.is_some() {
-                problems.note::<()>(&["from"], "a token names its key by `kid`: `url` with `{key}` in it, or in `post`");
+                problems.note::<()>(
+                    &["from"],
+                    "a token names its key by `kid`: `url` with `{key}` in it, or in `post`",
+                );
             }
             let built = build_keys::build(source, "jwk", building, problems);
             built.map(|(remote, source)| {
@@ -108,7 +109,10 @@ pub(in crate::verify) fn build(
     if fetched && !algorithms.is_empty() && shared.len() == algorithms.len() {
         problems.note::<()>(&["jwks"], "keys of a set are public and never used for HS256, HS384 or HS512");
     }
-    if !fetched && spec.x5c.is_none() && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0 {
+    if !fetched
+        && spec.x5c.is_none()
+        && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0
+    {
         problems.note_help::<()>(
             &[],
             "there is no key",
@@ -190,7 +194,10 @@ fn family(algorithms: &[Algorithm], family: AlgorithmFamily) -> Vec<Algorithm> {
 }
 
 /// Reads a key for whichever of the pinned algorithms it fits.
-pub(super) fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+pub(super) fn public_key(
+    text: &str,
+    algorithms: &[Algorithm],
+) -> Result<(Vec<Algorithm>, DecodingKey), String> {
     let mut error = "public keys are for RS*, PS*, ES* and EdDSA, and none is in `algorithms`".to_owned();
     let kinds = [
         (Asymmetric::RsaPkcs1Sha256, family(algorithms, AlgorithmFamily::Rsa)),
@@ -217,7 +224,9 @@ pub(super) fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Al
 
 fn location(spec: &JwtSpec, problems: &mut Problems<'_>) -> Option<Location> {
     let (key, place) = match (&spec.header, &spec.from) {
-        (Some(_), Some(_)) => return problems.note(&["from"], "give either `header` or `from`, where the token is"),
+        (Some(_), Some(_)) => {
+            return problems.note(&["from"], "give either `header` or `from`, where the token is");
+        }
         (None, Some(place)) if place == "body" => return Some(Location::Whole),
         (None, Some(place)) => ("from", place.clone()),
         (header, None) => ("header", format!("header:{}", header.as_deref().unwrap_or("authorization"))),

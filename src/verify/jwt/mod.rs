@@ -273,12 +273,18 @@ fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestam
 }
 
 /// The key of the token's own certificates, whose chain must hold.
-fn certified(rule: &X5c, chain: Option<&[String]>, algorithm: Algorithm, now: Timestamp) -> Result<Key, Refusal> {
+fn certified(
+    rule: &X5c,
+    chain: Option<&[String]>,
+    algorithm: Algorithm,
+    now: Timestamp,
+) -> Result<Key, Refusal> {
     let chain = chain.ok_or_else(|| invalid("the token holds no certificates"))?;
     let ders = chain.iter().map(|text| STANDARD.decode(text)).collect::<Result<Vec<_>, _>>();
     let ders = ders.map_err(|_| invalid("the token's certificates are not base64"))?;
     let spki = x5c_key(rule, &ders, now).map_err(invalid)?;
-    keys::of_spki(&spki, &[algorithm]).ok_or_else(|| invalid("the certificate's key is for another algorithm"))
+    keys::of_spki(&spki, &[algorithm])
+        .ok_or_else(|| invalid("the certificate's key is for another algorithm"))
 }
 
 fn invalid(detail: impl Into<String>) -> Refusal {

@@ -170,7 +170,8 @@ fn keys_and_addresses_of_keys_in_the_token_are_not_followed() {
     let source = Arc::new(Source::default());
     source.publish(json!([ours.jwk("a")]));
     let rule = rule(&source, "ES256");
-    let certificate = rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let certificate =
+        rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
     let der = base64::engine::general_purpose::STANDARD.encode(certificate.der());
     for header in [
         json!({ "jwk": attacker.jwk("a") }),
@@ -195,7 +196,8 @@ fn keys_and_addresses_of_keys_in_the_token_are_not_followed() {
         let refusal = check(&rule, &attacker.token(&header, &claims())).unwrap_err();
         assert_eq!(refusal.reason, Reason::TokenInvalid, "{header}");
     }
-    let good = json!({ "alg": "ES256", "kid": "a", "jku": "https://evil.example/jwks", "jwk": attacker.jwk("a") });
+    let good =
+        json!({ "alg": "ES256", "kid": "a", "jku": "https://evil.example/jwks", "jwk": attacker.jwk("a") });
     assert_eq!(check(&rule, &ours.token(&good, &claims())), Ok(Some("a".to_owned())));
 }
 

@@ -76,7 +76,8 @@ impl UrlPattern {
     /// The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or("a pattern begins with `https://`")?;
-        let (host, path) = rest.split_once('/').ok_or("a pattern has a path, such as `https://keys.example/*.pem`")?;
+        let (host, path) =
+            rest.split_once('/').ok_or("a pattern has a path, such as `https://keys.example/*.pem`")?;
         if path.contains(['?', '#']) || rest.contains('@') {
             return Err("a pattern has neither user, query nor fragment".to_owned());
         }
@@ -100,7 +101,9 @@ impl UrlPattern {
             let slash = at + text[at..].find('/')?;
             Some((text[..slash].to_owned(), text[slash..].to_owned()))
         };
-        let (Some((our_host, our_path)), Some((host, path))) = (split(&self.0), split(url)) else { return false };
+        let (Some((our_host, our_path)), Some((host, path))) = (split(&self.0), split(url)) else {
+            return false;
+        };
         let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let segment = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         parts(&our_host, &host, '.', label)
@@ -160,7 +163,9 @@ mod tests {
     #[test]
     fn only_pinned_hosts_and_paths_match() {
         let pattern = UrlPattern::parse("https://sns.*.amazonaws.com/*.pem").unwrap();
-        for good in ["https://sns.us-east-1.amazonaws.com/Simple-1.pem", "https://sns.x.amazonaws.com/a.b.pem"] {
+        for good in
+            ["https://sns.us-east-1.amazonaws.com/Simple-1.pem", "https://sns.x.amazonaws.com/a.b.pem"]
+        {
             assert!(pattern.matches(good), "{good}");
         }
         for bad in [

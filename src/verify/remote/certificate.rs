@@ -60,7 +60,11 @@ impl Roots {
                 .map_err(|error| format!("can't be used as a root certificate: {error}"))?;
             anchors.push(anchor.to_owned());
         }
-        if anchors.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok(Self::Pinned(anchors.into())) }
+        if anchors.is_empty() {
+            Err("holds no certificate in PEM".to_owned())
+        } else {
+            Ok(Self::Pinned(anchors.into()))
+        }
     }
 }
 
@@ -97,7 +101,8 @@ pub(in crate::verify) fn x5c_key(rule: &X5c, chain: &[Vec<u8>], now: Timestamp) 
         }
         let der = chain.get(at).ok_or("the chain is too short")?;
         let (_, parsed) = X509Certificate::from_der(der).map_err(|_| "a certificate can't be read")?;
-        let has = |oid: &String| parsed.extensions().iter().any(|extension| extension.oid.to_id_string() == *oid);
+        let has =
+            |oid: &String| parsed.extensions().iter().any(|extension| extension.oid.to_id_string() == *oid);
         if let Some(lacks) = wanted.iter().find(|oid| !has(oid)) {
             return Err(format!("certificate {at} of the chain lacks the extension {lacks}"));
         }
@@ -117,7 +122,8 @@ fn checked(chain: &[CertificateDer<'_>], roots: &Roots, now: Timestamp) -> Resul
         return Err(format!("the chain has more than {MAX_CHAIN} certificates"));
     }
     let (_, parsed) = X509Certificate::from_der(first).map_err(|_| "the certificate can't be read")?;
-    let second = |time: x509_parser::time::ASN1Time| Timestamp::from_secs(time.timestamp().try_into().unwrap_or(0));
+    let second =
+        |time: x509_parser::time::ASN1Time| Timestamp::from_secs(time.timestamp().try_into().unwrap_or(0));
     let validity = parsed.validity();
     let (from, to) = (second(validity.not_before), second(validity.not_after));
     if now < from {

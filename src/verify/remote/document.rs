@@ -23,7 +23,11 @@ pub enum RemoteKey {
     /// PEM, base64 DER, hex or base64 of the raw key, as `public_keys` takes it.
     Text(Arc<str>),
     /// A SubjectPublicKeyInfo out of a certificate, and when that is valid.
-    Certified { spki: Arc<[u8]>, from: Timestamp, to: Timestamp },
+    Certified {
+        spki: Arc<[u8]>,
+        from: Timestamp,
+        to: Timestamp,
+    },
 }
 
 /// What a document is.
@@ -124,7 +128,8 @@ impl Remote {
                     Some(pointer) => pointer.raw(answer).ok_or_else(|| there(pointer))?,
                 };
                 // Some issuers write members that are no strings, or `null` for what is absent.
-                let mut value: Value = serde_json::from_str(jwk).map_err(|e| Unreadable::Key(e.to_string()))?;
+                let mut value: Value =
+                    serde_json::from_str(jwk).map_err(|e| Unreadable::Key(e.to_string()))?;
                 if let Value::Object(members) = &mut value {
                     members.retain(|_, value| !value.is_null());
                 }

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 pub(super) use address::checked as checked_url;
 pub use address::{Address, Fill, UrlPattern};
 pub use certificate::{CertificateRule, Roots};
-pub(super) use certificate::{x5c_key, X5c};
+pub(super) use certificate::{X5c, x5c_key};
 pub use document::{Document, Format, RemoteKey, Unreadable};
 pub(crate) use jwks::parse as parse_jwks;
 
@@ -156,10 +156,13 @@ pub(super) fn known(
 pub(super) fn lacking(source: &Arc<dyn KeySource>, name: &str, absent: Refusal) -> Refusal {
     match source.lacks(name) {
         Lacking::Fresh => absent,
-        Lacking::Asked => needed(source, name, "the named key is not known, and the keys are being fetched anew"),
-        Lacking::Failing => {
-            Refusal::new(Reason::KeyUnavailable, "the named key is not known, and the keys can't be fetched now")
+        Lacking::Asked => {
+            needed(source, name, "the named key is not known, and the keys are being fetched anew")
         }
+        Lacking::Failing => Refusal::new(
+            Reason::KeyUnavailable,
+            "the named key is not known, and the keys can't be fetched now",
+        ),
     }
 }
 
