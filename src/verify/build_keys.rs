@@ -6,7 +6,10 @@ use http::Uri;
 
 use super::KeySource;
 use super::build::{Building, Problems};
+use super::build_scheme::{lift, location};
+use super::fetched::Fetched;
 use super::json::Pointer;
+use super::public_key::Asymmetric;
 use super::remote::{Address, CertificateRule, Fill, Format, Oauth, Remote, Roots, UrlPattern, checked_url};
 use super::spec::{KeySourceSpec, OauthSpec, SecretSpec};
 use crate::secret::Secret;
@@ -52,6 +55,29 @@ pub(super) fn build(
     match building.resolver.keys(remote.clone()) {
         Ok(source) => Some((remote, source)),
         Err(message) => problems.note(&["url"], message),
+    }
+}
+
+/// Compiles the `key_source` of a scheme.
+pub(super) fn fetched(
+    algorithm: Asymmetric,
+    spec: &KeySourceSpec,
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Fetched> {
+    let built = build(spec, "key", building, problems);
+    let named = spec.from.as_deref().map(|text| location(text, &["from"], problems));
+    let (remote, source) = built?;
+    if remote.format.is_jwk() {
+        return problems.note(&["format"], "JSON Web Keys are for tokens (`jwt`)");
+    }
+    match (&remote.address, named.is_some()) {
+        (Address::Fixed(_), true) => problems
+            .note(&["from"], "the address is fixed: nothing is named (`{key}` stands for a key's name)"),
+        (Address::PerKey(_) | Address::Named(_), false) => {
+            problems.note(&["from"], "where the request names its key, is missing")
+        }
+        _ => Some(Fetched { algorithm, source, named: lift(named)? }),
     }
 }
 

@@ -7,15 +7,15 @@ use zeroize::Zeroizing;
 
 use super::build::{Building, Problems, digest_hash, encoding};
 use super::build_keys;
+use super::condition::Condition;
 use super::encoding::{Encoding, decode_base64_secret};
 use super::json::Pointer;
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
-use super::remote::Address;
-use super::scheme::{BodyDigest, Condition, Fetched, Keys, Labelled, Scheme, TimeRule};
+use super::scheme::{BodyDigest, Keys, Labelled, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
-use super::spec::{KeySourceSpec, KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec};
+use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec};
 use super::template::Template;
 use super::time::{self, TimeFormat};
 use crate::secret::Secret;
@@ -91,7 +91,8 @@ pub(super) fn build(
     let keys = match (algorithm, &spec.key_source) {
         (Some(Algorithm::Asymmetric(algorithm)), Some(source)) if given.public_keys.is_empty() => {
             let problems = &mut problems.within(within);
-            fetched(algorithm, source, building, &mut problems.within(&["key_source"])).map(Keys::Fetched)
+            build_keys::fetched(algorithm, source, building, &mut problems.within(&["key_source"]))
+                .map(Keys::Fetched)
         }
         (Some(algorithm), source) => {
             if source.is_some() && !algorithm.is_asymmetric() {
@@ -167,33 +168,11 @@ pub(super) fn build(
 }
 
 /// Absent is fine, wrong is not.
-fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
     match part {
         None => Some(None),
         Some(Some(part)) => Some(Some(part)),
         Some(None) => None,
-    }
-}
-
-fn fetched(
-    algorithm: Asymmetric,
-    spec: &KeySourceSpec,
-    building: &Building<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<Fetched> {
-    let built = build_keys::build(spec, "key", building, problems);
-    let named = spec.from.as_deref().map(|text| location(text, &["from"], problems));
-    let (remote, source) = built?;
-    if remote.format.is_jwk() {
-        return problems.note(&["format"], "JSON Web Keys are for tokens (`jwt`)");
-    }
-    match (&remote.address, named.is_some()) {
-        (Address::Fixed(_), true) => problems
-            .note(&["from"], "the address is fixed: nothing is named (`{key}` stands for a key's name)"),
-        (Address::PerKey(_) | Address::Named(_), false) => {
-            problems.note(&["from"], "where the request names its key, is missing")
-        }
-        _ => Some(Fetched { algorithm, source, named: lift(named)? }),
     }
 }
 
@@ -321,7 +300,7 @@ pub(super) fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) ->
     }
 }
 
-fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
+pub(super) fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
     match Location::parse(text) {
         Ok(location) => Some(location),
         Err(message) => problems.note(at, message),

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
+use super::fetched::Fetched;
 use super::json::Pointer;
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
-use super::public_key::{Asymmetric, PublicKey};
+use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
-use super::remote::{self, KeySource, RemoteKey};
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::template::{Filling, Template};
 use super::time::{TimeFormat, distance};
@@ -55,13 +56,6 @@ pub(super) struct BodyDigest {
     pub(super) encoding: Encoding,
 }
 
-#[derive(Debug)]
-pub(super) enum Condition {
-    Present(Location),
-    Absent(Location),
-    Equal(Location, Vec<String>),
-}
-
 /// A key with what the user calls it.
 #[derive(Clone, Debug)]
 pub(super) struct Labelled<T> {
@@ -78,15 +72,6 @@ pub(super) enum Keys {
     Token(Vec<Labelled<Secret>>),
     Public(Vec<Labelled<PublicKey>>),
     Fetched(Fetched),
-}
-
-/// Public keys that live elsewhere.
-#[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) algorithm: Asymmetric,
-    pub(super) source: Arc<dyn KeySource>,
-    /// Where the request names its key; `None`: there is one document for all.
-    pub(super) named: Option<Location>,
 }
 
 /// The label of the key that matched.
@@ -368,81 +353,6 @@ impl Keys {
             Keys::Public(keys) => keys.len(),
             Keys::Fetched(_) => 1,
         }
-    }
-}
-
-impl Fetched {
-    /// The label of the fetched key that is right: its certificate must be valid now, too.
-    fn check(
-        &self,
-        view: View<'_>,
-        now: Timestamp,
-        mut verifies: impl FnMut(&PublicKey) -> bool,
-    ) -> Result<Option<Match>, Refusal> {
-        let name = match &self.named {
-            None => (&b""[..]).into(),
-            Some(location) => at(location, location.find(view))?.ok_or_else(|| {
-                Refusal::new(Reason::SignatureMissing, format!("{location}, which names the key, is missing"))
-            })?,
-        };
-        let wrong = |detail: &str| Refusal::new(Reason::SignatureInvalid, detail);
-        let name = std::str::from_utf8(&name).map_err(|_| wrong("the key's name is no text"))?;
-        let document = remote::known(&self.source, name, Reason::SignatureInvalid)?;
-        let mut refusal = None;
-        for key in document.keys() {
-            let key = match key {
-                RemoteKey::Jwk(_) => continue,
-                RemoteKey::Text(text) => PublicKey::parse(self.algorithm, text),
-                RemoteKey::Certified { from, to, .. } if now < *from || now > *to => {
-                    Err("the certificate is not valid now".to_owned())
-                }
-                RemoteKey::Certified { spki, .. } => PublicKey::of_spki(self.algorithm, spki),
-            };
-            match key {
-                Ok(key) if verifies(&key) => return Ok(Some(None)),
-                Ok(_) => {}
-                Err(message) => refusal = Some(wrong(&message)),
-            }
-        }
-        match (refusal, &self.named) {
-            (Some(refusal), _) => Err(refusal),
-            // The one key may have been replaced by another.
-            (None, None) => {
-                Err(remote::lacking(&self.source, "", wrong("the signature does not match the fetched key")))
-            }
-            (None, Some(_)) => Ok(None),
-        }
-    }
-}
-
-impl Condition {
-    pub(super) fn location(&self) -> &Location {
-        match self {
-            Condition::Present(location) | Condition::Absent(location) | Condition::Equal(location, _) => {
-                location
-            }
-        }
-    }
-
-    pub(super) fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
-        let (location, wanted) = match self {
-            Condition::Present(location) => (location, true),
-            Condition::Absent(location) => (location, false),
-            Condition::Equal(location, accepted) => {
-                let value = at(location, location.find(view))?;
-                if value.is_some_and(|value| accepted.iter().any(|one| one.as_bytes() == &*value)) {
-                    return Ok(());
-                }
-                let why = format!("{location} has another value than this scheme is for");
-                return Err(Refusal::new(Reason::SignatureMissing, why));
-            }
-        };
-        let present = at(location, location.find(view))?.is_some();
-        if present == wanted {
-            return Ok(());
-        }
-        let why = if wanted { "is missing" } else { "is there, and this scheme does not apply then" };
-        Err(Refusal::new(Reason::SignatureMissing, format!("{location} {why}")))
     }
 }
 

@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use sha2::{Digest, Sha256};
 
 use super::form;
+use super::header_list;
 use super::locate::{Ambiguous, Location, View};
 use super::url;
 
@@ -178,7 +179,7 @@ impl Template {
                         return Err(Unbuildable::Ambiguous(format!("{location} is there twice")));
                     }
                 },
-                Part::HeaderList(header, must) => listed(&filling.view, header, must, &mut sink)?,
+                Part::HeaderList(header, must) => header_list::feed(&filling.view, header, must, &mut sink)?,
                 Part::SortedForm(repeats) => {
                     let mut fields = form::sorted(filling.view.body);
                     if *repeats == Repeats::Dropped {
@@ -317,38 +318,6 @@ impl Part {
             }),
         }
     }
-}
-
-/// Headers of a list that may be signed; more is no honest sender.
-const MAX_LISTED: usize = 32;
-
-/// Feeds the headers that `header` lists, each of which must be there once.
-fn listed(
-    view: &View<'_>,
-    header: &str,
-    must: &[Box<str>],
-    sink: &mut impl FnMut(&[u8]),
-) -> Result<(), Unbuildable> {
-    let only = |name: &str| match view.request.head.headers.only(name) {
-        Ok(Some(value)) => Ok(value.trim_ascii()),
-        Ok(None) => Err(Unbuildable::Missing(format!("header:{name} is missing"))),
-        Err(_) => Err(Unbuildable::Ambiguous(format!("header:{name} is there twice"))),
-    };
-    let malformed = |what: String| Err(Unbuildable::Malformed(format!("header:{header} {what}")));
-    let Ok(list) = std::str::from_utf8(only(header)?) else { return malformed("is no text".to_owned()) };
-    let names: Vec<String> = list.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-    if names.len() > MAX_LISTED {
-        return malformed(format!("lists more than {MAX_LISTED} headers"));
-    }
-    if let Some(lacks) = must.iter().find(|name| !names.iter().any(|listed| **listed == ***name)) {
-        return malformed(format!("does not list {lacks}"));
-    }
-    for (at, name) in names.iter().enumerate() {
-        for piece in [if at > 0 { &b";"[..] } else { b"" }, name.as_bytes(), b":", only(name)?] {
-            sink(piece);
-        }
-    }
-    Ok(())
 }
 
 fn is_base64_lines(text: &[u8]) -> bool {

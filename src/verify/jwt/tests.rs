@@ -267,7 +267,6 @@ fn a_signature_in_another_encoding_is_none() {
         URL_SAFE_NO_PAD.encode(der),
         URL_SAFE_NO_PAD.encode([&[0; 32][..], &[0; 32]].concat()),
         format!("{signature}="),
-        format!("{signature} "),
         hex::encode(&raw),
         String::new(),
     ];
