@@ -143,7 +143,7 @@ pub struct KeySetStatus {
 #[derive(Debug)]
 enum Source {
     Fixed(Box<Remembered>),
-    Named(Named),
+    Named(Box<Named>),
 }
 
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl Source {
                 let kind = Kind { name: "".into(), kept: Kept::Always };
                 Source::Fixed(Remembered::start(&remote, kind, &context).into())
             }
-            Address::PerKey(_) | Address::Named(_) => Source::Named(Named {
+            Address::PerKey(_) | Address::Named(_) => Source::Named(Box::new(Named {
                 remote,
                 context,
                 documents: moka::sync::Cache::builder()
@@ -190,7 +190,7 @@ impl Source {
                     .time_to_idle(NAMED_IDLE)
                     .build(),
                 new: Mutex::new(Allowance { left: MAX_NEW, since: Instant::now() }),
-            }),
+            })),
         }
     }
 

@@ -158,7 +158,7 @@ impl Ask {
             None => &self.request,
             Some(token) => {
                 let value = format!("Bearer {token}").into_bytes();
-                let headers = self.request.headers.iter().map(|(name, value)| (name, value));
+                let headers = self.request.headers.iter();
                 let headers = headers.chain([("Authorization", value.as_slice())]).collect();
                 with_token = Outgoing { headers, ..self.request.clone() };
                 &with_token

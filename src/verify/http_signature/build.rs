@@ -127,7 +127,8 @@ fn keys(
         let decoded =
             crate::verify::encoding::decode_base64_secret(text).filter(|key| key.len() >= MIN_SECRET);
         for key in [Some(secret.expose().to_vec()), decoded].into_iter().flatten() {
-            let material = MacKey::new(Hash::Sha256, &zeroize::Zeroizing::new(key)).map(Material::Shared);
+            let material = MacKey::new(Hash::Sha256, &zeroize::Zeroizing::new(key))
+                .map(|key| Material::Shared(Box::new(key)));
             keys.extend(
                 material
                     .map(|material| Labelled { value: Key { algorithm, material }, label: label.clone() }),

@@ -49,7 +49,7 @@ struct Key {
 
 #[derive(Debug)]
 enum Material {
-    Shared(MacKey),
+    Shared(Box<MacKey>),
     Public(PublicKey),
 }
 
