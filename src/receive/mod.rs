@@ -152,9 +152,10 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
-    // Who sent it? 401, 503; a route that only observes records the answer and goes on. Only from here on may anything
-    // have an effect.
-    let request = verify::check(route, request, suspicion, context, record)?;
+    // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
+    // anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
 
     // Is it only a greeting? Answered directly.
     if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {
