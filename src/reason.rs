@@ -67,6 +67,8 @@ reasons! {
     AmbiguousRequest = "ambiguous_request", 401, "A header or field that decides verification is ambiguous";
     CredentialsMissing = "credentials_missing", 401, "Credentials are missing";
     CredentialsInvalid = "credentials_invalid", 401, "The credentials are not valid";
+    /// The sender is proved, but is none of those that the route is for.
+    SenderNotAllowed = "sender_not_allowed", 403, "This sender may not use this route";
     TokenInvalid = "token_invalid", 401, "The token is not valid";
     TokenExpired = "token_expired", 401, "The token has expired or is not yet valid";
     /// A greeting does not bring what it must (a verify token, a topic that is ours).

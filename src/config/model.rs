@@ -90,6 +90,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// An idle keep-alive connection. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long a request waits for a key that is being fetched.
+    pub key_wait: Duration,
     /// Concurrent HTTP/2 streams a connection. Default 100.
     pub h2_streams: u32,
 }
@@ -219,10 +221,18 @@ pub enum UpstreamHttp {
     Http2,
 }
 
+/// Root certificates in PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrustedRoots {
+    File(PathBuf),
+    /// Already read.
+    Pem(std::sync::Arc<str>),
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamTls {
     /// Trust these roots (PEM) instead of the public ones.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<TrustedRoots>,
     pub client: Option<CertificateFiles>,
     /// Accept any certificate. `check` warns.
     pub insecure: bool,

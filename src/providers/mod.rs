@@ -116,6 +116,8 @@ pub enum Success {
 pub struct PackParam {
     pub kind: ParamKind,
     pub required: bool,
+    /// What it is if the user gives none.
+    pub default: Option<Vec<String>>,
     /// What it is and where to find it, in one sentence.
     pub about: String,
 }
@@ -127,8 +129,11 @@ pub enum ParamKind {
     Text,
     /// A secret beside `secrets`.
     Secret,
-    /// A secret that only handshakes compare or use: never a key of a signature.
-    Token,
+    /// A secret that is never a key of a signature: it stands in templates (a client secret with which keys are asked
+    /// for), or a greeting must bring it (a verify token).
+    Credential,
+    /// Root certificates in PEM (a reference such as `file:PATH`).
+    Roots,
 }
 
 // `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.

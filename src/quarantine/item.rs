@@ -274,7 +274,7 @@ mod tests {
     fn item(body: &[u8]) -> Item {
         let mut request = request("/in?x=1", &[("X-A", "1"), ("x-a", "2")], body);
         request.head.headers = [("X-A", &b"1"[..]), ("x-a", b"\xff\x00")].into_iter().collect();
-        let refusal = Refusal { reason: Reason::SignatureInvalid, detail: "no \"key\"\n".into() };
+        let refusal = Refusal::new(Reason::SignatureInvalid, "no \"key\"\n");
         Item::new("billing", &request, &refusal, Duration::from_secs(5))
     }
 

@@ -47,7 +47,7 @@ impl Bench {
 
     fn offer_for(&self, route: &Route, body: &[u8], reason: Reason) {
         let request = self.request(body);
-        self.quarantine.offer(route, &request, &Refusal { reason, detail: "test".into() });
+        self.quarantine.offer(route, &request, &Refusal::new(reason, "test"));
     }
 
     fn request(&self, body: &[u8]) -> Request {

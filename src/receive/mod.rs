@@ -160,9 +160,10 @@ async fn way_in<E: Exchange, A: App>(
         return handshake::unsigned(context, exchange, route, greeting, request).await;
     }
 
-    // Who sent it? 401, 503; a route that only observes records the answer and goes on. Only from here on may anything
-    // have an effect.
-    let request = verify::check(route, request, suspicion, context, record)?;
+    // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
+    // anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
 
     // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
     // route only observes: its answer could be a proof that only the sender may have.

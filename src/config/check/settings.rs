@@ -45,6 +45,7 @@ impl Checker<'_, '_> {
             body_timeout: raw.body_timeout.0,
             handshake_timeout: raw.handshake_timeout.0,
             idle_timeout: raw.idle_timeout.0,
+            key_wait: raw.key_wait.0,
             h2_streams: raw.h2_streams,
         }
     }

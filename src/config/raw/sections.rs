@@ -123,6 +123,8 @@ pub(in crate::config) struct Limits {
     pub handshake_timeout: Time,
     /// A connection without a request. Default: 60s.
     pub idle_timeout: Time,
+    /// How long a request waits for a verification key that is being fetched; then 503. Default: 2s.
+    pub key_wait: Time,
     /// Concurrent HTTP/2 streams a connection. Default: 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub h2_streams: u32,
@@ -142,6 +144,7 @@ impl Default for Limits {
             body_timeout: secs(30),
             handshake_timeout: secs(10),
             idle_timeout: secs(60),
+            key_wait: secs(2),
             h2_streams: 100,
         }
     }

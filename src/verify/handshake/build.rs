@@ -108,10 +108,15 @@ impl<'a> Given<'a> {
     fn of_pack(pack: &'a Pack, rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
         let mut params = BTreeMap::new();
         for (name, param) in &pack.params {
-            let texts = rules.iter().filter_map(|rule| rule.params.get(name)).flat_map(|given| &given.0.0);
+            let given = rules.iter().filter_map(|rule| rule.params.get(name)).flat_map(|given| &given.0.0);
+            let given: Vec<&String> = given.collect();
+            let default = param.default.iter().flatten().filter(|_| given.is_empty());
+            let texts = given.iter().copied().chain(default);
             let value = |text: &String| match param.kind {
-                ParamKind::Text => resolver.text(text).ok().map(|text| Secret::new(text.into_bytes())),
-                ParamKind::Secret | ParamKind::Token => resolver.secret(text).ok(),
+                ParamKind::Text | ParamKind::Roots => {
+                    resolver.text(text).ok().map(|text| Secret::new(text.into_bytes()))
+                }
+                ParamKind::Secret | ParamKind::Credential => resolver.secret(text).ok(),
             };
             let values: Vec<Secret> = texts.filter_map(value).filter(|v| !v.expose().is_empty()).collect();
             if !values.is_empty() {
