@@ -22,7 +22,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
 use http::Uri;
 use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
@@ -32,20 +31,14 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::buffer::DestinationName;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{
-    Destination, HeaderChanges, HostHeader, KeySources, Retry, UpstreamHttp, UpstreamTls, is_loopback,
-};
-use crate::message::{Headers, Method};
+use crate::config::KeySources;
+use crate::fetch::{self, Fetch};
 use crate::telemetry::Metrics;
-use crate::upstream::{Outgoing, Upstream, UpstreamError};
 use crate::verify::KeySource;
 
-/// Bytes of a key set.
-const MAX_BYTES: usize = 1024 * 1024;
-/// A whole fetch.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// What one fetch may cost.
+const LIMITS: fetch::Limits = fetch::Limits { bytes: 1024 * 1024, time: Duration::from_secs(10) };
 
 /// When sets are fetched.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +146,7 @@ impl RemoteSet {
     fn start(url: &Uri, remote: &RemoteKeys) -> Arc<Self> {
         let text: Arc<str> = url.to_string().into();
         let shared = Arc::new(Shared::default());
-        let task = match Fetch::new(url) {
+        let task = match Fetch::new(url, None, "application/json", LIMITS) {
             Ok(fetch) => {
                 let refresher = Refresher {
                     url: text.clone(),
@@ -220,7 +213,7 @@ impl Refresher {
         let mut failures = 0u32;
         loop {
             let began = Instant::now();
-            let fetched = self.fetch.run().await;
+            let fetched = self.fetched().await;
             self.metrics.keys_fetched(&self.url, fetched.is_ok());
             match fetched {
                 Ok(keys) => {
@@ -255,63 +248,14 @@ impl Refresher {
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    #[error("the server answered {0}")]
-    Status(u16),
-    #[error("the answer is larger than {MAX_BYTES} bytes")]
-    TooLarge,
+    Fetch(#[from] fetch::FetchError),
     #[error(transparent)]
     Set(#[from] jwks::BadSet),
 }
 
-/// How one URL is fetched.
-struct Fetch {
-    upstream: Upstream,
-    request: Outgoing,
-}
-
-impl Fetch {
-    fn new(url: &Uri) -> Result<Self, String> {
-        let host = url.host().unwrap_or_default();
-        match url.scheme_str() {
-            Some("https") => {}
-            Some("http") if is_loopback(host) => {}
-            _ => {
-                return Err("a key set is fetched over https (over http only from a loopback address)".into());
-            }
-        }
-        let destination = Destination {
-            name: DestinationName::new("keys", host),
-            upstreams: vec![url.clone()],
-            tls: UpstreamTls::default(),
-            http: UpstreamHttp::Http1,
-            connect_timeout: TIMEOUT,
-            timeout: TIMEOUT,
-            concurrency: 1,
-            retry: Retry::default(),
-            headers: HeaderChanges::default(),
-            host: HostHeader::Upstream,
-        };
-        let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;
-        let headers: Headers =
-            [("Accept", &b"application/json"[..]), ("User-Agent", b"tidegate")].into_iter().collect();
-        let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        Ok(Self { upstream, request: Outgoing { method: Method::GET, target, headers } })
-    }
-
-    async fn run(&self) -> Result<JwkSet, FetchError> {
-        let mut answer = self.upstream.send(&self.request, Bytes::new()).await?;
-        if answer.status != 200 {
-            return Err(FetchError::Status(answer.status));
-        }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await? {
-            if body.len() + chunk.len() > MAX_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(jwks::parse(&body)?)
+impl Refresher {
+    async fn fetched(&self) -> Result<JwkSet, FetchError> {
+        Ok(jwks::parse(&self.fetch.run().await?)?)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::{AdminAddress, AdminSettings};
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
+use crate::ranges::{RangesStatus, Source};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::verify::CredentialPlaces;
@@ -326,6 +327,17 @@ impl Control for Fake {
             fetched_at: Some(NOW),
             age_s: Some(60),
             error: Some("the server answered 503".into()),
+        }]
+    }
+    fn ranges(&self) -> Vec<RangesStatus> {
+        vec![RangesStatus {
+            provider: "acme".into(),
+            ranges: 3,
+            source: Source::List,
+            as_of: NOW,
+            age_s: 60,
+            list: Some("https://acme.example/ips.json".into()),
+            error: None,
         }]
     }
 }

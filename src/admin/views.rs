@@ -8,6 +8,7 @@ use crate::buffer::{Attempt, AttemptOutcome, Delivery, DeliveryState, Event};
 
 use crate::gateway::{LastReload, ReloadOutcome};
 use crate::keys::KeySetStatus;
+use crate::ranges::RangesStatus;
 
 use super::redact::Redact;
 
@@ -66,6 +67,9 @@ pub struct Status {
     /// Remote key sets (`jwks: https://…`).
     #[serde(default)]
     pub key_sets: Vec<KeySet>,
+    /// The ranges of providers in use (`allow: [provider]`).
+    #[serde(default)]
+    pub ranges: Vec<RangesInUse>,
     /// `null` if the buffer did not answer in time.
     pub buffer: Option<BufferStatus>,
     pub destinations: Vec<DestinationStatus>,
@@ -89,6 +93,22 @@ pub struct KeySet {
     pub fetched_at: Option<String>,
     pub age_seconds: Option<u64>,
     /// Why the latest fetch failed; `null` if it did not.
+    pub error: Option<String>,
+}
+
+/// One provider's address ranges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangesInUse {
+    pub provider: String,
+    pub ranges: usize,
+    /// `list` (fetched, now or before a restart) or `snapshot` (of the pack).
+    pub source: String,
+    /// When the list was fetched, or the day of the snapshot.
+    pub as_of: String,
+    pub age_seconds: u64,
+    /// Where the list is published; `null`: not for machines, so that only a new pack brings new ranges.
+    pub list: Option<String>,
+    /// Why the latest list was not taken; `null` if it was.
     pub error: Option<String>,
 }
 
@@ -118,6 +138,14 @@ impl From<KeySetStatus> for KeySet {
     fn from(set: KeySetStatus) -> Self {
         let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error } = set;
         Self { url, keys, fetched_at: fetched_at.map(|at| at.to_string()), age_seconds, error }
+    }
+}
+
+impl From<RangesStatus> for RangesInUse {
+    fn from(of: RangesStatus) -> Self {
+        let RangesStatus { provider, ranges, source, as_of, age_s: age_seconds, list, error } = of;
+        let (source, as_of) = (source.word().to_owned(), as_of.to_string());
+        Self { provider, ranges, source, as_of, age_seconds, list, error }
     }
 }
 

@@ -119,7 +119,7 @@ async fn an_unknown_key_brings_a_refresh_but_never_more_than_one_a_floor() {
 
 #[tokio::test]
 async fn an_endless_set_is_broken_off() {
-    let large = ok(&format!("{}{}", " ".repeat(MAX_BYTES), set(&["a"])));
+    let large = ok(&format!("{}{}", " ".repeat(LIMITS.bytes), set(&["a"])));
     let (app, _) = server(vec![large]).await;
     let remote = remote(QUICK);
     let source = remote.jwks(&url(&app));
@@ -131,7 +131,7 @@ async fn an_endless_set_is_broken_off() {
 #[tokio::test]
 async fn plain_http_is_taken_from_loopback_only() {
     for good in ["https://keys.example/jwks", "http://127.0.0.1:1/x", "http://[::1]/x"] {
-        assert!(Fetch::new(&good.parse().unwrap()).is_ok(), "{good}");
+        assert!(Fetch::new(&good.parse().unwrap(), None, "*/*", LIMITS).is_ok(), "{good}");
     }
     for bad in [
         "http://keys.example/jwks",
@@ -141,7 +141,7 @@ async fn plain_http_is_taken_from_loopback_only() {
         "ftp://127.0.0.1/x",
         "/x",
     ] {
-        assert!(Fetch::new(&bad.parse().unwrap()).is_err(), "{bad}");
+        assert!(Fetch::new(&bad.parse().unwrap(), None, "*/*", LIMITS).is_err(), "{bad}");
     }
     let remote = remote(QUICK);
     let source = remote.jwks(&"http://keys.example/jwks".parse().unwrap());

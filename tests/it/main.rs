@@ -15,6 +15,7 @@ mod durable;
 mod floods;
 mod harness;
 mod once;
+mod ranges;
 mod reasons;
 mod routes;
 mod sick_app;

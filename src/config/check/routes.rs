@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
-use super::{Checker, Placed};
+use super::{Checker, Placed, Whose};
 use crate::config::model::{Acknowledgement, Handshake, Idempotency, Limits, Mode, Route};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
@@ -98,9 +98,14 @@ impl Checker<'_, '_> {
                 None
             }
         };
-        let allow = raw.allow.as_ref().map(|texts| self.ranges(texts, &place.key("allow")));
         let proof = self.proof(raw, place);
         let pack = proof.as_ref().and_then(|p| p.compiled.pack.clone());
+        let whose = match &proof {
+            Some(_) => Whose::Route(pack.as_ref()),
+            None => Whose::Unknown,
+        };
+        let allow = raw.allow.as_ref().map(|texts| self.allow(texts, &place.key("allow"), whose));
+        self.packs.push((name.to_owned(), pack.clone()));
         let handshake = match &raw.handshake {
             Some(raw::HandshakeOrOff::Off(_)) => None,
             Some(raw::HandshakeOrOff::On(own)) => self.handshake(own, &place.key("handshake")),

@@ -27,7 +27,8 @@ pub(in crate::config) struct Route {
     /// The methods. Default: POST, with a handshake GET too; on `pass` routes any.
     #[schemars(length(min = 1))]
     pub methods: Option<Vec<Verb>>,
-    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`. Default: any.
+    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`; the word `provider` stands for the ranges
+    /// that the route's provider publishes, kept fresh. Default: any.
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
     /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
