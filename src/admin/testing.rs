@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::buffer::{
-    Admission, AppendError, Appended, Attempt, AttemptOutcome, Buffer, BufferError, ClaimKey, Claimed,
-    DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter, EventId,
-    Leased, NewClaim, Page, Selection, Settlement, Stats,
+    Admission, AppendError, Appended, Attempt, AttemptOutcome, BatchAppended, Buffer, BufferError, ClaimKey,
+    Claimed, DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter,
+    EventId, Leased, NewBatch, NewClaim, Page, Selection, Settlement, Stats,
 };
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
@@ -81,6 +81,17 @@ impl Buffer for Memory {
             destinations.iter().map(|d| delivery(&d.0, DeliveryState::Pending, vec![])).collect();
         self.events.lock().push((event, deliveries));
         Ok(Appended::Stored)
+    }
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError> {
+        let stored = batch.events.len();
+        for (event, claim) in batch.events {
+            self.append(event, destinations, claim).await?;
+        }
+        Ok(BatchAppended::Stored { stored, duplicates: 0 })
     }
     async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         Ok(None)
@@ -217,6 +228,7 @@ pub fn event(secs: u64, event_type: &str, body: &[u8]) -> Event {
         verified: "stripe".into(),
         idempotency_key: Some("evt_1".into()),
         event_type: Some(event_type.into()),
+        origin: Default::default(),
     }
 }
 

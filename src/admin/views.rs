@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{Attempt, AttemptOutcome, Delivery, DeliveryState, Event};
+use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event};
 
 use crate::gateway::{LastReload, ReloadOutcome};
 use crate::keys::KeySetStatus;
@@ -196,6 +196,9 @@ pub struct EventSummary {
     pub source: String,
     pub verified: String,
     pub idempotency_key: Option<String>,
+    /// Which event of its request it was, where the request was split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchView>,
     pub body_bytes: u64,
     pub deliveries: Vec<DeliveryView>,
 }
@@ -221,6 +224,17 @@ pub struct HeaderView {
     /// The value's bytes, where they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
+}
+
+/// One of several events of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchView {
+    /// Of the request; the same for all of its events.
+    pub id: String,
+    /// From 1.
+    pub number: u32,
+    /// Those that were dropped as duplicates included.
+    pub count: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,6 +319,11 @@ impl EventSummary {
             source: event.source.to_string(),
             verified: event.verified.to_string(),
             idempotency_key: event.idempotency_key.clone(),
+            batch: event.origin.batch.map(|BatchPart { id, number, count }| BatchView {
+                id: id.to_string(),
+                number,
+                count,
+            }),
             body_bytes: event.body.len() as u64,
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Last)).collect(),
         }

@@ -30,6 +30,15 @@ pub trait Buffer: Send + Sync + 'static {
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError>;
 
+    /// Stores the events of one request, each with its claim and one pending delivery a destination, and the request's
+    /// own claim, as one atomic write, and returns once that write is synced. Events whose claim stands already are left
+    /// out; if the request's stands, nothing is stored. All or nothing survives a crash.
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError>;
+
     /// The standing claim of `key`, if any (expired ones do not stand).
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError>;
 

@@ -12,7 +12,7 @@ use crate::message::Method;
 use crate::providers::Ranges;
 use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Verifier};
+use crate::verify::{Extract, Split, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -144,6 +144,8 @@ pub struct Route {
     pub handshake: Option<Handshake>,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
+    /// How a request is taken apart into events; only with `buffer`.
+    pub split: Option<Split>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,

@@ -231,9 +231,35 @@ fn the_word_provider_needs_a_provider_that_publishes_its_ranges() {
     let hop =
         "listeners: [{ address: \"127.0.0.1:0\", trusted_hops: [provider] }]\nroutes:\n".to_owned() + OPEN;
     assert!(only(&hop).message.contains("no meaning here"));
-    let text = format!("{}ranges: {{ refresh: 0s, max_shrink: 150% }}\n", routes(OPEN));
-    assert_eq!(only(&text).message, "`150%` is not a share");
-    assert_eq!(only(&text.replace("150%", "50%")).message, "0s is too little");
+    let settings = |written: &str| format!("{}ranges: {{ {written} }}\n", routes(OPEN));
+    assert_eq!(only(&settings("max_shrink: 150%")).message, "`150%` is not a share");
+    assert_eq!(only(&settings("refresh: 0s")).message, "0s is too little");
+}
+
+#[test]
+fn only_what_is_buffered_and_known_to_be_a_batch_is_split() {
+    let of = |provider: &str, more: &str| {
+        format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    forward_to: http://a\n{more}\n"
+        )
+    };
+    let route = |text: &str| load_text(&routes(text)).unwrap().config.routes[0].clone();
+    assert!(route(&of("gocardless", "    split: true")).split.is_some());
+    assert!(route(&of("gocardless", "    split: false")).split.is_none());
+    assert!(route(&of("gocardless", "    split: { max_events: 5 }")).split.is_some());
+    assert!(route(&of("github", "    split: { events: body, key: [/a, /b] }")).split.is_some());
+    let told = |text: &str| only(&routes(text)).message;
+    assert_eq!(told(&of("github", "    split: true")), "GitHub is not known to send batches");
+    assert!(told(&format!("{OPEN}    split: true\n")).contains("not known to send batches"));
+    assert_eq!(
+        told(&of("gocardless", "    split: true\n    mode: proxy")),
+        "only buffered requests are taken apart"
+    );
+    assert!(told(&of("github", "    split: { events: body }")).contains("need a `key`"));
+    assert!(told(&of("github", "    split: { events: \"header:x\", key: /id }")).contains("an array is at"));
+    assert!(told(&of("github", "    split: { events: body, key: id }")).contains("begins with `/`"));
+    let slip = only(&routes(&of("github", "    split: { event: body, key: /id }")));
+    assert!(slip.help.unwrap().contains("did you mean `events`"));
 }
 
 #[test]

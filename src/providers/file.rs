@@ -10,7 +10,7 @@ use super::ranges::{self, Format, Place, RangeList, Ranges};
 use super::{Batch, Category, Pack, PackParam, ParamKind, Sample, Success};
 use crate::config::Handshake;
 use crate::verify::spec::{Rule, Texts};
-use crate::verify::{Extract, check_pack, parse_duration};
+use crate::verify::{Extract, Split, check_pack, parse_duration};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,21 +220,10 @@ fn success(written: Option<Texts>) -> Result<Success, String> {
 }
 
 fn batch(file: BatchFile) -> Result<Batch, String> {
-    let place = match file.events.as_str() {
-        "body" => None,
-        place => {
-            Extract::parse(place).map_err(|error| format!("`batch.events`: {error}"))?;
-            Some(place.to_owned())
-        }
-    };
-    let pointers = file.key.0.iter().chain(&file.event_type);
-    if let Some(wrong) = pointers.into_iter().find(|pointer| !pointer.starts_with('/')) {
-        return Err(format!("`batch`: `{wrong}` is no JSON pointer within an element, such as `/id`"));
-    }
-    if file.key.0.is_empty() {
-        return Err("`batch.key` is empty".to_owned());
-    }
-    Ok(Batch { place, key: file.key.0, event_type: file.event_type })
+    let place = (file.events != "body").then_some(file.events);
+    let batch = Batch { place, key: file.key.0, event_type: file.event_type };
+    Split::compile(&batch, Split::MAX).map_err(|error| format!("`batch`: {error}"))?;
+    Ok(batch)
 }
 
 fn ranges(file: RangesFile) -> Result<Ranges, String> {
@@ -338,7 +327,7 @@ deadline: 10s
             ("category: other", "category: othr", "othr"),
             ("setup: Acme shows the secret once.", "setup: ' '", "`setup` is empty"),
             ("deadline: 10s", "success: [200, ok]", "neither `2xx` nor a status"),
-            ("deadline: 10s", "batch: { events: bdy, key: /id }", "`batch.events`"),
+            ("deadline: 10s", "batch: { events: bdy, key: /id }", "says no place"),
             (
                 "deadline: 10s",
                 "ranges: { snapshot: [10.0.0.0/33], snapshot_date: 2026-11-24 }",
@@ -362,7 +351,7 @@ deadline: 10s
                 "ranges: { at: /x, snapshot: [10.0.0.1], snapshot_date: 2026-11-24 }",
                 "none is given",
             ),
-            ("deadline: 10s", "batch: { events: body, key: id }", "no JSON pointer"),
+            ("deadline: 10s", "batch: { events: body, key: id }", "a JSON pointer begins with `/`"),
             ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
             ("algorithm:", "algoritm:", "did you mean `algorithm`"),
             ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),

@@ -6,6 +6,7 @@ mod support;
 
 mod attacks;
 mod auth;
+mod batches;
 mod bounded;
 mod bytes;
 mod change;

@@ -1,5 +1,7 @@
 //! `allow: [provider]`: the ranges that a provider publishes, kept fresh over https.
 
+use crate::support::app::Speaks;
+use crate::support::config::provider;
 use crate::support::*;
 
 /// Signs as GitHub does, sends from 192.0.2.0/24 as of the snapshot, and publishes its list on this machine.
@@ -43,7 +45,7 @@ fn gateway_with(list: &App, app: &App, settings: serde_json::Value) -> GatewayBu
 }
 
 async fn status_from(gateway: &Gateway, address: &str) -> (u16, String) {
-    let answer = gateway.send(&signed::github(&unique_id()).header("X-Forwarded-For", address)).await;
+    let answer = gateway.send(&signed::github(unique_id()).header("X-Forwarded-For", address)).await;
     (answer.status, answer.reason().to_owned())
 }
 
@@ -144,7 +146,7 @@ async fn a_listener_can_ask_for_the_ranges_of_all_its_providers() {
     builder.routes[0].value.remove("allow");
     let gateway = builder.start().await;
     eventually("we are on the list", async || ranges(&gateway).await["source"] == "list").await;
-    assert_eq!(gateway.send(&signed::github(&unique_id())).await.status, 202);
+    assert_eq!(gateway.send(&signed::github(unique_id())).await.status, 202);
     // Off the list again, connections are closed before TLS.
     publishes(&list, &["192.0.2.0/24"]);
     gateway.write_config(
@@ -154,7 +156,7 @@ async fn a_listener_can_ask_for_the_ranges_of_all_its_providers() {
     );
     gateway.reload().await;
     eventually("we are off the list", async || {
-        gateway.try_send(Via::Tls, &signed::github(&unique_id())).await.is_err()
+        gateway.try_send(Via::Tls, &signed::github(unique_id())).await.is_err()
     })
     .await;
 }

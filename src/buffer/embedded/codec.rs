@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::{
-    Attempt, AttemptOutcome, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
+    Attempt, AttemptOutcome, BatchPart, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
+    Origin,
 };
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
@@ -73,6 +74,35 @@ pub(super) fn encode_event(
         out.extend_from_slice(value);
     }
     put_bytes(out, &event.body);
+    put_origin(out, &event.origin);
+}
+
+/// Tags of [`Origin`]'s parts. (1 and 2 are taken.)
+const BATCH: u8 = 3;
+
+/// What is out of the ordinary comes last, each with its tag; mostly there is nothing, and nothing is written.
+fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
+    if let Some(BatchPart { id, number, count }) = origin.batch {
+        out.push(BATCH);
+        out.extend_from_slice(&id.0);
+        put_number(out, u64::from(number));
+        put_number(out, u64::from(count));
+    }
+}
+
+fn origin(r: &mut Reader<'_>) -> Result<Origin> {
+    let small = |n: u64| u32::try_from(n).map_err(|_| Malformed("number out of range"));
+    let mut origin = Origin::default();
+    while r.end().is_err() {
+        match r.byte()? {
+            BATCH => {
+                let (id, number, count) = (EventId(r.array()?), small(r.number()?)?, small(r.number()?)?);
+                origin.batch = Some(BatchPart { id, number, count });
+            }
+            _ => return Err(Malformed("unknown tag")),
+        }
+    }
+    Ok(origin)
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -118,7 +148,7 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let len = r.len()?;
     let start = r.at;
     r.take(len)?;
-    r.end()?;
+    let origin = origin(&mut r)?;
     let body = shared.slice(start..start + len);
     let event = Event {
         id,
@@ -134,6 +164,7 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
         verified,
         idempotency_key,
         event_type,
+        origin,
     };
     Ok(StoredEvent { event, destinations, size })
 }
@@ -444,6 +475,9 @@ mod tests {
                 verified: "github".into(),
                 idempotency_key: key,
                 event_type: kind,
+                origin: Origin {
+                    batch: (!tls).then(|| BatchPart { id: EventId(id), number: at as u32, count: u32::MAX }),
+                },
             })
     }
 

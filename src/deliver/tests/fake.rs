@@ -107,6 +107,7 @@ fn event(id: EventId, now: Timestamp, body: &'static [u8]) -> Event {
         verified: "none".into(),
         idempotency_key: None,
         event_type: None,
+        origin: Default::default(),
     }
 }
 
@@ -179,6 +180,9 @@ impl Buffer for Memory {
         _: &[DestinationName],
         _: Option<NewClaim>,
     ) -> Result<Appended, AppendError> {
+        unimplemented!()
+    }
+    async fn append_batch(&self, _: NewBatch, _: &[DestinationName]) -> Result<BatchAppended, AppendError> {
         unimplemented!()
     }
     async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {

@@ -76,7 +76,7 @@ where
     }
 }
 
-fn remember<A>(context: &Context<'_, A>, identity: &Identity, claimed: Claimed) {
+pub(super) fn remember<A>(context: &Context<'_, A>, identity: &Identity, claimed: Claimed) {
     context.intake.recent.insert(identity.key, Arc::new(claimed));
 }
 

@@ -41,7 +41,13 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
         scheme: head.scheme,
         client: head.client,
         headers: &head.headers,
-        event: Some(EventHeaders { id, attempt: 1, received_at: head.received_at, verified: request.by() }),
+        event: Some(EventHeaders {
+            id,
+            attempt: 1,
+            received_at: head.received_at,
+            verified: request.by(),
+            batch: None,
+        }),
         upgrade: false,
     }
     .to(destination);

@@ -71,6 +71,7 @@ pub fn event() -> Event {
         verified: "test".into(),
         idempotency_key: None,
         event_type: None,
+        origin: Default::default(),
     }
 }
 

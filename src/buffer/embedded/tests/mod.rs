@@ -1,6 +1,7 @@
 //! The embedded engine through the trait, on real folders.
 
 mod basics;
+mod batches;
 mod crash;
 mod damage;
 mod limits;
@@ -134,6 +135,7 @@ pub(super) fn event(now: Timestamp, body: &str) -> Event {
         verified: "github".into(),
         idempotency_key: Some("key".into()),
         event_type: Some("push".into()),
+        origin: Default::default(),
     }
 }
 
