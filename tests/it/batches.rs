@@ -58,7 +58,7 @@ async fn each_element_reaches_the_app_as_it_was_written_and_says_where_it_came_f
     let last = received.iter().find(|r| r.body == element("c", "bounce").into_bytes()).expect("the new one");
     assert_eq!(last.header("tidegate-batch"), Some(format!("{};2;2", later.event_id()).as_str()));
 
-    let events = gateway.cli_json(&["events", "list", "--output", "json"]).await;
+    let events = gateway.cli_json(&["events", "list"]).await;
     let events = events["events"].as_array().expect("events").clone();
     assert_eq!(events.len(), 3);
     let first = events.iter().find(|e| e["idempotency_key"] == "a").expect("the first");

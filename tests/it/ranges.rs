@@ -50,7 +50,7 @@ async fn status_from(gateway: &Gateway, address: &str) -> (u16, String) {
 }
 
 async fn ranges(gateway: &Gateway) -> serde_json::Value {
-    gateway.cli_json(&["status", "--output", "json"]).await["ranges"][0].clone()
+    gateway.cli_json(&["status"]).await["ranges"][0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
