@@ -4,14 +4,15 @@
 //! followed, because they would let the other side choose where we fetch. When to fetch, and what the bytes mean, is
 //! the caller's (`keys`, `ranges`).
 
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Uri;
 
 use crate::buffer::DestinationName;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, UpstreamHttp, UpstreamTls, is_loopback};
+use crate::config::{
+    Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls, is_loopback,
+};
 use crate::message::{Headers, Method};
 use crate::upstream::{Outgoing, Upstream, UpstreamError};
 
@@ -48,20 +49,27 @@ pub fn may_be_fetched(url: &Uri) -> bool {
 pub struct Fetch {
     upstream: Upstream,
     request: Outgoing,
+    body: Bytes,
     limits: Limits,
 }
 
 impl Fetch {
-    /// `ca` (PEM) takes the place of the public roots; `accept` is the `Accept` header. The error says why nothing can
-    /// be fetched.
-    pub fn new(url: &Uri, ca: Option<&Path>, accept: &str, limits: Limits) -> Result<Self, String> {
+    /// With GET, or with POST if there is a body. `ca` takes the place of the public roots. The error says why nothing can
+    /// be fetched from there.
+    pub fn new(
+        url: &Uri,
+        ca: Option<TrustedRoots>,
+        mut headers: Vec<(String, Vec<u8>)>,
+        body: Option<Vec<u8>>,
+        limits: Limits,
+    ) -> Result<Self, String> {
         if !may_be_fetched(url) {
             return Err("only https addresses are fetched (http only from a loopback address)".into());
         }
         let destination = Destination {
             name: DestinationName::new("fetch", url.host().unwrap_or_default()),
             upstreams: vec![url.clone()],
-            tls: UpstreamTls { ca: ca.map(Path::to_owned), ..UpstreamTls::default() },
+            tls: UpstreamTls { ca, ..UpstreamTls::default() },
             http: UpstreamHttp::Http1,
             connect_timeout: limits.time,
             timeout: limits.time,
@@ -71,15 +79,29 @@ impl Fetch {
             host: HostHeader::Upstream,
         };
         let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;
+        headers.push(("User-Agent".to_owned(), b"tidegate".to_vec()));
+        let method = if body.is_some() { Method::POST } else { Method::GET };
         let headers: Headers =
-            [("Accept", accept.as_bytes()), ("User-Agent", b"tidegate")].into_iter().collect();
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        Ok(Self { upstream, request: Outgoing { method: Method::GET, target, headers }, limits })
+        let request = Outgoing { method, target, headers };
+        Ok(Self { upstream, request, body: body.unwrap_or_default().into(), limits })
     }
 
-    /// The document's bytes, if it is answered with 200.
-    pub async fn run(&self) -> Result<Bytes, FetchError> {
-        let mut answer = self.upstream.send(&self.request, Bytes::new()).await?;
+    /// The document's bytes, if it is answered with 200. `bearer` is what `Authorization` says, if it is to say anything.
+    pub async fn run(&self, bearer: Option<&str>) -> Result<Bytes, FetchError> {
+        let with_token;
+        let request = match bearer {
+            None => &self.request,
+            Some(token) => {
+                let value = format!("Bearer {token}").into_bytes();
+                let headers = self.request.headers.iter();
+                let headers = headers.chain([("Authorization", value.as_slice())]).collect();
+                with_token = Outgoing { headers, ..self.request.clone() };
+                &with_token
+            }
+        };
+        let mut answer = self.upstream.send(request, self.body.clone()).await?;
         if answer.status != 200 {
             return Err(FetchError::Status(answer.status));
         }

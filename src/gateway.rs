@@ -18,6 +18,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
 use crate::deliver::Deliverer;
 use crate::keys::{KeySetStatus, RemoteKeys};
+use crate::quarantine::Quarantine;
 use crate::ranges::{RangeStore, RangesStatus};
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
@@ -32,6 +33,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// What the way in remembers between requests; a reload keeps it.
     pub intake: Intake,
+    /// Refused requests, if the config asks to keep some.
+    pub quarantine: Arc<Quarantine>,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -105,11 +108,13 @@ impl Gateway {
         config_path: PathBuf,
         keys: Arc<RemoteKeys>,
         buffer: Arc<dyn Buffer>,
+        quarantine: Arc<Quarantine>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
         let ranges = RangeStore::new(&snapshot.config.buffer.path, metrics.clone(), clock.clone());
         ranges.adopt(&snapshot.config);
+        quarantine.apply(snapshot.config.quarantine.clone());
         Self {
             ranges: Arc::new(ranges),
             fixed: Fixed::of(&snapshot.config),
@@ -117,6 +122,7 @@ impl Gateway {
             deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
             intake: Intake::new(metrics.clone()),
             buffer,
+            quarantine,
             metrics,
             clock,
             config_path,
@@ -196,6 +202,7 @@ impl Gateway {
         // The lock is held so that workers are never given to a gateway that has begun to end.
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
+        self.quarantine.apply(snapshot.config.quarantine.clone());
         self.snapshot.store(Arc::new(snapshot));
         match *phase {
             Phase::Serving => self.deliverer.apply(buffered),

@@ -24,6 +24,7 @@ pub mod verify;
 // What stays, and the way out.
 pub mod buffer;
 pub mod deliver;
+pub mod quarantine;
 pub mod upstream;
 
 // What lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, ProviderRanges, RangeSettings};
+use crate::config::{Config, ProviderRanges, RangeSettings, TrustedRoots};
 use crate::fetch::{self, Fetch};
 use crate::providers::Ranges;
 use crate::providers::ranges::{BadList, RangeList};
@@ -126,8 +126,9 @@ impl RangeStore {
             (Some(list), Some(file)) if !settings.offline => {
                 match Fetch::new(
                     &list.url,
-                    settings.ca.as_deref(),
-                    "application/json, text/plain, */*",
+                    settings.ca.clone().map(TrustedRoots::File),
+                    vec![("Accept".to_owned(), b"application/json, text/plain, */*".to_vec())],
+                    None,
                     LIMITS,
                 ) {
                     Ok(fetch) => {
@@ -327,7 +328,7 @@ impl Refresher {
     }
 
     async fn refresh(&self) -> Result<(), NotTaken> {
-        let ranges = self.list.read(&self.fetch.run().await?)?;
+        let ranges = self.list.read(&self.fetch.run(None).await?)?;
         let in_use = self.shared.state.lock().known.ranges.clone();
         rule::judge(&in_use, &ranges, self.settings.max_shrink)?;
         let now = self.clock.now();

@@ -11,9 +11,10 @@ use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
 
 use super::App;
+use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
-use super::views::{BufferStatus, DestinationStatus, Destinations, Setup, Status};
+use super::views::{BufferStatus, DestinationStatus, Destinations, QuarantineStatus, Setup, Status};
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
     let control = &*app.control;
@@ -32,6 +33,20 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         ranges: control.ranges().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
+        quarantine: quarantine(control),
+    })
+}
+
+/// `None` if it is off and empty.
+fn quarantine(control: &dyn Control) -> Option<QuarantineStatus> {
+    let settings = control.quarantine().settings();
+    let (items, bytes) = control.quarantine().holds();
+    (settings.is_some() || items > 0).then(|| QuarantineStatus {
+        on: settings.is_some(),
+        items: items as u64,
+        bytes,
+        max_events: settings.as_ref().map(|settings| settings.max_events as u64),
+        max_bytes: settings.as_ref().map(|settings| settings.max_size),
     })
 }
 

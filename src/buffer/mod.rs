@@ -39,6 +39,14 @@ pub trait Buffer: Send + Sync + 'static {
         destinations: &[DestinationName],
     ) -> Result<BatchAppended, AppendError>;
 
+    /// Whether a claim of `key` may stand. Asked for every request, so it must be cheap: no lookup on disk. It may say
+    /// yes of a key that was never claimed, and never says no of one for which `append` or `claim` was called.
+    fn may_be_claimed(&self, key: ClaimKey) -> bool {
+        // An engine that can't tell this cheaply is asked each time.
+        let _ = key;
+        true
+    }
+
     /// The standing claim of `key`, if any (expired ones do not stand).
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError>;
 
@@ -89,6 +97,15 @@ pub trait Buffer: Send + Sync + 'static {
 
     /// Finishes what is queued, syncs and closes. Later calls fail with [`BufferError::Closed`].
     async fn close(&self) -> Result<(), BufferError>;
+}
+
+/// What else is kept in the buffer's folder. Its bytes count against the buffer's limits, and it gives way to events.
+pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
+    /// Bytes on disk.
+    fn bytes(&self) -> u64;
+    /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
+    /// takes nothing new for a while.
+    fn give_way(&self, bytes: u64);
 }
 
 /// A due delivery in the hands of a worker.

@@ -50,6 +50,7 @@ impl App for Arc<Upstream> {
                 received_at: event.received_at,
                 verified: &event.verified,
                 batch: event.origin.batch,
+                would_refuse: event.origin.would_refuse,
             }),
             upgrade: false,
         }

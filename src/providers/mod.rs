@@ -35,8 +35,7 @@ pub struct Pack {
     pub verify: Vec<Rule>,
     /// What a user must or may give beside the keys.
     pub params: BTreeMap<String, PackParam>,
-    /// The idempotency key; ids that the signature does not cover are already joined with the body's hash here.
-    pub idempotency: Option<Extract>,
+    pub idempotency: Repeats,
     pub event_type: Option<Extract>,
     pub handshake: Option<crate::config::Handshake>,
     /// The media types that it sends; empty if not known.
@@ -78,6 +77,26 @@ pub enum Category {
     Other,
 }
 
+/// By what a provider's repeats are known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repeats {
+    /// An id of the event's. Ids that the signature does not cover are already joined with the body's hash here.
+    ByKey(Extract),
+    /// The body, which differs from event to event.
+    ByBody,
+    /// Nothing: two events may be the same byte for byte, so none may be dropped.
+    Unknowable,
+}
+
+impl Repeats {
+    pub const fn key(&self) -> Option<&Extract> {
+        match self {
+            Repeats::ByKey(key) => Some(key),
+            Repeats::ByBody | Repeats::Unknowable => None,
+        }
+    }
+}
+
 /// A request that carries many events: a JSON array, and what each of its elements is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -100,6 +119,8 @@ pub enum Success {
 pub struct PackParam {
     pub kind: ParamKind,
     pub required: bool,
+    /// What it is if the user gives none.
+    pub default: Option<Vec<String>>,
     /// What it is and where to find it, in one sentence.
     pub about: String,
 }
@@ -111,6 +132,10 @@ pub enum ParamKind {
     Text,
     /// A secret beside `secrets`.
     Secret,
+    /// A secret that stands in templates only, such as a client secret with which keys are asked for.
+    Credential,
+    /// Root certificates in PEM (a reference such as `file:PATH`).
+    Roots,
 }
 
 // `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.
@@ -130,8 +155,8 @@ pub fn find(name: &str) -> Result<Arc<Pack>, String> {
         None => Err(match nearest(name, BUILT_IN.iter().map(|(known, _)| *known)) {
             Some(near) => format!("unknown provider `{name}`, did you mean `{near}`?"),
             None => format!(
-                "unknown provider `{name}`: known are {}; or give the path of a pack file",
-                names().join(", ")
+                "unknown provider `{name}`: `tidegate providers list` shows the {} that are known; or give the path of a pack file",
+                BUILT_IN.len()
             ),
         }),
     }
@@ -169,7 +194,7 @@ mod tests {
     #[test]
     fn a_near_name_is_suggested() {
         assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");
-        assert!(find("nobody-knows").unwrap_err().contains("known are github, "));
+        assert!(find("nobody-knows").unwrap_err().contains("`tidegate providers list`"));
     }
 
     #[test]
@@ -201,22 +226,22 @@ mod tests {
         let facts = |name: &str, headers: &[(&str, &str)], body: &[u8]| {
             let pack = find(name).unwrap();
             let r = request("/", headers, body);
-            let key = pack.idempotency.as_ref().unwrap().key(&r);
+            let key = pack.idempotency.key().unwrap().key(&r);
             (key, pack.event_type.as_ref().unwrap().from(&r).unwrap_or_default())
         };
         let (key, kind) = facts("stripe", &[], br#"{"id":"evt_1","type":"invoice.paid"}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("evt_1", "invoice.paid"));
         let (key, kind) =
             facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("X-Gitlab-Event", "Push Hook")], b"{}");
-        assert!(key.starts_with("u|sha256:") && kind == "Push Hook", "{key}");
+        assert!(key.starts_with("u|blake3:") && kind == "Push Hook", "{key}");
         let (key, _) = facts("gitlab", &[("X-Gitlab-Event-UUID", "u"), ("Idempotency-Key", "k")], b"{}");
-        assert!(key.starts_with("k|sha256:"), "{key}");
+        assert!(key.starts_with("k|blake3:"), "{key}");
         let (key, kind) = facts("slack", &[], b"command=%2Fweather&trigger_id=1.2");
         assert_eq!((key.as_str(), kind.as_str()), ("1.2", "/weather"));
         let (key, kind) =
             facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
         let (key, _) = facts("github", &[], b"{}");
-        assert!(key.starts_with("sha256:"), "{key}");
+        assert!(key.starts_with("blake3:"), "{key}");
     }
 }

@@ -8,6 +8,7 @@
 //! in header, log line and metric for each request.
 
 mod admission;
+mod admit;
 mod allowlist;
 mod answers;
 mod app;
@@ -31,17 +32,19 @@ mod verify;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::buffer::{Buffer, DestinationName};
+use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
 use crate::message::Request;
+use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 
+pub use admit::{Admission, Force, Recheck, admit, recheck};
 use app::App;
 use budget::Budget;
 use exchange::Exchange;
-use idempotency::Recent;
+use idempotency::{Identity, Recent};
 use in_flight::InFlight;
 use record::{Outcome, Record};
 use refused::Refused;
@@ -53,7 +56,7 @@ use tracked::Tracked;
 pub struct Intake {
     /// Body bytes in memory.
     budget: Budget,
-    /// Claims that were looked up or made lately, in front of the buffer's index.
+    /// Claims that were met again lately, in front of the buffer's index.
     recent: Recent,
     /// Claims of `proxy` routes whose forward is under way.
     in_flight: InFlight,
@@ -72,6 +75,17 @@ struct Context<'a, A> {
     metrics: &'a Metrics,
     clock: &'a Clock,
     intake: &'a Intake,
+    quarantine: &'a Quarantine,
+}
+
+impl<A> Context<'_, A> {
+    /// The claim in memory. Nearly all keys are new, and of most of these the buffer knows at once that there is none.
+    fn remembered(&self, identity: &Identity) -> Option<Arc<Claimed>> {
+        if !self.buffer.may_be_claimed(identity.key) {
+            return None;
+        }
+        self.intake.recent.get(identity.key, self.clock.now())
+    }
 }
 
 /// Takes one request through all steps and answers it. Never panics and never fails: whatever goes wrong is answered,
@@ -84,6 +98,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         metrics: &gateway.metrics,
         clock: &gateway.clock,
         intake: &gateway.intake,
+        quarantine: &gateway.quarantine,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -127,8 +142,9 @@ async fn way_in<E: Exchange, A: App>(
     // Could the event be taken at all? 503, before the body is read in vain.
     admission::check(route, context.buffer)?;
 
-    // Does `Connection` try to take a header away that verification reads? 401.
-    connection::check(route.verify.headers_used(), &exchange.head().headers)?;
+    // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
+    let connection = connection::check(route.verify.headers_used(), &exchange.head().headers);
+    let suspicion = verify::tolerated(route, connection)?;
 
     // The whole body, bounded by the route and by the budget of all bodies. 413, 408, 503. The reservation ends with
     // this request.
@@ -136,8 +152,10 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
-    // Who sent it? 401, 503. Only from here on may anything have an effect.
-    let request = verify::check(route, request, context.clock.now(), context.metrics)?;
+    // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
+    // anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
 
     // Is it only a greeting? Answered directly.
     if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {
@@ -146,9 +164,8 @@ async fn way_in<E: Exchange, A: App>(
     }
 
     // Did we have it before? Then it gets the first one's answer.
-    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, request.get()));
-    let now = context.clock.now();
-    if let Some(first) = identity.as_ref().and_then(|identity| context.intake.recent.get(identity.key, now)) {
+    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, &request));
+    if let Some(first) = identity.as_ref().and_then(|identity| context.remembered(identity)) {
         let _ = exchange.answer(answers::repeat(&first)).await;
         return Ok(Outcome::Duplicate(first.event_id));
     }

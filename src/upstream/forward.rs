@@ -12,6 +12,7 @@ use crate::buffer::{BatchPart, EventId};
 use crate::clock::Timestamp;
 use crate::config::{Destination, HostHeader};
 use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme};
+use crate::reason::Reason;
 
 use super::Outgoing;
 use super::origin;
@@ -46,6 +47,8 @@ pub struct EventHeaders<'a> {
     pub verified: &'a str,
     /// Which event of its request it was, where a request was split.
     pub batch: Option<BatchPart>,
+    /// Why verification would have refused it, where it was let through all the same.
+    pub would_refuse: Option<Reason>,
 }
 
 impl Forward<'_> {
@@ -144,6 +147,9 @@ impl Forward<'_> {
             add("tidegate-verified", format_args!("{}", event.verified));
             if let Some(batch) = event.batch {
                 add("tidegate-batch", format_args!("{batch}"));
+            }
+            if let Some(reason) = event.would_refuse {
+                add("tidegate-would-refuse", format_args!("{reason}"));
             }
         }
     }
@@ -247,6 +253,7 @@ mod tests {
                 received_at: Timestamp(1_764_000_000_123),
                 verified: "stripe",
                 batch: None,
+                would_refuse: None,
             }),
             upgrade: false,
         }

@@ -135,6 +135,13 @@ impl Draft<'_> {
         Ok(Appended::Stored)
     }
 
+    /// Puts a claim that does not stand yet, and lets the filter know.
+    pub(super) fn put_new_claim(&mut self, claim: NewClaim, event_id: EventId, now: Timestamp) {
+        let (key, claimed) = (claim.key, claimed(claim, event_id, now));
+        self.store.claims.insert(key, claimed.expires_at.0, now.0);
+        self.put_claim(key, &claimed);
+    }
+
     /// Puts an event that is not there yet, with its claim and its deliveries.
     pub(super) fn put_new(
         &mut self,
@@ -150,7 +157,7 @@ impl Draft<'_> {
         self.sync = true;
         self.put_event(event.id, encoded);
         if let Some(claim) = claim {
-            self.put_claim(claim.key, &claimed(claim, event.id, now));
+            self.put_new_claim(claim, event.id, now);
         }
         let seq = self.next_seq();
         let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Nothing };
@@ -335,7 +342,7 @@ impl Draft<'_> {
     }
 }
 
-pub(super) fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {
+fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {
     Claimed { event_id, answer: claim.answer, expires_at: now.saturating_add(claim.window) }
 }
 

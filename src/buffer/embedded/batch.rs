@@ -10,7 +10,7 @@ use std::time::Instant;
 use fjall::Slice;
 
 use super::super::{AppendError, BatchAppended, BufferError, ClaimKey, Event, NewClaim};
-use super::apply::{Answer, Effects, claimed};
+use super::apply::{Answer, Effects};
 use super::draft::Draft;
 use super::lane::Lane;
 use super::waiting::Promise;
@@ -86,7 +86,7 @@ impl Draft<'_> {
         if let Some(claim) = claim {
             // Claimed only with its events: a batch of nothing but duplicates is synced, too, before it is acknowledged.
             self.sync = true;
-            self.put_claim(claim.key, &claimed(claim, id, now));
+            self.put_new_claim(claim, id, now);
         }
         Ok(BatchAppended::Stored { stored, duplicates: count - stored })
     }

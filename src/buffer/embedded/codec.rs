@@ -16,6 +16,7 @@ use super::super::{
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Scheme};
+use crate::reason::Reason;
 
 /// Longest error text of an attempt that is kept, in bytes.
 const MAX_ERROR: usize = 300;
@@ -40,10 +41,12 @@ pub(super) fn encode_event(
     let headers: usize = event.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
     out.reserve(192 + event.target.len() + headers + event.body.len());
     out.push(VERSION);
-    out.push(match event.scheme {
+    let scheme = match event.scheme {
         Scheme::Http => 0,
         Scheme::Https => 1,
-    });
+    };
+    let ordinary = event.origin == Origin::default();
+    out.push(if ordinary { scheme } else { scheme | HAS_ORIGIN });
     put_number(out, event.received_at.as_millis());
     match event.source {
         IpAddr::V4(ip) => {
@@ -74,35 +77,55 @@ pub(super) fn encode_event(
         out.extend_from_slice(value);
     }
     put_bytes(out, &event.body);
-    put_origin(out, &event.origin);
+    if !ordinary {
+        put_origin(out, &event.origin);
+    }
 }
 
-/// Tags of [`Origin`]'s parts. (1 and 2 are taken.)
-const BATCH: u8 = 3;
+/// In the byte of the scheme: how the event came in is out of the ordinary, and stands behind its body.
+const HAS_ORIGIN: u8 = 0x80;
 
-/// What is out of the ordinary comes last, each with its tag; mostly there is nothing, and nothing is written.
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
-    if let Some(BatchPart { id, number, count }) = origin.batch {
-        out.push(BATCH);
-        out.extend_from_slice(&id.0);
-        put_number(out, u64::from(number));
-        put_number(out, u64::from(count));
+    put_optional(out, origin.would_refuse.map(Reason::code));
+    match origin.quarantine {
+        None => out.push(0),
+        Some((id, received_at)) => {
+            out.push(1);
+            out.extend_from_slice(&id.0);
+            put_number(out, received_at.as_millis());
+        }
+    }
+    match origin.batch {
+        None => out.push(0),
+        Some(BatchPart { id, number, count }) => {
+            out.push(1);
+            out.extend_from_slice(&id.0);
+            put_number(out, u64::from(number));
+            put_number(out, u64::from(count));
+        }
     }
 }
 
 fn origin(r: &mut Reader<'_>) -> Result<Origin> {
     let small = |n: u64| u32::try_from(n).map_err(|_| Malformed("number out of range"));
-    let mut origin = Origin::default();
-    while r.end().is_err() {
-        match r.byte()? {
-            BATCH => {
-                let (id, number, count) = (EventId(r.array()?), small(r.number()?)?, small(r.number()?)?);
-                origin.batch = Some(BatchPart { id, number, count });
-            }
-            _ => return Err(Malformed("unknown tag")),
+    let would_refuse = match r.optional()? {
+        None => None,
+        Some(code) => Some(Reason::from_code(code).ok_or(Malformed("unknown reason"))?),
+    };
+    let quarantine = match r.byte()? {
+        0 => None,
+        1 => Some((EventId(r.array()?), r.time()?)),
+        _ => return Err(Malformed("unknown tag")),
+    };
+    let batch = match r.byte()? {
+        0 => None,
+        1 => {
+            let (id, number, count) = (EventId(r.array()?), small(r.number()?)?, small(r.number()?)?);
+            Some(BatchPart { id, number, count })
         }
-    }
-    Ok(origin)
+        _ => return Err(Malformed("unknown tag")),
+    };
+    Ok(Origin { would_refuse, quarantine, batch })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -110,7 +133,8 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let size = u32::try_from(record.len()).map_err(|_| Malformed("record is too long"))?;
     let shared = Bytes::copy_from_slice(record);
     let mut r = Reader::versioned(record)?;
-    let scheme = match r.byte()? {
+    let first = r.byte()?;
+    let scheme = match first & !HAS_ORIGIN {
         0 => Scheme::Http,
         1 => Scheme::Https,
         _ => return Err(Malformed("unknown scheme")),
@@ -148,7 +172,8 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let len = r.len()?;
     let start = r.at;
     r.take(len)?;
-    let origin = origin(&mut r)?;
+    let origin = if first & HAS_ORIGIN == 0 { Origin::default() } else { origin(&mut r)? };
+    r.end()?;
     let body = shared.slice(start..start + len);
     let event = Event {
         id,
@@ -457,6 +482,16 @@ mod tests {
 
     use super::*;
 
+    fn out_of_the_ordinary(at: u64) -> Origin {
+        let reason = Reason::ALL[at as usize % Reason::ALL.len()];
+        let id = EventId([at as u8; 16]);
+        Origin {
+            would_refuse: (at % 2 == 0).then_some(reason),
+            quarantine: (at % 3 != 0).then_some((id, Timestamp(at))),
+            batch: (at % 5 != 0).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
+        }
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         let headers = proptest::collection::vec(("[!-9;-~]{1,20}", any::<Vec<u8>>()), 0..12);
         let texts = (".*", ".*", "[a-z0-9/-]{0,12}", proptest::option::of(".*"), proptest::option::of(".*"));
@@ -475,9 +510,7 @@ mod tests {
                 verified: "github".into(),
                 idempotency_key: key,
                 event_type: kind,
-                origin: Origin {
-                    batch: (!tls).then(|| BatchPart { id: EventId(id), number: at as u32, count: u32::MAX }),
-                },
+                origin: if tls { Origin::default() } else { out_of_the_ordinary(at) },
             })
     }
 

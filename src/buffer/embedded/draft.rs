@@ -179,16 +179,17 @@ impl<'a> Draft<'a> {
 
     /// The claim of `key` that stands at `now`.
     pub(super) fn claim(&self, key: ClaimKey, now: u64) -> Result<Option<Claimed>, BufferError> {
-        let found = match self.index.get(keys::claim(key).as_slice()) {
-            Some(None) => None,
+        match self.index.get(keys::claim(key).as_slice()) {
+            Some(None) => Ok(None),
             Some(Some(value)) => {
-                Some(codec::decode_claim(value).map_err(|e| self.store.malformed("claim", "", e))?)
+                let claim = codec::decode_claim(value).map_err(|e| self.store.malformed("claim", "", e))?;
+                Ok((claim.expires_at.0 > now).then_some(claim))
             }
-            None => self.store.claim(key)?,
-        };
-        Ok(found.filter(|claim| claim.expires_at.0 > now))
+            None => self.store.standing(key, now),
+        }
     }
 
+    /// The filter knows of it already.
     pub(super) fn put_claim(&mut self, key: ClaimKey, claim: &Claimed) {
         self.put(keys::claim(key), codec::encode_claim(claim));
         self.expiring.entry(claim.expires_at.0).or_default().push(key);

@@ -12,9 +12,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::super::{
-    Admission, AppendError, Appended, BatchAppended, Buffer, BufferError, ClaimKey, Claimed, Delivery,
-    DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewBatch, NewClaim, Next, Page,
-    Selection, Settlement, Stats,
+    Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
+    Delivery, DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewBatch, NewClaim,
+    Next, Page, Selection, Settlement, Stats,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Only, Op, Settle};
@@ -22,6 +22,7 @@ use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
+use super::filter::Filter;
 use super::lane::{Lane, Lease};
 use super::retention::Keep;
 use super::store::Store;
@@ -45,11 +46,15 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) watch: Watch,
     pub(super) marks: Marks,
+    /// Counts against the marks, and gives way.
+    pub(super) beside: Option<Arc<dyn Beside>>,
     pub(super) keep: Keep,
     pub(super) stall_after: Duration,
     pub(super) directory: Directory,
     /// Claims without an event on their way to disk.
     pub(super) claims: Mutex<HashMap<ClaimKey, Claimed>>,
+    /// Which claims may stand.
+    pub(super) filter: Arc<Filter>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     /// Published by the committer.
@@ -98,6 +103,14 @@ impl Shared {
         lanes
     }
 
+    /// Fills the filter of claims with those of earlier processes.
+    fn know_claims(&self) {
+        let Ok(store) = self.store() else { return };
+        if let Err(error) = store.know_claims(self.clock.now().0, || self.gate.is_closed()) {
+            tracing::error!(%error, "not all claims could be read; each is looked up on disk");
+        }
+    }
+
     /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
     pub(super) fn watch_over(&self) {
         let look = (self.stall_after / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
@@ -128,6 +141,7 @@ pub(super) struct Embedded {
 impl Embedded {
     pub(super) fn open(
         settings: &BufferSettings,
+        beside: Option<Arc<dyn Beside>>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
@@ -139,17 +153,20 @@ impl Embedded {
         };
         let (directory, counters) = restore(&store, commit.next_seq).map_err(damaged)?;
         let marks = Marks::new(settings);
-        let space = Space::measure(&store, &marks).map_err(|source| io_error(settings, source))?;
+        let space =
+            Space::measure(&store, beside.as_deref(), &marks).map_err(|source| io_error(settings, source))?;
         let shared = Arc::new(Shared {
             store: RwLock::new(Some(Arc::clone(&store))),
             inbox: Inbox::default(),
             gate: Gate::default(),
             watch: Watch::default(),
             marks,
+            beside,
             keep: Keep::new(settings),
             stall_after: settings.stall_after,
             directory,
             claims: Mutex::default(),
+            filter: Arc::clone(&store.claims),
             metrics,
             clock,
             events: AtomicU64::new(commit.events),
@@ -176,9 +193,11 @@ impl Embedded {
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committer =
             thread("tidegate-commit").spawn(move || committer.run()).map_err(OpenError::Thread)?;
-        let watched = Arc::clone(&shared);
+        let (watched, knowing) = (Arc::clone(&shared), Arc::clone(&shared));
         let buffer = Self { shared, committer: Some(committer) };
         thread("tidegate-watch").spawn(move || watched.watch_over()).map_err(OpenError::Thread)?;
+        // Until it is done, claims are looked up in the store.
+        thread("tidegate-claims").spawn(move || knowing.know_claims()).map_err(OpenError::Thread)?;
         Ok(buffer)
     }
 
@@ -333,19 +352,25 @@ impl Buffer for Embedded {
         }
     }
 
+    fn may_be_claimed(&self, key: ClaimKey) -> bool {
+        self.shared.filter.may_stand(key, self.shared.clock.now().0)
+    }
+
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         let store = self.shared.store()?;
         let now = self.shared.clock.now();
         let under_way = self.shared.claims.lock().get(&key).cloned();
         // Asked in this order, a claim that gets to disk meanwhile is met in one place or the other.
         let stands = |claim: &Claimed| claim.expires_at > now;
-        Ok(store.claim(key)?.filter(stands).or(under_way.filter(stands)))
+        Ok(store.standing(key, now.0)?.or(under_way.filter(stands)))
     }
 
     fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError> {
+        let (key, now) = (claim.key, self.shared.clock.now());
+        let expires_at = now.saturating_add(claim.window);
+        // Also of a claim that can't be written: whoever made it remembers it.
+        self.shared.filter.insert(key, expires_at.0, now.0);
         self.shared.gate.usable()?;
-        let expires_at = self.shared.clock.now().saturating_add(claim.window);
-        let key = claim.key;
         let standing = Claimed { event_id, answer: claim.answer.clone(), expires_at };
         self.shared.claims.lock().entry(key).or_insert(standing);
         self.shared.inbox.push(Op::Claim { claim, event_id }).map_err(|refused| {

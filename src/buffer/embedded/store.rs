@@ -1,6 +1,8 @@
 //! The engine's keyspaces behind typed reads. Writes go through the committer's batches alone.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, UserValue,
@@ -8,20 +10,24 @@ use fjall::{
 
 use super::super::{BufferError, ClaimKey, Claimed, EventId};
 use super::codec::{self, CommitRecord, QueueEntry, Record, StoredEvent};
+use super::filter::Filter;
 use super::keys;
 use super::wire::Malformed;
 
 /// Events of at least this many bytes are kept out of the tree, so that compaction does not write them again.
 const BLOB_THRESHOLD: u32 = 1024;
-/// Write buffer of the small records, in bytes.
-const INDEX_MEMTABLE: u64 = 4 * 1024 * 1024;
+/// Write buffer of the small records, in bytes. Claims come in no order, so each flush is merged with all of the first
+/// level before long: fewer, larger ones save most of that work.
+const INDEX_MEMTABLE: u64 = 16 * 1024 * 1024;
 /// Cache of table blocks, in bytes.
 const BLOCK_CACHE: u64 = 32 * 1024 * 1024;
 /// Journals beyond this many bytes make the engine flush what holds the oldest back: the least it takes, so that a
 /// full one goes soon.
 const JOURNALS: u64 = 64 * 1024 * 1024;
-/// Flushing and compaction. One alone would let a long compaction hold up flushing, and with it commits.
-const WORKERS: usize = 2;
+/// Flushing and compaction. One alone would let a long compaction hold up flushing, and with it commits. Of several, the
+/// engine's first never compacts and puts such work back into its queue for the others: if they are all busy it does
+/// so again and again, as fast as it can. With two others that is rare.
+const WORKERS: usize = 3;
 /// Blob files are the unit of garbage collection: small ones give space back sooner.
 const BLOB_FILE: u64 = 32 * 1024 * 1024;
 
@@ -29,6 +35,8 @@ pub(super) struct Store {
     pub(super) db: Database,
     pub(super) events: Keyspace,
     pub(super) index: Keyspace,
+    /// Shared with whoever asks without a look at the store.
+    pub(super) claims: Arc<Filter>,
     folder: PathBuf,
 }
 
@@ -51,7 +59,7 @@ impl Store {
         })?;
         let index =
             db.keyspace("index", || KeyspaceCreateOptions::default().max_memtable_size(INDEX_MEMTABLE))?;
-        Ok(Self { db, events, index, folder: folder.into() })
+        Ok(Self { db, events, index, claims: Arc::default(), folder: folder.into() })
     }
 
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
@@ -77,6 +85,31 @@ impl Store {
                 Ok((destination, Record::decode(&value).map_err(|e| self.malformed("delivery", id, e))?))
             })
             .collect()
+    }
+
+    /// The claim of `key` if it stands at `now`.
+    pub(super) fn standing(&self, key: ClaimKey, now: u64) -> Result<Option<Claimed>, BufferError> {
+        if !self.claims.may_stand(key, now) {
+            return Ok(None);
+        }
+        Ok(self.claim(key)?.filter(|claim| claim.expires_at.0 > now))
+    }
+
+    /// Makes the claims of earlier processes known to the filter, until told to stop.
+    pub(super) fn know_claims(&self, now: u64, stop: impl Fn() -> bool) -> Result<(), BufferError> {
+        for entry in self.scan(keys::time_floor(b'X', now), vec![b'X' + 1]) {
+            if stop() {
+                return Ok(());
+            }
+            let (key, value) = entry?;
+            if let Some((at, claims)) = keys::split_expiry(&key, &value)
+                && at > now
+            {
+                claims.into_iter().for_each(|claim| self.claims.insert(claim, at, now));
+            }
+        }
+        self.claims.complete();
+        Ok(())
     }
 
     pub(super) fn claim(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
@@ -171,6 +204,10 @@ impl Store {
         use fjall::{Error, LsmError};
         let text = format!("{}: {part} {what}: {error}", self.folder.display());
         match error {
+            // What refers to bytes behind a file's end is damaged itself.
+            Error::Io(e) | Error::Storage(LsmError::Io(e)) if e.kind() == ErrorKind::UnexpectedEof => {
+                BufferError::Damaged(text)
+            }
             Error::Io(_) | Error::Poisoned | Error::Storage(LsmError::Io(_)) => BufferError::Failed(text),
             _ => BufferError::Damaged(text),
         }

@@ -7,13 +7,15 @@ use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
-use crate::config::model::{Acknowledgement, Handshake, Idempotency, Limits, Mode, Route};
+use crate::config::model::{
+    Acknowledgement, Enforce, Handshake, Idempotency, KeepRefused, Limits, Mode, Route,
+};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
 use crate::message::Method;
-use crate::providers::Batch;
+use crate::providers::{Batch, Repeats};
 use crate::route::{PathPattern, RouteTable, Rule};
 use crate::verify::{Extract, Split};
 
@@ -120,6 +122,7 @@ impl Checker<'_, '_> {
         };
         let split = self.split(raw, place, proof.as_ref());
         self.public_url(raw, place);
+        let enforce = self.enforce(raw, place, proof.as_ref());
         let max_body = self.max_body(raw, place, limits);
         let purpose = Purpose {
             route: name,
@@ -150,6 +153,11 @@ impl Checker<'_, '_> {
                 methods,
                 allow,
                 verify: proof.compiled.verifier,
+                enforce,
+                quarantine: match raw.quarantine {
+                    Some(raw::Off::Off) => KeepRefused::Never,
+                    None => KeepRefused::AsConfigured,
+                },
                 public_url: raw.public_url.clone(),
                 handshake,
                 idempotency,
@@ -162,6 +170,25 @@ impl Checker<'_, '_> {
             _ => None,
         };
         (rule, route)
+    }
+
+    fn enforce(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Enforce {
+        let place = place.key("enforce");
+        match raw.enforce {
+            None => Enforce::On,
+            Some(_) if proof.is_some_and(Proof::is_none) => {
+                let message = "the route verifies nothing, so there is nothing to enforce";
+                self.error(&place, message, "remove `enforce`, or say who may send: `provider` or `verify`");
+                Enforce::On
+            }
+            Some(raw::Enforce::On) => Enforce::On,
+            Some(raw::Enforce::Observe) => {
+                let message = "what verification refuses is let through: anyone may send to this route";
+                let help = "watch `tidegate_would_refuse_total`, and remove the key once it stays still";
+                self.warning(&place, message, help);
+                Enforce::Observe
+            }
+        }
     }
 
     fn max_body(&mut self, raw: &raw::Route, place: &Place, limits: &Limits) -> u64 {
@@ -267,7 +294,11 @@ impl Checker<'_, '_> {
             None => (None, None),
             Some(raw::IdempotencyOrOff::On(own)) => (own.key.as_ref(), own.window),
         };
-        let standard = proof.and_then(|p| p.compiled.pack.as_ref()).and_then(|pack| pack.idempotency.clone());
+        let repeats = proof.and_then(|p| p.compiled.pack.as_ref()).map(|pack| &pack.idempotency);
+        if raw.idempotency.is_none() && repeats == Some(&Repeats::Unknowable) {
+            return None;
+        }
+        let standard = repeats.and_then(Repeats::key).cloned();
         let (key, own) = match (key, standard) {
             (Some(own), standard) => {
                 let extract = self.extract(own, &place.key("key"))?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::{AppendError, Appended, Claimed, DestinationName, Event, EventId};
+use crate::buffer::{AppendError, Appended, DestinationName, Event, EventId};
 use crate::config::{Acknowledgement, Destination, Route};
 use crate::message::Request;
 use crate::reason::Reason;
@@ -50,34 +50,24 @@ where
     let id = event.id;
     let answer = answers::acknowledgement(acknowledgement);
     let claim = identity.as_ref().map(|identity| identity.claim(answer.clone()));
-    // Before the append, so that memory never holds a claim for longer than the buffer does.
-    let now = context.clock.now();
     match context.buffer.append(event, destinations, claim).await {
         Ok(Appended::Stored) => {
-            let acknowledged = answers::first(&answer, id);
-            if let Some(identity) = identity {
-                let expires_at = now.saturating_add(identity.window);
-                remember(context, &identity, Claimed { event_id: id, answer, expires_at });
-            }
             // If the sender has gone, its resend is recognised.
-            let _ = exchange.answer(acknowledged).await;
+            let _ = exchange.answer(answers::first(&answer, id)).await;
             Ok(Outcome::Accepted(id))
         }
         Ok(Appended::Duplicate(claimed)) => {
             let first = claimed.event_id;
             let _ = exchange.answer(answers::repeat(&claimed)).await;
             if let Some(identity) = identity {
-                remember(context, &identity, claimed);
+                // Whoever repeats once does so again.
+                context.intake.recent.insert(identity.key, Arc::new(claimed));
             }
             Ok(Outcome::Duplicate(first))
         }
         Err(AppendError::Full(why)) => Err(Refused::because(Reason::BufferFull, why)),
         Err(AppendError::Unavailable(why)) => Err(Refused::because(Reason::BufferUnavailable, why)),
     }
-}
-
-pub(super) fn remember<A>(context: &Context<'_, A>, identity: &Identity, claimed: Claimed) {
-    context.intake.recent.insert(identity.key, Arc::new(claimed));
 }
 
 #[cfg(test)]
@@ -112,8 +102,7 @@ mod tests {
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert!(answer.headers.contains(&("tidegate-event-id", id.to_string())));
         assert_eq!(scene.buffer.stored(), [id]);
-        let remembered = scene.intake.recent.get(identity("k").key, scene.clock.now()).unwrap();
-        assert_eq!(remembered.event_id, id);
+        assert!(scene.intake.recent.get(identity("k").key, scene.clock.now()).is_none());
     }
 
     #[test]
@@ -127,6 +116,8 @@ mod tests {
         assert!(answer.headers.contains(&("tidegate-duplicate", "true".into())));
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert_eq!(scene.buffer.stored(), [first]);
+        let remembered = scene.intake.recent.get(identity("k").key, scene.clock.now()).unwrap();
+        assert_eq!(remembered.event_id, first);
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
             received_at: head.received_at,
             verified: request.by(),
             batch: None,
+            would_refuse: request.would_refuse().map(|refusal| refusal.reason),
         }),
         upgrade: false,
     }
@@ -158,12 +159,13 @@ impl<A: App> Call<'_, A> {
     fn claim(&self, context: &Context<'_, A>, identity: &Identity, answer: FirstAnswer) -> Arc<Claimed> {
         let now = context.clock.now();
         let expires_at = now.saturating_add(identity.window);
-        if let Err(error) = context.buffer.claim(identity.claim(answer.clone()), self.id) {
+        let written = context.buffer.claim(identity.claim(answer.clone()), self.id);
+        let claimed = Arc::new(Claimed { event_id: self.id, answer, expires_at });
+        if let Err(error) = written {
             // The app has it and the sender will be told so; only a repeat after a restart may reach the app again.
             tracing::error!(event = %self.id, %error, "a claim could not be written");
+            context.intake.recent.insert(identity.key, claimed.clone());
         }
-        let claimed = Arc::new(Claimed { event_id: self.id, answer, expires_at });
-        context.intake.recent.insert(identity.key, claimed.clone());
         claimed
     }
 }
@@ -179,6 +181,9 @@ async fn known<A>(context: &Context<'_, A>, identity: &Identity) -> Result<Optio
 where
     A: Sync,
 {
+    if !context.buffer.may_be_claimed(identity.key) {
+        return Ok(None);
+    }
     if let Some(claimed) = context.intake.recent.get(identity.key, context.clock.now()) {
         return Ok(Some(claimed));
     }

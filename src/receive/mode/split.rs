@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::buffer::{
-    AppendError, BatchAppended, BatchPart, ClaimKey, Claimed, DestinationName, Event, EventId, NewBatch,
+    AppendError, BatchAppended, BatchPart, ClaimKey, DestinationName, Event, EventId, FirstAnswer, NewBatch,
     NewClaim,
 };
 use crate::config::{Acknowledgement, Destination, Route};
@@ -22,8 +23,6 @@ use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
 use crate::verify::{Element, NotSplit, Split, Verified};
-
-use super::buffer::remember;
 
 /// Bytes of all events of a batch, each with its copy of the headers: what one write to the disk may be.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -39,16 +38,49 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
     identity: Option<Identity>,
     request: Verified<Request>,
 ) -> Result<Outcome, Refused> {
+    let answer = answers::acknowledgement(acknowledgement);
+    let id = EventId::new(request.get().head.received_at);
+    let Some(batch) = taken_apart(route, split, &request, id, &answer)? else {
+        let _ = exchange.answer(answers::first(&answer, id)).await;
+        return Ok(Outcome::Handshake);
+    };
+    drop(request);
+    let batch = NewBatch { claim: identity.as_ref().map(|identity| identity.claim(answer.clone())), ..batch };
+    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    match context.buffer.append_batch(batch, &names).await {
+        Ok(BatchAppended::Stored { .. }) => {
+            let _ = exchange.answer(answers::first(&answer, id)).await;
+            Ok(Outcome::Accepted(id))
+        }
+        Ok(BatchAppended::Duplicate(claimed)) => {
+            let first = claimed.event_id;
+            let _ = exchange.answer(answers::repeat(&claimed)).await;
+            if let Some(identity) = identity {
+                // Whoever repeats once does so again.
+                context.intake.recent.insert(identity.key, Arc::new(claimed));
+            }
+            Ok(Outcome::Duplicate(first))
+        }
+        Err(AppendError::Full(why)) => Err(Refused::because(Reason::BufferFull, why)),
+        Err(AppendError::Unavailable(why)) => Err(Refused::because(Reason::BufferUnavailable, why)),
+    }
+}
+
+/// The events of a request, each with its claim; `None` if there are none: some senders try an address out with a batch of
+/// nothing, and there is nothing that could be lost. The claim of the request as a whole is the caller's.
+pub(in crate::receive) fn taken_apart(
+    route: &Route,
+    split: &Split,
+    request: &Verified<Request>,
+    id: EventId,
+    answer: &FirstAnswer,
+) -> Result<Option<NewBatch>, Refused> {
     let elements = split.elements(request.get()).map_err(|why| match why {
         NotSplit::NoArray => Refused::because(Reason::NotABatch, why.to_string()),
         NotSplit::TooMany(_) => Refused::because(Reason::BatchTooLarge, why.to_string()),
     })?;
-    let answer = answers::acknowledgement(acknowledgement);
-    let id = EventId::new(request.get().head.received_at);
     if elements.is_empty() {
-        // Some senders try an address out with a batch of nothing. There is nothing that could be lost.
-        let _ = exchange.answer(answers::first(&answer, id)).await;
-        return Ok(Outcome::Handshake);
+        return Ok(None);
     }
     let headers = headers(&request.get().head.headers, split);
     let each = EVENT_BYTES + headers.bytes() + request.get().head.target.len();
@@ -56,23 +88,16 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
         let why = format!("{} events of {each} bytes beside their bodies", elements.len());
         return Err(Refused::because(Reason::BatchTooLarge, why));
     }
-    let window = route.idempotency.as_ref().map(|rule| rule.window);
-    // What an element's repeats would be answered, were they to come alone: nobody asks.
-    let claim = |key: &str| {
-        let key = ClaimKey::new(&format!("{}/", route.name), key.as_bytes());
-        window.map(|window| NewClaim { key, window, answer: answer.clone() })
-    };
-    let whole = Event::from_verified(id, route.name.clone(), &request, None, None);
     let common = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
-    drop(request);
-    let whole = Event { headers, body: Bytes::new(), event_type: common, ..whole };
+    let whole = Event::from_verified(id, route.name.clone(), request, None, common);
+    let whole = Event { headers, body: Bytes::new(), ..whole };
     let count = u32::try_from(elements.len()).unwrap_or(u32::MAX);
     let mut ids: Vec<EventId> = elements.iter().map(|_| EventId::new(whole.received_at)).collect();
     // Ids of one millisecond come in any order; within a batch they shall sort as its events do.
     ids.sort_unstable();
     let part = |(number, (element, event_id)): (u32, (Element, EventId))| {
+        let claim = claim(route, &element, whole.origin.would_refuse, answer);
         let Element { body, key, event_type } = element;
-        let claim = claim(&key);
         // A copy: a part would keep the whole request in memory for as long as its own event waits there.
         let mut event = Event { id: event_id, body: Bytes::copy_from_slice(&body), ..whole.clone() };
         event.event_type = event_type.map(shortened).or(event.event_type);
@@ -81,32 +106,27 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
         (event, claim)
     };
     let events = (1..).zip(elements.into_iter().zip(ids)).map(part).collect();
-    let batch =
-        NewBatch { id, events, claim: identity.as_ref().map(|identity| identity.claim(answer.clone())) };
-    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
-    // Before the append, so that memory never holds a claim for longer than the buffer does.
-    let now = context.clock.now();
-    match context.buffer.append_batch(batch, &names).await {
-        Ok(BatchAppended::Stored { .. }) => {
-            let acknowledged = answers::first(&answer, id);
-            if let Some(identity) = identity {
-                let expires_at = now.saturating_add(identity.window);
-                remember(context, &identity, Claimed { event_id: id, answer, expires_at });
-            }
-            let _ = exchange.answer(acknowledged).await;
-            Ok(Outcome::Accepted(id))
+    Ok(Some(NewBatch { id, events, claim: None }))
+}
+
+/// The claim of an element, in a scope of its own: a route's name has no `/`. One that was let through unproved is bound to
+/// its bytes besides, and never meets a proved one.
+fn claim(
+    route: &Route,
+    element: &Element,
+    would_refuse: Option<Reason>,
+    answer: &FirstAnswer,
+) -> Option<NewClaim> {
+    let window = route.idempotency.as_ref()?.window;
+    let key = match would_refuse {
+        None => ClaimKey::new(&format!("{}/", route.name), element.key.as_bytes()),
+        Some(_) => {
+            let hash = Sha256::digest(&element.body);
+            ClaimKey::new(&format!("{}/unproved", route.name), &[&hash[..], element.key.as_bytes()].concat())
         }
-        Ok(BatchAppended::Duplicate(claimed)) => {
-            let first = claimed.event_id;
-            let _ = exchange.answer(answers::repeat(&claimed)).await;
-            if let Some(identity) = identity {
-                remember(context, &identity, claimed);
-            }
-            Ok(Outcome::Duplicate(first))
-        }
-        Err(AppendError::Full(why)) => Err(Refused::because(Reason::BufferFull, why)),
-        Err(AppendError::Unavailable(why)) => Err(Refused::because(Reason::BufferUnavailable, why)),
-    }
+    };
+    // What its repeats would be answered, were they to come alone: nobody asks.
+    Some(NewClaim { key, window, answer: answer.clone() })
 }
 
 /// The headers of each event: the request's, but for the type of a body that is no form any more.

@@ -101,6 +101,10 @@ impl Buffer for FakeBuffer {
         }
         Ok(BatchAppended::Stored { stored, duplicates: count - stored })
     }
+    fn may_be_claimed(&self, key: ClaimKey) -> bool {
+        let state = self.state.lock();
+        state.claims.contains_key(&key) || state.trouble == Trouble::Failed
+    }
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         self.lookups.fetch_add(1, Ordering::SeqCst);
         let state = self.state.lock();

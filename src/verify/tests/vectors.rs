@@ -1,5 +1,6 @@
 //! Every vector of `tests/vectors` gets the answer that it asks for.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::verify::testing::{World, request};
-use crate::verify::{VerifySpec, compile};
+use crate::verify::{Compiled, VerifySpec, compile};
 
 #[derive(Deserialize)]
 struct Vector {
@@ -20,7 +21,11 @@ struct Vector {
     request: Sent,
     now: u64,
     expect: String,
+    reason: Option<String>,
     event_key: Option<String>,
+    /// What would be fetched, by URL.
+    #[serde(default)]
+    documents: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +77,12 @@ impl Vector {
 
     /// What is wrong with the answer that it gets.
     fn failure(&self, world: &World) -> Option<String> {
+        let world = &World {
+            documents: self.documents.clone(),
+            now: Timestamp::from_secs(self.now),
+            packs: world.packs.clone(),
+            ..World::default()
+        };
         let compiled = match compile(&self.spec(), world) {
             Ok(compiled) => compiled,
             Err(problems) => return Some(format!("does not compile: {problems:?}")),
@@ -81,8 +92,7 @@ impl Vector {
         match (compiled.verifier.verify(self.request.request(), public_url, now), self.expect.as_str()) {
             (Ok(verified), "accept") => {
                 let wanted = self.event_key.as_ref()?;
-                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.as_ref())
-                else {
+                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.key()) else {
                     return self.is_core().then(|| "the pack names no idempotency key".to_owned());
                 };
                 let key = idempotency.key(verified.get());
@@ -93,6 +103,20 @@ impl Vector {
             (Err((_, refusal)), _) => Some(format!("was refused: {refusal}")),
         }
     }
+}
+
+/// A rule for each provider, as the first of its vectors writes it.
+pub(super) fn one_rule_a_pack() -> BTreeMap<String, Compiled> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let (vectors, world) = (vectors(&folder), world(&folder));
+    let mut rules = BTreeMap::new();
+    for vector in vectors.iter().filter(|vector| vector.is_core()) {
+        rules.entry(vector.provider.clone()).or_insert_with(|| {
+            compile(&vector.spec(), &world)
+                .unwrap_or_else(|e| panic!("{} / {}: {e:?}", vector.provider, vector.name))
+        });
+    }
+    rules
 }
 
 fn vectors(folder: &Path) -> Vec<Vector> {
@@ -112,7 +136,8 @@ fn vectors(folder: &Path) -> Vec<Vector> {
 /// A world with the packs that only the vectors use.
 fn world(folder: &Path) -> World {
     let mut world = World::default();
-    for entry in std::fs::read_dir(folder.join("packs")).unwrap() {
+    // Gone once each has become a pack.
+    for entry in std::fs::read_dir(folder.join("packs")).into_iter().flatten() {
         let pack = crate::providers::load(&entry.unwrap().path()).unwrap_or_else(|error| panic!("{error}"));
         world.packs.insert(pack.name.clone(), pack);
     }
@@ -130,4 +155,33 @@ fn every_vector_gets_its_answer() {
         .filter_map(|v| v.failure(&world).map(|failure| format!("{} / {}: {failure}", v.provider, v.name)))
         .collect();
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), vectors.len(), failures.join("\n"));
+}
+
+/// What the vectors of a pack must show, by words of their `reason`s.
+#[test]
+fn every_pack_has_vectors_of_each_kind() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let vectors = vectors(&folder);
+    let mut missing = Vec::new();
+    for name in crate::providers::names() {
+        let pack = crate::providers::find(name).unwrap();
+        let of_pack = || vectors.iter().filter(|vector| vector.provider == name);
+        let rejects = |word: &str| {
+            of_pack().any(|v| {
+                v.expect == "reject" && v.reason.as_ref().is_some_and(|reason| reason.contains(word))
+            })
+        };
+        let timed = pack.verify.iter().any(|way| way.inline.timestamp.is_some());
+        for (kind, there) in [
+            ("an accepted one", of_pack().any(|vector| vector.expect == "accept")),
+            ("a wrong signature, key or token", rejects("signature") || rejects("token") || rejects("key")),
+            ("a missing one", rejects("missing")),
+            ("a time out of bounds", !timed || rejects("timestamp")),
+        ] {
+            if !there {
+                missing.push(format!("{name}: {kind}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }

@@ -105,7 +105,7 @@ impl Bench {
 }
 
 pub(super) fn open_at(settings: &BufferSettings, clock: &ManualClock) -> Result<Embedded, OpenError> {
-    Embedded::open(settings, Arc::new(Metrics::default()), Clock::Manual(clock.clone()))
+    Embedded::open(settings, None, Arc::new(Metrics::default()), Clock::Manual(clock.clone()))
 }
 
 pub(super) fn app() -> DestinationName {
