@@ -63,6 +63,10 @@ reasons! {
     SignatureInvalid = "signature_invalid", 401, "The signature is not valid";
     /// The signed time is outside the tolerance, in either direction.
     TimestampOutOfTolerance = "timestamp_out_of_tolerance", 401, "The signed time is too far from now";
+    /// On a route with `split`: the body holds no array of events where one should be.
+    NotABatch = "not_a_batch", 422, "The body is not the batch of events that this route takes";
+    /// On a route with `split`: more events than `max_events`.
+    BatchTooLarge = "batch_too_large", 413, "The batch has too many events";
     /// A header that decides verification came twice, or could be read in two ways.
     AmbiguousRequest = "ambiguous_request", 401, "A header or field that decides verification is ambiguous";
     CredentialsMissing = "credentials_missing", 401, "Credentials are missing";

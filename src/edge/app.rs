@@ -54,7 +54,7 @@ impl App for GatewayApp {
             .config
             .listeners
             .get(listener)
-            .is_some_and(|l| l.allow.is_empty() || l.allow.contains(canonical_ip(peer)))
+            .is_some_and(|l| l.allow.is_unset() || l.allow.contains(canonical_ip(peer)))
     }
 
     fn asked(&self, listener: usize, peer: IpAddr, headers: &Headers) -> Asked {

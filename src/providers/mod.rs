@@ -4,6 +4,7 @@
 //! what a test event looks like. It carries no secret. Users' own packs are files of the same form.
 
 mod file;
+pub mod ranges;
 mod sample;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use ranges::Ranges;
 pub use sample::{Sample, TestEvent};
 
 use crate::verify::spec::{HandshakeSpec, Rule};
@@ -47,6 +49,8 @@ pub struct Pack {
     pub success: Success,
     /// How the sender tries again, in plain text, if known.
     pub retries: Option<String>,
+    /// Where it sends from, if it says so.
+    pub ranges: Option<Arc<Ranges>>,
     /// Test events, the first is the usual one.
     pub samples: Vec<Sample>,
     /// What a user should know, in plain text.

@@ -94,6 +94,7 @@ fn route(name: &str) -> Route {
         handshakes: crate::verify::Handshakes::default(),
         idempotency: None,
         event_type: None,
+        split: None,
         max_body: 1 << 20,
         mode: crate::config::Mode::Buffer {
             answer: crate::config::Acknowledgement { status: 202, content_type: None, body: String::new() },

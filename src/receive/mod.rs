@@ -179,9 +179,15 @@ async fn way_in<E: Exchange, A: App>(
     }
 
     match &route.mode {
-        Mode::Buffer { answer, destinations } => {
-            mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
-        }
+        Mode::Buffer { answer, destinations } => match &route.split {
+            None => {
+                mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
+            }
+            Some(split) => {
+                let to = (&**destinations, answer);
+                Box::pin(mode::split::accept(context, exchange, route, split, to, identity, request)).await
+            }
+        },
         Mode::Proxy(destination) => {
             mode::proxy::forward(context, exchange, destination, identity, request).await
         }

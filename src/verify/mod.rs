@@ -7,6 +7,7 @@
 //! The way of a rule: `spec` (as written) → `compile` with `build`, `build_scheme` and `jwt::build` (everything wrong
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
+mod batch;
 mod build;
 mod build_keys;
 mod build_scheme;
@@ -48,6 +49,7 @@ use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::secret::Secret;
 
+pub use batch::{Element, NotSplit, Split};
 use check::Check;
 pub use compile::{awaiting_keys, compile};
 pub use compile_pack::check_pack;

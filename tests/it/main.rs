@@ -6,6 +6,7 @@ mod support;
 
 mod attacks;
 mod auth;
+mod batches;
 mod bounded;
 mod bytes;
 mod change;
@@ -17,6 +18,7 @@ mod handshakes;
 mod harness;
 mod migration;
 mod once;
+mod ranges;
 mod reasons;
 mod routes;
 mod sick_app;

@@ -27,7 +27,8 @@ pub(in crate::config) struct Route {
     /// The methods of events. Default: POST; on `pass` routes any. Greetings have those that their handshakes say.
     #[schemars(length(min = 1))]
     pub methods: Option<Vec<Verb>>,
-    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`. Default: any.
+    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`; the word `provider` stands for the ranges
+    /// that the route's provider publishes, kept fresh. Default: any.
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
     /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
@@ -55,6 +56,9 @@ pub(in crate::config) struct Route {
     /// Where the event's type stands, such as `header:X-GitHub-Event` or `body:/type`; several are joined. Default: the
     /// provider's.
     pub event_type: Option<TextOrList>,
+    /// Take requests that carry many events apart: each element of the array becomes an event, all stored by one write.
+    /// `true` where the provider says what its batches look like, else a mapping. `buffer` only. Default: `false`.
+    pub split: Option<SplitOrNot>,
     /// Bytes of a body; beyond it 413. Default: `limits.body_bytes`; on `pass` routes no limit.
     pub max_body: Option<Size>,
     /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `pass`: stream
@@ -143,6 +147,30 @@ pub(in crate::config) struct Idempotency {
     pub key: Option<TextOrList>,
     /// How long repeats are recognised. Default: 72h.
     pub window: Option<Time>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum SplitOrNot {
+    Whether(bool),
+    Own(Split),
+}
+
+/// What batches look like.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Split {
+    /// Where the array is: `body`, `body:/json/pointer`, or JSON in a form field, `form:FIELD`. Default: the provider's.
+    pub events: Option<String>,
+    /// Where the idempotency key stands in an element, a JSON pointer such as `/id`; several are joined. An element
+    /// without it is known by its hash. Default: the provider's.
+    pub key: Option<TextOrList>,
+    /// Where the event's type stands in an element, a JSON pointer. Default: the provider's, else the route's.
+    pub event_type: Option<String>,
+    /// Events of one request; beyond it 413. Default: 10000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_events: Option<usize>,
 }
 
 /// What the sender of a buffered event is answered.

@@ -321,3 +321,29 @@ fn an_inline_route_does_not_wait_longer_than_its_sender() {
     let warned = warnings(&proxy("{ url: http://a, timeout: 1h }"));
     assert!(warned[0].starts_with("routes[0].forward_to.timeout: the sender gives up after"), "{warned:?}");
 }
+
+#[test]
+fn the_ranges_of_a_provider_are_one_set_for_all_who_ask() {
+    let route = |path: &str| {
+        format!(
+            "  - {{ path: {path}, provider: github, secret: env:S, allow: [provider, 10.0.0.0/8], forward_to: \"http://a\" }}\n"
+        )
+    };
+    let text = format!(
+        "listeners: [{{ address: \"127.0.0.1:0\", allow: [provider] }}]\nroutes:\n{}{}{OPEN}",
+        route("/a"),
+        route("/b")
+    );
+    let loaded = load_text(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let config = loaded.config;
+    assert_eq!(config.provider_ranges.len(), 1);
+    let allow = config.routes[0].allow.as_ref().unwrap();
+    let lets_in = |address: &str| allow.contains(address.parse().unwrap());
+    assert!(lets_in("192.30.252.1") && lets_in("10.1.1.1") && !lets_in("8.8.8.8"));
+    config.provider_ranges[0].live.store(Arc::default());
+    assert!(!lets_in("192.30.252.1") && lets_in("10.1.1.1"));
+    assert!(!config.listeners[0].allow.is_unset());
+    let warned = loaded.warnings.iter().any(|w| w.message.contains("senders of x may not connect here"));
+    assert!(warned, "{:?}", loaded.warnings);
+    assert_eq!(config.ranges, RangeSettings::default());
+}
