@@ -5,10 +5,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::{Choice, ConstantTimeEq};
 
+use super::draft;
 use super::locate::{Location, View};
 use super::mac::Hash;
 use super::refusal::{Refusal, at};
 use super::scheme::{Labelled, Match};
+use super::sign::SignError;
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::secret::Secret;
@@ -112,21 +114,26 @@ impl Credentials {
         self.live.iter().filter_map(|one| one.value.plain.as_ref())
     }
 
-    /// The header that carries the first credential, or why there is none.
-    pub(super) fn sign(&self) -> Result<(String, String), &'static str> {
-        let header = self.at.header().ok_or("the credential does not stand in a header")?;
+    /// `request` with the first credential.
+    pub(super) fn sign(&self, request: &Request) -> Result<Request, SignError> {
+        let mut request = request.clone();
+        draft::put(&mut request, &self.at, &[self.first().map_err(SignError::Impossible)?])?;
+        Ok(request)
+    }
+
+    /// The first credential as it is sent, or why there is none.
+    fn first(&self) -> Result<String, &'static str> {
         let first = self.live.first().ok_or("there is no credential")?;
         let plain = first.value.plain.as_ref().ok_or("only the credential's digest is known")?;
         let plain = std::str::from_utf8(plain.expose()).map_err(|_| "the credential is not text")?;
-        let value = match self.dress {
+        Ok(match self.dress {
             Dress::Bare => plain.to_owned(),
             Dress::Bearer => format!("Bearer {plain}"),
             Dress::Basic => {
                 let user = first.value.user.as_deref().unwrap_or_default();
                 format!("Basic {}", STANDARD.encode(format!("{user}:{plain}")))
             }
-        };
-        Ok((header.to_owned(), value))
+        })
     }
 }
 
@@ -208,11 +215,11 @@ mod tests {
     fn what_is_signed_is_right() {
         for rule in [
             rule("header:x-key", Dress::Bare, &[(None, "k")]),
+            rule("query:key", Dress::Bare, &[(None, "k&+")]),
             rule("header:authorization", Dress::Bearer, &[(None, "k")]),
             rule("header:authorization", Dress::Basic, &[(Some("u"), "k")]),
         ] {
-            let (name, value) = rule.sign().unwrap();
-            assert!(rule.check(&request("/", &[(&name, &value)], b"")).is_ok());
+            assert!(rule.check(&rule.sign(&request("/", &[], b"")).unwrap()).is_ok());
         }
     }
 }

@@ -209,6 +209,13 @@ impl Template {
     pub(super) fn covers(&self, location: &Location) -> bool {
         self.0.iter().any(|p| matches!(p, Part::At(at, _) if at == location))
     }
+    /// The places that must be there.
+    pub(super) fn required(&self) -> impl Iterator<Item = &Location> {
+        self.0.iter().filter_map(|p| match p {
+            Part::At(location, Wanted::There | Wanted::Base64Lines) => Some(location),
+            _ => None,
+        })
+    }
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
         self.0.iter().filter_map(|p| match p {
             Part::At(location, _) => Some(location),
