@@ -3,7 +3,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use subtle::{Choice, ConstantTimeEq};
 
 use super::draft;
 use super::locate::{Location, View};
@@ -13,7 +12,7 @@ use super::scheme::{Labelled, Match};
 use super::sign::SignError;
 use crate::message::Request;
 use crate::reason::Reason;
-use crate::secret::Secret;
+use crate::secret::{Secret, same};
 
 /// A compiled rule about fixed credentials.
 #[derive(Debug)]
@@ -64,15 +63,16 @@ impl Credential {
         Ok(Self { user: user.map(Into::into), digest, plain })
     }
 
-    fn is(&self, user: Option<&[u8]>, digest: &[u8]) -> Choice {
+    fn is(&self, user: Option<&[u8]>, digest: &[u8]) -> bool {
         let user_fits = match (&self.user, user) {
             (Some(ours), Some(sent)) => {
-                Hash::Sha256.of(ours.as_bytes()).as_bytes().ct_eq(Hash::Sha256.of(sent).as_bytes())
+                same(Hash::Sha256.of(ours.as_bytes()).as_bytes(), Hash::Sha256.of(sent).as_bytes())
             }
-            (None, None) => Choice::from(1),
-            _ => Choice::from(0),
+            (None, None) => true,
+            _ => false,
         };
-        user_fits & self.digest.ct_eq(digest)
+        // Both are compared, whatever the first says.
+        user_fits & same(&self.digest, digest)
     }
 }
 
@@ -100,7 +100,7 @@ impl Credentials {
         let mut matched = None;
         // All are compared, whichever matches: which one it is does not show either.
         for one in &self.live {
-            if bool::from(one.value.is(user, digest.as_bytes())) {
+            if one.value.is(user, digest.as_bytes()) {
                 matched = Some(&one.label);
             }
         }

@@ -16,6 +16,7 @@ mod floods;
 mod harness;
 mod migration;
 mod once;
+mod providers;
 mod reasons;
 mod routes;
 mod sick_app;

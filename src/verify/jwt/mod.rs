@@ -16,7 +16,6 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
-use subtle::ConstantTimeEq;
 
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::locate::Location;
@@ -27,6 +26,7 @@ use super::url;
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
+use crate::secret::same;
 use crate::verify::locate::View;
 use keys::{Key, KeySet};
 
@@ -222,7 +222,7 @@ impl ClaimDigest {
         };
         let mut buffer = [0; MAX_SIGNATURE];
         match self.encoding.decode(text.as_bytes(), &mut buffer) {
-            Some(digest) if bool::from(digest.ct_eq(self.hash.of(of).as_bytes())) => Ok(()),
+            Some(digest) if same(digest, self.hash.of(of).as_bytes()) => Ok(()),
             _ => Err(invalid(format!("the claim `{claim}` is not the {what}'s digest"))),
         }
     }

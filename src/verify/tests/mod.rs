@@ -4,6 +4,7 @@ mod edges;
 mod round_trip;
 mod rules;
 mod vectors;
+mod wycheproof;
 
 use super::testing::World;
 use super::{Compiled, SpecProblem, VerifySpec, compile};
