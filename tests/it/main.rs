@@ -19,5 +19,6 @@ mod once;
 mod providers;
 mod reasons;
 mod routes;
+mod sdk;
 mod sick_app;
 mod verified_only;

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tidegate::providers::ParamKind;
 
 use super::{Request, Route};
 
@@ -82,10 +83,7 @@ impl Vector {
         };
         for key in ["secrets", "public_keys"] {
             for one in rule.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
-                match one.get_mut("secret") {
-                    Some(labelled) => *labelled = file(labelled.as_str().expect("text")),
-                    None => *one = file(one.as_str().expect("text")),
-                }
+                *one = file(one.as_str().expect("text"));
             }
         }
         if let Some(jwks) = rule.get_mut("jwks") {
@@ -96,9 +94,16 @@ impl Vector {
             json!({ "jwt": rule })
         } else {
             if let Some(Value::Object(params)) = rule.remove("params") {
-                for (param, value) in params {
-                    let secret = param == "client_state";
-                    let value = if secret { file(value.as_str().expect("text")) } else { value };
+                let pack = tidegate::providers::find(&self.provider).expect("a built-in pack");
+                for (param, mut value) in params {
+                    if pack.params[&param].kind != ParamKind::Text {
+                        match &mut value {
+                            Value::Array(all) => {
+                                all.iter_mut().for_each(|one| *one = file(one.as_str().expect("text")));
+                            }
+                            one => *one = file(one.as_str().expect("text")),
+                        }
+                    }
                     rule.insert(param, value);
                 }
             }

@@ -1,6 +1,7 @@
 //! Tests of rules as a whole, from what a user writes to the decision.
 
 mod edges;
+mod flips;
 mod round_trip;
 mod rules;
 mod vectors;
