@@ -16,6 +16,7 @@ mod compile;
 mod compile_pack;
 mod condition;
 mod credentials;
+mod draft;
 mod encoding;
 mod explain;
 mod extract;
@@ -231,15 +232,16 @@ impl Verifier {
         &self.credentials
     }
 
-    /// The headers that make `request` pass this rule at `now`, for tests and the command line. What the rule reads
-    /// elsewhere (the body, the query) must be there already.
+    /// `request` as its sender would send it at `now`, so that it passes this rule: for tests and the command line. A
+    /// signature that stands in the body takes the place of `${signature}` there; whatever else the rule reads in the body
+    /// must be there already.
     pub fn sign(
         &self,
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
         private_key: Option<&PrivateKey>,
-    ) -> Result<Vec<(String, String)>, SignError> {
+    ) -> Result<Request, SignError> {
         self.check.sign(request, public_url, now, private_key)
     }
 }

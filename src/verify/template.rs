@@ -242,6 +242,13 @@ impl Template {
             _ => false,
         })
     }
+    /// The places that must be there.
+    pub(super) fn required(&self) -> impl Iterator<Item = &Location> {
+        self.0.iter().filter_map(|p| match p {
+            Part::At(location, Wanted::There | Wanted::Base64Lines) => Some(location),
+            _ => None,
+        })
+    }
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
         self.0.iter().filter_map(|p| match p {
             Part::At(location, _) | Part::Line(_, location) => Some(location),
