@@ -75,6 +75,10 @@ reasons! {
     SenderNotAllowed = "sender_not_allowed", 403, "This sender may not use this route";
     TokenInvalid = "token_invalid", 401, "The token is not valid";
     TokenExpired = "token_expired", 401, "The token has expired or is not yet valid";
+    /// A greeting does not bring what it must (a verify token, a topic that is ours).
+    HandshakeRefused = "handshake_refused", 403, "This greeting does not prove that it is meant for us";
+    /// The same, where the sender expects a 404.
+    HandshakeUnknown = "handshake_unknown", 404, "This greeting is not for us";
     /// The key that would verify this is not known (yet): the sender should retry.
     KeyUnavailable = "key_unavailable", 503, "The verification key is not available, try again";
     /// The buffer is at its high-water mark (size or free disk space).

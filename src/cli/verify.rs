@@ -212,7 +212,8 @@ mod tests {
             enforce: config::Enforce::On,
             quarantine: config::KeepRefused::Never,
             public_url: None,
-            handshake: None,
+            greeting_methods: Vec::new(),
+            handshakes: crate::verify::Handshakes::default(),
             idempotency: Some(config::Idempotency {
                 key: crate::verify::Extract::parse("body:/id").unwrap(),
                 window: std::time::Duration::from_secs(60),

@@ -12,7 +12,7 @@ use crate::message::Method;
 use crate::providers::Ranges;
 use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Split, Verifier};
+use crate::verify::{Extract, Handshakes, Split, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -139,6 +139,8 @@ pub struct Route {
     pub path: String,
     /// Empty: any method but CONNECT and TRACE.
     pub methods: Vec<Method>,
+    /// Methods that only greetings have: a request with one of them is never an event.
+    pub greeting_methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allow>,
     pub verify: Verifier,
@@ -147,7 +149,8 @@ pub struct Route {
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
-    pub handshake: Option<Handshake>,
+    /// Greetings that are answered directly.
+    pub handshakes: Handshakes,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
     /// How a request is taken apart into events; only with `buffer`.
@@ -177,15 +180,6 @@ impl Route {
             Enforce::Observe => "observe",
         }
     }
-}
-
-/// A greeting of the sender that is answered directly.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Handshake {
-    /// The greeting is recognised by all of these: the extracted value equals the text.
-    pub when: Vec<(Extract, String)>,
-    /// The value that is echoed as `text/plain`.
-    pub echo: Extract,
 }
 
 #[derive(Debug)]

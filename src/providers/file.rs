@@ -8,8 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
 use super::{Batch, Category, Pack, PackParam, ParamKind, Repeats, Sample, Success};
-use crate::config::Handshake;
-use crate::verify::spec::{Rule, Texts};
+use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, Split, check_pack, parse_duration};
 
 #[derive(Deserialize)]
@@ -33,7 +32,7 @@ struct PackFile {
     #[serde(default)]
     event_type: Option<String>,
     #[serde(default)]
-    handshake: Option<HandshakeFile>,
+    handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
     batch: Option<BatchFile>,
     #[serde(default)]
@@ -55,6 +54,15 @@ struct PackFile {
 enum OneOrMany<T> {
     Many(Vec<T>),
     One(Box<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::Many(many) => many,
+            OneOrMany::One(one) => vec![*one],
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -143,13 +151,6 @@ struct RangesFile {
     snapshot_date: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HandshakeFile {
-    when: BTreeMap<String, String>,
-    echo: String,
-}
-
 /// Reads a pack; the error says where and what, for its author.
 pub(super) fn parse(text: &str) -> Result<Pack, String> {
     let file: PackFile = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
@@ -182,19 +183,6 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             Repeats::ByKey(Extract::joined(parts))
         }
     };
-    let handshake = match &file.handshake {
-        None => None,
-        Some(HandshakeFile { when, echo }) => {
-            if when.is_empty() {
-                return Err("`handshake.when` is empty: every event would be a greeting".to_owned());
-            }
-            let mut conditions = Vec::new();
-            for (place, value) in when {
-                conditions.push((source("handshake.when", place)?, value.clone()));
-            }
-            Some(Handshake { when: conditions, echo: source("handshake.echo", echo)? })
-        }
-    };
     if file.setup.trim().is_empty() {
         return Err("`setup` is empty: say where the user finds what the route needs".to_owned());
     }
@@ -207,7 +195,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
         retries: file.retries,
         ranges: file.ranges.map(ranges).transpose()?.map(Arc::new),
         idempotency,
-        handshake,
+        handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
         event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
         deadline: file.deadline.as_deref().map(deadline).transpose()?,
         params: file
@@ -215,10 +203,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             .into_iter()
             .map(|(name, file)| Ok((name, param(file)?)))
             .collect::<Result<_, String>>()?,
-        verify: match file.verify {
-            OneOrMany::Many(ways) => ways,
-            OneOrMany::One(way) => vec![*way],
-        },
+        verify: file.verify.into_vec(),
         name: file.name,
         title: file.title,
         docs: file.docs,
@@ -413,7 +398,7 @@ deadline: 10s
             ("deadline: 10s", "batch: { events: body, key: id }", "a JSON pointer begins with `/`"),
             ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
             ("algorithm:", "algoritm:", "did you mean `algorithm`"),
-            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),
+            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every request would be a greeting"),
         ] {
             let text = PACK.replacen(from, to, 1);
             let error = parse(&text).err().unwrap_or_default();

@@ -11,9 +11,9 @@ use crate::quarantine::Item;
 use crate::route::Match;
 use crate::verify::{Refusal, Verified};
 
+use super::answers;
 use super::idempotency::{self, shortened};
 use super::mode::split::taken_apart;
-use super::{answers, handshake};
 
 /// What verification says of an item with the secrets of the config that runs, at the time of its reception.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         Ok(verified) => verified,
         Err(refusal) => return Admission::Refused(refusal),
     };
-    if route.handshake.as_ref().is_some_and(|greeting| handshake::is_greeting(greeting, verified.get())) {
+    if route.handshakes.recognise(verified.get()).is_some() {
         return Admission::Greeting;
     }
     let now = gateway.clock.now();

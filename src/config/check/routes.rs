@@ -7,9 +7,7 @@ use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
-use crate::config::model::{
-    Acknowledgement, Enforce, Handshake, Idempotency, KeepRefused, Limits, Mode, Route,
-};
+use crate::config::model::{Acknowledgement, Enforce, Idempotency, KeepRefused, Limits, Mode, Route};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
@@ -109,12 +107,10 @@ impl Checker<'_, '_> {
         };
         let allow = raw.allow.as_ref().map(|texts| self.allow(texts, &place.key("allow"), whose));
         self.packs.push((name.to_owned(), pack.clone()));
-        let handshake = match &raw.handshake {
-            Some(raw::HandshakeOrOff::Off(_)) => None,
-            Some(raw::HandshakeOrOff::On(own)) => self.handshake(own, &place.key("handshake")),
-            None => pack.as_ref().and_then(|p| p.handshake.clone()),
-        };
-        let methods = methods(raw, handshake.is_some());
+        let handshakes = self.handshakes(raw, place, proof.as_ref());
+        let mut methods = methods(raw);
+        let greeting_methods = self.greeting_methods(&handshakes, &methods, place);
+        methods.extend(greeting_methods.iter().cloned());
         let idempotency = self.idempotency(raw, place, proof.as_ref());
         let event_type = match &raw.event_type {
             Some(own) => self.extract(own, &place.key("event_type")),
@@ -151,6 +147,7 @@ impl Checker<'_, '_> {
                 host,
                 path: raw.path.clone(),
                 methods,
+                greeting_methods,
                 allow,
                 verify: proof.compiled.verifier,
                 enforce,
@@ -159,7 +156,7 @@ impl Checker<'_, '_> {
                     None => KeepRefused::AsConfigured,
                 },
                 public_url: raw.public_url.clone(),
-                handshake,
+                handshakes,
                 idempotency,
                 event_type,
                 split,
@@ -251,22 +248,6 @@ impl Checker<'_, '_> {
             let help = "write it as the sender was given it, such as `https://hooks.example.com`";
             self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
         }
-    }
-
-    fn handshake(&mut self, raw: &raw::Handshake, place: &Place) -> Option<Handshake> {
-        let (when, echo) = (place.key("when"), place.key("echo"));
-        if raw.when.is_empty() {
-            let help =
-                "name at least one value that only greetings have: `{ \"body:/type\": url_verification }`";
-            self.error(&when, "every request would be a greeting", help);
-        }
-        let conditions: Vec<Option<(Extract, String)>> = raw
-            .when
-            .iter()
-            .map(|(source, value)| Some((self.source(source, &when.key(source))?, value.clone())))
-            .collect();
-        let echo = self.source(&raw.echo, &echo);
-        Some(Handshake { when: conditions.into_iter().collect::<Option<_>>()?, echo: echo? })
     }
 
     fn idempotency(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Idempotency> {
@@ -398,9 +379,8 @@ impl Checker<'_, '_> {
     }
 }
 
-/// Some providers greet with GET, so a route with a handshake takes it too; without a greeting in it such a request
-/// fails verification.
-fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
+/// The methods of a route's events.
+fn methods(raw: &raw::Route) -> Vec<Method> {
     let verb = |verb: &Verb| match verb {
         Verb::Get => Method::GET,
         Verb::Head => Method::HEAD,
@@ -413,7 +393,6 @@ fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
     match (&raw.methods, raw.mode) {
         (Some(verbs), _) => verbs.iter().map(verb).collect(),
         (None, raw::Mode::Pass) => Vec::new(),
-        (None, _) if handshake => vec![Method::POST, Method::GET],
         (None, _) => vec![Method::POST],
     }
 }

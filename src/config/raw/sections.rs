@@ -21,7 +21,8 @@ pub(in crate::config) struct Listener {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
-    /// Proxies before us whose `X-Forwarded-For` and `Forwarded` are believed, as ranges or addresses. Default: none.
+    /// Proxies before us whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`, or `Forwarded`, are
+    /// believed, as ranges or addresses. Default: none.
     #[serde(default)]
     pub trusted_hops: Vec<String>,
 }

@@ -48,7 +48,7 @@ fn each_element_is_an_event_that_says_where_it_came_from() {
     let Ok(Outcome::Accepted(id)) = result else { panic!("{result:?}") };
     let answer = exchange.answered().unwrap();
     assert_eq!(answer.status, 202);
-    assert!(answer.headers.contains(&("tidegate-event-id", id.to_string())));
+    assert!(answer.headers.contains(&("tidegate-event-id".into(), id.to_string())));
     let events = scene.buffer.events();
     let of: Vec<_> = events
         .iter()
@@ -79,7 +79,7 @@ fn what_came_before_is_left_out_and_a_whole_repeat_gets_the_first_answer() {
     assert_eq!(scene.buffer.stored().len(), 2);
     let (again, exchange) = send(&scene, &route, &[], first);
     assert_eq!(again, Ok(Outcome::Duplicate(id)));
-    assert!(exchange.answered().unwrap().headers.contains(&("tidegate-duplicate", "true".into())));
+    assert!(exchange.answered().unwrap().headers.contains(&("tidegate-duplicate".into(), "true".into())));
     let (later, exchange) = send(&scene, &route, &[], r#"{"events":[{"id":"b"},{"id":"c"}]}"#);
     assert!(matches!(later, Ok(Outcome::Accepted(_))));
     assert_eq!(exchange.answered().unwrap().status, 202);
