@@ -3,6 +3,7 @@
 //! A pack says how a provider signs (in the language of `verify::spec`), which id names an event, how it greets, and
 //! what a test event looks like. It carries no secret. Users' own packs are files of the same form.
 
+mod describe;
 mod file;
 pub mod ranges;
 mod sample;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use describe::page;
 pub use ranges::Ranges;
 pub use sample::{Sample, TestEvent};
 
