@@ -13,7 +13,7 @@ use rustls_pki_types::pem::PemObject;
 use super::draft;
 use super::locate::{Location, View};
 use super::public_key::Asymmetric;
-use super::scheme::{Condition, Keys, Scheme, TimeRule};
+use super::scheme::{Keys, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
 use super::template::{Filling, Unbuildable};
 use crate::clock::Timestamp;
@@ -60,7 +60,7 @@ impl PrivateKey {
         Some(STANDARD.encode(key))
     }
 
-    fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
+    pub(super) fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let random = SystemRandom::new();
         let wrong = |_| SignError::WrongPrivateKey;
         let ecdsa = |how: &'static by_ring::EcdsaSigningAlgorithm| {
@@ -119,16 +119,18 @@ impl Scheme {
         private_key: Option<&PrivateKey>,
     ) -> Result<Request, SignError> {
         for condition in &self.when {
-            let (Condition::Present(location) | Condition::Absent(location)) = condition;
-            let there = matches!(location.find(View::of(request)), Ok(Some(_)));
-            if there != matches!(condition, Condition::Present(_)) {
-                return Err(SignError::Lacks(format!("the scheme does not apply: {location}")));
+            if condition.holds(View::of(request)).is_err() {
+                return Err(SignError::Lacks(format!("the scheme does not apply: {}", condition.location())));
             }
         }
         let mut request = request.clone();
         let time = self.timestamp.as_ref().map(|rule| (rule, rule.format.format(now)));
         if let Some((TimeRule { from: TimeFrom::At(location), .. }, text)) = &time {
             draft::add(&mut request, location, text)?;
+        }
+        for (header, must) in self.template.header_lists() {
+            let listed: Vec<&str> = std::iter::once(header).chain(must.iter().map(|name| &**name)).collect();
+            draft::add(&mut request, &Location::Header(header.into()), &listed.join(","))?;
         }
         for location in self.id.iter().chain(self.template.required()) {
             draft::add(&mut request, location, &unique())?;
@@ -188,6 +190,10 @@ impl Scheme {
                 let key = keys.first().ok_or(SignError::Impossible("there is no public key"))?;
                 let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
                 encode(&private_key.sign(key.value.algorithm(), &self.template.whole(&filling)?)?)
+            }
+            Keys::Fetched(fetched) => {
+                let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
+                encode(&private_key.sign(fetched.algorithm, &self.template.whole(&filling)?)?)
             }
         };
         Ok(self.form.dress(&signature, self.timestamp.as_ref().map(|rule| (&rule.from, now))))
