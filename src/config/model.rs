@@ -365,7 +365,7 @@ pub enum KeepRefused {
 }
 
 /// Where the admin API listens. Default loopback `127.0.0.1:9900`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdminSettings {
     pub listen: AdminAddress,
     /// Required on anything but loopback and unix sockets; `Authorization: Bearer`.
