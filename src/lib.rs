@@ -30,6 +30,9 @@ pub mod upstream;
 // Keys that live elsewhere (JWKS), fetched and refreshed.
 pub mod keys;
 
+// What is wrong, and who is told.
+pub mod alerts;
+
 // What is asked of us, and what we show.
 pub mod admin;
 pub mod cli;

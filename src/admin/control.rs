@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::alerts::{AlertsStatus, Tested};
 use crate::buffer::Buffer;
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
@@ -38,6 +39,10 @@ pub trait Control: Send + Sync + 'static {
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
     fn key_sets(&self) -> Vec<KeySetStatus>;
+    /// What is wrong, and who is told.
+    fn alerts(&self) -> AlertsStatus;
+    /// Tells everybody a test.
+    async fn test_alerts(&self) -> Vec<Tested>;
 }
 
 #[async_trait]
@@ -84,6 +89,12 @@ impl Control for Gateway {
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         Gateway::key_sets(self)
+    }
+    fn alerts(&self) -> AlertsStatus {
+        self.alerts_status()
+    }
+    async fn test_alerts(&self) -> Vec<Tested> {
+        Gateway::test_alerts(self).await
     }
 }
 

@@ -142,6 +142,10 @@ metrics! {
         "Fetches of remote key sets: ok or failed";
     KEYS_FETCHED_AT = "tidegate_keys_fetched_timestamp", Seconds, Gauge, ["source"],
         "Unix time of the last good fetch of a remote key set; absent before the first";
+    ALERTS = "tidegate_alerts", Number, Gauge, ["rule"],
+        "Alerts that hold right now, by rule; `tidegate alerts list` names them";
+    ALERT_NOTICES = "tidegate_alert_notices", Number, Counter, ["outcome"],
+        "Notices of alerts, one for each target: sent, failed (given up), dropped (too many waited)";
     LOG_LINES_DROPPED = "tidegate_log_lines_dropped", Number, Counter, [],
         "Log lines dropped because whatever reads standard error did not keep up";
     BUILD = "tidegate_build", Number, Info, ["version"],
@@ -185,6 +189,7 @@ mod tests {
                         "outcome",
                         "label",
                         "reason",
+                        "rule",
                         "kind",
                         "destination",
                         "hash",

@@ -46,6 +46,8 @@ pub(in crate::config) struct Route {
     pub enforce: Option<Enforce>,
     /// `off`: nothing that is refused here is kept in quarantine. Default: as the section `quarantine` says.
     pub quarantine: Option<Off>,
+    /// The sender is expected to send at least this often; a longer silence is an alert. Default: nothing is expected.
+    pub expect_every: Option<Time>,
     /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
     pub public_url: Option<String>,
     /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
