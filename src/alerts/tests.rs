@@ -159,7 +159,7 @@ fn a_breaker_is_told_once_it_has_been_open_for_long() {
 fn a_surge_is_many_and_a_large_part() {
     let mut world = World::new();
     world.wrong();
-    let mut add = |world: &mut World, requests: u64, unverified: u64, duplicates: u64| {
+    let add = |world: &mut World, requests: u64, unverified: u64, duplicates: u64| {
         let counts = world.counts();
         counts.requests += requests;
         counts.unverified += unverified;
@@ -179,7 +179,7 @@ fn a_surge_is_many_and_a_large_part() {
 #[test]
 fn the_disk_is_held_against_both_limits_and_a_closed_buffer_says_why() {
     let mut world = World::new();
-    let mut with = |used, free| {
+    let mut with = |used: u64, free: u64| {
         world.sample.disk =
             Some(Disk { used: used << 20, max: 1000 << 20, free: free << 20, min_free: 100 << 20 });
         world.wrong()
