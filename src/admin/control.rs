@@ -11,6 +11,7 @@ use crate::config::{AdminAddress, Config};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::quarantine::{Item, Quarantine};
+use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -43,6 +44,8 @@ pub trait Control: Send + Sync + 'static {
     fn alerts(&self) -> AlertsStatus;
     /// Tells everybody a test.
     async fn test_alerts(&self) -> Vec<Tested>;
+    /// Which ranges of providers are in use.
+    fn ranges(&self) -> Vec<RangesStatus>;
 }
 
 #[async_trait]
@@ -95,6 +98,9 @@ impl Control for Gateway {
     }
     async fn test_alerts(&self) -> Vec<Tested> {
         Gateway::test_alerts(self).await
+    }
+    fn ranges(&self) -> Vec<RangesStatus> {
+        Gateway::ranges(self)
     }
 }
 

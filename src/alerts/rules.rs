@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::sample::{DestinationSample, Disk, Expiring, RouteCounts, RouteSample, Sample};
+use super::sample::{DestinationSample, Disk, Expiring, Fetched, RouteCounts, RouteSample, Sample};
 use super::spoken;
 use super::window::Window;
 use crate::clock::Timestamp;
@@ -40,6 +40,7 @@ rules! {
     CertificateExpiry = "certificate_expiry", Critical;
     SecretExpiry = "secret_expiry", Warning;
     StaleKeys = "stale_keys", Warning;
+    StaleRanges = "stale_ranges", Warning;
     /// A route's sender is silent.
     Silence = "silence", Warning;
 }
@@ -144,7 +145,8 @@ impl Watcher {
         }
         look.expiring(Rule::CertificateExpiry, rules.certificate_expiry, &sample.certificates);
         look.expiring(Rule::SecretExpiry, rules.secret_expiry, &sample.secrets);
-        look.fetched(sample);
+        look.fetched(Rule::StaleKeys, rules.stale_keys, &sample.keys);
+        look.fetched(Rule::StaleRanges, rules.stale_ranges, &sample.ranges);
         Looked { wrong: look.wrong, unknown }
     }
 }
@@ -286,19 +288,19 @@ impl Look<'_> {
         }
     }
 
-    fn fetched(&mut self, sample: &Sample) {
-        let Some(limit) = self.rules.stale_keys else { return };
-        for fetched in &sample.fetched {
+    fn fetched(&mut self, rule: Rule, limit: Option<std::time::Duration>, all: &[Fetched]) {
+        let Some(limit) = limit else { return };
+        for fetched in all {
             let why = fetched.error.as_deref();
             match fetched.at {
                 Some(at) if self.now.since(at) >= limit => {
                     let why = why.unwrap_or("no fetch since");
-                    let text = format!("last fetched {} ago: {why}", spoken(self.now.since(at)));
-                    self.wrong(Rule::StaleKeys, &fetched.url, text);
+                    let text = format!("as of {} ago: {why}", spoken(self.now.since(at)));
+                    self.wrong(rule, &fetched.url, text);
                 }
                 None if why.is_some() => {
                     let text = format!("never fetched: {}", why.unwrap_or_default());
-                    self.wrong(Rule::StaleKeys, &fetched.url, text);
+                    self.wrong(rule, &fetched.url, text);
                 }
                 _ => {}
             }

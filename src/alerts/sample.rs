@@ -17,7 +17,9 @@ pub struct Sample {
     pub routes: Vec<RouteSample>,
     pub certificates: Vec<Expiring>,
     pub secrets: Vec<Expiring>,
-    pub fetched: Vec<Fetched>,
+    pub keys: Vec<Fetched>,
+    /// Providers' lists of ranges that are fetched.
+    pub ranges: Vec<Fetched>,
 }
 
 /// A destination's deliveries.

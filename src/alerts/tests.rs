@@ -29,6 +29,7 @@ fn settings() -> AlertSettings {
             certificate_expiry: Some(14 * 24 * HOUR),
             secret_expiry: Some(14 * 24 * HOUR),
             stale_keys: Some(6 * HOUR),
+            stale_ranges: Some(3 * 24 * HOUR),
         },
     }
 }
@@ -208,19 +209,21 @@ fn ends_and_stale_keys_are_told_in_time() {
     world.sample.secrets = vec![expiring("env:S", 3)];
     let keys =
         |url: &str, at, error: Option<&str>| Fetched { url: url.into(), at, error: error.map(Into::into) };
-    world.sample.fetched = vec![
+    world.sample.keys = vec![
         keys("https://fresh", Some(START), Some("once")),
         keys("https://old", Some(START.saturating_sub(6 * HOUR)), Some("refused")),
         keys("https://never", None, Some("no such host")),
         keys("https://first", None, None),
     ];
+    world.sample.ranges = vec![keys("acme", Some(START.saturating_sub(day * 3)), Some("not believed"))];
     assert_eq!(
         world.wrong(),
         [
             "certificate_expiry b.pem: ends in 14d, at 2025-12-08T16:00:00.000Z",
             "secret_expiry env:S: ends in 3d, at 2025-11-27T16:00:00.000Z",
-            "stale_keys https://old: last fetched 6h ago: refused",
+            "stale_keys https://old: as of 6h ago: refused",
             "stale_keys https://never: never fetched: no such host",
+            "stale_ranges acme: as of 3d ago: not believed",
         ]
     );
     world.later(day * 15);

@@ -206,6 +206,7 @@ impl Sender {
             method: Method::POST,
             target: target.to_owned(),
             authority: authority.to_owned(),
+            asked_authority: None,
             scheme,
             version: Version::Http11,
             headers,

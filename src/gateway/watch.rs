@@ -9,6 +9,7 @@ use crate::alerts::{
 };
 use crate::buffer::{Admission, Stats};
 use crate::config::{CertificateFiles, Config};
+use crate::ranges::Source;
 
 /// A sample goes without the buffer's numbers if they take longer.
 const STATS_PATIENCE: Duration = Duration::from_secs(3);
@@ -56,10 +57,17 @@ impl Gateway {
             routes: snapshot.config.routes.iter().map(|route| self.route_sample(route)).collect(),
             certificates: snapshot.certificates.clone(),
             secrets: secrets(&snapshot.config),
-            fetched: self
+            keys: self
                 .key_sets()
                 .into_iter()
                 .map(|set| Fetched { url: set.url.into(), at: set.fetched_at, error: set.error })
+                .collect(),
+            ranges: self
+                .ranges()
+                .into_iter()
+                // A pack's snapshot is old by nature; it counts only where its list can't be had.
+                .filter(|set| set.list.is_some() && (set.source == Source::List || set.error.is_some()))
+                .map(|set| Fetched { url: set.provider.into(), at: Some(set.as_of), error: set.error })
                 .collect(),
         }
     }

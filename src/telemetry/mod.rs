@@ -128,6 +128,17 @@ impl Metrics {
     pub fn route_counts(&self, route: &str) -> RouteCounts {
         self.all.routes.with(route, RouteInstruments::counts)
     }
+    /// A fetch of a provider's ranges ended: `ok`, `failed`, or `refused`.
+    pub fn ranges_fetched(&self, provider: &str, outcome: &'static str) {
+        self.all.ranges.with(provider, |ranges| ranges.fetches.with(outcome, Counter::inc));
+    }
+    /// So many ranges of a provider are in use, as they were at that time.
+    pub fn ranges_in_use(&self, provider: &str, count: usize, as_of: Timestamp) {
+        self.all.ranges.with(provider, |ranges| {
+            ranges.count.store(count as u64, Ordering::Relaxed);
+            ranges.as_of.store(as_of.as_secs(), Ordering::Relaxed);
+        });
+    }
 
     /// When these metrics were made, which is when the process started, to a few milliseconds.
     pub fn started_at(&self) -> Timestamp {
@@ -222,6 +233,7 @@ struct Instruments {
     keys: Labelled<KeyInstruments>,
     alerts: Labelled<AtomicU64>,
     alert_notices: Labelled<Counter>,
+    ranges: Labelled<RangeInstruments>,
 }
 
 impl Default for Instruments {
@@ -247,6 +259,7 @@ impl Default for Instruments {
             keys: Labelled::new(MAX_SOURCES, KeyInstruments::default),
             alerts: Labelled::new(MAX_WORDS, AtomicU64::default),
             alert_notices: Labelled::new(MAX_WORDS, Counter::default),
+            ranges: Labelled::new(MAX_SOURCES, RangeInstruments::new),
         }
     }
 }
@@ -315,6 +328,21 @@ struct KeyInstruments {
     failed: Counter,
     /// Unix seconds; 0 before the first.
     last_ok: AtomicU64,
+}
+
+#[derive(Debug)]
+struct RangeInstruments {
+    fetches: Labelled<Counter>,
+    count: AtomicU64,
+    /// Unix seconds.
+    as_of: AtomicU64,
+}
+
+impl RangeInstruments {
+    fn new() -> Self {
+        let fetches = Labelled::new(MAX_WORDS, Counter::default);
+        Self { fetches, count: AtomicU64::new(0), as_of: AtomicU64::new(0) }
+    }
 }
 
 /// A counter for each of a fixed set of words, made when its word is first used.

@@ -7,6 +7,7 @@
 //! The way of a rule: `spec` (as written) → `compile` with `build`, `build_scheme` and `jwt::build` (everything wrong
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
+mod batch;
 mod build;
 mod build_keys;
 mod build_scheme;
@@ -20,6 +21,7 @@ mod explain;
 mod extract;
 mod fetched;
 mod form;
+pub mod handshake;
 mod header_list;
 mod http_signature;
 mod json;
@@ -47,12 +49,14 @@ use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::secret::Secret;
 
+pub use batch::{Element, NotSplit, Split};
 use check::Check;
-pub use compile::compile;
+pub use compile::{awaiting_keys, compile};
 pub use compile_pack::check_pack;
 pub use explain::{Explanation, Likely, Step, Way};
 pub use extract::Extract;
 pub(crate) use form::decode as decode_form;
+pub use handshake::{Handshakes, Policy};
 pub use refusal::Refusal;
 pub(crate) use remote::parse_jwks;
 pub use remote::{

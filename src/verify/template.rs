@@ -205,6 +205,13 @@ impl Template {
         Ok(Cow::Owned(bytes))
     }
 
+    /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
+    pub(super) fn is_chosen_by_sender(&self) -> bool {
+        self.0
+            .iter()
+            .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+    }
+
     /// Whether the address of the request is signed, whole or in part.
     pub(super) fn uses_url(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Url(_) | Part::Target | Part::Path))
@@ -248,6 +255,11 @@ impl Template {
             _ => None,
         })
     }
+}
+
+/// The names in the `{param:NAME}` of a template.
+pub(super) fn params_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split("{param:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
 }
 
 const NAMES: &[&str] = &[

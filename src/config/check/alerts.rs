@@ -43,6 +43,7 @@ impl Checker<'_, '_> {
         let certificate_expiry = time("certificate_expiry", &raw.certificate_expiry);
         let secret_expiry = time("secret_expiry", &raw.secret_expiry);
         let stale_keys = time("stale_keys", &raw.stale_keys);
+        let stale_ranges = time("stale_ranges", &raw.stale_ranges);
         let rules = AlertRules {
             backlog_age,
             backlog_growth: self.growth(&place.key("backlog_growth"), &raw.backlog_growth, GROWTH, raw.every),
@@ -62,6 +63,7 @@ impl Checker<'_, '_> {
             certificate_expiry,
             secret_expiry,
             stale_keys,
+            stale_ranges,
         };
         AlertSettings {
             name: raw.name.clone().unwrap_or_else(|| self.references.outside.host_name()),

@@ -39,6 +39,7 @@ pub struct AlertRules {
     pub certificate_expiry: Option<Duration>,
     pub secret_expiry: Option<Duration>,
     pub stale_keys: Option<Duration>,
+    pub stale_ranges: Option<Duration>,
 }
 
 /// So many more within a time.

@@ -54,6 +54,8 @@ pub(in crate::config) struct Alerts {
     pub secret_expiry: OrOff<Time>,
     /// How old keys that are fetched may become, or `off`. Default: 6h.
     pub stale_keys: OrOff<Time>,
+    /// How old a provider's published ranges may become (those of `allow: [provider]`), or `off`. Default: 3d.
+    pub stale_ranges: OrOff<Time>,
 }
 
 impl Default for Alerts {
@@ -75,6 +77,7 @@ impl Default for Alerts {
             certificate_expiry: OrOff::On(secs(14 * 24 * 3600)),
             secret_expiry: OrOff::On(secs(14 * 24 * 3600)),
             stale_keys: OrOff::On(secs(6 * 3600)),
+            stale_ranges: OrOff::On(secs(3 * 24 * 3600)),
         }
     }
 }
