@@ -5,6 +5,7 @@
 
 mod address;
 mod admit;
+mod alerts;
 mod captured;
 mod check;
 mod client;
@@ -78,6 +79,8 @@ enum Command {
     Dead(dead::Dead),
     /// List, show, re-verify, admit and purge refused requests
     Quarantine(quarantine::Quarantine),
+    /// List what is wrong now, or send everybody a test notice
+    Alerts(alerts::Alerts),
     /// Have the running gateway read its config again
     Reload(reload::Reload),
     /// Show what the running gateway does
@@ -131,6 +134,7 @@ impl Command {
             Command::Events(command) => command.run(),
             Command::Dead(command) => command.run(),
             Command::Quarantine(command) => command.run(),
+            Command::Alerts(command) => command.run(),
             Command::Reload(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Healthcheck(command) => command.run(),
