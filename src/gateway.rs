@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::breaker::Breakers;
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// What the way in remembers between requests; a reload keeps it.
     pub intake: Intake,
+    /// Which destinations are spared, buffered and inline ones; a reload keeps them.
+    pub breakers: Arc<Breakers>,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -104,11 +107,13 @@ impl Gateway {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
+        let breakers: Arc<Breakers> = Arc::default();
         Self {
             fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
-            deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
+            deliverer: Deliverer::new(buffer.clone(), breakers.clone(), metrics.clone(), clock.clone()),
             intake: Intake::new(metrics.clone()),
+            breakers,
             buffer,
             metrics,
             clock,

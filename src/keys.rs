@@ -289,6 +289,7 @@ impl Fetch {
             timeout: TIMEOUT,
             concurrency: 1,
             retry: Retry::default(),
+            breaker: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Upstream,
         };

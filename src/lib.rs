@@ -22,6 +22,7 @@ pub mod providers;
 pub mod verify;
 
 // What stays, and the way out.
+pub mod breaker;
 pub mod buffer;
 pub mod deliver;
 pub mod upstream;

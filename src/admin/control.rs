@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::breaker::BreakerStatus;
 use crate::buffer::Buffer;
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
@@ -31,6 +32,8 @@ pub trait Control: Send + Sync + 'static {
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
     fn key_sets(&self) -> Vec<KeySetStatus>;
+    /// Which destinations are spared, and why.
+    fn breakers(&self) -> Vec<BreakerStatus>;
 }
 
 #[async_trait]
@@ -68,6 +71,9 @@ impl Control for Gateway {
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         Gateway::key_sets(self)
+    }
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        self.breakers.status()
     }
 }
 

@@ -39,6 +39,7 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         ready: control.readiness().is_empty(),
         config_hash: control.setup().config_hash,
         now: control.now(),
+        breakers: control.breakers(),
     };
     // Reads /proc and formats some hundred lines: not on a thread that serves.
     let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;

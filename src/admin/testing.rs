@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::breaker::{BreakerStatus, Phase, Transitions};
 use crate::buffer::{
     Admission, AppendError, Appended, Attempt, AttemptOutcome, Buffer, BufferError, ClaimKey, Claimed,
     DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter, EventId,
@@ -318,6 +320,16 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        vec![BreakerStatus {
+            destination: DestinationName::new("billing", "legacy"),
+            phase: Phase::Open,
+            since: Some(Duration::from_secs(60)),
+            next_probe: Some(Duration::from_secs(12)),
+            why: Some("connect: connection refused".into()),
+            transitions: Transitions::default(),
+        }]
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         vec![KeySetStatus {

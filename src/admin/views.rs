@@ -132,6 +132,22 @@ pub struct DestinationStatus {
     /// When the oldest delivery that is pending or retrying was accepted.
     pub oldest: Option<String>,
     pub oldest_age_seconds: Option<u64>,
+    /// Whether the app is spared; `null` before anything was sent to it.
+    #[serde(default)]
+    pub breaker: Option<BreakerView>,
+}
+
+/// How a destination's breaker stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerView {
+    /// `closed`, `slow_start`, `half_open` or `open`.
+    pub state: String,
+    /// Since when it is not closed, or since when it is closed again; `null` if it was never open.
+    pub since: Option<String>,
+    /// When the next delivery probes; `null` if nothing is held.
+    pub next_probe: Option<String>,
+    /// The failure that opened it.
+    pub why: Option<String>,
 }
 
 /// `GET /destinations`.

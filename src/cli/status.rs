@@ -8,7 +8,9 @@ use super::failure::{Failure, exit};
 use super::output::{
     Format, OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, print, print_json, size, span,
 };
-use crate::admin::views::{BufferStatus, DestinationStatus, KeySet, ReloadStatus, Status as Running};
+use crate::admin::views::{
+    BreakerView, BufferStatus, DestinationStatus, KeySet, ReloadStatus, Status as Running,
+};
 
 /// Show what the running gateway does
 #[derive(clap::Args, Debug)]
@@ -138,10 +140,33 @@ fn destinations(of: &[DestinationStatus], times: Times) -> String {
             (destination.backlog.to_string(), tone(destination.backlog, Tone::Waiting)),
             (destination.oldest.as_deref().map_or("-".into(), |t| times.show(t)), Tone::Plain),
             (destination.dead.to_string(), tone(destination.dead, Tone::Bad)),
-            (if destination.configured { "" } else { "not in the config" }.into(), Tone::Waiting),
+            (held(destination, times), Tone::Waiting),
         ]);
     }
     rows.text()
+}
+
+/// Why deliveries wait, if they do.
+fn held(of: &DestinationStatus, times: Times) -> String {
+    if !of.configured {
+        return "not in the config".into();
+    }
+    of.breaker.as_ref().map(|breaker| spared(breaker, times)).unwrap_or_default()
+}
+
+fn spared(of: &BreakerView, times: Times) -> String {
+    let why = of.why.as_deref().map(|why| format!(": {}", harmless(why))).unwrap_or_default();
+    let since = of.since.as_deref().map(|at| format!(" since {}", times.show(at))).unwrap_or_default();
+    match of.state.as_str() {
+        "closed" => String::new(),
+        "open" => {
+            let probe = of.next_probe.as_deref().map(|at| format!(", next probe {}", times.show(at)));
+            format!("breaker open{since}{why}{}", probe.unwrap_or_default())
+        }
+        "half_open" => format!("breaker half open{since}{why}"),
+        "slow_start" => "slow start".into(),
+        other => harmless(other),
+    }
 }
 
 #[cfg(test)]

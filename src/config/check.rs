@@ -4,6 +4,7 @@
 mod destinations;
 mod listeners;
 mod names;
+mod pace;
 mod routes;
 mod rules;
 mod settings;

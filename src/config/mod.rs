@@ -11,8 +11,10 @@
 mod check;
 mod model;
 mod outside;
+mod pace;
 mod place;
 mod problem;
+mod rates;
 mod raw;
 mod references;
 mod schema;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 pub use model::*;
 pub use outside::Needed;
+pub use pace::*;
 pub use problem::{Problem, Problems};
 pub use references::is_loopback;
 pub use schema::schema;

@@ -180,6 +180,8 @@ pub struct Destination {
     /// Attempts in flight at once.
     pub concurrency: usize,
     pub retry: Retry,
+    /// `None`: off.
+    pub breaker: Option<super::BreakerSettings>,
     pub headers: HeaderChanges,
     /// Keep the sender's `Host` (default) or send the upstream's own.
     pub host: HostHeader,

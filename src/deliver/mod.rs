@@ -5,15 +5,13 @@
 //! abandoned).
 //!
 //! Each destination has one task (`scheduler`) that leases what is due and starts attempts (`worker`); `classify`
-//! says what an outcome means, `backoff` how long to wait, `trouble` how long to pause when the fault is ours,
-//! `health` what the log says. A `lease` that is not settled gives itself back, whatever ends its holder.
+//! says what an outcome means, `backoff` how long to wait; whether the app is to be left alone is the `breaker`'s. A
+//! `lease` that is not settled gives itself back, whatever ends its holder.
 
 mod backoff;
 mod classify;
-mod health;
 mod lease;
 mod scheduler;
-mod trouble;
 mod worker;
 
 #[cfg(test)]
@@ -29,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::breaker::Breakers;
 use crate::buffer::{Buffer, DestinationName};
 use crate::clock::Clock;
 use crate::config::Destination;
@@ -36,7 +35,6 @@ use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
 use scheduler::{Scheduler, Stop};
-use trouble::Trouble;
 use worker::{App, Settings, Surroundings};
 
 /// All delivery workers of the process. Dropped without `shutdown`, it breaks off what is in flight (and the buffer
@@ -47,8 +45,13 @@ pub struct Deliverer {
 
 impl Deliverer {
     /// Must be called within the tokio runtime that the workers shall run on.
-    pub fn new(buffer: Arc<dyn Buffer>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { inner: Inner::new(buffer, metrics, clock) }
+    pub fn new(
+        buffer: Arc<dyn Buffer>,
+        breakers: Arc<Breakers>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        Self { inner: Inner { breakers, ..Inner::new(buffer, metrics, clock) } }
     }
 
     /// Makes exactly these destinations be worked on, with these settings: new ones start, changed ones go over to the
@@ -67,6 +70,7 @@ impl Deliverer {
 /// The same over any way to the app.
 struct Inner<A> {
     buffer: Arc<dyn Buffer>,
+    breakers: Arc<Breakers>,
     metrics: Arc<Metrics>,
     clock: Clock,
     runtime: Handle,
@@ -84,8 +88,8 @@ struct Worked<A> {
 impl<A: App> Inner<A> {
     fn new(buffer: Arc<dyn Buffer>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         let (stop, _) = watch::channel(Stop::No);
-        let destinations = Mutex::default();
-        Self { buffer, metrics, clock, runtime: Handle::current(), stop, destinations }
+        let (breakers, destinations) = (Arc::default(), Mutex::default());
+        Self { buffer, breakers, metrics, clock, runtime: Handle::current(), stop, destinations }
     }
 
     fn apply(&self, destinations: Vec<(Arc<Destination>, A)>) {
@@ -120,7 +124,7 @@ impl<A: App> Inner<A> {
         let around = Arc::new(Surroundings {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
-            trouble: Mutex::new(Trouble::default()),
+            breaker: self.breakers.of(&name),
         });
         let (buffer, stop) = (self.buffer.clone(), self.stop.subscribe());
         let supervised = async move {

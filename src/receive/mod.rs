@@ -31,6 +31,7 @@ mod verify;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::breaker::Breakers;
 use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
@@ -72,6 +73,7 @@ struct Context<'a, A> {
     metrics: &'a Metrics,
     clock: &'a Clock,
     intake: &'a Intake,
+    breakers: &'a Breakers,
 }
 
 impl<A> Context<'_, A> {
@@ -94,6 +96,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         metrics: &gateway.metrics,
         clock: &gateway.clock,
         intake: &gateway.intake,
+        breakers: &gateway.breakers,
     };
     answered(&snapshot.config, &context, exchange).await;
 }

@@ -106,6 +106,10 @@ metrics! {
         "From the start of an attempt to the end of the app's answer";
     ATTEMPTS_IN_FLIGHT = "tidegate_attempts_in_flight", Number, Gauge, ["destination"],
         "Attempts under way right now";
+    BREAKER = "tidegate_breaker", Number, Gauge, ["destination"],
+        "How a destination's breaker stands: 0 closed, 1 half open, 2 open";
+    BREAKER_TRANSITIONS = "tidegate_breaker_transitions", Number, Counter, ["destination", "state"],
+        "Changes of a destination's breaker, by what it became: open, half_open, closed";
     BACKLOG = "tidegate_backlog", Number, Gauge, ["destination"],
         "Deliveries pending or retrying";
     BACKLOG_OLDEST_AGE = "tidegate_backlog_oldest_age", Seconds, Gauge, ["destination"],
@@ -179,6 +183,7 @@ mod tests {
                         "destination",
                         "hash",
                         "source",
+                        "state",
                         "version"
                     ]
                     .contains(label),

@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text as openmetrics};
 use prometheus_client::registry::Registry;
 
+use crate::breaker::BreakerStatus;
 use crate::buffer::{Admission, Stats};
 use crate::clock::Timestamp;
 
@@ -30,6 +31,7 @@ pub struct Scrape {
     /// Of the config that runs, in full.
     pub config_hash: String,
     pub now: Timestamp,
+    pub breakers: Vec<BreakerStatus>,
 }
 
 pub(super) fn text(counted: Arc<Instruments>, scrape: Scrape) -> String {
@@ -57,6 +59,7 @@ impl Collector for Exposition {
         self.connections(&mut page)?;
         self.buffer_work(&mut page)?;
         self.deliveries(&mut page)?;
+        self.breakers(&mut page)?;
         self.buffer_state(&mut page)?;
         self.config_and_keys(&mut page)?;
         self.process(&mut page)
@@ -120,6 +123,20 @@ impl Exposition {
         page.family(&table::ATTEMPTS_IN_FLIGHT, |f| {
             destinations.iter().try_for_each(|(destination, of)| {
                 f.gauge(&[destination], of.in_flight.load(Ordering::Relaxed))
+            })
+        })
+    }
+
+    fn breakers(&self, page: &mut Page) -> fmt::Result {
+        let breakers = &self.scrape.breakers;
+        page.family(&table::BREAKER, |f| {
+            breakers.iter().try_for_each(|b| f.gauge(&[&b.destination.0], b.phase.number()))
+        })?;
+        page.family(&table::BREAKER_TRANSITIONS, |f| {
+            breakers.iter().try_for_each(|b| {
+                f.counter(&[&b.destination.0, "open"], b.transitions.opened)?;
+                f.counter(&[&b.destination.0, "half_open"], b.transitions.half_opened)?;
+                f.counter(&[&b.destination.0, "closed"], b.transitions.closed)
             })
         })
     }
@@ -270,6 +287,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
+    use crate::breaker::Breakers;
     use crate::buffer::{DestinationName, DestinationStats};
     use crate::telemetry::{DEFINITIONS, Kind, Metrics};
 
@@ -293,6 +311,7 @@ mod tests {
             ready: true,
             config_hash: "0123456789abcdef".into(),
             now: Timestamp(3_500),
+            breakers: vec![Breakers::default().of(&DestinationName::new("billing", "legacy")).status()],
         }
     }
 

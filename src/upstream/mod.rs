@@ -22,6 +22,7 @@ mod h2;
 mod limit;
 mod origin;
 mod pool;
+mod retry_after;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -52,6 +53,7 @@ use pool::Key;
 
 pub use error::{SetupError, UpstreamError};
 pub use forward::{EventHeaders, Forward};
+pub use retry_after::retry_after;
 pub use streamed::{Answering, BodyWriter};
 
 /// A destination's client. Cheap to clone; pools are per thread.

@@ -26,6 +26,7 @@ pub(crate) fn destination(url: &str) -> Destination {
         timeout: Duration::from_secs(30),
         concurrency: 4,
         retry: Retry::default(),
+        breaker: None,
         headers: HeaderChanges::default(),
         host: HostHeader::Keep,
     }

@@ -7,6 +7,7 @@ mod support;
 mod attacks;
 mod auth;
 mod bounded;
+mod breaker;
 mod bytes;
 mod change;
 mod cli;

@@ -87,6 +87,7 @@ impl Checker<'_, '_> {
             timeout: default_timeout(purpose),
             concurrency: CONCURRENCY,
             retry: Retry::default(),
+            breaker: self.breaker(None, place, purpose, &Retry::default()),
             headers: HeaderChanges::default(),
             host: HostHeader::Keep,
         })
@@ -134,6 +135,7 @@ impl Checker<'_, '_> {
             Some(retry) => self.retry(retry, &place.key("retry")),
             None => Retry::default(),
         };
+        let breaker = self.breaker(raw.breaker.as_ref(), place, purpose, &retry);
         let headers = match &raw.headers {
             Some(headers) => self.headers(headers, &place.key("headers")),
             None => HeaderChanges::default(),
@@ -150,6 +152,7 @@ impl Checker<'_, '_> {
             timeout: raw.timeout.map_or_else(|| default_timeout(purpose), |t| t.0),
             concurrency: raw.concurrency.unwrap_or(CONCURRENCY),
             retry,
+            breaker,
             headers,
             host: match raw.host {
                 raw::HostWord::Keep => HostHeader::Keep,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pace::BreakerOrOff;
 use super::sections::{Certificate, secs};
 use crate::config::units::Time;
 
@@ -23,7 +24,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "rate", "order", "batch", "breaker", "sign", "when", "health", "transform", "balance", "ramp",
+    "rate", "order", "batch", "sign", "when", "health", "transform", "balance", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -51,6 +52,9 @@ pub(in crate::config) struct Destination {
     pub tls: Option<DestinationTls>,
     /// When a failed delivery is tried again.
     pub retry: Option<Retry>,
+    /// When deliveries are held because the app can't take them, or `off`. It never gives an event up. Default: on, with
+    /// the values below.
+    pub breaker: Option<BreakerOrOff>,
     /// Headers that are set or removed before the app gets them.
     pub headers: Option<HeaderChanges>,
 }

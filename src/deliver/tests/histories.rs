@@ -8,7 +8,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use crate::buffer::{DeadReason, EventId};
-use crate::config::{Destination, Retry};
+use crate::config::{BreakerSettings, Destination, Retry};
 use crate::deliver::Inner;
 use crate::telemetry::Metrics;
 use crate::upstream::UpstreamError;
@@ -26,6 +26,12 @@ fn settings(rng: &mut Rng) -> Arc<Destination> {
             max_age: MAX_AGE,
             ..Retry::default()
         },
+        breaker: rng.bool().then(|| BreakerSettings {
+            failures: rng.u32(1..6),
+            probe_after: Duration::from_millis(rng.u64(1..1000)),
+            slow_start: Duration::from_millis(rng.u64(0..2000)),
+            ..BreakerSettings::default()
+        }),
         ..destination("http://app")
     })
 }

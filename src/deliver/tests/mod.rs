@@ -2,5 +2,6 @@
 
 mod fake;
 mod histories;
+mod outages;
 mod over_sockets;
 mod scheduling;

@@ -59,7 +59,7 @@ async fn events_reach_a_flaky_app_with_their_bytes_and_their_attempts_counted() 
         ..destination(&app.url())
     });
     memory.fill(100, clock.now(), b"the body");
-    let deliverer = Deliverer::new(memory.clone(), Arc::new(Metrics::default()), clock);
+    let deliverer = Deliverer::new(memory.clone(), Arc::default(), Arc::new(Metrics::default()), clock);
     let upstream = Arc::new(Upstream::new(&destination).unwrap());
     deliverer.apply(vec![(destination, upstream)]);
     tokio::time::timeout(Duration::from_secs(60), memory.until_settled()).await.unwrap();

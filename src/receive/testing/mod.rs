@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::idempotency::Identity;
 use super::{Context, Intake};
+use crate::breaker::Breakers;
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::message::{Head, Headers, Method, Scheme, Version};
@@ -86,6 +87,7 @@ pub struct Scene<A> {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub intake: Intake,
+    pub breakers: Breakers,
 }
 
 impl<A> Scene<A> {
@@ -97,6 +99,7 @@ impl<A> Scene<A> {
             app,
             buffer: FakeBuffer::default(),
             intake: Intake::new(metrics.clone()),
+            breakers: Breakers::default(),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
         }
@@ -109,6 +112,7 @@ impl<A> Scene<A> {
             metrics: &self.metrics,
             clock: &self.clock,
             intake: &self.intake,
+            breakers: &self.breakers,
         }
     }
 }

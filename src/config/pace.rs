@@ -1,0 +1,36 @@
+//! How an app is spared, as checked: its breaker. How it is written is `raw`'s.
+
+use std::time::Duration;
+
+/// When deliveries are held because the app can't take them. `off` is `None` where this stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it. Default 5.
+    pub failures: u32,
+    /// Failures among the attempts of the `window`, in percent, that open it. Default 50.
+    pub share_percent: u8,
+    /// Default 1 min.
+    pub window: Duration,
+    /// Attempts in the window below which the share says nothing. Default 20.
+    pub min_attempts: u32,
+    /// From its opening, or a failed probe, to the next probe. Default 30 s.
+    pub probe_after: Duration,
+    /// From its closing until concurrency and rate are what they were. Default 30 s.
+    pub slow_start: Duration,
+    /// The most that an app's `Retry-After` is obeyed: `retry.max`, and inline a minute, because senders wait.
+    pub longest_pause: Duration,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            share_percent: 50,
+            window: Duration::from_secs(60),
+            min_attempts: 20,
+            probe_after: Duration::from_secs(30),
+            slow_start: Duration::from_secs(30),
+            longest_pause: Duration::from_secs(3600),
+        }
+    }
+}

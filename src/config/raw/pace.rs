@@ -1,0 +1,52 @@
+//! How an app is spared, as written.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Off;
+use super::sections::secs;
+use crate::config::rates::Percent;
+use crate::config::units::Time;
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum BreakerOrOff {
+    Off(Off),
+    On(Breaker),
+}
+
+/// When deliveries are held because the app can't take them. It opens on `failures` in a row, or on a `share` of
+/// failures; while it is open nothing is tried and no attempt is used up. Then one delivery probes, and if it succeeds,
+/// concurrency and rate grow back over `slow_start`. With `mode: proxy` an open breaker answers 503.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Breaker {
+    /// Failures in a row that open it: no answer, 408, 425, 429 and 5xx. Default: 5.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub failures: u32,
+    /// The share of failures among the attempts of the `window` that opens it. Default: 50%.
+    pub share: Percent,
+    /// Default: 1m.
+    pub window: Time,
+    /// Attempts in the window below which the share says nothing. Default: 20.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min_attempts: u32,
+    /// How long it is open before a delivery probes. Default: 30s.
+    pub probe_after: Time,
+    /// How long concurrency and rate take to grow back; `0s`: at once. Default: 30s.
+    pub slow_start: Time,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            share: Percent(50),
+            window: secs(60),
+            min_attempts: 20,
+            probe_after: secs(30),
+            slow_start: secs(30),
+        }
+    }
+}
