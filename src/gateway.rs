@@ -17,8 +17,9 @@ use crate::breaker::Breakers;
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
-use crate::deliver::Deliverer;
+use crate::deliver::{self, Deliverer};
 use crate::keys::{KeySetStatus, RemoteKeys};
+use crate::pauses::Pauses;
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -34,6 +35,8 @@ pub struct Gateway {
     pub intake: Intake,
     /// Which destinations are spared, buffered and inline ones; a reload keeps them.
     pub breakers: Arc<Breakers>,
+    /// What an operator has paused.
+    pub pauses: Arc<Pauses>,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -108,12 +111,21 @@ impl Gateway {
         clock: Clock,
     ) -> Self {
         let breakers: Arc<Breakers> = Arc::default();
+        let pauses = Arc::new(Pauses::new(buffer.clone()));
+        let seams = deliver::Seams {
+            buffer: buffer.clone(),
+            breakers: breakers.clone(),
+            pauses: pauses.watch(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        };
         Self {
             fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
-            deliverer: Deliverer::new(buffer.clone(), breakers.clone(), metrics.clone(), clock.clone()),
+            deliverer: Deliverer::new(seams),
             intake: Intake::new(metrics.clone()),
             breakers,
+            pauses,
             buffer,
             metrics,
             clock,

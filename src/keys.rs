@@ -290,6 +290,8 @@ impl Fetch {
             concurrency: 1,
             retry: Retry::default(),
             breaker: None,
+            rate: None,
+            deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Upstream,
         };

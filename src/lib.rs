@@ -25,6 +25,7 @@ pub mod verify;
 pub mod breaker;
 pub mod buffer;
 pub mod deliver;
+pub mod pauses;
 pub mod upstream;
 
 // Keys that live elsewhere (JWKS), fetched and refreshed.

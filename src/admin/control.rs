@@ -5,11 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::breaker::BreakerStatus;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, BufferError, DestinationName};
 use crate::clock::Timestamp;
-use crate::config::{AdminAddress, Config};
+use crate::config::{AdminAddress, Config, Hours};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
+use crate::pauses::Paused;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 
@@ -34,6 +35,12 @@ pub trait Control: Send + Sync + 'static {
     fn key_sets(&self) -> Vec<KeySetStatus>;
     /// Which destinations are spared, and why.
     fn breakers(&self) -> Vec<BreakerStatus>;
+    /// What an operator has paused.
+    fn paused(&self) -> Paused;
+    async fn pause(&self, name: &str) -> Result<bool, BufferError>;
+    async fn resume(&self, name: &str) -> Result<bool, BufferError>;
+    /// Destinations that their schedule keeps closed now, and until when.
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)>;
 }
 
 #[async_trait]
@@ -74,6 +81,24 @@ impl Control for Gateway {
     }
     fn breakers(&self) -> Vec<BreakerStatus> {
         self.breakers.status()
+    }
+    fn paused(&self) -> Paused {
+        self.pauses.all()
+    }
+    async fn pause(&self, name: &str) -> Result<bool, BufferError> {
+        self.pauses.pause(name, self.clock.now()).await
+    }
+    async fn resume(&self, name: &str) -> Result<bool, BufferError> {
+        self.pauses.resume(name).await
+    }
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)> {
+        let (snapshot, now) = (self.snapshot.load(), self.clock.now());
+        let destinations = snapshot.config.routes.iter().flat_map(|route| route.mode.destinations());
+        let closed = destinations.filter_map(|to| match to.deliver_between.as_ref()?.at(now) {
+            Hours::Closed { until } => Some((to.name.clone(), until)),
+            Hours::Open { .. } => None,
+        });
+        closed.collect()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod filter;
 mod guard;
 mod health;
 mod listen;
+mod pauses;
 mod problem;
 mod redact;
 mod status;
@@ -91,6 +92,8 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/status", get(status::status))
         .route("/destinations", get(status::destinations))
         .route("/reload", post(status::reload))
+        .route("/pause", post(pauses::pause))
+        .route("/resume", post(pauses::resume))
         .route("/events", get(events::list))
         .route("/events/replay", post(events::replay))
         .route("/events/purge", post(events::purge))

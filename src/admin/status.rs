@@ -7,9 +7,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use crate::breaker::BreakerStatus;
-use crate::buffer::{Admission, DestinationStats, Stats};
+use crate::buffer::{Admission, DestinationName, DestinationStats, Stats};
 use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
+use crate::pauses;
 
 use super::App;
 use super::control::Control;
@@ -75,6 +76,7 @@ fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
 /// Those of the buffered routes, those that only the buffer still knows, and inline ones that were asked; by name.
 fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<DestinationStatus> {
     let (now, breakers) = (control.now(), control.breakers());
+    let (paused, closed) = (control.paused(), control.closed());
     let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
     let configured: BTreeSet<&str> =
         buffered.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
@@ -82,6 +84,9 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
     let inline: BTreeSet<&str> =
         inline.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
     let mut names: BTreeSet<&str> = configured.clone();
+    names.extend(
+        inline.iter().filter(|name| pauses::since(&paused, &DestinationName((**name).into())).is_some()),
+    );
     names.extend(breakers.iter().map(|b| &*b.destination.0).filter(|name| inline.contains(name)));
     names.extend(stats.destinations.iter().map(|d| &*d.destination.0));
     let status = |name: &str, of: Option<&DestinationStats>| DestinationStatus {
@@ -92,6 +97,8 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
         oldest: of.and_then(|d| d.oldest).map(|t| t.to_string()),
         oldest_age_seconds: of.and_then(|d| d.oldest).map(|t| now.since(t).as_secs()),
         breaker: breakers.iter().find(|b| &*b.destination.0 == name).map(|b| breaker(b, now)),
+        paused_since: pauses::since(&paused, &DestinationName(name.into())).map(|at| at.to_string()),
+        closed_until: closed.iter().find(|(of, _)| &*of.0 == name).map(|(_, until)| until.to_string()),
     };
     names
         .iter()

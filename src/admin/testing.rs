@@ -20,6 +20,7 @@ use crate::config::{AdminAddress, AdminSettings};
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
+use crate::pauses::Paused;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::verify::CredentialPlaces;
@@ -247,6 +248,7 @@ pub struct Fake {
     pub hash: Mutex<String>,
     /// What the next reload finds.
     pub next: Mutex<Result<&'static str, &'static str>>,
+    pub paused: Mutex<Paused>,
 }
 
 impl Fake {
@@ -261,6 +263,7 @@ impl Fake {
             not_ready: Mutex::default(),
             hash: Mutex::new("0123456789abcdef".into()),
             next: Mutex::new(Err("tidegate.yaml:3:5: routes[0].path: missing")),
+            paused: Mutex::default(),
         })
     }
     pub fn with_token(self: Arc<Self>, token: &str) -> Arc<Self> {
@@ -320,6 +323,18 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn paused(&self) -> Paused {
+        self.paused.lock().clone()
+    }
+    async fn pause(&self, name: &str) -> Result<bool, BufferError> {
+        Ok(Arc::make_mut(&mut *self.paused.lock()).insert(name.into(), NOW).is_none())
+    }
+    async fn resume(&self, name: &str) -> Result<bool, BufferError> {
+        Ok(Arc::make_mut(&mut *self.paused.lock()).remove(name).is_some())
+    }
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)> {
+        Vec::new()
     }
     fn breakers(&self) -> Vec<BreakerStatus> {
         vec![BreakerStatus {

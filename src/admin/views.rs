@@ -135,6 +135,31 @@ pub struct DestinationStatus {
     /// Whether the app is spared; `null` before anything was sent to it.
     #[serde(default)]
     pub breaker: Option<BreakerView>,
+    /// Since when an operator has paused it, by itself or with its route.
+    #[serde(default)]
+    pub paused_since: Option<String>,
+    /// Until when its schedule keeps it closed.
+    #[serde(default)]
+    pub closed_until: Option<String>,
+}
+
+/// Body of `POST /pause` and `POST /resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseOf {
+    pub route: String,
+    /// Without its route's name; without it the whole route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
+/// Answer of `POST /pause` and `POST /resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseChanged {
+    /// `route` or `route/destination`.
+    pub name: String,
+    /// `false`: it was so already.
+    pub changed: bool,
 }
 
 /// How a destination's breaker stands.

@@ -13,6 +13,7 @@ mod events;
 mod failure;
 mod healthcheck;
 mod output;
+mod pause;
 mod reload;
 mod routes;
 mod run;
@@ -69,6 +70,10 @@ enum Command {
     Events(events::Events),
     /// List, show, replay and purge dead letters
     Dead(dead::Dead),
+    /// Hold the deliveries of a route or destination
+    Pause(pause::Pause),
+    /// End a pause
+    Resume(pause::Resume),
     /// Have the running gateway read its config again
     Reload(reload::Reload),
     /// Show what the running gateway does
@@ -120,6 +125,8 @@ impl Command {
             Command::Send(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Dead(command) => command.run(),
+            Command::Pause(command) => command.run(),
+            Command::Resume(command) => command.run(),
             Command::Reload(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Healthcheck(command) => command.run(),
@@ -162,6 +169,8 @@ mod tests {
             "tidegate dead purge --route billing --until 3d --yes",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
+            "tidegate pause --route billing",
+            "tidegate resume --route billing --destination legacy -o json",
             "tidegate healthcheck --timeout 1",
             "tidegate completions zsh",
         ] {

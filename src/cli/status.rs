@@ -151,6 +151,12 @@ fn held(of: &DestinationStatus, times: Times) -> String {
     if !of.configured {
         return "not in the config".into();
     }
+    if let Some(since) = &of.paused_since {
+        return format!("paused by an operator since {}", times.show(since));
+    }
+    if let Some(until) = &of.closed_until {
+        return format!("closed until {}", times.show(until));
+    }
     of.breaker.as_ref().map(|breaker| spared(breaker, times)).unwrap_or_default()
 }
 

@@ -17,6 +17,7 @@ mod problem;
 mod rates;
 mod raw;
 mod references;
+mod schedule;
 mod schema;
 mod shape;
 mod source;
@@ -31,6 +32,7 @@ pub use outside::Needed;
 pub use pace::*;
 pub use problem::{Problem, Problems};
 pub use references::is_loopback;
+pub use schedule::{Hours, Schedule};
 pub use schema::schema;
 
 use outside::{Outside, Real};

@@ -182,6 +182,10 @@ pub struct Destination {
     pub retry: Retry,
     /// `None`: off.
     pub breaker: Option<super::BreakerSettings>,
+    /// `None`: as fast as it takes them.
+    pub rate: Option<super::Rate>,
+    /// `None`: at any time.
+    pub deliver_between: Option<Arc<super::Schedule>>,
     pub headers: HeaderChanges,
     /// Keep the sender's `Host` (default) or send the upstream's own.
     pub host: HostHeader,

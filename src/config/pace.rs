@@ -34,3 +34,12 @@ impl Default for BreakerSettings {
         }
     }
 }
+
+/// How fast attempts may begin: `count` in each `per`, evenly, and up to `burst` at once after a rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub count: u32,
+    pub per: Duration,
+    /// At least 1. Default: 50 ms worth of the rate.
+    pub burst: u32,
+}

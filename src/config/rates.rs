@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -52,9 +53,66 @@ impl JsonSchema for Percent {
     }
 }
 
+/// A rate as written: `50/s`, `600/m`, `1000/h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PerTime {
+    pub count: u32,
+    pub per: Duration,
+}
+
+pub(super) const RATE_HELP: &str = "write a rate such as `50/s`, `600/m` or `1000/h`";
+
+impl PerTime {
+    /// `None` if it is no rate, or none at all, or more than a million.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (count, unit) = text.split_once('/')?;
+        let secs = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            _ => return None,
+        };
+        if !count.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let count = count.parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+        Some(Self { count, per: Duration::from_secs(secs) })
+    }
+}
+
+impl<'de> Deserialize<'de> for PerTime {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(d)?).ok_or_else(|| D::Error::custom("not a rate"))
+    }
+}
+
+impl JsonSchema for PerTime {
+    fn schema_name() -> Cow<'static, str> {
+        "Rate".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[1-9]\\d*/[smh]$", "x-unit": "rate" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_read_as_people_write_them() {
+        for (text, count, secs) in [("50/s", 50, 1), ("600/m", 600, 60), ("1000000/h", 1_000_000, 3600)] {
+            assert_eq!(PerTime::parse(text), Some(PerTime { count, per: Duration::from_secs(secs) }));
+        }
+        for text in
+            ["", "/", "50", "/s", "0/s", "-1/s", "+5/s", "1.5/s", "50/d", "50/sec", "50 /s", "1000001/s"]
+        {
+            assert_eq!(PerTime::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn shares_are_read_as_people_write_them() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use super::place::Place;
 use super::problem::Report;
-use super::rates::{PERCENT_HELP, Percent};
+use super::rates::{PERCENT_HELP, PerTime, Percent, RATE_HELP};
 use super::source::Document;
 use super::units::{SIZE_HELP, Size, TIME_HELP, Time, UNIT};
 use super::yaml::{Entry, Kind, Node, Style};
@@ -207,6 +207,7 @@ impl<'s> Walk<'s> {
         let (what, help) = match unit {
             "size" => ("a size", SIZE_HELP),
             "percent" => ("a share in percent", PERCENT_HELP),
+            "rate" => ("a rate", RATE_HELP),
             _ => ("a duration", TIME_HELP),
         };
         if let Kind::Scalar { text, .. } = &node.kind
@@ -215,6 +216,7 @@ impl<'s> Walk<'s> {
             let read = match unit {
                 "size" => Size::parse(text).is_some(),
                 "percent" => Percent::parse(text).is_some(),
+                "rate" => PerTime::parse(text).is_some(),
                 _ => Time::parse(text).is_some(),
             };
             if read {

@@ -12,11 +12,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::breaker::Room;
 use crate::buffer::{Buffer, BufferError, DestinationName};
-use crate::config::Destination;
+use crate::pauses::{self, Paused};
 
 use super::lease::Lease;
+use super::pace::{Pace, Room};
 use super::worker::{App, Settings, Surroundings, work};
 
 /// Leases taken at once, at most.
@@ -50,8 +50,8 @@ struct Load {
     /// Leased, but not begun.
     ready: usize,
     typical_body: usize,
-    /// The next attempt is a probe: nothing is leased beyond it.
-    probes: bool,
+    /// Nothing is leased beyond what may begin.
+    exact: bool,
 }
 
 impl Load {
@@ -62,7 +62,7 @@ impl Load {
 
     /// How many leases to take. Some are held ready, so that a quick app is fed in batches instead of one by one.
     fn wants(&self) -> usize {
-        let small = self.typical_body <= SMALL_BODY && !self.probes;
+        let small = self.typical_body <= SMALL_BODY && !self.exact;
         let ahead = if small { self.allowed.min(AHEAD) } else { 0 };
         let missing = (self.allowed + ahead).saturating_sub(self.running + self.ready);
         // As long as there is work in hand, wait until a batch is worth its while.
@@ -79,6 +79,7 @@ pub(super) struct Scheduler<A> {
     pub around: Arc<Surroundings>,
     /// `None`: the destination is no longer in the config; its deliveries stay in the buffer.
     pub settings: watch::Receiver<Option<Arc<Settings<A>>>>,
+    pub pauses: watch::Receiver<Paused>,
     pub stop: watch::Receiver<Stop>,
 }
 
@@ -96,11 +97,17 @@ struct Hands {
     ready: VecDeque<Lease>,
     /// A running mean of bodies; large until the first are known.
     typical_body: usize,
+    pace: Pace,
 }
 
 impl<A: App> Scheduler<A> {
     pub async fn run(mut self) {
-        let mut hands = Hands { running: JoinSet::new(), ready: VecDeque::new(), typical_body: usize::MAX };
+        let mut hands = Hands {
+            running: JoinSet::new(),
+            ready: VecDeque::new(),
+            typical_body: usize::MAX,
+            pace: Pace::default(),
+        };
         let arrivals: Arc<Notify> = self.buffer.arrivals(&self.name);
         // Listening begins before the first look, so that nothing arrives unnoticed in between.
         let mut arrival = Box::pin(arrivals.notified());
@@ -113,15 +120,16 @@ impl<A: App> Scheduler<A> {
             if settings.is_none() {
                 hands.ready.clear();
             }
+            let paused = pauses::since(&self.pauses.borrow_and_update(), &self.name).is_some();
             let now = Instant::now();
             let mut grows_at = None;
             let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now);
 
             if let Some(settings) = &settings {
-                self.start(&mut hands, settings);
-                let room = self.room(settings);
-                if room.allowed == 0 {
-                    // The breaker is open: what is in hand waits in the buffer, where it counts for nothing.
+                self.start(&mut hands, settings, paused);
+                let room = self.room(&mut hands, settings, paused);
+                if room.held {
+                    // What is in hand waits in the buffer, where it costs nothing.
                     hands.ready.clear();
                     due = Due::Unknown;
                 }
@@ -155,8 +163,11 @@ impl<A: App> Scheduler<A> {
                 gone = self.stop.changed() => if gone.is_err() { break },
                 gone = self.settings.changed() => {
                     if gone.is_err() { break }
+                    hands.pace.changed();
                     due = Due::Unknown;
                 }
+                // Who pauses may be gone at the end; what was paused then stays so.
+                Ok(()) = self.pauses.changed() => {}
                 Some(done) = hands.running.join_next() => {
                     self.done(&hands, done);
                     // All that are done by now, before the next look at the buffer.
@@ -177,17 +188,20 @@ impl<A: App> Scheduler<A> {
     }
 
     /// How many attempts may be in flight now, and when that changes by itself.
-    fn room(&self, settings: &Settings<A>) -> Room {
-        let Destination { breaker, concurrency, .. } = &*settings.destination;
-        self.around.breaker.room(breaker.as_ref(), (*concurrency).max(1))
+    fn room(&self, hands: &mut Hands, settings: &Settings<A>, paused: bool) -> Room {
+        let running = hands.running.len();
+        let Surroundings { breaker, clock, .. } = &*self.around;
+        hands.pace.room(&settings.destination, breaker, paused, running, clock)
     }
 
-    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>) {
-        let starts = load(hands, self.room(settings)).starts();
+    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>, paused: bool) {
+        let room = self.room(hands, settings, paused);
+        let starts = load(hands, room).starts();
         for _ in 0..starts {
             // What is in flight counts against the room, so there is leave for each; were there none, it would wait.
             let Ok(permit) = self.around.breaker.admit(settings.destination.breaker.as_ref()) else { break };
             let Some(lease) = hands.ready.pop_front() else { break };
+            hands.pace.begins(&settings.destination, &self.around.breaker);
             hands.running.spawn(work(lease, permit, settings.clone(), self.around.clone()));
         }
         if starts > 0 {
@@ -273,7 +287,7 @@ fn load(hands: &Hands, room: Room) -> Load {
         running: hands.running.len(),
         ready: hands.ready.len(),
         typical_body: hands.typical_body,
-        probes: room.probes,
+        exact: room.exact,
     }
 }
 
@@ -284,7 +298,7 @@ mod tests {
 
     #[test]
     fn small_bodies_are_fetched_in_batches_and_large_ones_one_for_each_free_place() {
-        let small = Load { allowed: 16, running: 0, ready: 0, typical_body: 2048, probes: false };
+        let small = Load { allowed: 16, running: 0, ready: 0, typical_body: 2048, exact: false };
         assert_eq!(small.wants(), 32);
         assert_eq!(Load { running: 16, ready: 16, ..small }.wants(), 0);
         assert_eq!(Load { running: 16, ready: 10, ..small }.wants(), 0, "a batch is not worth its while yet");
@@ -292,15 +306,15 @@ mod tests {
         let large = Load { typical_body: 1 << 20, ..small };
         assert_eq!(large.wants(), 16);
         assert_eq!(Load { running: 15, ..large }.wants(), 1);
-        assert_eq!(Load { allowed: 1, probes: true, ..small }.wants(), 1, "a probe, and nothing beyond it");
+        assert_eq!(Load { allowed: 1, exact: true, ..small }.wants(), 1, "a probe, and nothing beyond it");
     }
 
     proptest! {
         #[test]
         fn the_places_are_never_exceeded_and_never_stay_empty(
-            allowed in 0usize..200, running in 0usize..200, ready in 0usize..200, typical_body in 0usize..200_000, probes in any::<bool>(),
+            allowed in 0usize..200, running in 0usize..200, ready in 0usize..200, typical_body in 0usize..200_000, exact in any::<bool>(),
         ) {
-            let load = Load { allowed, running, ready, typical_body, probes };
+            let load = Load { allowed, running, ready, typical_body, exact };
             prop_assert!(running > allowed || running + load.starts() <= allowed);
             prop_assert!(load.starts() <= ready);
             let held = running + ready + load.wants();

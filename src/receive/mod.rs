@@ -20,6 +20,7 @@ mod handshake;
 mod idempotency;
 mod in_flight;
 mod mode;
+mod paused;
 mod record;
 mod refused;
 mod route;
@@ -37,6 +38,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
 use crate::message::Request;
+use crate::pauses::Pauses;
 use crate::telemetry::Metrics;
 
 use app::App;
@@ -74,6 +76,7 @@ struct Context<'a, A> {
     clock: &'a Clock,
     intake: &'a Intake,
     breakers: &'a Breakers,
+    pauses: &'a Pauses,
 }
 
 impl<A> Context<'_, A> {
@@ -97,6 +100,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         clock: &gateway.clock,
         intake: &gateway.intake,
         breakers: &gateway.breakers,
+        pauses: &gateway.pauses,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -130,6 +134,9 @@ async fn way_in<E: Exchange, A: App>(
 
     // Is the address allowed? 403, before a byte of the body is read.
     allowlist::check(route, exchange.head())?;
+
+    // Is its app given a rest by an operator? 503, on inline routes.
+    paused::check(route, context.pauses)?;
 
     // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
     if let Mode::Pass(destination) = &route.mode {

@@ -110,6 +110,8 @@ metrics! {
         "How a destination's breaker stands: 0 closed, 1 half open, 2 open";
     BREAKER_TRANSITIONS = "tidegate_breaker_transitions", Number, Counter, ["destination", "state"],
         "Changes of a destination's breaker, by what it became: open, half_open, closed";
+    PAUSED = "tidegate_paused", Number, Gauge, ["destination"],
+        "1 if an operator has paused the destination or its route, else 0";
     BACKLOG = "tidegate_backlog", Number, Gauge, ["destination"],
         "Deliveries pending or retrying";
     BACKLOG_OLDEST_AGE = "tidegate_backlog_oldest_age", Seconds, Gauge, ["destination"],

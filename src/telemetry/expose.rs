@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::registry::Registry;
 
 use crate::breaker::BreakerStatus;
-use crate::buffer::{Admission, Stats};
+use crate::buffer::{Admission, DestinationName, Stats};
 use crate::clock::Timestamp;
 
 use super::definitions::{self as table, Definition};
@@ -32,6 +32,8 @@ pub struct Scrape {
     pub config_hash: String,
     pub now: Timestamp,
     pub breakers: Vec<BreakerStatus>,
+    /// Each destination, and whether an operator has paused it.
+    pub paused: Vec<(DestinationName, bool)>,
 }
 
 pub(super) fn text(counted: Arc<Instruments>, scrape: Scrape) -> String {
@@ -138,6 +140,10 @@ impl Exposition {
                 f.counter(&[&b.destination.0, "half_open"], b.transitions.half_opened)?;
                 f.counter(&[&b.destination.0, "closed"], b.transitions.closed)
             })
+        })?;
+        page.family(&table::PAUSED, |f| {
+            let paused = &self.scrape.paused;
+            paused.iter().try_for_each(|(name, paused)| f.gauge(&[&name.0], u64::from(*paused)))
         })
     }
 
@@ -288,7 +294,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::breaker::Breakers;
-    use crate::buffer::{DestinationName, DestinationStats};
+    use crate::buffer::DestinationStats;
     use crate::telemetry::{DEFINITIONS, Kind, Metrics};
 
     use super::*;
@@ -311,6 +317,7 @@ mod tests {
             ready: true,
             config_hash: "0123456789abcdef".into(),
             now: Timestamp(3_500),
+            paused: vec![(DestinationName::new("billing", "legacy"), true)],
             breakers: vec![Breakers::default().of(&DestinationName::new("billing", "legacy")).status()],
         }
     }

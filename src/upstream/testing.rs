@@ -27,6 +27,8 @@ pub(crate) fn destination(url: &str) -> Destination {
         concurrency: 4,
         retry: Retry::default(),
         breaker: None,
+        rate: None,
+        deliver_between: None,
         headers: HeaderChanges::default(),
         host: HostHeader::Keep,
     }

@@ -16,6 +16,7 @@ mod durable;
 mod floods;
 mod harness;
 mod once;
+mod pace;
 mod reasons;
 mod routes;
 mod sick_app;

@@ -88,6 +88,8 @@ impl Checker<'_, '_> {
             concurrency: CONCURRENCY,
             retry: Retry::default(),
             breaker: self.breaker(None, place, purpose, &Retry::default()),
+            rate: None,
+            deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Keep,
         })
@@ -136,6 +138,8 @@ impl Checker<'_, '_> {
             None => Retry::default(),
         };
         let breaker = self.breaker(raw.breaker.as_ref(), place, purpose, &retry);
+        let rate = self.rate(raw.rate.as_ref(), place, purpose);
+        let deliver_between = self.schedule(raw.deliver_between.as_ref(), place, purpose);
         let headers = match &raw.headers {
             Some(headers) => self.headers(headers, &place.key("headers")),
             None => HeaderChanges::default(),
@@ -153,6 +157,8 @@ impl Checker<'_, '_> {
             concurrency: raw.concurrency.unwrap_or(CONCURRENCY),
             retry,
             breaker,
+            rate,
+            deliver_between,
             headers,
             host: match raw.host {
                 raw::HostWord::Keep => HostHeader::Keep,

@@ -1,16 +1,21 @@
-//! How an app is spared: breaker.
+//! How an app is spared: breaker, rate, schedule.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Checker;
 use super::destinations::Purpose;
 use crate::config::model::Retry;
-use crate::config::pace::BreakerSettings;
+use crate::config::pace::{BreakerSettings, Rate};
 use crate::config::place::Place;
 use crate::config::raw;
+use crate::config::schedule::{SCHEDULE_HELP, Schedule};
 
 /// A sender that waits for the app's answer is not kept away for longer, whatever the app asked.
 const LONGEST_INLINE: Duration = Duration::from_secs(60);
+
+/// The part of a rate that may begin at once after a rest, where nothing is said.
+const BURST: Duration = Duration::from_millis(50);
 
 impl Checker<'_, '_> {
     pub(super) fn breaker(
@@ -49,5 +54,54 @@ impl Checker<'_, '_> {
                 raw::Mode::Proxy | raw::Mode::Pass => retry.max.min(LONGEST_INLINE),
             },
         })
+    }
+
+    pub(super) fn rate(
+        &mut self,
+        raw: Option<&raw::RateText>,
+        destination: &Place,
+        purpose: Purpose<'_>,
+    ) -> Option<Rate> {
+        let (limit, burst) = match raw? {
+            raw::RateText::Plain(limit) => (*limit, None),
+            raw::RateText::With(raw::Rate { limit, burst }) => (*limit, *burst),
+        };
+        if !self.only_buffered("rate", destination, purpose) {
+            return None;
+        }
+        let standard = u128::from(limit.count) * BURST.as_millis() / limit.per.as_millis().max(1);
+        let burst = burst.unwrap_or_else(|| u32::try_from(standard).unwrap_or(u32::MAX));
+        Some(Rate { count: limit.count, per: limit.per, burst: burst.max(1) })
+    }
+
+    pub(super) fn schedule(
+        &mut self,
+        raw: Option<&raw::TextOrList>,
+        destination: &Place,
+        purpose: Purpose<'_>,
+    ) -> Option<Arc<Schedule>> {
+        let texts = match raw? {
+            raw::TextOrList::Text(text) => std::slice::from_ref(text),
+            raw::TextOrList::List(texts) => texts.as_slice(),
+        };
+        if !self.only_buffered("deliver_between", destination, purpose) {
+            return None;
+        }
+        match Schedule::parse(texts.iter().map(String::as_str)) {
+            Ok(schedule) => Some(Arc::new(schedule)),
+            Err(problem) => {
+                self.error(&destination.key("deliver_between"), problem, SCHEDULE_HELP);
+                None
+            }
+        }
+    }
+
+    fn only_buffered(&mut self, key: &str, destination: &Place, purpose: Purpose<'_>) -> bool {
+        let buffered = purpose.mode == raw::Mode::Buffer;
+        if !buffered {
+            let help = "inline the sender waits for the app; `mode: buffer` delivers at a pace";
+            self.error(&destination.key(key), format!("`{key}` has no meaning inline"), help);
+        }
+        buffered
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::pace::BreakerOrOff;
+use super::TextOrList;
+use super::pace::{BreakerOrOff, RateText};
 use super::sections::{Certificate, secs};
 use crate::config::units::Time;
 
@@ -24,7 +25,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "rate", "order", "batch", "sign", "when", "health", "transform", "balance", "ramp",
+    "order", "batch", "sign", "when", "health", "transform", "balance", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -52,6 +53,11 @@ pub(in crate::config) struct Destination {
     pub tls: Option<DestinationTls>,
     /// When a failed delivery is tried again.
     pub retry: Option<Retry>,
+    /// How many attempts may begin: `50/s`, `600/m`, `1000/h`, or with a `burst`. Default: no limit.
+    pub rate: Option<RateText>,
+    /// When attempts may begin: `22:00-06:00 Europe/Paris`, with days `mon-fri 22:00-06:00 UTC`, or several. Outside of it
+    /// deliveries wait. Default: at any time.
+    pub deliver_between: Option<TextOrList>,
     /// When deliveries are held because the app can't take them, or `off`. It never gives an event up. Default: on, with
     /// the values below.
     pub breaker: Option<BreakerOrOff>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Off;
 use super::sections::secs;
-use crate::config::rates::Percent;
+use crate::config::rates::{PerTime, Percent};
 use crate::config::units::Time;
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -49,4 +49,23 @@ impl Default for Breaker {
             slow_start: secs(30),
         }
     }
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum RateText {
+    Plain(PerTime),
+    With(Rate),
+}
+
+/// How many attempts may begin, and how many at once.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Rate {
+    /// Attempts a second, minute or hour: `50/s`, `600/m`, `1000/h`.
+    pub limit: PerTime,
+    /// How many may begin at once after a rest. Default: as many as the limit gives in 50 ms, at least 1.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<u32>,
 }

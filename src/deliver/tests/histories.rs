@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use crate::buffer::{DeadReason, EventId};
 use crate::config::{BreakerSettings, Destination, Retry};
 use crate::deliver::Inner;
-use crate::telemetry::Metrics;
 use crate::upstream::UpstreamError;
 use crate::upstream::testing::destination;
 
@@ -75,7 +74,7 @@ async fn history(seed: u64) {
     };
 
     let mut most = 0;
-    let start = || Inner::new(memory.clone(), Arc::new(Metrics::default()), clock.clone());
+    let start = || Inner::new(seams(memory.clone(), &clock));
     let mut deliverer = start();
     for n in 0..EVENTS {
         if n % 10 == 0 {

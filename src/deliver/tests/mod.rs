@@ -4,4 +4,5 @@ mod fake;
 mod histories;
 mod outages;
 mod over_sockets;
+mod paces;
 mod scheduling;

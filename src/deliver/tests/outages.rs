@@ -11,7 +11,6 @@ use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{BreakerSettings, Destination};
 use crate::deliver::Inner;
 use crate::deliver::classify::Answered;
-use crate::telemetry::Metrics;
 use crate::upstream::UpstreamError;
 use crate::upstream::testing::destination;
 
@@ -33,7 +32,7 @@ fn coarse_clock() -> Clock {
 }
 
 fn deliverer(memory: &Arc<Memory>, clock: &Clock) -> Inner<Simulated> {
-    Inner::new(memory.clone(), Arc::new(Metrics::default()), clock.clone())
+    Inner::new(seams(memory.clone(), clock))
 }
 
 /// The default retry and breaker.
@@ -136,7 +135,7 @@ async fn probes_take_turns_so_one_poison_event_does_not_keep_the_app_away() {
     let deliverer = deliverer(&memory, &clock);
     deliverer.apply(vec![(standard(4), app.clone())]);
     // Alone, it opens the breaker in the end.
-    while deliverer.breakers.status()[0].phase != crate::breaker::Phase::Open {
+    while deliverer.seams.breakers.status()[0].phase != crate::breaker::Phase::Open {
         sleep(Duration::from_millis(100)).await;
     }
     memory.fill(100, clock.now(), b"x");

@@ -18,6 +18,7 @@ use crate::breaker::Breakers;
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::message::{Head, Headers, Method, Scheme, Version};
+use crate::pauses::Pauses;
 use crate::telemetry::Metrics;
 use crate::upstream::Outgoing;
 
@@ -88,6 +89,7 @@ pub struct Scene<A> {
     pub clock: Clock,
     pub intake: Intake,
     pub breakers: Breakers,
+    pub pauses: Pauses,
 }
 
 impl<A> Scene<A> {
@@ -100,6 +102,7 @@ impl<A> Scene<A> {
             buffer: FakeBuffer::default(),
             intake: Intake::new(metrics.clone()),
             breakers: Breakers::default(),
+            pauses: Pauses::new(Arc::new(FakeBuffer::default())),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
         }
@@ -113,6 +116,7 @@ impl<A> Scene<A> {
             clock: &self.clock,
             intake: &self.intake,
             breakers: &self.breakers,
+            pauses: &self.pauses,
         }
     }
 }
