@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::breaker::Breakers;
@@ -43,6 +44,8 @@ pub struct Gateway {
     config_path: PathBuf,
     /// Key sets are shared by all snapshots.
     keys: Arc<RemoteKeys>,
+    /// Health checks run here.
+    runtime: Handle,
     phase: Mutex<Phase>,
     /// The settings that a reload can't change, as they were at the start.
     fixed: Fixed,
@@ -131,6 +134,7 @@ impl Gateway {
             clock,
             config_path,
             keys,
+            runtime: Handle::current(),
             phase: Mutex::new(Phase::Starting),
             last_reload: Mutex::new(None),
             reloading: tokio::sync::Mutex::new(()),
@@ -142,8 +146,15 @@ impl Gateway {
         let mut phase = self.phase.lock();
         if *phase == Phase::Starting {
             *phase = Phase::Serving;
-            self.deliverer.apply(self.snapshot.load().buffered());
+            let snapshot = self.snapshot.load();
+            self.check_health(&snapshot);
+            self.deliverer.apply(snapshot.buffered());
         }
+    }
+
+    /// Those of clients that a reload replaced have ended with them.
+    fn check_health(&self, snapshot: &Snapshot) {
+        snapshot.upstreams.values().for_each(|upstream| upstream.check_health(&self.runtime));
     }
 
     /// Not ready from now on. Requests are still taken until the listeners close.
@@ -203,9 +214,13 @@ impl Gateway {
         // The lock is held so that workers are never given to a gateway that has begun to end.
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(snapshot.clone());
         match *phase {
-            Phase::Serving => self.deliverer.apply(buffered),
+            Phase::Serving => {
+                self.check_health(&snapshot);
+                self.deliverer.apply(buffered);
+            }
             Phase::Starting | Phase::Draining => {}
         }
         Ok(Reloaded { hash, warnings })

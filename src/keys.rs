@@ -291,6 +291,8 @@ impl Fetch {
             retry: Retry::default(),
             breaker: None,
             rate: None,
+            balance: crate::config::Balancing::RoundRobin,
+            health: None,
             deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Upstream,

@@ -13,6 +13,7 @@ use crate::keys::KeySetStatus;
 use crate::pauses::Paused;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::upstream::ServerStatus;
 
 use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
@@ -35,6 +36,8 @@ pub trait Control: Send + Sync + 'static {
     fn key_sets(&self) -> Vec<KeySetStatus>;
     /// Which destinations are spared, and why.
     fn breakers(&self) -> Vec<BreakerStatus>;
+    /// How the servers of each destination stand.
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)>;
     /// What an operator has paused.
     fn paused(&self) -> Paused;
     async fn pause(&self, name: &str) -> Result<bool, BufferError>;
@@ -81,6 +84,13 @@ impl Control for Gateway {
     }
     fn breakers(&self) -> Vec<BreakerStatus> {
         self.breakers.status()
+    }
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)> {
+        let snapshot = self.snapshot.load();
+        let mut all: Vec<_> =
+            snapshot.upstreams.iter().map(|(name, of)| (name.clone(), of.servers())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
     }
     fn paused(&self) -> Paused {
         self.pauses.all()

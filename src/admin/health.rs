@@ -42,6 +42,7 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         now: control.now(),
         breakers: control.breakers(),
         paused: paused(&*control),
+        servers: control.servers(),
     };
     // Reads /proc and formats some hundred lines: not on a thread that serves.
     let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;

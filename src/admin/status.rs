@@ -11,12 +11,13 @@ use crate::buffer::{Admission, DestinationName, DestinationStats, Stats};
 use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
 use crate::pauses;
+use crate::upstream::ServerStatus;
 
 use super::App;
 use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
-use super::views::{BreakerView, BufferStatus, DestinationStatus, Destinations, Setup, Status};
+use super::views::{BreakerView, BufferStatus, DestinationStatus, Destinations, Setup, Status, UpstreamView};
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
     let control = &*app.control;
@@ -76,7 +77,7 @@ fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
 /// Those of the buffered routes, those that only the buffer still knows, and inline ones that were asked; by name.
 fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<DestinationStatus> {
     let (now, breakers) = (control.now(), control.breakers());
-    let (paused, closed) = (control.paused(), control.closed());
+    let (paused, closed, servers) = (control.paused(), control.closed(), control.servers());
     let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
     let configured: BTreeSet<&str> =
         buffered.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
@@ -98,6 +99,10 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
         oldest_age_seconds: of.and_then(|d| d.oldest).map(|t| now.since(t).as_secs()),
         breaker: breakers.iter().find(|b| &*b.destination.0 == name).map(|b| breaker(b, now)),
         paused_since: pauses::since(&paused, &DestinationName(name.into())).map(|at| at.to_string()),
+        upstreams: servers
+            .iter()
+            .find(|(of, _)| &*of.0 == name)
+            .map_or_else(Vec::new, |(_, all)| upstreams(all)),
         closed_until: closed.iter().find(|(of, _)| &*of.0 == name).map(|(_, until)| until.to_string()),
     };
     names
@@ -113,4 +118,13 @@ fn breaker(of: &BreakerStatus, now: Timestamp) -> BreakerView {
         next_probe: of.next_probe.map(|wait| now.saturating_add(wait).to_string()),
         why: of.why.clone(),
     }
+}
+
+fn upstreams(of: &[ServerStatus]) -> Vec<UpstreamView> {
+    let view = |server: &ServerStatus| UpstreamView {
+        upstream: server.upstream.clone(),
+        state: server.state.to_owned(),
+        in_flight: server.in_flight,
+    };
+    of.iter().map(view).collect()
 }

@@ -23,6 +23,7 @@ use crate::message::{Method, Scheme};
 use crate::pauses::Paused;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::upstream::ServerStatus;
 use crate::verify::CredentialPlaces;
 
 use super::control::Control;
@@ -323,6 +324,9 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)> {
+        Vec::new()
     }
     fn paused(&self) -> Paused {
         self.paused.lock().clone()

@@ -131,7 +131,7 @@ fn status_shows_what_runs_and_no_secret() {
                 "next_probe": "2025-11-24T16:01:12.000Z",
                 "why": "connect: connection refused",
             },
-            "paused_since": null, "closed_until": null,
+            "paused_since": null, "closed_until": null, "upstreams": [],
     });
     assert_eq!(status["destinations"], json!([expected]));
     assert!(!answer.text().contains("very-secret"));

@@ -141,6 +141,18 @@ pub struct DestinationStatus {
     /// Until when its schedule keeps it closed.
     #[serde(default)]
     pub closed_until: Option<String>,
+    /// How its servers stand.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamView>,
+}
+
+/// One server of a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamView {
+    pub upstream: String,
+    /// `up`, `skipped` (requests failed lately) or `down` (health checks fail).
+    pub state: String,
+    pub in_flight: usize,
 }
 
 /// Body of `POST /pause` and `POST /resume`.

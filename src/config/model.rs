@@ -184,6 +184,10 @@ pub struct Destination {
     pub breaker: Option<super::BreakerSettings>,
     /// `None`: as fast as it takes them.
     pub rate: Option<super::Rate>,
+    /// How its servers take turns.
+    pub balance: super::Balancing,
+    /// `None`: its servers are not asked.
+    pub health: Option<super::HealthCheck>,
     /// `None`: at any time.
     pub deliver_between: Option<Arc<super::Schedule>>,
     pub headers: HeaderChanges,

@@ -43,3 +43,44 @@ pub struct Rate {
     /// At least 1. Default: 50 ms worth of the rate.
     pub burst: u32,
 }
+
+/// Which server of a destination gets the next request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balancing {
+    /// In turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastInFlight,
+    /// The first that is well, in the order written.
+    Failover,
+}
+
+/// How the servers of a destination are asked whether they are well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub path: String,
+    /// Default 5 s.
+    pub every: Duration,
+    /// Default 2 s.
+    pub timeout: Duration,
+    /// Statuses that say that it is. Default 200.
+    pub status: Vec<u16>,
+    /// Good checks in a row until it is up again. Default 2.
+    pub rise: u32,
+    /// Bad checks in a row until it is down. Default 3.
+    pub fall: u32,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            path: "/".into(),
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            status: vec![200],
+            rise: 2,
+            fall: 3,
+        }
+    }
+}

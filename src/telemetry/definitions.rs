@@ -110,6 +110,8 @@ metrics! {
         "How a destination's breaker stands: 0 closed, 1 half open, 2 open";
     BREAKER_TRANSITIONS = "tidegate_breaker_transitions", Number, Counter, ["destination", "state"],
         "Changes of a destination's breaker, by what it became: open, half_open, closed";
+    UPSTREAM_UP = "tidegate_upstream_up", Number, Gauge, ["destination", "upstream"],
+        "1 if a server of a destination is used, 0 if it is passed over: requests or health checks fail";
     PAUSED = "tidegate_paused", Number, Gauge, ["destination"],
         "1 if an operator has paused the destination or its route, else 0";
     BACKLOG = "tidegate_backlog", Number, Gauge, ["destination"],
@@ -186,6 +188,7 @@ mod tests {
                         "hash",
                         "source",
                         "state",
+                        "upstream",
                         "version"
                     ]
                     .contains(label),

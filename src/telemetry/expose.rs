@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use crate::breaker::BreakerStatus;
 use crate::buffer::{Admission, DestinationName, Stats};
 use crate::clock::Timestamp;
+use crate::upstream::ServerStatus;
 
 use super::definitions::{self as table, Definition};
 use super::instruments::{Counter, Histogram};
@@ -34,6 +35,8 @@ pub struct Scrape {
     pub breakers: Vec<BreakerStatus>,
     /// Each destination, and whether an operator has paused it.
     pub paused: Vec<(DestinationName, bool)>,
+    /// How the servers of each destination stand.
+    pub servers: Vec<(DestinationName, Vec<ServerStatus>)>,
 }
 
 pub(super) fn text(counted: Arc<Instruments>, scrape: Scrape) -> String {
@@ -140,6 +143,14 @@ impl Exposition {
                 f.counter(&[&b.destination.0, "half_open"], b.transitions.half_opened)?;
                 f.counter(&[&b.destination.0, "closed"], b.transitions.closed)
             })
+        })?;
+        page.family(&table::UPSTREAM_UP, |f| {
+            for (destination, servers) in &self.scrape.servers {
+                for server in servers {
+                    f.gauge(&[&destination.0, &server.upstream], u64::from(server.state == "up"))?;
+                }
+            }
+            Ok(())
         })?;
         page.family(&table::PAUSED, |f| {
             let paused = &self.scrape.paused;
@@ -317,6 +328,10 @@ mod tests {
             ready: true,
             config_hash: "0123456789abcdef".into(),
             now: Timestamp(3_500),
+            servers: vec![(
+                DestinationName::new("billing", "legacy"),
+                vec![ServerStatus { upstream: "http://a".into(), state: "up", in_flight: 0 }],
+            )],
             paused: vec![(DestinationName::new("billing", "legacy"), true)],
             breakers: vec![Breakers::default().of(&DestinationName::new("billing", "legacy")).status()],
         }

@@ -28,6 +28,8 @@ pub(crate) fn destination(url: &str) -> Destination {
         retry: Retry::default(),
         breaker: None,
         rate: None,
+        balance: crate::config::Balancing::RoundRobin,
+        health: None,
         deliver_between: None,
         headers: HeaderChanges::default(),
         host: HostHeader::Keep,

@@ -20,4 +20,5 @@ mod pace;
 mod reasons;
 mod routes;
 mod sick_app;
+mod upstreams;
 mod verified_only;

@@ -12,6 +12,7 @@ use crate::buffer::DestinationName;
 use crate::config::model::{
     Destination, HeaderChanges, HostHeader, Jitter, Retry, UpstreamHttp, UpstreamTls,
 };
+use crate::config::pace::Balancing;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::source::doubled;
@@ -89,6 +90,8 @@ impl Checker<'_, '_> {
             retry: Retry::default(),
             breaker: self.breaker(None, place, purpose, &Retry::default()),
             rate: None,
+            balance: Balancing::RoundRobin,
+            health: None,
             deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Keep,
@@ -138,6 +141,8 @@ impl Checker<'_, '_> {
             None => Retry::default(),
         };
         let breaker = self.breaker(raw.breaker.as_ref(), place, purpose, &retry);
+        let balance = self.balance(raw, place);
+        let health = raw.health.as_ref().map(|health| self.health(health, &place.key("health")));
         let rate = self.rate(raw.rate.as_ref(), place, purpose);
         let deliver_between = self.schedule(raw.deliver_between.as_ref(), place, purpose);
         let headers = match &raw.headers {
@@ -158,6 +163,8 @@ impl Checker<'_, '_> {
             retry,
             breaker,
             rate,
+            balance,
+            health,
             deliver_between,
             headers,
             host: match raw.host {

@@ -1,4 +1,4 @@
-//! How an app is spared: breaker, rate, schedule.
+//! How an app is spared: breaker, rate, schedule, and how its servers take turns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Checker;
 use super::destinations::Purpose;
 use crate::config::model::Retry;
-use crate::config::pace::{BreakerSettings, Rate};
+use crate::config::pace::{Balancing, BreakerSettings, HealthCheck, Rate};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::schedule::{SCHEDULE_HELP, Schedule};
@@ -103,5 +103,46 @@ impl Checker<'_, '_> {
             self.error(&destination.key(key), format!("`{key}` has no meaning inline"), help);
         }
         buffered
+    }
+
+    pub(super) fn balance(&mut self, raw: &raw::Destination, place: &Place) -> Balancing {
+        let several = raw.upstreams.as_ref().is_some_and(|upstreams| upstreams.len() > 1);
+        for (key, written) in [("balance", raw.balance.is_some()), ("failover", raw.failover)] {
+            if written && !several {
+                let help = "name at least two servers as `upstreams`";
+                self.warning(&place.key(key), format!("`{key}` has no effect on a single server"), help);
+            }
+        }
+        match (raw.failover, raw.balance) {
+            (true, Some(_)) => {
+                let help = "`failover` uses one server at a time, `balance` all of them: keep one";
+                self.error(&place.key("balance"), "both `balance` and `failover` are given", help);
+                Balancing::Failover
+            }
+            (true, None) => Balancing::Failover,
+            (false, None | Some(raw::BalanceWord::RoundRobin)) => Balancing::RoundRobin,
+            (false, Some(raw::BalanceWord::LeastInFlight)) => Balancing::LeastInFlight,
+        }
+    }
+
+    pub(super) fn health(&mut self, raw: &raw::Health, place: &Place) -> HealthCheck {
+        if !raw.path.starts_with('/') || raw.path.bytes().any(|b| !(b'!'..=b'~').contains(&b) || b == b'#') {
+            let message = format!("`{}` is not a path", raw.path);
+            self.error(&place.key("path"), message, "write a path such as `/healthz`");
+        }
+        for (key, time) in [("every", raw.every), ("timeout", raw.timeout)] {
+            if let Some(time) = time {
+                self.not_zero(place, key, time);
+            }
+        }
+        let standard = HealthCheck::default();
+        HealthCheck {
+            path: raw.path.clone(),
+            every: raw.every.map_or(standard.every, |time| time.0),
+            timeout: raw.timeout.map_or(standard.timeout, |time| time.0),
+            status: raw.status.clone().unwrap_or(standard.status),
+            rise: raw.rise.unwrap_or(standard.rise),
+            fall: raw.fall.unwrap_or(standard.fall),
+        }
     }
 }

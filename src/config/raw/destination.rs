@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TextOrList;
-use super::pace::{BreakerOrOff, RateText};
+use super::pace::{BalanceWord, BreakerOrOff, Health, RateText};
 use super::sections::{Certificate, secs};
 use crate::config::units::Time;
 
@@ -25,7 +25,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "order", "batch", "sign", "when", "health", "transform", "balance", "ramp",
+    "order", "batch", "sign", "when", "transform", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -35,6 +35,13 @@ pub(in crate::config) struct Destination {
     /// Several servers of the app, taken in turn; one that can't be reached is passed over. Or `url`.
     #[schemars(length(min = 1))]
     pub upstreams: Option<Vec<String>>,
+    /// How several servers are used: `round-robin` (in turn), or `least-in-flight`. Default: round-robin.
+    pub balance: Option<BalanceWord>,
+    /// Use the first server that is well, in the order written, instead of all of them. Default: `false`.
+    #[serde(default)]
+    pub failover: bool,
+    /// Ask each server whether it is well, and pass over those that are not. Default: real requests alone tell.
+    pub health: Option<Health>,
     /// From the start of an attempt to the end of the app's answer. Default: 30s; with `mode: proxy` the provider's own
     /// deadline if that is shorter.
     pub timeout: Option<Time>,

@@ -69,3 +69,33 @@ pub(in crate::config) struct Rate {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub burst: Option<u32>,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+#[schemars(extend("x-later" = ["hash"]))]
+pub(in crate::config) enum BalanceWord {
+    RoundRobin,
+    LeastInFlight,
+}
+
+/// A check that each server of the destination is asked with. One that fails it is passed over while another is well.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Health {
+    /// What is asked for with GET, such as `/healthz`.
+    pub path: String,
+    /// Default: 5s.
+    pub every: Option<Time>,
+    /// Default: 2s.
+    pub timeout: Option<Time>,
+    /// The statuses of a server that is well. Default: [200].
+    #[schemars(length(min = 1), inner(range(min = 200, max = 599)))]
+    pub status: Option<Vec<u16>>,
+    /// Good checks in a row until a server is up again. Default: 2.
+    #[schemars(range(min = 1, max = 1000))]
+    pub rise: Option<u32>,
+    /// Bad checks in a row until a server is down. Default: 3.
+    #[schemars(range(min = 1, max = 1000))]
+    pub fall: Option<u32>,
+}

@@ -15,6 +15,7 @@ impl Stage {
         let scrape = Scrape {
             breakers: Vec::new(),
             paused: Vec::new(),
+            servers: Vec::new(),
             stats: None,
             admission: Admission::Open,
             ready: true,

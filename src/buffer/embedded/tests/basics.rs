@@ -24,7 +24,8 @@ async fn an_event_comes_back_as_it_was_received() {
 #[tokio::test]
 async fn notes_are_kept_until_they_are_removed() {
     let bench = Bench::new();
-    for (key, value) in [("pause/b", "1"), ("pause/a", "2"), ("pausf", "3"), ("job/1", "4"), ("pause/b", "5")] {
+    for (key, value) in [("pause/b", "1"), ("pause/a", "2"), ("pausf", "3"), ("job/1", "4"), ("pause/b", "5")]
+    {
         bench.buffer.note(key, Some(value.into())).await.unwrap();
     }
     let bench = bench.reopen();
