@@ -21,6 +21,7 @@ use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loa
 use crate::deliver::{self, Deliverer};
 use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::pauses::Pauses;
+use crate::quarantine::Quarantine;
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub breakers: Arc<Breakers>,
     /// What an operator has paused.
     pub pauses: Arc<Pauses>,
+    /// Refused requests, if the config asks to keep some.
+    pub quarantine: Arc<Quarantine>,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -110,6 +113,7 @@ impl Gateway {
         config_path: PathBuf,
         keys: Arc<RemoteKeys>,
         buffer: Arc<dyn Buffer>,
+        quarantine: Arc<Quarantine>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
@@ -122,6 +126,7 @@ impl Gateway {
             metrics: metrics.clone(),
             clock: clock.clone(),
         };
+        quarantine.apply(snapshot.config.quarantine.clone());
         Self {
             fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -130,6 +135,7 @@ impl Gateway {
             breakers,
             pauses,
             buffer,
+            quarantine,
             metrics,
             clock,
             config_path,
@@ -214,6 +220,7 @@ impl Gateway {
         // The lock is held so that workers are never given to a gateway that has begun to end.
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
+        self.quarantine.apply(snapshot.config.quarantine.clone());
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
         match *phase {

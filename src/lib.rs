@@ -26,6 +26,7 @@ pub mod breaker;
 pub mod buffer;
 pub mod deliver;
 pub mod pauses;
+pub mod quarantine;
 pub mod upstream;
 
 // Keys that live elsewhere (JWKS), fetched and refreshed.

@@ -17,6 +17,11 @@ macro_rules! reasons {
             /// The stable code, as in `tidegate-reason`.
             pub const fn code(self) -> &'static str { match self { $( Reason::$variant => $code, )* } }
 
+            /// The reason with this code.
+            pub fn from_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+
             /// The HTTP status that the sender gets.
             pub const fn status(self) -> u16 { match self { $( Reason::$variant => $status, )* } }
 
@@ -62,8 +67,14 @@ reasons! {
     AmbiguousRequest = "ambiguous_request", 401, "A header or field that decides verification is ambiguous";
     CredentialsMissing = "credentials_missing", 401, "Credentials are missing";
     CredentialsInvalid = "credentials_invalid", 401, "The credentials are not valid";
+    /// The sender is proved, but is none of those that the route is for.
+    SenderNotAllowed = "sender_not_allowed", 403, "This sender may not use this route";
     TokenInvalid = "token_invalid", 401, "The token is not valid";
     TokenExpired = "token_expired", 401, "The token has expired or is not yet valid";
+    /// A greeting does not bring what it must (a verify token, a topic that is ours).
+    HandshakeRefused = "handshake_refused", 403, "This greeting does not prove that it is meant for us";
+    /// The same, where the sender expects a 404.
+    HandshakeUnknown = "handshake_unknown", 404, "This greeting is not for us";
     /// The key that would verify this is not known (yet): the sender should retry.
     KeyUnavailable = "key_unavailable", 503, "The verification key is not available, try again";
     /// The buffer is at its high-water mark (size or free disk space).

@@ -11,6 +11,8 @@ use crate::config::{AdminAddress, Config, Hours};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::pauses::Paused;
+use crate::quarantine::{Item, Quarantine};
+use crate::receive::{self, Admission, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::upstream::ServerStatus;
@@ -30,6 +32,11 @@ pub trait Control: Send + Sync + 'static {
     /// What of a route's events is not shown; by names alone if there is no such route any more.
     fn redact(&self, route: &str) -> Redact;
     async fn reload(&self) -> Result<Reloaded, String>;
+    fn quarantine(&self) -> &Arc<Quarantine>;
+    /// Would this be verified now?
+    fn recheck(&self, item: &Item) -> Recheck;
+    /// Puts it into the buffer, if it is verified now or by force; it stays in quarantine.
+    async fn admit(&self, item: &Item, force: Force) -> Admission;
     /// The latest reload since the start, if there was one.
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
@@ -75,6 +82,15 @@ impl Control for Gateway {
     }
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await
+    }
+    fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
+    }
+    fn recheck(&self, item: &Item) -> Recheck {
+        receive::recheck(&self.snapshot.load(), item)
+    }
+    async fn admit(&self, item: &Item, force: Force) -> Admission {
+        receive::admit(self, item, force).await
     }
     fn last_reload(&self) -> Option<LastReload> {
         Gateway::last_reload(self)
@@ -135,6 +151,7 @@ fn setup(config: &Config) -> Setup {
                 path: route.path.clone(),
                 methods: route.methods.iter().map(ToString::to_string).collect(),
                 mode: route.mode.word().to_owned(),
+                verification: route.verification().to_owned(),
                 destinations: route
                     .mode
                     .destinations()

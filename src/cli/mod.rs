@@ -4,6 +4,8 @@
 //! `output` and `show` (print what it says) and `failure` (exit codes).
 
 mod address;
+mod admit;
+mod captured;
 mod check;
 mod client;
 mod completions;
@@ -14,7 +16,9 @@ mod failure;
 mod healthcheck;
 mod output;
 mod pause;
+mod quarantine;
 mod reload;
+mod replay;
 mod routes;
 mod run;
 mod schema;
@@ -74,6 +78,8 @@ enum Command {
     Pause(pause::Pause),
     /// End a pause
     Resume(pause::Resume),
+    /// List, show, re-verify, admit and purge refused requests
+    Quarantine(quarantine::Quarantine),
     /// Have the running gateway read its config again
     Reload(reload::Reload),
     /// Show what the running gateway does
@@ -127,6 +133,7 @@ impl Command {
             Command::Dead(command) => command.run(),
             Command::Pause(command) => command.run(),
             Command::Resume(command) => command.run(),
+            Command::Quarantine(command) => command.run(),
             Command::Reload(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Healthcheck(command) => command.run(),
@@ -167,6 +174,9 @@ mod tests {
             "tidegate events --admin 127.0.0.1:9900 show 0190b0c4-0000-7000-8000-000000000001 --body-only",
             "tidegate dead replay --all -q",
             "tidegate dead purge --route billing --until 3d --yes",
+            "tidegate quarantine list --route billing --reason signature_invalid --since 2h -o json",
+            "tidegate quarantine re-verify --all -q",
+            "tidegate quarantine admit 0190b0c4-0000-7000-8000-000000000001 --force",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
             "tidegate pause --route billing",

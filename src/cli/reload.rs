@@ -92,6 +92,7 @@ mod tests {
             path: (*path).into(),
             methods: vec![],
             mode: "buffer".into(),
+            verification: "on".into(),
             destinations: vec![],
         });
         Status {
@@ -106,6 +107,7 @@ mod tests {
             key_sets: vec![],
             buffer: None,
             destinations: vec![],
+            quarantine: None,
         }
     }
 

@@ -11,7 +11,7 @@ use http::Uri;
 use crate::message::Method;
 use crate::route::{Allowlist, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Verifier};
+use crate::verify::{Extract, Handshakes, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub table: RouteTable,
     pub limits: Limits,
     pub buffer: BufferSettings,
+    /// `None`: nothing that is refused is kept.
+    pub quarantine: Option<QuarantineSettings>,
     pub admin: AdminSettings,
     pub log: LogSettings,
     pub shutdown: Shutdown,
@@ -88,6 +90,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// An idle keep-alive connection. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long a request waits for a key that is being fetched.
+    pub key_wait: Duration,
     /// Concurrent HTTP/2 streams a connection. Default 100.
     pub h2_streams: u32,
 }
@@ -101,13 +105,18 @@ pub struct Route {
     pub path: String,
     /// Empty: any method but CONNECT and TRACE.
     pub methods: Vec<Method>,
+    /// Methods that only greetings have: a request with one of them is never an event.
+    pub greeting_methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allowlist>,
     pub verify: Verifier,
+    pub enforce: Enforce,
+    pub quarantine: KeepRefused,
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
-    pub handshake: Option<Handshake>,
+    /// Greetings that are answered directly.
+    pub handshakes: Handshakes,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
@@ -115,13 +124,26 @@ pub struct Route {
     pub mode: Mode,
 }
 
-/// A greeting of the sender that is answered directly.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Handshake {
-    /// The greeting is recognised by all of these: the extracted value equals the text.
-    pub when: Vec<(Extract, String)>,
-    /// The value that is echoed as `text/plain`.
-    pub echo: Extract,
+/// What becomes of a request that verification refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforce {
+    /// It is refused.
+    #[default]
+    On,
+    /// It is let through, and what verification said is recorded.
+    Observe,
+}
+
+impl Route {
+    /// Whether only requests of proved senders have effects here, in a word: `on`, `observe`, or `none` where the route
+    /// asks for no proof.
+    pub const fn verification(&self) -> &'static str {
+        match self.enforce {
+            _ if self.verify.is_open() => "none",
+            Enforce::On => "on",
+            Enforce::Observe => "observe",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -209,10 +231,18 @@ pub enum UpstreamHttp {
     Http2,
 }
 
+/// Root certificates in PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrustedRoots {
+    File(PathBuf),
+    /// Already read.
+    Pem(std::sync::Arc<str>),
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamTls {
     /// Trust these roots (PEM) instead of the public ones.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<TrustedRoots>,
     pub client: Option<CertificateFiles>,
     /// Accept any certificate. `check` warns.
     pub insecure: bool,
@@ -282,6 +312,30 @@ pub struct BufferSettings {
     pub memtable: u64,
     /// A commit that takes longer is loud and closes admission until it returns. Default 10 s.
     pub stall_after: Duration,
+}
+
+/// Bounds of the store of refused requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantineSettings {
+    /// Default 1000, at most 10 000.
+    pub max_events: usize,
+    /// Bytes on disk. Default 64 MiB, at most a quarter of the buffer's.
+    pub max_size: u64,
+    /// Default 7 days.
+    pub keep: Duration,
+    /// How many a route takes in: so many ...
+    pub rate: u32,
+    /// ... in this time. Default 10 a second.
+    pub rate_per: Duration,
+}
+
+/// Whether requests that a route refuses may be kept in quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepRefused {
+    /// If there is a quarantine.
+    #[default]
+    AsConfigured,
+    Never,
 }
 
 /// Where the admin API listens. Default loopback `127.0.0.1:9900`.

@@ -8,11 +8,11 @@ mod view;
 
 use serde_json::{Map, Number, Value};
 
+use super::percent::{PERCENT_HELP, Percent};
 use super::place::Place;
 use super::problem::Report;
-use super::rates::{PERCENT_HELP, PerTime, Percent, RATE_HELP};
 use super::source::Document;
-use super::units::{SIZE_HELP, Size, TIME_HELP, Time, UNIT};
+use super::units::{RATE_HELP, Rate, SIZE_HELP, Size, TIME_HELP, Time, UNIT};
 use super::yaml::{Entry, Kind, Node, Style};
 use view::{Keys, View, choice, kind_of, list, nearest, plain, spelled, words};
 
@@ -216,7 +216,7 @@ impl<'s> Walk<'s> {
             let read = match unit {
                 "size" => Size::parse(text).is_some(),
                 "percent" => Percent::parse(text).is_some(),
-                "rate" => PerTime::parse(text).is_some(),
+                "rate" => Rate::parse(text).is_some(),
                 _ => Time::parse(text).is_some(),
             };
             if read {

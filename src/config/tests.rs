@@ -260,7 +260,7 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         ("    idempotency: { window: 72 }", "`72` is not a duration", "it needs a unit: `72s`"),
         ("    answer: { status: 404 }", "404 is out of range", "from 200 to 299"),
         ("    answer: { status: ok }", "expected a whole number, found `ok`", "whole number"),
-        ("    handshake: { when: { a: b } }", "the key `echo` is missing", "add `echo:` with text"),
+        ("    handshake: { wen: { a: b } }", "unknown key `wen`", "did you mean `when`?"),
         ("    allow: [10.0.0.0/33]", "`10.0.0.0/33` is not an address range", "10.0.0.0/8"),
         ("    host: example.com:443", "a host has no port", "hooks.example.com"),
         ("    name: a/b", "`a/b` is not a name", "letters"),

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::{Batch, Category, Pack, PackParam, ParamKind, Sample, Success};
-use crate::config::Handshake;
-use crate::verify::spec::{Rule, Texts};
+use super::{Batch, Category, Pack, PackParam, ParamKind, Repeats, Sample, Success};
+use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, check_pack, parse_duration};
 
 #[derive(Deserialize)]
@@ -27,11 +26,11 @@ struct PackFile {
     #[serde(default)]
     params: BTreeMap<String, ParamFile>,
     #[serde(default)]
-    idempotency: Option<IdempotencyFile>,
+    idempotency: Option<IdempotencyOrOff>,
     #[serde(default)]
     event_type: Option<String>,
     #[serde(default)]
-    handshake: Option<HandshakeFile>,
+    handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
     batch: Option<BatchFile>,
     #[serde(default)]
@@ -53,13 +52,24 @@ enum OneOrMany<T> {
     One(Box<T>),
 }
 
+impl<T> OneOrMany<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::Many(many) => many,
+            OneOrMany::One(one) => vec![*one],
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ParamFile {
     about: String,
     #[serde(default)]
     required: bool,
-    /// `text` (the default) or `secret`.
+    #[serde(default)]
+    default: Option<Texts>,
+    /// `text` (the default), `secret`, `credential` or `roots`.
     #[serde(default, rename = "as")]
     kind: Option<String>,
 }
@@ -74,6 +84,39 @@ struct IdempotencyFile {
     covered: bool,
 }
 
+/// `off` where the sender's requests carry nothing by which a repeat differs from the next event.
+enum IdempotencyOrOff {
+    Off,
+    On(IdempotencyFile),
+}
+
+// Not an untagged enum, whose errors would say nothing of the key that is wrong.
+impl<'de> Deserialize<'de> for IdempotencyOrOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> serde::de::Visitor<'de> for Words {
+            type Value = IdempotencyOrOff;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`off`, or `{ key: …, covered: … }`")
+            }
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<IdempotencyOrOff, E> {
+                if on { Err(E::custom("say which key")) } else { Ok(IdempotencyOrOff::Off) }
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<IdempotencyOrOff, E> {
+                match word {
+                    "off" => Ok(IdempotencyOrOff::Off),
+                    other => Err(E::custom(format!("`idempotency`: `{other}` is not `off`"))),
+                }
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<IdempotencyOrOff, A::Error> {
+                IdempotencyFile::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+                    .map(IdempotencyOrOff::On)
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BatchFile {
@@ -83,13 +126,6 @@ struct BatchFile {
     key: Texts,
     #[serde(default)]
     event_type: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HandshakeFile {
-    when: BTreeMap<String, String>,
-    echo: String,
 }
 
 /// Reads a pack; the error says where and what, for its author.
@@ -108,8 +144,9 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
     }
     let source = |key: &str, text: &str| Extract::parse(text).map_err(|error| format!("`{key}`: {error}"));
     let idempotency = match &file.idempotency {
-        None => None,
-        Some(IdempotencyFile { key, covered }) => {
+        None => Repeats::ByBody,
+        Some(IdempotencyOrOff::Off) => Repeats::Unknowable,
+        Some(IdempotencyOrOff::On(IdempotencyFile { key, covered })) => {
             let mut parts = Vec::new();
             for text in &key.0 {
                 parts.push(source("idempotency.key", text)?);
@@ -120,20 +157,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             if !covered {
                 parts.push(Extract::body_hash());
             }
-            Some(Extract::joined(parts))
-        }
-    };
-    let handshake = match &file.handshake {
-        None => None,
-        Some(HandshakeFile { when, echo }) => {
-            if when.is_empty() {
-                return Err("`handshake.when` is empty: every event would be a greeting".to_owned());
-            }
-            let mut conditions = Vec::new();
-            for (place, value) in when {
-                conditions.push((source("handshake.when", place)?, value.clone()));
-            }
-            Some(Handshake { when: conditions, echo: source("handshake.echo", echo)? })
+            Repeats::ByKey(Extract::joined(parts))
         }
     };
     if file.setup.trim().is_empty() {
@@ -147,7 +171,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
         success: success(file.success)?,
         retries: file.retries,
         idempotency,
-        handshake,
+        handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
         event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
         deadline: file.deadline.as_deref().map(deadline).transpose()?,
         params: file
@@ -155,10 +179,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             .into_iter()
             .map(|(name, file)| Ok((name, param(file)?)))
             .collect::<Result<_, String>>()?,
-        verify: match file.verify {
-            OneOrMany::Many(ways) => ways,
-            OneOrMany::One(way) => vec![*way],
-        },
+        verify: file.verify.into_vec(),
         name: file.name,
         title: file.title,
         docs: file.docs,
@@ -221,9 +242,23 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
     let kind = match file.kind.as_deref() {
         None | Some("text") => ParamKind::Text,
         Some("secret") => ParamKind::Secret,
-        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text` nor `secret`")),
+        Some("credential") => ParamKind::Credential,
+        Some("roots") => ParamKind::Roots,
+        Some(other) => {
+            return Err(format!(
+                "`params`: `as: {other}` is none of `text`, `secret`, `credential` and `roots`"
+            ));
+        }
     };
-    Ok(PackParam { kind, required: file.required, about: file.about })
+    if file.required && file.default.is_some() {
+        return Err("`params`: what has a default is not required".to_owned());
+    }
+    Ok(PackParam {
+        kind,
+        required: file.required,
+        default: file.default.map(|texts| texts.0),
+        about: file.about,
+    })
 }
 
 #[cfg(test)]
@@ -247,11 +282,19 @@ deadline: 10s
     fn an_id_that_is_not_signed_is_joined_with_the_body() {
         let key = |pack: &str, body: &[u8]| {
             let r = request("/", &[("X-Id", "42")], body);
-            parse(pack).unwrap().idempotency.unwrap().key(&r)
+            parse(pack).unwrap().idempotency.key().unwrap().key(&r)
         };
         assert!(key(PACK, b"a").starts_with("42|blake3:"));
         assert_ne!(key(PACK, b"a"), key(PACK, b"b"));
         assert_eq!(key(&PACK.replace("covered: false", "covered: true"), b"a"), "42");
+    }
+
+    #[test]
+    fn a_pack_may_say_that_repeats_cannot_be_told() {
+        let off = PACK.replace("idempotency: { key: header:X-Id, covered: false }", "idempotency: off");
+        assert_eq!(parse(&off).unwrap().idempotency, Repeats::Unknowable);
+        let none = PACK.replace("idempotency: { key: header:X-Id, covered: false }", "");
+        assert_eq!(parse(&none).unwrap().idempotency, Repeats::ByBody);
     }
 
     #[test]
@@ -263,6 +306,7 @@ deadline: 10s
             ("encoding: hex", "encoding: hexx", "did you mean `hex`"),
             (", covered: false", "", "covered"),
             ("header:X-Id", "X-Id", "says no place"),
+            ("idempotency: { key: header:X-Id, covered: false }", "idempotency: of", "is not `off`"),
             ("deadline: 10s", "deadline: soon", "not a duration"),
             ("2026-11-24", "yesterday", "not a date"),
             ("name: acme", "name: Acme Inc", "lower-case"),
@@ -274,7 +318,7 @@ deadline: 10s
             ("deadline: 10s", "batch: { events: body, key: id }", "no JSON pointer"),
             ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
             ("algorithm:", "algoritm:", "did you mean `algorithm`"),
-            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),
+            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every request would be a greeting"),
         ] {
             let text = PACK.replacen(from, to, 1);
             let error = parse(&text).err().unwrap_or_default();

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 pub use sample::{Sample, TestEvent};
 
-use crate::verify::spec::Rule;
+use crate::verify::spec::{HandshakeSpec, Rule};
 use crate::verify::{Extract, nearest};
 
 /// A provider's pack, parsed: its signature scheme and what a route gets from it unless it says otherwise.
@@ -33,10 +33,10 @@ pub struct Pack {
     pub verify: Vec<Rule>,
     /// What a user must or may give beside the keys.
     pub params: BTreeMap<String, PackParam>,
-    /// The idempotency key; ids that the signature does not cover are already joined with the body's hash here.
-    pub idempotency: Option<Extract>,
+    pub idempotency: Repeats,
     pub event_type: Option<Extract>,
-    pub handshake: Option<crate::config::Handshake>,
+    /// The greetings that are answered directly, as written: what they need of the route is only known there.
+    pub handshakes: Vec<HandshakeSpec>,
     /// The media types that it sends; empty if not known.
     pub content_types: Vec<String>,
     /// Where one request carries many events.
@@ -74,6 +74,26 @@ pub enum Category {
     Other,
 }
 
+/// By what a provider's repeats are known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repeats {
+    /// An id of the event's. Ids that the signature does not cover are already joined with the body's hash here.
+    ByKey(Extract),
+    /// The body, which differs from event to event.
+    ByBody,
+    /// Nothing: two events may be the same byte for byte, so none may be dropped.
+    Unknowable,
+}
+
+impl Repeats {
+    pub const fn key(&self) -> Option<&Extract> {
+        match self {
+            Repeats::ByKey(key) => Some(key),
+            Repeats::ByBody | Repeats::Unknowable => None,
+        }
+    }
+}
+
 /// A request that carries many events: a JSON array, and what each of its elements is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -96,6 +116,8 @@ pub enum Success {
 pub struct PackParam {
     pub kind: ParamKind,
     pub required: bool,
+    /// What it is if the user gives none.
+    pub default: Option<Vec<String>>,
     /// What it is and where to find it, in one sentence.
     pub about: String,
 }
@@ -103,10 +125,15 @@ pub struct PackParam {
 /// What a parameter's value is used as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {
-    /// `{param:NAME}` in templates and lists.
+    /// `{param:NAME}` in templates and lists, and `param: NAME` in handshakes.
     Text,
     /// A secret beside `secrets`.
     Secret,
+    /// A secret that is never a key of a signature: it stands in templates (a client secret with which keys are asked
+    /// for), or a greeting must bring it (a verify token).
+    Credential,
+    /// Root certificates in PEM (a reference such as `file:PATH`).
+    Roots,
 }
 
 // `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.
@@ -180,24 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn a_greeting_is_told_from_an_event() {
-        let handshake = find("slack").unwrap().handshake.clone().unwrap();
-        let greets = |body: &[u8]| {
-            let r = request("/", &[], body);
-            handshake.when.iter().all(|(place, value)| place.is(&r, value)).then(|| handshake.echo.from(&r))
-        };
-        let greeting = br#"{"token":"t","challenge":"3eZbrw1a","type":"url_verification"}"#;
-        assert_eq!(greets(greeting), Some(Some("3eZbrw1a".to_owned())));
-        assert_eq!(greets(br#"{"type":"event_callback","challenge":"x"}"#), None);
-        assert_eq!(greets(br#"{"type":"url_verification","type":"url_verification","challenge":"x"}"#), None);
-    }
-
-    #[test]
     fn keys_and_types_are_those_of_the_provider() {
         let facts = |name: &str, headers: &[(&str, &str)], body: &[u8]| {
             let pack = find(name).unwrap();
             let r = request("/", headers, body);
-            let key = pack.idempotency.as_ref().unwrap().key(&r);
+            let key = pack.idempotency.key().unwrap().key(&r);
             (key, pack.event_type.as_ref().unwrap().from(&r).unwrap_or_default())
         };
         let (key, kind) = facts("stripe", &[], br#"{"id":"evt_1","type":"invoice.paid"}"#);

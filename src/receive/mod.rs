@@ -8,6 +8,7 @@
 //! in header, log line and metric for each request.
 
 mod admission;
+mod admit;
 mod allowlist;
 mod answers;
 mod app;
@@ -28,6 +29,7 @@ mod route;
 pub(crate) mod testing;
 mod tracked;
 mod verify;
+mod visit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,8 +41,10 @@ use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
 use crate::message::Request;
 use crate::pauses::Pauses;
+use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 
+pub use admit::{Admission, Force, Recheck, admit, recheck};
 use app::App;
 use budget::Budget;
 use exchange::Exchange;
@@ -77,6 +81,7 @@ struct Context<'a, A> {
     intake: &'a Intake,
     breakers: &'a Breakers,
     pauses: &'a Pauses,
+    quarantine: &'a Quarantine,
 }
 
 impl<A> Context<'_, A> {
@@ -101,6 +106,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         intake: &gateway.intake,
         breakers: &gateway.breakers,
         pauses: &gateway.pauses,
+        quarantine: &gateway.quarantine,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -147,8 +153,9 @@ async fn way_in<E: Exchange, A: App>(
     // Could the event be taken at all? 503, before the body is read in vain.
     admission::check(route, context.buffer)?;
 
-    // Does `Connection` try to take a header away that verification reads? 401.
-    connection::check(route.verify.headers_used(), &exchange.head().headers)?;
+    // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
+    let connection = connection::check(route.verify.headers_used(), &exchange.head().headers);
+    let suspicion = verify::tolerated(route, connection)?;
 
     // The whole body, bounded by the route and by the budget of all bodies. 413, 408, 503. The reservation ends with
     // this request.
@@ -156,17 +163,26 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
-    // Who sent it? 401, 503. Only from here on may anything have an effect.
-    let request = verify::check(route, request, context.clock.now(), context.metrics)?;
+    // Is it only a greeting? One that its sender does not sign is answered now, with nothing but words. 405 if it has
+    // the method of one and is none.
+    let greeting = handshake::recognise(route, &request)?;
+    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed()) {
+        return handshake::unsigned(context, exchange, route, greeting, request).await;
+    }
 
-    // Is it only a greeting? Answered directly.
-    if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {
-        let _ = exchange.answer(answer).await;
-        return Ok(Outcome::Handshake);
+    // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
+    // anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
+
+    // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
+    // route only observes: its answer could be a proof that only the sender may have.
+    if let Some(greeting) = handshake::proved(route, greeting, &request)? {
+        return handshake::signed(context, exchange, route, greeting, request).await;
     }
 
     // Did we have it before? Then it gets the first one's answer.
-    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, request.get()));
+    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, &request));
     if let Some(first) = identity.as_ref().and_then(|identity| context.remembered(identity)) {
         let _ = exchange.answer(answers::repeat(&first)).await;
         return Ok(Outcome::Duplicate(first.event_id));

@@ -107,6 +107,11 @@ impl Credentials {
             .ok_or_else(|| wrong(&format!("does not match any of {} live credential(s)", self.live.len())))
     }
 
+    /// The credentials that are known by more than their digests.
+    pub(super) fn plain(&self) -> impl Iterator<Item = &Secret> {
+        self.live.iter().filter_map(|one| one.value.plain.as_ref())
+    }
+
     /// The header that carries the first credential, or why there is none.
     pub(super) fn sign(&self) -> Result<(String, String), &'static str> {
         let header = self.at.header().ok_or("the credential does not stand in a header")?;

@@ -7,12 +7,13 @@ use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
 use super::{Checker, Placed};
-use crate::config::model::{Acknowledgement, Handshake, Idempotency, Limits, Mode, Route};
+use crate::config::model::{Acknowledgement, Enforce, Idempotency, KeepRefused, Limits, Mode, Route};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
 use crate::message::Method;
+use crate::providers::Repeats;
 use crate::route::{PathPattern, RouteTable, Rule};
 use crate::verify::Extract;
 
@@ -101,18 +102,17 @@ impl Checker<'_, '_> {
         let allow = raw.allow.as_ref().map(|texts| self.ranges(texts, &place.key("allow")));
         let proof = self.proof(raw, place);
         let pack = proof.as_ref().and_then(|p| p.compiled.pack.clone());
-        let handshake = match &raw.handshake {
-            Some(raw::HandshakeOrOff::Off(_)) => None,
-            Some(raw::HandshakeOrOff::On(own)) => self.handshake(own, &place.key("handshake")),
-            None => pack.as_ref().and_then(|p| p.handshake.clone()),
-        };
-        let methods = methods(raw, handshake.is_some());
+        let handshakes = self.handshakes(raw, place, proof.as_ref());
+        let mut methods = methods(raw);
+        let greeting_methods = self.greeting_methods(&handshakes, &methods, place);
+        methods.extend(greeting_methods.iter().cloned());
         let idempotency = self.idempotency(raw, place, proof.as_ref());
         let event_type = match &raw.event_type {
             Some(own) => self.extract(own, &place.key("event_type")),
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
         };
         self.public_url(raw, place);
+        let enforce = self.enforce(raw, place, proof.as_ref());
         let max_body = self.max_body(raw, place, limits);
         let purpose = Purpose {
             route: name,
@@ -141,10 +141,16 @@ impl Checker<'_, '_> {
                 host,
                 path: raw.path.clone(),
                 methods,
+                greeting_methods,
                 allow,
                 verify: proof.compiled.verifier,
+                enforce,
+                quarantine: match raw.quarantine {
+                    Some(raw::Off::Off) => KeepRefused::Never,
+                    None => KeepRefused::AsConfigured,
+                },
                 public_url: raw.public_url.clone(),
-                handshake,
+                handshakes,
                 idempotency,
                 event_type,
                 max_body,
@@ -154,6 +160,25 @@ impl Checker<'_, '_> {
             _ => None,
         };
         (rule, route)
+    }
+
+    fn enforce(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Enforce {
+        let place = place.key("enforce");
+        match raw.enforce {
+            None => Enforce::On,
+            Some(_) if proof.is_some_and(Proof::is_none) => {
+                let message = "the route verifies nothing, so there is nothing to enforce";
+                self.error(&place, message, "remove `enforce`, or say who may send: `provider` or `verify`");
+                Enforce::On
+            }
+            Some(raw::Enforce::On) => Enforce::On,
+            Some(raw::Enforce::Observe) => {
+                let message = "what verification refuses is let through: anyone may send to this route";
+                let help = "watch `tidegate_would_refuse_total`, and remove the key once it stays still";
+                self.warning(&place, message, help);
+                Enforce::Observe
+            }
+        }
     }
 
     fn max_body(&mut self, raw: &raw::Route, place: &Place, limits: &Limits) -> u64 {
@@ -218,22 +243,6 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn handshake(&mut self, raw: &raw::Handshake, place: &Place) -> Option<Handshake> {
-        let (when, echo) = (place.key("when"), place.key("echo"));
-        if raw.when.is_empty() {
-            let help =
-                "name at least one value that only greetings have: `{ \"body:/type\": url_verification }`";
-            self.error(&when, "every request would be a greeting", help);
-        }
-        let conditions: Vec<Option<(Extract, String)>> = raw
-            .when
-            .iter()
-            .map(|(source, value)| Some((self.source(source, &when.key(source))?, value.clone())))
-            .collect();
-        let echo = self.source(&raw.echo, &echo);
-        Some(Handshake { when: conditions.into_iter().collect::<Option<_>>()?, echo: echo? })
-    }
-
     fn idempotency(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Idempotency> {
         if raw.mode == raw::Mode::Pass {
             for (key, written) in [
@@ -259,7 +268,11 @@ impl Checker<'_, '_> {
             None => (None, None),
             Some(raw::IdempotencyOrOff::On(own)) => (own.key.as_ref(), own.window),
         };
-        let standard = proof.and_then(|p| p.compiled.pack.as_ref()).and_then(|pack| pack.idempotency.clone());
+        let repeats = proof.and_then(|p| p.compiled.pack.as_ref()).map(|pack| &pack.idempotency);
+        if raw.idempotency.is_none() && repeats == Some(&Repeats::Unknowable) {
+            return None;
+        }
+        let standard = repeats.and_then(Repeats::key).cloned();
         let (key, own) = match (key, standard) {
             (Some(own), standard) => {
                 let extract = self.extract(own, &place.key("key"))?;
@@ -315,9 +328,8 @@ impl Checker<'_, '_> {
     }
 }
 
-/// Some providers greet with GET, so a route with a handshake takes it too; without a greeting in it such a request
-/// fails verification.
-fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
+/// The methods of a route's events.
+fn methods(raw: &raw::Route) -> Vec<Method> {
     let verb = |verb: &Verb| match verb {
         Verb::Get => Method::GET,
         Verb::Head => Method::HEAD,
@@ -330,7 +342,6 @@ fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
     match (&raw.methods, raw.mode) {
         (Some(verbs), _) => verbs.iter().map(verb).collect(),
         (None, raw::Mode::Pass) => Vec::new(),
-        (None, _) if handshake => vec![Method::POST, Method::GET],
         (None, _) => vec![Method::POST],
     }
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Off;
 use super::sections::secs;
-use crate::config::rates::{PerTime, Percent};
-use crate::config::units::Time;
+use crate::config::percent::Percent;
+use crate::config::units::{self, Time};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -55,7 +55,7 @@ impl Default for Breaker {
 #[serde(untagged)]
 #[schemars(inline)]
 pub(in crate::config) enum RateText {
-    Plain(PerTime),
+    Plain(units::Rate),
     With(Rate),
 }
 
@@ -64,7 +64,7 @@ pub(in crate::config) enum RateText {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Rate {
     /// Attempts a second, minute or hour: `50/s`, `600/m`, `1000/h`.
-    pub limit: PerTime,
+    pub limit: units::Rate,
     /// How many may begin at once after a rest. Default: as many as the limit gives in 50 ms, at least 1.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub burst: Option<u32>,

@@ -1,7 +1,6 @@
 //! A route as written.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -10,11 +9,12 @@ use serde_json::Value;
 use super::{ForwardTo, Off, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
+use crate::verify::spec::HandshakeSpec;
 
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "quarantine", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
@@ -24,7 +24,7 @@ pub(in crate::config) struct Route {
     /// The path as sent: exact, with `{parameter}` for one segment, or ending in `/*` for everything below. Nothing is
     /// decoded or merged; `/hooks/` is not `/hooks`. The most specific route wins.
     pub path: String,
-    /// The methods. Default: POST, with a handshake GET too; on `pass` routes any.
+    /// The methods of events. Default: POST; on `pass` routes any. Greetings have those that their handshakes say.
     #[schemars(length(min = 1))]
     pub methods: Option<Vec<Verb>>,
     /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`. Default: any.
@@ -41,7 +41,13 @@ pub(in crate::config) struct Route {
     /// How senders prove who they are, or the word `none`. Needed without `provider`, except on `pass` routes, which
     /// never verify.
     pub verify: Option<Verify>,
-    /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
+    /// `on`: what verification refuses is refused. `observe`: it is let through, and what verification said is logged,
+    /// counted, and told to the app: for the time before one trusts a new rule. `check` warns about it. Default: on.
+    pub enforce: Option<Enforce>,
+    /// `off`: nothing that is refused here is kept in quarantine. Default: as the section `quarantine` says.
+    pub quarantine: Option<Off>,
+    /// The URL that senders were given (or its beginning), for schemes that sign it: `https://hooks.example.com`.
+    /// Default: scheme and host as received, or as a trusted hop says.
     pub public_url: Option<String>,
     /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
     /// off.
@@ -57,8 +63,11 @@ pub(in crate::config) struct Route {
     pub mode: Mode,
     /// What the sender of a buffered event is answered.
     pub answer: Option<Answer>,
-    /// How greetings of the sender (URL checks) are answered, or `off`. Default: the provider's.
-    pub handshake: Option<HandshakeOrOff>,
+    /// How greetings of the sender (URL checks) are answered: one handshake, a list, or a word. `off`: not at all.
+    /// `forward`: the provider's are recognised and passed to the app, which answers. `show`: the provider's are
+    /// answered, and a secret that the sender brings is shown in the log, to be stored. Default: the provider's, of
+    /// which none is shown.
+    pub handshake: Option<Handshake>,
     /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy` and `pass`
     /// take one.
     pub forward_to: ForwardTo,
@@ -82,6 +91,14 @@ impl JsonSchema for Verify {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         VerifySpec::json_schema(generator)
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum Enforce {
+    On,
+    Observe,
 }
 
 /// A method that a route may take.
@@ -141,21 +158,21 @@ pub(in crate::config) struct Answer {
     pub body: Option<String>,
 }
 
+/// How greetings are answered.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-pub(in crate::config) enum HandshakeOrOff {
-    Off(Off),
-    On(Handshake),
+pub(in crate::config) enum Handshake {
+    Word(HandshakeWord),
+    One(Box<HandshakeSpec>),
+    Many(#[schemars(length(min = 1))] Vec<HandshakeSpec>),
 }
 
-/// A greeting that is answered directly, with a value that it brings.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::config) struct Handshake {
-    /// The greeting is recognised by all of these: where a value stands, and what it must be, such as
-    /// `{ "body:/type": url_verification }`.
-    pub when: BTreeMap<String, String>,
-    /// Where the value stands that is sent back as `text/plain`, such as `body:/challenge`.
-    pub echo: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum HandshakeWord {
+    Off,
+    Forward,
+    Show,
 }

@@ -11,7 +11,7 @@ fn an_open_route_has_its_documented_defaults() {
     let route = first(&routes(OPEN));
     assert_eq!((&*route.name, route.path.as_str(), &route.host), ("x", "/x", &None));
     assert_eq!(route.methods, [Method::POST]);
-    assert!(route.allow.is_none() && route.idempotency.is_none() && route.handshake.is_none());
+    assert!(route.allow.is_none() && route.idempotency.is_none() && route.handshakes.is_empty());
     assert_eq!(route.max_body, 10 << 20);
     let Mode::Buffer { answer, destinations } = &route.mode else { panic!("no buffer") };
     assert_eq!(*answer, Acknowledgement { status: 202, content_type: None, body: String::new() });
@@ -37,6 +37,54 @@ fn sections_have_their_documented_defaults() {
 }
 
 #[test]
+fn a_route_enforces_unless_it_says_observe_which_is_warned_about() {
+    let proved = OPEN.replace("verify: none", "verify: { bearer: { tokens: [env:T] } }");
+    assert_eq!(
+        (first(&routes(&proved)).enforce, first(&routes(&proved)).verification()),
+        (Enforce::On, "on")
+    );
+    assert_eq!(first(&routes(OPEN)).verification(), "none");
+    assert_eq!(first(&routes(&format!("{proved}    enforce: on\n"))).enforce, Enforce::On);
+    let observing = load_text(&routes(&format!("{proved}    enforce: observe\n"))).unwrap();
+    assert_eq!(observing.config.routes[0].verification(), "observe");
+    let warning = observing.warnings.iter().find(|w| w.key == "routes[0].enforce").unwrap();
+    assert!(warning.message.contains("anyone may send"), "{warning}");
+    let problem = only(&routes(&format!("{OPEN}    enforce: observe\n")));
+    assert_eq!(problem.key, "routes[0].enforce");
+    let slip = only(&routes(&format!("{proved}    enforce: observ\n")));
+    assert!(slip.help.unwrap().contains("did you mean `observe`"));
+}
+
+#[test]
+fn quarantine_is_off_unless_written_and_bounded() {
+    assert_eq!(load_text(&routes(OPEN)).unwrap().config.quarantine, None);
+    let of = |section: &str| load_text(&format!("{}{section}", routes(OPEN))).map(|loaded| loaded.config);
+    let bare = of("quarantine: {}\n").unwrap().quarantine.unwrap();
+    let expected = QuarantineSettings {
+        max_events: 1000,
+        max_size: 64 << 20,
+        keep: Duration::from_secs(7 * 24 * 3600),
+        rate: 10,
+        rate_per: Duration::from_secs(1),
+    };
+    assert_eq!(bare, expected);
+    let own = of("quarantine: { max_events: 5, rate: 100/h }\n").unwrap().quarantine.unwrap();
+    assert_eq!((own.max_events, own.rate, own.rate_per), (5, 100, Duration::from_secs(3600)));
+    for (wrong, key) in [
+        ("quarantine: { rate: 10 }\n", "quarantine.rate"),
+        ("quarantine: { max_events: 0 }\n", "quarantine.max_events"),
+        ("quarantine: { keep: 0s }\n", "quarantine.keep"),
+        ("quarantine: { max_size: 3GiB }\n", "quarantine.max_size"),
+        ("quarantine: { max_sise: 2MiB }\n", "quarantine.max_sise"),
+    ] {
+        let problem = only(&format!("{}{wrong}", routes(OPEN)));
+        assert_eq!(problem.key, key, "{problem}");
+    }
+    let never = first(&routes(&format!("{OPEN}    quarantine: off\n")));
+    assert_eq!(never.quarantine, KeepRefused::Never);
+}
+
+#[test]
 fn a_section_whose_keys_are_all_commented_out_is_as_good_as_none() {
     assert!(load_text(&format!("{}limits:\nlog:\n", routes(OPEN))).is_ok());
 }
@@ -58,17 +106,17 @@ fn a_provider_brings_its_defaults_and_the_route_may_say_otherwise() {
     let pack = crate::providers::find("github").unwrap();
     let short = "  - path: /x\n    provider: github\n    secret: env:S\n    forward_to: http://a\n";
     let route = first(&routes(short));
-    assert_eq!(route.idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency);
-    assert_eq!(
-        (route.event_type.clone(), route.handshake.clone()),
-        (pack.event_type.clone(), pack.handshake.clone())
-    );
+    assert_eq!(route.idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency.key().cloned());
+    assert_eq!(route.event_type.clone(), pack.event_type.clone());
     let own = format!("{short}    event_type: \"header:X-Own\"\n    handshake: off\n    idempotency: off\n");
     let route = first(&routes(&own));
     assert_eq!(route.event_type, Some(crate::verify::Extract::parse("header:X-Own").unwrap()));
-    assert!(route.idempotency.is_none() && route.handshake.is_none());
+    assert!(route.idempotency.is_none() && route.handshakes.is_empty());
     let long = "  - path: /x\n    verify: { provider: github, secrets: [env:S] }\n    forward_to: http://a\n";
-    assert_eq!(first(&routes(long)).idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency);
+    assert_eq!(
+        first(&routes(long)).idempotency.as_ref().map(|i| i.key.clone()),
+        pack.idempotency.key().cloned()
+    );
 }
 
 #[test]
@@ -96,18 +144,36 @@ fn a_rule_that_is_wrong_is_reported_where_it_is_written() {
 }
 
 #[test]
-fn an_own_handshake_opens_get() {
-    let handshake = "    handshake: { when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
-    let route = first(&routes(&format!("{OPEN}{handshake}")));
+fn a_handshake_opens_its_methods_and_no_others() {
+    let own =
+        "    handshake: { methods: [GET], when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
+    let route = first(&routes(&format!("{OPEN}{own}")));
     assert_eq!(route.methods, [Method::POST, Method::GET]);
-    let handshake = route.handshake.as_ref().unwrap();
-    assert_eq!((handshake.when.len(), handshake.when[0].1.as_str()), (1, "subscribe"));
-    let route = first(&routes(&format!(
-        "{OPEN}    methods: [POST]\n    handshake: {{ when: {{ \"query:a\": b }}, echo: \"query:c\" }}\n"
-    )));
-    assert_eq!(route.methods, [Method::POST]);
+    assert_eq!(route.greeting_methods, [Method::GET]);
+    let route = first(&routes(&format!("{OPEN}    methods: [GET, PUT]\n{own}")));
+    assert_eq!((&route.methods[..], &route.greeting_methods[..]), (&[Method::GET, Method::PUT][..], &[][..]));
+    let slack = "  - path: /x\n    provider: slack\n    secret: env:S\n    forward_to: http://a\n";
+    let route = first(&routes(slack));
+    assert_eq!((route.methods.len(), route.handshakes.is_empty()), (1, false));
+}
+
+#[test]
+fn own_handshakes_are_checked_where_they_are_written() {
     let open = wrong_in_route("    handshake: { when: {}, echo: \"query:c\" }");
-    assert_eq!(open.message, "every request would be a greeting");
+    assert_eq!(
+        (open.message.as_str(), open.key.as_str()),
+        ("every request would be a greeting", "routes[0].handshake.when")
+    );
+    let second = wrong_in_route("    handshake: [{ methods: [GET] }, { when: { a: b } }]");
+    assert_eq!(second.key, "routes[0].handshake[1].when.a");
+    let probe = wrong_in_route("    methods: [GET, POST]\n    handshake: { methods: [GET] }");
+    assert!(probe.message.starts_with("every GET would be taken for a greeting"), "{probe}");
+    let alone = wrong_in_route("    handshake: forward");
+    assert!(alone.message.starts_with("the route has no provider"), "{alone}");
+    let dull = only(&routes(
+        "  - path: /x\n    provider: slack\n    secret: env:S\n    handshake: show\n    forward_to: http://a\n",
+    ));
+    assert_eq!(dull.message, "no greeting of slack brings a secret");
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn event(id: EventId, now: Timestamp, body: &'static [u8]) -> Event {
         verified: "none".into(),
         idempotency_key: None,
         event_type: None,
+        origin: Default::default(),
     }
 }
 

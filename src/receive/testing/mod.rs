@@ -5,6 +5,7 @@ mod buffer;
 mod exchange;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
@@ -19,6 +20,7 @@ use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::message::{Head, Headers, Method, Scheme, Version};
 use crate::pauses::Pauses;
+use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 use crate::upstream::Outgoing;
 
@@ -47,6 +49,7 @@ pub fn head(method: Method, target: &str) -> Head {
         method,
         target: target.into(),
         authority: "hooks.example.com".into(),
+        asked_authority: None,
         scheme: Scheme::Https,
         version: Version::Http11,
         headers: Headers::default(),
@@ -73,6 +76,7 @@ pub fn event() -> Event {
         verified: "test".into(),
         idempotency_key: None,
         event_type: None,
+        origin: Default::default(),
     }
 }
 
@@ -90,6 +94,8 @@ pub struct Scene<A> {
     pub intake: Intake,
     pub breakers: Breakers,
     pub pauses: Pauses,
+    /// Off, and on no disk.
+    pub quarantine: Quarantine,
 }
 
 impl<A> Scene<A> {
@@ -103,6 +109,7 @@ impl<A> Scene<A> {
             intake: Intake::new(metrics.clone()),
             breakers: Breakers::default(),
             pauses: Pauses::new(Arc::new(FakeBuffer::default())),
+            quarantine: Quarantine::new(Path::new("/nowhere"), metrics.clone(), Clock::System),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
         }
@@ -117,6 +124,7 @@ impl<A> Scene<A> {
             intake: &self.intake,
             breakers: &self.breakers,
             pauses: &self.pauses,
+            quarantine: &self.quarantine,
         }
     }
 }

@@ -19,6 +19,7 @@ impl Stage {
             stats: None,
             admission: Admission::Open,
             ready: true,
+            routes: Vec::new(),
             config_hash: String::new(),
             now: Timestamp(0),
         };

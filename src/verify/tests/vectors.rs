@@ -23,6 +23,9 @@ struct Vector {
     expect: String,
     reason: Option<String>,
     event_key: Option<String>,
+    /// What would be fetched, by URL.
+    #[serde(default)]
+    documents: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +77,12 @@ impl Vector {
 
     /// What is wrong with the answer that it gets.
     fn failure(&self, world: &World) -> Option<String> {
+        let world = &World {
+            documents: self.documents.clone(),
+            now: Timestamp::from_secs(self.now),
+            packs: world.packs.clone(),
+            ..World::default()
+        };
         let compiled = match compile(&self.spec(), world) {
             Ok(compiled) => compiled,
             Err(problems) => return Some(format!("does not compile: {problems:?}")),
@@ -83,8 +92,7 @@ impl Vector {
         match (compiled.verifier.verify(self.request.request(), public_url, now), self.expect.as_str()) {
             (Ok(verified), "accept") => {
                 let wanted = self.event_key.as_ref()?;
-                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.as_ref())
-                else {
+                let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.key()) else {
                     return self.is_core().then(|| "the pack names no idempotency key".to_owned());
                 };
                 let key = idempotency.key(verified.get());
