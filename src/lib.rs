@@ -22,8 +22,10 @@ pub mod providers;
 pub mod verify;
 
 // What stays, and the way out.
+pub mod breaker;
 pub mod buffer;
 pub mod deliver;
+pub mod pauses;
 pub mod quarantine;
 pub mod upstream;
 

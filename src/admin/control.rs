@@ -5,16 +5,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::alerts::{AlertsStatus, Tested};
-use crate::buffer::Buffer;
+use crate::breaker::BreakerStatus;
+use crate::buffer::{Buffer, BufferError, DestinationName};
 use crate::clock::Timestamp;
-use crate::config::{AdminAddress, Config};
+use crate::config::{AdminAddress, Config, Hours};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
+use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::upstream::ServerStatus;
 
 use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
@@ -46,6 +49,16 @@ pub trait Control: Send + Sync + 'static {
     async fn test_alerts(&self) -> Vec<Tested>;
     /// Which ranges of providers are in use.
     fn ranges(&self) -> Vec<RangesStatus>;
+    /// Which destinations are spared, and why.
+    fn breakers(&self) -> Vec<BreakerStatus>;
+    /// How the servers of each destination stand.
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)>;
+    /// What an operator has paused.
+    fn paused(&self) -> Paused;
+    async fn pause(&self, name: &str) -> Result<bool, BufferError>;
+    async fn resume(&self, name: &str) -> Result<bool, BufferError>;
+    /// Destinations that their schedule keeps closed now, and until when.
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)>;
 }
 
 #[async_trait]
@@ -101,6 +114,34 @@ impl Control for Gateway {
     }
     fn ranges(&self) -> Vec<RangesStatus> {
         Gateway::ranges(self)
+    }
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        self.breakers.status()
+    }
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)> {
+        let snapshot = self.snapshot.load();
+        let mut all: Vec<_> =
+            snapshot.upstreams.iter().map(|(name, of)| (name.clone(), of.servers())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+    fn paused(&self) -> Paused {
+        self.pauses.all()
+    }
+    async fn pause(&self, name: &str) -> Result<bool, BufferError> {
+        self.pauses.pause(name, self.clock.now()).await
+    }
+    async fn resume(&self, name: &str) -> Result<bool, BufferError> {
+        self.pauses.resume(name).await
+    }
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)> {
+        let (snapshot, now) = (self.snapshot.load(), self.clock.now());
+        let destinations = snapshot.config.routes.iter().flat_map(|route| route.mode.destinations());
+        let closed = destinations.filter_map(|to| match to.deliver_between.as_ref()?.at(now) {
+            Hours::Closed { until } => Some((to.name.clone(), until)),
+            Hours::Open { .. } => None,
+        });
+        closed.collect()
     }
 }
 

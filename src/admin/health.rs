@@ -8,7 +8,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::buffer::Stats;
+use crate::buffer::{DestinationName, Stats};
+use crate::pauses;
 use crate::telemetry::{CONTENT_TYPE, Scrape};
 
 use super::App;
@@ -41,6 +42,9 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         routes: setup.routes.into_iter().map(|route| (route.name, route.verification == "on")).collect(),
         config_hash: setup.config_hash,
         now: control.now(),
+        breakers: control.breakers(),
+        paused: paused(&*control),
+        servers: control.servers(),
     };
     // Reads /proc and formats some hundred lines: not on a thread that serves.
     let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;
@@ -61,4 +65,13 @@ pub async fn stats(control: &dyn Control) -> Option<Stats> {
             None
         }
     }
+}
+
+/// Each destination, and whether an operator has paused it.
+fn paused(control: &dyn Control) -> Vec<(DestinationName, bool)> {
+    let paused = control.paused();
+    let setup = control.setup();
+    let names = setup.routes.iter().flat_map(|route| &route.destinations).map(|to| &*to.name);
+    let names = names.map(|name| DestinationName(name.into()));
+    names.map(|name| (name.clone(), pauses::since(&paused, &name).is_some())).collect()
 }

@@ -12,6 +12,7 @@ mod guard;
 mod health;
 pub mod items;
 mod listen;
+mod pauses;
 mod problem;
 mod quarantine;
 mod redact;
@@ -96,6 +97,8 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/reload", post(status::reload))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
+        .route("/pause", post(pauses::pause))
+        .route("/resume", post(pauses::resume))
         .route("/events", get(events::list))
         .route("/events/replay", post(events::replay))
         .route("/events/purge", post(events::purge))

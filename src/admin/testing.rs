@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::alerts::{AlertsStatus, Tested};
+use crate::breaker::{BreakerStatus, Phase, Transitions};
 use crate::buffer::{
     Admission, AppendError, Appended, Attempt, AttemptOutcome, BatchAppended, Buffer, BufferError, ClaimKey,
     Claimed, DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter,
@@ -19,11 +21,13 @@ use crate::config::{AdminAddress, AdminSettings};
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
+use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::{RangesStatus, Source};
 use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::upstream::ServerStatus;
 use crate::verify::CredentialPlaces;
 
 use super::control::Control;
@@ -262,6 +266,7 @@ pub struct Fake {
     pub hash: Mutex<String>,
     /// What the next reload finds.
     pub next: Mutex<Result<&'static str, &'static str>>,
+    pub paused: Mutex<Paused>,
 }
 
 impl Fake {
@@ -277,6 +282,7 @@ impl Fake {
             not_ready: Mutex::default(),
             hash: Mutex::new("0123456789abcdef".into()),
             next: Mutex::new(Err("tidegate.yaml:3:5: routes[0].path: missing")),
+            paused: Mutex::default(),
         })
     }
     pub fn with_token(self: Arc<Self>, token: &str) -> Arc<Self> {
@@ -346,6 +352,31 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)> {
+        Vec::new()
+    }
+    fn paused(&self) -> Paused {
+        self.paused.lock().clone()
+    }
+    async fn pause(&self, name: &str) -> Result<bool, BufferError> {
+        Ok(Arc::make_mut(&mut *self.paused.lock()).insert(name.into(), NOW).is_none())
+    }
+    async fn resume(&self, name: &str) -> Result<bool, BufferError> {
+        Ok(Arc::make_mut(&mut *self.paused.lock()).remove(name).is_some())
+    }
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)> {
+        Vec::new()
+    }
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        vec![BreakerStatus {
+            destination: DestinationName::new("billing", "legacy"),
+            phase: Phase::Open,
+            since: Some(Duration::from_secs(60)),
+            next_probe: Some(Duration::from_secs(12)),
+            why: Some("connect: connection refused".into()),
+            transitions: Transitions::default(),
+        }]
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         vec![KeySetStatus {

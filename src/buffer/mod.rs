@@ -95,6 +95,19 @@ pub trait Buffer: Send + Sync + 'static {
     /// Whether new events are taken right now, and if not, why.
     fn admission(&self) -> Admission;
 
+    /// Keeps a small record of another part's (a pause, …) until it is replaced, or with `None` removed. `key` begins
+    /// with that part's own prefix. Durable on return.
+    async fn note(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), BufferError> {
+        let _ = (key, value);
+        Err(BufferError::Failed("this engine keeps no notes".into()))
+    }
+
+    /// All notes whose keys begin with `prefix`, in the order of their keys.
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, BufferError> {
+        let _ = prefix;
+        Ok(Vec::new())
+    }
+
     /// Finishes what is queued, syncs and closes. Later calls fail with [`BufferError::Closed`].
     async fn close(&self) -> Result<(), BufferError>;
 }

@@ -16,6 +16,7 @@ mod events;
 mod failure;
 mod healthcheck;
 mod output;
+mod pause;
 mod providers;
 mod quarantine;
 mod reload;
@@ -77,6 +78,10 @@ enum Command {
     Events(events::Events),
     /// List, show, replay and purge dead letters
     Dead(dead::Dead),
+    /// Hold the deliveries of a route or destination
+    Pause(pause::Pause),
+    /// End a pause
+    Resume(pause::Resume),
     /// List, show, re-verify, admit and purge refused requests
     Quarantine(quarantine::Quarantine),
     /// List what is wrong now, or send everybody a test notice
@@ -133,6 +138,8 @@ impl Command {
             Command::Send(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Dead(command) => command.run(),
+            Command::Pause(command) => command.run(),
+            Command::Resume(command) => command.run(),
             Command::Quarantine(command) => command.run(),
             Command::Alerts(command) => command.run(),
             Command::Reload(command) => command.run(),
@@ -180,6 +187,8 @@ mod tests {
             "tidegate quarantine admit 0190b0c4-0000-7000-8000-000000000001 --force",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
+            "tidegate pause --route billing",
+            "tidegate resume --route billing --destination legacy -o json",
             "tidegate healthcheck --timeout 1",
             "tidegate completions zsh",
         ] {

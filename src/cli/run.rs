@@ -142,6 +142,8 @@ impl Run {
 
 /// Runs until a signal or a failure, then ends everything in order. Whatever happened, the buffer is closed.
 async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
+    // Before anything is sent: what was paused stays so.
+    gateway.pauses.restore().await?;
     gateway.announce_backlog().await;
     let running = match Running::start(&gateway) {
         Ok(mut running) => {

@@ -6,6 +6,7 @@ mod destinations;
 mod handshakes;
 mod listeners;
 mod names;
+mod pace;
 mod routes;
 mod rules;
 mod settings;

@@ -247,6 +247,16 @@ pub struct Destination {
     /// Attempts in flight at once.
     pub concurrency: usize,
     pub retry: Retry,
+    /// `None`: off.
+    pub breaker: Option<super::BreakerSettings>,
+    /// `None`: as fast as it takes them.
+    pub rate: Option<super::Rate>,
+    /// How its servers take turns.
+    pub balance: super::Balancing,
+    /// `None`: its servers are not asked.
+    pub health: Option<super::HealthCheck>,
+    /// `None`: at any time.
+    pub deliver_between: Option<Arc<super::Schedule>>,
     pub headers: HeaderChanges,
     /// Keep the sender's `Host` (default) or send the upstream's own.
     pub host: HostHeader,

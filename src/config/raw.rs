@@ -5,11 +5,13 @@
 
 mod alerts;
 mod destination;
+mod pace;
 mod route;
 mod sections;
 
 pub(super) use alerts::*;
 pub(super) use destination::*;
+pub(super) use pace::*;
 pub(super) use route::*;
 pub(super) use sections::*;
 

@@ -296,9 +296,8 @@ fn words_of_later_versions_are_told_apart_from_slips() {
     assert_eq!(told("    rate: 5/s"), "`rate` is not supported yet");
     assert_eq!(told("    mode: spill"), "`spill` is not supported yet");
     assert_eq!(told("    mode: inspect"), "`inspect` is not supported yet");
-    let problem =
-        only(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, breaker: { failures: 5 } }")));
-    assert_eq!(problem.message, "`breaker` is not supported yet");
+    let problem = only(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, ramp: 5m }")));
+    assert_eq!(problem.message, "`ramp` is not supported yet");
     let text = format!("listeners: [{{ address: \"127.0.0.1:0\", routes: [] }}]\nroutes:\n{OPEN}");
     assert_eq!(only(&text).message, "`routes` is not supported yet");
 }

@@ -7,6 +7,7 @@ use super::{Gateway, Snapshot};
 use crate::alerts::{
     AlertsStatus, DestinationSample, Disk, Expiring, Fetched, OpenBreaker, RouteSample, Sample, Tested,
 };
+use crate::breaker::Phase;
 use crate::buffer::{Admission, Stats};
 use crate::config::{CertificateFiles, Config};
 use crate::ranges::Source;
@@ -80,9 +81,15 @@ impl Gateway {
         }
     }
 
-    /// Those that hold deliveries back. The seam for breakers: nothing holds any back yet.
+    /// Those that hold deliveries back.
     fn open_breakers(&self) -> Vec<OpenBreaker> {
-        Vec::new()
+        let now = self.clock.now();
+        let open = self.breakers.status().into_iter().filter(|breaker| breaker.phase == Phase::Open);
+        open.map(|breaker| OpenBreaker {
+            destination: breaker.destination.0,
+            since: breaker.since.map_or(now, |since| now.saturating_sub(since)),
+        })
+        .collect()
     }
 }
 

@@ -21,6 +21,7 @@ mod handshake;
 mod idempotency;
 mod in_flight;
 mod mode;
+mod paused;
 mod record;
 mod refused;
 mod route;
@@ -33,11 +34,13 @@ mod visit;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::breaker::Breakers;
 use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
 use crate::message::Request;
+use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 
@@ -76,6 +79,8 @@ struct Context<'a, A> {
     metrics: &'a Metrics,
     clock: &'a Clock,
     intake: &'a Intake,
+    breakers: &'a Breakers,
+    pauses: &'a Pauses,
     quarantine: &'a Quarantine,
 }
 
@@ -99,6 +104,8 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         metrics: &gateway.metrics,
         clock: &gateway.clock,
         intake: &gateway.intake,
+        breakers: &gateway.breakers,
+        pauses: &gateway.pauses,
         quarantine: &gateway.quarantine,
     };
     answered(&snapshot.config, &context, exchange).await;
@@ -133,6 +140,9 @@ async fn way_in<E: Exchange, A: App>(
 
     // Is the address allowed? 403, before a byte of the body is read.
     allowlist::check(route, exchange.head())?;
+
+    // Is its app given a rest by an operator? 503, on inline routes.
+    paused::check(route, context.pauses)?;
 
     // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
     if let Mode::Pass(destination) = &route.mode {

@@ -108,6 +108,14 @@ metrics! {
         "From the start of an attempt to the end of the app's answer";
     ATTEMPTS_IN_FLIGHT = "tidegate_attempts_in_flight", Number, Gauge, ["destination"],
         "Attempts under way right now";
+    BREAKER = "tidegate_breaker", Number, Gauge, ["destination"],
+        "How a destination's breaker stands: 0 closed, 1 half open, 2 open";
+    BREAKER_TRANSITIONS = "tidegate_breaker_transitions", Number, Counter, ["destination", "state"],
+        "Changes of a destination's breaker, by what it became: open, half_open, closed";
+    UPSTREAM_UP = "tidegate_upstream_up", Number, Gauge, ["destination", "upstream"],
+        "1 if a server of a destination is used, 0 if it is passed over: requests or health checks fail";
+    PAUSED = "tidegate_paused", Number, Gauge, ["destination"],
+        "1 if an operator has paused the destination or its route, else 0";
     BACKLOG = "tidegate_backlog", Number, Gauge, ["destination"],
         "Deliveries pending or retrying";
     BACKLOG_OLDEST_AGE = "tidegate_backlog_oldest_age", Seconds, Gauge, ["destination"],
@@ -201,6 +209,8 @@ mod tests {
                         "hash",
                         "source",
                         "provider",
+                        "state",
+                        "upstream",
                         "version"
                     ]
                     .contains(label),

@@ -29,6 +29,7 @@ pub(super) enum Op {
         event_id: EventId,
     },
     Settle(Box<Settle>),
+    Note(Note),
     Replay(Change),
     Purge(Change),
     /// Sweeps all that is past its time.
@@ -56,6 +57,13 @@ pub(super) struct Settle {
     pub(super) siblings: u32,
     pub(super) size: u32,
     pub(super) record: Record,
+}
+
+/// A small record of another part's to keep, or to remove.
+pub(super) struct Note {
+    pub(super) key: String,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) done: Promise<Result<u64, BufferError>>,
 }
 
 /// A replay or purge of some events, as far as their deliveries meet `only` when it is applied.
@@ -107,6 +115,16 @@ pub(super) struct Effects {
 }
 
 impl Draft<'_> {
+    pub(super) fn note(&mut self, op: Note, effects: &mut Effects) {
+        let Note { key, value, done } = op;
+        match value {
+            Some(value) => self.put(keys::note(&key), value),
+            None => self.remove(keys::note(&key)),
+        }
+        self.sync = true;
+        effects.changed.push(Answer { done, outcome: Ok(1) });
+    }
+
     pub(super) fn append(&mut self, op: Append, now: Timestamp, effects: &mut Effects) {
         let Append { event, encoded, lanes, claim, queued, done } = op;
         let outcome = match self.store_event(&event, encoded, &lanes, claim, now, effects) {

@@ -242,6 +242,7 @@ impl Committer {
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
                 Op::Settle(settle) => draft.settle(&settle, shared.keep.delivered, &mut effects),
+                Op::Note(note) => draft.note(note, &mut effects),
                 Op::Replay(change) => draft.replay(change, now, &mut effects),
                 Op::Purge(change) => draft.purge(change, &mut effects),
                 Op::Sweep(done) => wanted.push(done),
@@ -398,6 +399,7 @@ impl Committer {
                 Op::AppendBatch(append) => {
                     append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
+                Op::Note(note) => note.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Replay(change) | Op::Purge(change) => {
                     change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
                 }

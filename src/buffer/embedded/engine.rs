@@ -17,7 +17,7 @@ use super::super::{
     Next, Page, Selection, Settlement, Stats,
 };
 use super::admission::{Gate, Marks, Space, Watch};
-use super::apply::{Append, Change, Only, Op, Settle};
+use super::apply::{Append, Change, Note, Only, Op, Settle};
 use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
@@ -467,6 +467,32 @@ impl Buffer for Embedded {
 
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
         self.change(selection, Op::Purge).await
+    }
+
+    async fn note(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Note(Note { key: key.to_owned(), value, done }))?;
+        let outcome = outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())));
+        outcome.map(|_| ())
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, BufferError> {
+        let from = keys::note(prefix);
+        self.read(move |store, _| {
+            let mut notes = Vec::new();
+            for entry in store.scan(from.clone(), vec![b'M' + 1]) {
+                let (key, value) = entry?;
+                if !key.starts_with(&from) {
+                    break;
+                }
+                let name = std::str::from_utf8(&key[1..])
+                    .map_err(|_| store.malformed("note", "", wire::Malformed("its key is no text")))?;
+                notes.push((name.to_owned(), value.to_vec()));
+            }
+            Ok(notes)
+        })
+        .await
     }
 
     async fn stats(&self) -> Result<Stats, BufferError> {

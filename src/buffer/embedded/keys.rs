@@ -14,6 +14,7 @@
 //! | `O` destination, seq | accepted at | deliveries to be retried, by acceptance (for the oldest age) |
 //! | `D` event, destination | the delivery, once there is something to say | |
 //! | `L` event, destination | – | dead letters, by event |
+//! | `M` key | a note of another part | |
 //! | `V` settled at, event | size | events whose deliveries are all delivered, for retention |
 //! | `T` settled at, event | size | events that are settled and have a dead letter, for retention |
 
@@ -63,6 +64,10 @@ pub(super) fn deliveries(event: EventId) -> Key {
 }
 pub(super) fn dead(event: EventId, destination: u32) -> Key {
     key(b'L', &[&event.0, &destination.to_be_bytes()])
+}
+/// The notes whose keys begin with `of`, or one note.
+pub(super) fn note(of: &str) -> Key {
+    key(b'M', &[of.as_bytes()])
 }
 pub(super) fn retention(class: Class, at: u64, event: EventId) -> Key {
     key(class.prefix(), &[&at.to_be_bytes(), &event.0])

@@ -15,9 +15,11 @@ use bytes::Bytes;
 
 use super::idempotency::Identity;
 use super::{Context, Intake};
+use crate::breaker::Breakers;
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::message::{Head, Headers, Method, Scheme, Version};
+use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 use crate::upstream::Outgoing;
@@ -90,6 +92,8 @@ pub struct Scene<A> {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub intake: Intake,
+    pub breakers: Breakers,
+    pub pauses: Pauses,
     /// Off, and on no disk.
     pub quarantine: Quarantine,
 }
@@ -103,6 +107,8 @@ impl<A> Scene<A> {
             app,
             buffer: FakeBuffer::default(),
             intake: Intake::new(metrics.clone()),
+            breakers: Breakers::default(),
+            pauses: Pauses::new(Arc::new(FakeBuffer::default())),
             quarantine: Quarantine::new(Path::new("/nowhere"), metrics.clone(), Clock::System),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
@@ -116,6 +122,8 @@ impl<A> Scene<A> {
             metrics: &self.metrics,
             clock: &self.clock,
             intake: &self.intake,
+            breakers: &self.breakers,
+            pauses: &self.pauses,
             quarantine: &self.quarantine,
         }
     }

@@ -13,6 +13,9 @@ impl Stage {
 
     fn series(&self, start: &str) -> Vec<(String, f64)> {
         let scrape = Scrape {
+            breakers: Vec::new(),
+            paused: Vec::new(),
+            servers: Vec::new(),
             stats: None,
             admission: Admission::Open,
             ready: true,
