@@ -33,6 +33,7 @@ pub mod keys;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod expiry;
 pub mod gateway;
 pub mod telemetry;
 pub mod tls;

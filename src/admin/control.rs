@@ -11,6 +11,7 @@ use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::verify::Expiry;
 
 use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
@@ -31,6 +32,8 @@ pub trait Control: Send + Sync + 'static {
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
     fn key_sets(&self) -> Vec<KeySetStatus>;
+    /// Secrets that have an end, with their routes.
+    fn expiries(&self) -> Vec<(Arc<str>, Expiry)>;
 }
 
 #[async_trait]
@@ -68,6 +71,9 @@ impl Control for Gateway {
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         Gateway::key_sets(self)
+    }
+    fn expiries(&self) -> Vec<(Arc<str>, Expiry)> {
+        self.snapshot.load().config.expiries()
     }
 }
 

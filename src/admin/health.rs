@@ -1,5 +1,6 @@
 //! Probes and scrapes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use crate::buffer::Stats;
 use crate::telemetry::{CONTENT_TYPE, Scrape};
+use crate::verify::Expiry;
 
 use super::App;
 use super::control::Control;
@@ -38,12 +40,22 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         admission: control.buffer().admission(),
         ready: control.readiness().is_empty(),
         config_hash: control.setup().config_hash,
+        secrets: secrets(&*control),
         now: control.now(),
     };
     // Reads /proc and formats some hundred lines: not on a thread that serves.
     let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;
     let text = text.map_err(|_| Problem::internal())?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+fn secrets(control: &dyn Control) -> Vec<(Arc<str>, String, f64)> {
+    let now = control.now();
+    let left = |(route, expiry): (Arc<str>, Expiry)| {
+        let left = expiry.seconds_left(now);
+        (route, expiry.name, left)
+    };
+    control.expiries().into_iter().map(left).collect()
 }
 
 /// The buffer's numbers, if it gives them in time.

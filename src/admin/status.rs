@@ -1,6 +1,7 @@
 //! What runs, and reading the config again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,11 +10,13 @@ use axum::http::StatusCode;
 use crate::buffer::{Admission, DestinationStats, Stats};
 use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
+use crate::verify::Expiry;
 
 use super::App;
+use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
-use super::views::{BufferStatus, DestinationStatus, Destinations, Setup, Status};
+use super::views::{BufferStatus, DestinationStatus, Destinations, SecretEnd, Setup, Status};
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
     let control = &*app.control;
@@ -28,6 +31,7 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         reasons,
         setup,
         last_reload: control.last_reload().map(Into::into),
+        secrets: secrets(control),
         key_sets: control.key_sets().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
@@ -51,6 +55,17 @@ pub async fn reload(State(app): State<App>) -> Result<Json<Reloaded>, Problem> {
         Ok(Err(refused)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, refused)),
         Err(_) => Err(Problem::internal()),
     }
+}
+
+fn secrets(control: &dyn Control) -> Vec<SecretEnd> {
+    let now = control.now();
+    let view = |(route, Expiry { name, until, .. }): (Arc<str>, Expiry)| SecretEnd {
+        route: route.to_string(),
+        label: name,
+        until: until.to_string(),
+        ended: until <= now,
+    };
+    control.expiries().into_iter().map(view).collect()
 }
 
 fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {

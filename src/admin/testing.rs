@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -318,6 +319,11 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
+        let at = vec!["secrets".into(), "0".into()];
+        let until = self.now().saturating_add(Duration::from_secs(60));
+        vec![("hooks".into(), crate::verify::Expiry { name: "old".into(), at, until })]
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         vec![KeySetStatus {

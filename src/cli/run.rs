@@ -18,7 +18,7 @@ use crate::edge::{self, ServeError};
 use crate::gateway::{Gateway, Snapshot, admin_text};
 use crate::keys::RemoteKeys;
 use crate::telemetry::{self, Metrics};
-use crate::{admin, buffer};
+use crate::{admin, buffer, expiry};
 
 /// Threads for deliveries, the admin API, key refresh and signals. The edge has its own.
 const BACKGROUND_THREADS: usize = 2;
@@ -175,6 +175,8 @@ impl Running {
         };
         let (close_admin, admin_closes) = watch::channel(false);
         let admin = tokio::spawn(admin::serve(gateway.clone(), admin_closes));
+        // Ends with the runtime: it holds nothing.
+        tokio::spawn(expiry::watch(gateway.clone()));
         let (close_listeners, listeners_close) = watch::channel(false);
         let (now_ready, ready) = watch::channel(false);
         let (edge_ends, edge) = oneshot::channel();

@@ -64,6 +64,11 @@ fn text(of: &Running, output: &OutputArgs) -> String {
     for set in &of.key_sets {
         text += &format!("keys      {}\n", key_set(set, Times::of(output)));
     }
+    for secret in &of.secrets {
+        let verb = if secret.ended { "ENDED" } else { "ends" };
+        let (route, label) = (harmless(&secret.route), harmless(&secret.label));
+        text += &format!("secret    {route}: {label} {verb} {}\n", Times::of(output).show(&secret.until));
+    }
     text += &format!("\n{}", routes(of));
     if !of.destinations.is_empty() {
         text += &format!("\n{}", destinations(&of.destinations, Times::of(output)));

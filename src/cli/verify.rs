@@ -190,6 +190,7 @@ pub(super) fn split_url(url: &str) -> Result<(Scheme, &str, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::spec::SecretSpec;
 
     #[test]
     fn a_captured_request_is_read_as_it_was_sent() {
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_decision_names_reason_and_key() {
-        let spec = crate::verify::VerifySpec::of_provider("gitlab", vec!["s".to_owned()]);
+        let spec = crate::verify::VerifySpec::of_provider("gitlab", vec![SecretSpec::of("s".to_owned())]);
         let compiled = crate::verify::compile(&spec, &crate::verify::testing::World::default()).unwrap();
         let route = Route {
             name: "r".into(),

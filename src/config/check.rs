@@ -10,6 +10,7 @@ mod settings;
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -41,7 +42,7 @@ pub(super) fn check(
     let document = report.document;
     let references =
         References { outside, keys, base: document.base.clone(), inline, seen_inline: RefCell::default() };
-    let mut checker = Checker { report, references: &references };
+    let mut checker = Checker { report, references: &references, warn_before: Duration::ZERO };
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
 
     let listeners = checker.items::<raw::Listener>(value, "listeners");
@@ -57,6 +58,9 @@ pub(super) fn check(
     let log = checker.log(&log);
     let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
     let shutdown = checker.shutdown(&shutdown);
+    let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
+    let secrets = checker.secrets(&secrets);
+    checker.warn_before = secrets.warn_before;
     let routes = checker.items::<raw::Route>(value, "routes");
     let (routes, table) = checker.routes(&routes, &limits);
     checker.parts(shaped);
@@ -70,6 +74,7 @@ pub(super) fn check(
         admin: admin?,
         log,
         shutdown,
+        secrets,
         threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         hash: document.hash.clone(),
     })
@@ -97,6 +102,8 @@ fn parts<T: DeserializeOwned>(whole: &Value, rest: &Value, key: &str) -> Vec<Pla
 struct Checker<'c, 'r> {
     report: &'c mut Report<'r>,
     references: &'c References<'c>,
+    /// How long before its end a secret is warned of.
+    warn_before: Duration,
 }
 
 impl Checker<'_, '_> {
@@ -145,7 +152,8 @@ impl Checker<'_, '_> {
     /// What else is wrong in the parts of the config that have faults already.
     fn parts(&mut self, shaped: &Shaped) {
         let mut report = Report::of(self.report.document, Scope::Written);
-        let mut checker = Checker { report: &mut report, references: self.references };
+        let Self { references, warn_before, .. } = *self;
+        let mut checker = Checker { report: &mut report, references, warn_before };
         let (whole, rest) = (&shaped.whole, &shaped.rest);
         for listener in parts::<raw::Listener>(whole, rest, "listeners") {
             checker.listeners(std::slice::from_ref(&listener));

@@ -11,7 +11,7 @@ use http::Uri;
 use crate::message::Method;
 use crate::route::{Allowlist, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Verifier};
+use crate::verify::{Expiry, Extract, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -26,10 +26,22 @@ pub struct Config {
     pub admin: AdminSettings,
     pub log: LogSettings,
     pub shutdown: Shutdown,
+    pub secrets: SecretSettings,
     /// Worker threads of the edge (each with its own runtime).
     pub threads: usize,
     /// SHA-256 (hex) of the config files' bytes: which config runs, for `status`.
     pub hash: String,
+}
+
+impl Config {
+    /// Secrets that have an end, with their routes, in the order written.
+    pub fn expiries(&self) -> Vec<(Arc<str>, Expiry)> {
+        let of = |route: &Arc<Route>| {
+            let name = route.name.clone();
+            route.verify.expiries().to_vec().into_iter().map(move |expiry| (name.clone(), expiry))
+        };
+        self.routes.iter().flat_map(of).collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -310,6 +322,15 @@ pub enum AccessLog {
     Off,
     Errors,
     All,
+}
+
+/// How secrets are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSettings {
+    /// How long before its end a secret is warned of. Default 14 days.
+    pub warn_before: Duration,
+    /// How long what was read of a tenant's files counts. Default 30 s.
+    pub refresh: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

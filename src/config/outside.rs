@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::Tls;
+use crate::clock::{Clock, Timestamp};
 
 /// Secrets, keys and certificates are small: a file beyond this is a mistake.
 const MAX_FILE: u64 = 1 << 20;
@@ -13,6 +14,9 @@ pub(super) trait Outside {
     /// Whether a secret that is not here is an error.
     fn secrets_are_needed(&self) -> bool {
         true
+    }
+    fn now(&self) -> Timestamp {
+        Clock::System.now()
     }
     fn env(&self, name: &str) -> Option<OsString>;
     /// A small file's bytes; the error text is for the user.

@@ -210,6 +210,29 @@ fn case_is_the_likeliest_slip() {
 }
 
 #[test]
+fn the_end_of_a_secret_is_warned_of_where_it_is_written() {
+    let config = routes(
+        "  - path: /a\n    provider: github\n    forward_to: http://127.0.0.1:1\n    secrets:\n      \
+         - { secret: env:NEW, label: new }\n      - { secret: env:OLD, label: old, until: 2020-01-01T00:00:00Z }\n      \
+         - { secret: env:LAST, until: 2999-01-01T00:00:00Z }\n",
+    );
+    let warnings = load_text(&config).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].key, "routes[0].secrets[1]");
+    assert!(warnings[0].message.contains("`old` has ended at 2020-01-01"), "{}", warnings[0].message);
+    let early = format!("{config}secrets: {{ warn_before: 36500d }}\n");
+    assert_eq!(load_text(&early).unwrap().warnings.len(), 1);
+    let near = config.replace("2999-01-01", "2100-01-01");
+    assert_eq!(load_text(&format!("{near}secrets: {{ warn_before: 36500d }}\n")).unwrap().warnings.len(), 2);
+    let said = problems(&config.replace("2020-01-01T", "2020-13-01T"));
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].starts_with("routes[0].secrets[1].until: `2020-13-01T00:00:00Z` is not a time"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn key_sets_come_over_https_or_from_this_machine() {
     let of = |url: &str| {
         load_text(&routes(&format!(

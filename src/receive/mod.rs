@@ -148,6 +148,7 @@ async fn way_in<E: Exchange, A: App>(
 
     // Who sent it? 401, 503. Only from here on may anything have an effect.
     let request = verify::check(route, request, context.clock.now(), context.metrics)?;
+    record.verified(&request);
 
     // Is it only a greeting? Answered directly.
     if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {

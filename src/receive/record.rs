@@ -9,6 +9,7 @@ use crate::config::{AccessLog, Route};
 use crate::message::{Head, Method};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
+use crate::verify::Verified;
 
 use super::exchange::Exchange;
 use super::refused::Refused;
@@ -56,6 +57,8 @@ pub(super) struct Record<'a> {
     source: IpAddr,
     method: Method,
     route: Option<Arc<str>>,
+    /// Of the secret or key that verified the request.
+    label: Option<Arc<str>>,
     counted: bool,
 }
 
@@ -68,12 +71,17 @@ impl<'a> Record<'a> {
             source: head.client,
             method: head.method.clone(),
             route: None,
+            label: None,
             counted: false,
         }
     }
 
     pub fn route(&mut self, route: &Route) {
         self.route = Some(route.name.clone());
+    }
+
+    pub fn verified<T>(&mut self, verified: &Verified<T>) {
+        self.label = verified.label().cloned();
     }
 
     /// Counts and logs the end.
@@ -117,6 +125,7 @@ impl<'a> Record<'a> {
                     source = %self.source,
                     method = %self.method,
                     path,
+                    label = self.label.as_deref(),
                     status,
                     took_ms = millis(took),
                     detail = (!refused.detail.is_empty()).then_some(&*refused.detail),
@@ -138,6 +147,7 @@ impl<'a> Record<'a> {
             route = self.route.as_deref(),
             source = %self.source,
             method = %self.method,
+            label = self.label.as_deref(),
             status,
             took_ms = millis(took),
             event = outcome.event().map(tracing::field::display),

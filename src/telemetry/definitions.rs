@@ -84,6 +84,8 @@ metrics! {
         "From the end of a request's header to its answer";
     VERIFIED = "tidegate_verified", Number, Counter, ["route", "label"],
         "Requests verified, by the label of the secret or key that matched";
+    SECRET_EXPIRES_IN = "tidegate_secret_expires_in", Seconds, Gauge, ["route", "label"],
+        "Until a secret that has an end is refused, by its label or place in the rule; negative after that";
     CONNECTIONS = "tidegate_connections", Number, Counter, [],
         "Connections accepted";
     CONNECTIONS_OPEN = "tidegate_connections_open", Number, Gauge, [],

@@ -29,6 +29,8 @@ pub struct Scrape {
     pub ready: bool,
     /// Of the config that runs, in full.
     pub config_hash: String,
+    /// Secrets that have an end: route, label, seconds left.
+    pub secrets: Vec<(Arc<str>, String, f64)>,
     pub now: Timestamp,
 }
 
@@ -84,6 +86,9 @@ impl Exposition {
                 }
             }
             Ok(())
+        })?;
+        page.family(&table::SECRET_EXPIRES_IN, |f| {
+            self.scrape.secrets.iter().try_for_each(|(route, label, left)| f.float(&[route, label], *left))
         })
     }
 
@@ -292,6 +297,7 @@ mod tests {
             admission: Admission::Open,
             ready: true,
             config_hash: "0123456789abcdef".into(),
+            secrets: vec![("billing".into(), "old".into(), -2.5)],
             now: Timestamp(3_500),
         }
     }

@@ -343,7 +343,7 @@ fn keys(
             let text = text.trim();
             let prefix = key.and_then(|key| key.prefix.as_deref()).unwrap_or_default();
             match PublicKey::parse(algorithm, text.strip_prefix(prefix).unwrap_or(text)) {
-                Ok(key) => keys.push(Labelled { value: key, label: spec.label.as_deref().map(Into::into) }),
+                Ok(key) => keys.push(building.labelled(key, spec, &at, problems)),
                 Err(message) => problems.note(&at, message).unwrap_or_default(),
             }
         }
@@ -355,11 +355,11 @@ fn keys(
         if let Some(secret) = building.secret(spec, &at, problems)
             && let Some(value) = derive(&secret, key, &at, problems)
         {
-            secrets.push(Labelled { value, label: spec.label.as_deref().map(Into::into) });
+            secrets.push(building.labelled(value, spec, &at, problems));
         }
     }
     for secret in given.param_secrets {
-        secrets.extend(derive(secret, key, &[], problems).map(|value| Labelled { value, label: None }));
+        secrets.extend(derive(secret, key, &[], problems).map(Labelled::unnamed));
     }
     Some(match algorithm {
         Algorithm::Hmac(hash) => Keys::Mac(
@@ -367,7 +367,7 @@ fn keys(
                 .into_iter()
                 .filter_map(|secret| {
                     let value = MacKey::new(hash, secret.value.expose())?;
-                    Some(Labelled { value, label: secret.label })
+                    Some(Labelled { value, label: secret.label, window: secret.window })
                 })
                 .collect(),
         ),

@@ -53,7 +53,7 @@ impl Check {
             How::Open => None,
             How::Scheme(scheme) => scheme.check(request, public_url, now)?,
             How::Jwt(jwt) => jwt.check(request, public_url, now)?,
-            How::Credentials(credentials) => credentials.check(request)?,
+            How::Credentials(credentials) => credentials.check(request, now)?,
             How::Ways(ways) => {
                 let (matched, proof) = first(ways, request, public_url, now)?;
                 contradicted(ways, matched, request)?;
@@ -85,7 +85,7 @@ impl Check {
             How::Scheme(scheme) => scheme.sign(request, public_url, now, private_key),
             How::Jwt(jwt) => jwt.sign(request, public_url, now),
             How::Credentials(credentials) => {
-                credentials.sign().map(|header| vec![header]).map_err(SignError::Impossible)
+                credentials.sign(now).map(|header| vec![header]).map_err(SignError::Impossible)
             }
             How::Ways(rules) | How::Any(rules) => {
                 let mut error = SignError::Impossible("there is nothing to sign with");

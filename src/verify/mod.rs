@@ -33,6 +33,7 @@ pub(crate) mod testing;
 mod tests;
 mod time;
 mod url;
+mod window;
 
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ pub use refusal::Refusal;
 pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;
 pub(crate) use time::duration as parse_duration;
+pub use window::Expiry;
 
 /// A value whose sender has been proved by a route's rule (or for which the rule asks no proof: `verify: none`).
 #[derive(Debug)]
@@ -118,6 +120,7 @@ pub struct Verifier {
     check: Check,
     headers: Vec<String>,
     credentials: CredentialPlaces,
+    expiries: Vec<Expiry>,
 }
 
 /// Where a rule reads credentials: what proves every request of its sender (a key, a token), unlike a signature, which
@@ -131,14 +134,14 @@ pub struct CredentialPlaces {
 }
 
 impl Verifier {
-    fn of(check: Check) -> Self {
+    fn of(check: Check, expiries: Vec<Expiry>) -> Self {
         let mut headers = Vec::new();
         check.collect_headers(&mut headers);
         headers.sort_unstable();
         headers.dedup();
         let mut credentials = CredentialPlaces::default();
         check.collect_credentials(&mut credentials);
-        Self { check, headers, credentials }
+        Self { check, headers, credentials, expiries }
     }
 
     /// Decides whether `request` comes from whom the rule trusts. `public_url` is the route's, for schemes that sign
@@ -169,6 +172,11 @@ impl Verifier {
     /// Where the rule reads credentials, for whoever shows requests.
     pub const fn credentials_in(&self) -> &CredentialPlaces {
         &self.credentials
+    }
+
+    /// The keys of the rule that have an end, in the order written.
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
     }
 
     /// The headers that make `request` pass this rule at `now`, for tests and the command line. What the rule reads

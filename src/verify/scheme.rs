@@ -16,6 +16,7 @@ use super::refusal::{Refusal, at};
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::template::{Filling, Template};
 use super::time::{TimeFormat, distance};
+use super::window::Window;
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
@@ -63,6 +64,8 @@ pub(super) enum Condition {
 pub(super) struct Labelled<T> {
     pub(super) value: T,
     pub(super) label: Option<Arc<str>>,
+    /// When it is live.
+    pub(super) window: Window,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,18 @@ pub(super) enum Keys {
     /// The secret itself is sent.
     Token(Vec<Labelled<Secret>>),
     Public(Vec<Labelled<PublicKey>>),
+}
+
+impl<T> Labelled<T> {
+    /// A key without a name, live at all times.
+    pub(super) fn unnamed(value: T) -> Self {
+        Self { value, label: None, window: Window::default() }
+    }
+}
+
+/// Those of `keys` that are live at `now`.
+pub(super) fn live<T>(keys: &[Labelled<T>], now: Timestamp) -> impl Iterator<Item = &Labelled<T>> {
+    keys.iter().filter(move |key| key.window.is_open(now))
 }
 
 /// The label of the key that matched.
@@ -172,24 +187,29 @@ impl Scheme {
                     ));
                     continue;
                 }
-                match self.matches(group, &filling)? {
+                match self.matches(group, &filling, now)? {
                     Some(matched) => {
                         self.check_body_digest(view)?;
                         return Ok(matched.clone());
                     }
-                    None => note(self.no_match(location, group)),
+                    None => note(self.no_match(location, group, now)),
                 }
             }
         }
         Err(refused.unwrap_or_else(|| missing(&self.places())))
     }
 
-    /// The label of a key that some signature of `group` is right for.
-    fn matches(&self, group: &[u8], filling: &Filling<'_>) -> Result<Option<&Match>, Refusal> {
+    /// The label of a key, live at `now`, that some signature of `group` is right for.
+    fn matches(
+        &self,
+        group: &[u8],
+        filling: &Filling<'_>,
+        now: Timestamp,
+    ) -> Result<Option<&Match>, Refusal> {
         let mut buffer = [0; MAX_SIGNATURE];
         match &self.keys {
             Keys::Mac(keys) => {
-                for key in keys {
+                for key in live(keys, now) {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
                         return Ok(Some(&key.label));
@@ -197,7 +217,7 @@ impl Scheme {
                 }
             }
             Keys::Digest(hash, secrets) => {
-                for secret in secrets {
+                for secret in live(secrets, now) {
                     let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
                         return Ok(Some(&secret.label));
@@ -205,7 +225,7 @@ impl Scheme {
                 }
             }
             Keys::Token(tokens) => {
-                for token in tokens {
+                for token in live(tokens, now) {
                     // Compared by their digests, so that not even the token's length shows in the time it takes.
                     let expected = Hash::Sha256.of(token.value.expose());
                     let sent = |text: &[u8]| Hash::Sha256.of(text).as_bytes().ct_eq(expected.as_bytes());
@@ -218,7 +238,7 @@ impl Scheme {
                 let message = self.template.whole(filling)?;
                 for text in self.form.signatures(group) {
                     let Some(signature) = self.form.encoding.decode(text, &mut buffer) else { continue };
-                    for key in keys {
+                    for key in live(keys, now) {
                         if key.value.verifies(&message, signature) {
                             return Ok(Some(&key.label));
                         }
@@ -248,7 +268,7 @@ impl Scheme {
     }
 
     /// Says why nothing in `group` matched.
-    fn no_match(&self, location: &Location, group: &[u8]) -> Refusal {
+    fn no_match(&self, location: &Location, group: &[u8], now: Timestamp) -> Refusal {
         let mut buffer = [0; MAX_SIGNATURE];
         let mut seen = 0;
         let mut decoded = 0;
@@ -269,13 +289,13 @@ impl Scheme {
             ),
             (1, _) => Refusal::new(
                 Reason::SignatureInvalid,
-                format!("{location} does not match any of {} live key(s)", self.keys.len()),
+                format!("{location} does not match any of {} live key(s)", self.keys.live(now)),
             ),
             (many, _) => Refusal::new(
                 Reason::SignatureInvalid,
                 format!(
                     "none of {many} signatures in {location} matches any of {} live key(s)",
-                    self.keys.len()
+                    self.keys.live(now)
                 ),
             ),
         }
@@ -313,11 +333,12 @@ impl Scheme {
 }
 
 impl Keys {
-    fn len(&self) -> usize {
+    /// How many are live.
+    fn live(&self, now: Timestamp) -> usize {
         match self {
-            Keys::Mac(keys) => keys.len(),
-            Keys::Digest(_, keys) | Keys::Token(keys) => keys.len(),
-            Keys::Public(keys) => keys.len(),
+            Keys::Mac(keys) => live(keys, now).count(),
+            Keys::Digest(_, keys) | Keys::Token(keys) => live(keys, now).count(),
+            Keys::Public(keys) => live(keys, now).count(),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::locate::{Location, View};
 use super::public_key::Asymmetric;
-use super::scheme::{Condition, Keys, Scheme, TimeRule};
+use super::scheme::{Condition, Keys, Scheme, TimeRule, live};
 use super::signatures::{SignatureForm, TimeFrom};
 use super::template::{Filling, Unbuildable};
 use crate::clock::Timestamp;
@@ -139,21 +139,21 @@ impl Scheme {
         let encode = |bytes: &[u8]| self.form.encoding.encode(bytes);
         let signature = match &self.keys {
             Keys::Mac(keys) => {
-                let key = keys.first().ok_or(SignError::Impossible("there is no secret"))?;
+                let key = live(keys, now).next().ok_or(SignError::Impossible("no secret is live"))?;
                 encode(key.value.mac(|sink| self.template.feed(&filling, b"", sink))?.as_bytes())
             }
             Keys::Digest(hash, secrets) => {
-                let secret = secrets.first().ok_or(SignError::Impossible("there is no secret"))?;
+                let secret = live(secrets, now).next().ok_or(SignError::Impossible("no secret is live"))?;
                 let secret = secret.value.expose();
                 encode(hash.digest(|sink| self.template.feed(&filling, secret, sink))?.as_bytes())
             }
             Keys::Token(tokens) => {
-                let token = tokens.first().ok_or(SignError::Impossible("there is no secret"))?;
+                let token = live(tokens, now).next().ok_or(SignError::Impossible("no secret is live"))?;
                 String::from_utf8(token.value.expose().to_vec())
                     .map_err(|_| SignError::Impossible("the token is not text"))?
             }
             Keys::Public(keys) => {
-                let key = keys.first().ok_or(SignError::Impossible("there is no public key"))?;
+                let key = live(keys, now).next().ok_or(SignError::Impossible("no public key is live"))?;
                 let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
                 encode(&private_key.sign(key.value.algorithm(), &self.template.whole(&filling)?)?)
             }

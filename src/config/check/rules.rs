@@ -8,7 +8,7 @@ use super::Checker;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::Time;
-use crate::verify::{self, Compiled, SpecProblem, VerifySpec};
+use crate::verify::{self, Compiled, Expiry, SpecProblem, VerifySpec};
 
 /// A route's rule, and what else the checks want to know of it.
 pub(super) struct Proof {
@@ -139,7 +139,10 @@ impl Checker<'_, '_> {
         let compiled = verify::compile(spec, self.references);
         self.warn_of_inline_secrets(place);
         match compiled {
-            Ok(compiled) => Some(compiled),
+            Ok(compiled) => {
+                self.warn_of_expiry(compiled.verifier.expiries(), form, place);
+                Some(compiled)
+            }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
                     let at = self.spec_place(&at, form, place);
@@ -155,12 +158,36 @@ impl Checker<'_, '_> {
         }
     }
 
+    /// Warns of each secret whose end is near or past.
+    fn warn_of_expiry(&mut self, expiries: &[Expiry], form: &Form<'_>, place: &Place) {
+        let (now, before) = (self.references.outside.now(), self.warn_before);
+        for Expiry { name, at, until } in expiries.iter().filter(|e| e.is_due(now, before)) {
+            let (message, help) = if *until <= now {
+                (
+                    format!("the secret `{name}` has ended at {until}: nothing that it signs is accepted"),
+                    "remove it; if it shall go on, move its `until`",
+                )
+            } else {
+                (
+                    format!("the secret `{name}` ends at {until}"),
+                    "see that the sender uses its successor by then (metric `tidegate_verified_total`)",
+                )
+            };
+            let place = self.spec_place(at, form, place);
+            self.warning(&place, message, help);
+        }
+    }
+
     /// From a place within a rule to a place within the config.
     fn spec_place(&self, at: &[String], form: &Form<'_>, route: &Place) -> Place {
         match form {
             Form::Long(rule) => at.iter().fold(rule.clone(), |place, step| self.descend(&place, step)),
             Form::Short(raw) => match at.first().map(String::as_str) {
-                Some("secret" | "secrets") if raw.secret.is_some() => route.key("secret"),
+                // The one secret stands in a list of one, or in none.
+                Some(word @ ("secret" | "secrets")) if raw.secret.is_some() => {
+                    let inside = at.iter().skip(if word == "secret" { 1 } else { 2 });
+                    inside.fold(route.key("secret"), |place, step| self.descend(&place, step))
+                }
                 Some("secret" | "secrets") if raw.secrets.is_some() => {
                     at.iter().skip(1).fold(route.key("secrets"), |place, step| self.descend(&place, step))
                 }

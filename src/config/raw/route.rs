@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{ForwardTo, Off, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
+use crate::verify::spec::SecretSpec;
 
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -33,11 +34,11 @@ pub(in crate::config) struct Route {
     /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
     /// `provider` and `secrets`. It brings the signature scheme, idempotency key, event type and handshake.
     pub provider: Option<String>,
-    /// A reference to the provider's secret: `env:NAME` or `file:PATH`.
-    pub secret: Option<String>,
-    /// References to several secrets that are live at once, for rotation.
+    /// The provider's secret: a reference such as `env:NAME` or `file:PATH`.
+    pub secret: Option<SecretSpec>,
+    /// Several secrets for rotation, each a reference, or `{ secret: env:NAME, label: new, from: TIME, until: TIME }`.
     #[schemars(length(min = 1))]
-    pub secrets: Option<Vec<String>>,
+    pub secrets: Option<Vec<SecretSpec>>,
     /// How senders prove who they are, or the word `none`. Needed without `provider`, except on `pass` routes, which
     /// never verify.
     pub verify: Option<Verify>,

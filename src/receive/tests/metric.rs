@@ -17,6 +17,7 @@ impl Stage {
             admission: Admission::Open,
             ready: true,
             config_hash: String::new(),
+            secrets: Vec::new(),
             now: Timestamp(0),
         };
         let text = self.scene.metrics.expose(scrape);

@@ -57,6 +57,7 @@ pub(in crate::verify) fn build(
             keys.push(Key {
                 kid: None,
                 label: secret.label.as_deref().map(Into::into),
+                window: building.window(secret, &["secrets", &at], problems),
                 algorithms: shared.clone(),
                 key: DecodingKey::from_secret(secret_bytes.expose()),
             });
@@ -74,6 +75,7 @@ pub(in crate::verify) fn build(
                 Ok((algorithms, decoding)) => keys.push(Key {
                     kid: None,
                     label: key.label.as_deref().map(Into::into),
+                    window: building.window(key, &["public_keys", &at], problems),
                     algorithms,
                     key: decoding,
                 }),

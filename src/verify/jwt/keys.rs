@@ -8,12 +8,15 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOper
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use crate::verify::KeySource;
+use crate::verify::window::Window;
 
 /// A key that may verify, and for what.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     pub(super) label: Option<Arc<str>>,
+    /// When it is live; keys of a set are as long as they are in it.
+    pub(super) window: Window,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) key: DecodingKey,
 }
@@ -85,6 +88,7 @@ impl Key {
         Some(Self {
             kid: common.key_id.clone(),
             label: common.key_id.as_deref().map(Into::into),
+            window: Window::default(),
             algorithms,
             key: DecodingKey::from_jwk(jwk).ok()?,
         })

@@ -79,7 +79,7 @@ impl Jwt {
         if token.is_empty() {
             return Err(missing());
         }
-        let (claims, label) = self.verified_claims(token)?;
+        let (claims, label) = self.verified_claims(token, now)?;
         self.check_times(&claims, now)?;
         self.check_claims(&claims)?;
         if let Some(rule) = &self.body_hash {
@@ -94,7 +94,7 @@ impl Jwt {
     }
 
     /// The claims of a token whose signature is right, and the label of the key.
-    fn verified_claims(&self, token: &[u8]) -> Result<(Map<String, Value>, Match), Refusal> {
+    fn verified_claims(&self, token: &[u8], now: Timestamp) -> Result<(Map<String, Value>, Match), Refusal> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|e| invalid(format!("the token's header can't be read: {}", describe(e.kind()))))?;
         if header.crit.is_some() {
@@ -120,7 +120,7 @@ impl Jwt {
         // Keys of a set are picked by `kid`; a key without id is no answer to a token that names one.
         let remote = remote.iter().filter(|key| header.kid.is_none() || key.kid.is_some());
         for key in self.keys.iter().chain(remote).filter(named) {
-            if !key.algorithms.contains(&header.alg) || tried == MAX_KEYS_TRIED {
+            if !key.algorithms.contains(&header.alg) || !key.window.is_open(now) || tried == MAX_KEYS_TRIED {
                 continue;
             }
             tried += 1;
