@@ -26,8 +26,9 @@ pub mod buffer;
 pub mod deliver;
 pub mod upstream;
 
-// Keys that live elsewhere (JWKS), fetched and refreshed.
+// Keys that live elsewhere (JWKS), fetched and refreshed; keys that depend on who sends.
 pub mod keys;
+pub mod tenants;
 
 // What is asked of us, and what we show.
 pub mod admin;

@@ -16,7 +16,9 @@ use super::failure::{Failure, exit};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Needed, Route};
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
+use crate::reason::Reason;
 use crate::route::Match;
+use crate::tenants::Tenant;
 use crate::verify::nearest;
 
 /// Verify captured requests offline against a route
@@ -125,7 +127,25 @@ impl Verify {
     }
 
     fn decide(&self, route: &Route, request: Request, now: Timestamp, number: usize) -> Decision<'static> {
-        match route.verify.verify(request, route.public_url.as_deref(), now) {
+        let tenant = match route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None)) {
+            Some(Tenant::Known(verifier)) => Some(verifier),
+            Some(Tenant::Broken(why)) => {
+                if self.explain {
+                    eprintln!("line {number}: {why}");
+                }
+                let reason = Some(Reason::KeyUnavailable.code());
+                return Decision { accepted: false, reason, event_key: None };
+            }
+            Some(Tenant::Unknown) => {
+                if self.explain {
+                    eprintln!("line {number}: this tenant is not known, so nothing is right for it");
+                }
+                None
+            }
+            None => None,
+        };
+        let verifier = tenant.as_deref().unwrap_or(&route.verify);
+        match verifier.verify(request, route.public_url.as_deref(), now) {
             Ok(verified) => {
                 if self.explain {
                     let label = verified.label().map(|label| format!(" ({label})")).unwrap_or_default();
@@ -219,6 +239,8 @@ mod tests {
         let spec = crate::verify::VerifySpec::of_provider("gitlab", vec![SecretSpec::of("s".to_owned())]);
         let compiled = crate::verify::compile(&spec, &crate::verify::testing::World::default()).unwrap();
         let route = Route {
+            tenants: None,
+            clients: config::Clients::Any,
             name: "r".into(),
             host: None,
             path: "/in".to_owned(),

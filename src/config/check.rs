@@ -7,17 +7,17 @@ mod names;
 mod routes;
 mod rules;
 mod settings;
+mod tenants;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::model::{AdminAddress, AdminSettings, Config, Listener, Route};
+use super::model::{AdminAddress, AdminSettings, Config, Listener, Route, SecretSettings};
 use super::outside::Outside;
 use super::place::{Place, Step};
 use super::problem::{Report, Scope};
@@ -42,7 +42,7 @@ pub(super) fn check(
     let document = report.document;
     let references =
         References { outside, keys, base: document.base.clone(), inline, seen_inline: RefCell::default() };
-    let mut checker = Checker { report, references: &references, warn_before: Duration::ZERO };
+    let mut checker = Checker { report, references: &references, secrets: SecretSettings::default() };
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
 
     let listeners = checker.items::<raw::Listener>(value, "listeners");
@@ -60,7 +60,7 @@ pub(super) fn check(
     let shutdown = checker.shutdown(&shutdown);
     let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
     let secrets = checker.secrets(&secrets);
-    checker.warn_before = secrets.warn_before;
+    checker.secrets = secrets.clone();
     let routes = checker.items::<raw::Route>(value, "routes");
     let (routes, table) = checker.routes(&routes, &limits);
     checker.parts(shaped);
@@ -102,8 +102,7 @@ fn parts<T: DeserializeOwned>(whole: &Value, rest: &Value, key: &str) -> Vec<Pla
 struct Checker<'c, 'r> {
     report: &'c mut Report<'r>,
     references: &'c References<'c>,
-    /// How long before its end a secret is warned of.
-    warn_before: Duration,
+    secrets: SecretSettings,
 }
 
 impl Checker<'_, '_> {
@@ -152,8 +151,8 @@ impl Checker<'_, '_> {
     /// What else is wrong in the parts of the config that have faults already.
     fn parts(&mut self, shaped: &Shaped) {
         let mut report = Report::of(self.report.document, Scope::Written);
-        let Self { references, warn_before, .. } = *self;
-        let mut checker = Checker { report: &mut report, references, warn_before };
+        let (references, secrets) = (self.references, self.secrets.clone());
+        let mut checker = Checker { report: &mut report, references, secrets };
         let (whole, rest) = (&shaped.whole, &shaped.rest);
         for listener in parts::<raw::Listener>(whole, rest, "listeners") {
             checker.listeners(std::slice::from_ref(&listener));

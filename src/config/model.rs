@@ -11,6 +11,7 @@ use http::Uri;
 use crate::message::Method;
 use crate::route::{Allowlist, RouteTable};
 use crate::secret::Secret;
+use crate::tenants::Tenants;
 use crate::verify::{Expiry, Extract, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
@@ -115,7 +116,11 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allowlist>,
+    /// The rule. Where keys depend on who sends, those are not in it: see `tenants`.
     pub verify: Verifier,
+    /// The rule for each tenant, where keys depend on who sends.
+    pub tenants: Option<Arc<Tenants>>,
+    pub clients: Clients,
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
@@ -125,6 +130,16 @@ pub struct Route {
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
+}
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clients {
+    /// Whoever its rule proves.
+    #[default]
+    Any,
+    /// Clients that were given a URL of their own: what stands in the path's `{endpoint}`.
+    Endpoints,
 }
 
 /// A greeting of the sender that is answered directly.
@@ -325,7 +340,7 @@ pub enum AccessLog {
 }
 
 /// How secrets are watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretSettings {
     /// How long before its end a secret is warned of. Default 14 days.
     pub warn_before: Duration,

@@ -21,6 +21,8 @@ pub(super) trait Outside {
     fn env(&self, name: &str) -> Option<OsString>;
     /// A small file's bytes; the error text is for the user.
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+    /// Whether this is a folder that can be looked into; the error text is for the user.
+    fn folder(&self, path: &Path) -> Result<(), String>;
     /// Whether a listener could serve with these certificates.
     fn certificates(&self, tls: &Tls) -> Result<(), String>;
     /// The PEM file of a destination; `None` if such files are not looked at.
@@ -65,6 +67,10 @@ impl Outside for Real {
             Ok(bytes) => Ok(bytes),
             Err(error) => Err(std::io::Error::to_string(&error)),
         }
+    }
+
+    fn folder(&self, path: &Path) -> Result<(), String> {
+        std::fs::read_dir(path).map(|_| ()).map_err(|error| error.to_string())
     }
 
     fn certificates(&self, tls: &Tls) -> Result<(), String> {

@@ -42,6 +42,12 @@ impl Outside for Machine {
             _ => Ok(format!("{SECRET}\n").into_bytes()),
         }
     }
+    fn folder(&self, path: &Path) -> Result<(), String> {
+        match path.ends_with("nowhere") {
+            true => Err("No such file or directory".into()),
+            false => Ok(()),
+        }
+    }
     fn certificates(&self, _: &Tls) -> Result<(), String> {
         Ok(())
     }
@@ -230,6 +236,31 @@ fn the_end_of_a_secret_is_warned_of_where_it_is_written() {
         said[0].starts_with("routes[0].secrets[1].until: `2020-13-01T00:00:00Z` is not a time"),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_secret_that_depends_on_the_path_is_checked_as_far_as_it_can_be() {
+    let route = |path: &str, secret: &str| {
+        routes(&format!(
+            "  - {{ name: r, path: '{path}', provider: github, secret: '{secret}', forward_to: 'http://127.0.0.1:1' }}\n"
+        ))
+    };
+    let config = load_text(&route("/in/{account}", "file:secrets/{account}")).unwrap().config;
+    assert!(config.routes[0].tenants.is_some());
+    let config = load_text(&route("/in/{account}", "file:secrets/all")).unwrap().config;
+    assert!(config.routes[0].tenants.is_none());
+    for (path, secret, expected) in [
+        ("/in/{account}", "file:secrets/{acount}", "has no parameter `{acount}`, did you mean `{account}`?"),
+        ("/in", "file:secrets/{account}", "has no parameter `{account}`"),
+        ("/in/{account}", "file:nowhere/{account}", "nowhere can't be used: No such file"),
+        ("/in/{account}", "file:secrets/{account", "without its `}`"),
+        ("/in/{account}", "env:SECRET_{account}", "takes the name of an environment variable"),
+        ("/in/{account}", "client:secret", "needs `clients: endpoints`"),
+    ] {
+        let said = problems(&route(path, secret));
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("routes[0].secret: ") && said[0].contains(expected), "{said:?}");
+    }
 }
 
 #[test]

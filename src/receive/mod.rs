@@ -23,6 +23,7 @@ mod mode;
 mod record;
 mod refused;
 mod route;
+mod tenant;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tracked;
@@ -146,8 +147,11 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
+    // Whose keys is it held against, where they depend on who sends? 503.
+    let held = tenant::find(route, &request.params, None).await?;
+
     // Who sent it? 401, 503. Only from here on may anything have an effect.
-    let request = verify::check(route, request, context.clock.now(), context.metrics)?;
+    let request = verify::check(route, &held, request, context.clock.now(), context.metrics)?;
     record.verified(&request);
 
     // Is it only a greeting? Answered directly.

@@ -164,6 +164,19 @@ impl Building<'_> {
         }
     }
 
+    /// The public key behind a reference, or the key itself; `None` without a problem if this sender has none.
+    pub(super) fn public_key(
+        &self,
+        reference: &str,
+        at: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Option<String> {
+        match self.resolver.public_key(reference) {
+            Ok(text) => text,
+            Err(message) => problems.note(at, message),
+        }
+    }
+
     /// The value of a parameter that has exactly one.
     pub(super) fn param(&self, name: &str) -> Option<String> {
         match self.params.get(name)?.as_slice() {

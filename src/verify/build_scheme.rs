@@ -339,7 +339,7 @@ fn keys(
         let mut keys = Vec::new();
         for (at, spec) in given.public_keys.iter().enumerate() {
             let at = ["public_keys", &at.to_string()];
-            let Some(text) = building.text(&spec.secret, &at, problems) else { continue };
+            let Some(text) = building.public_key(&spec.secret, &at, problems) else { continue };
             let text = text.trim();
             let prefix = key.and_then(|key| key.prefix.as_deref()).unwrap_or_default();
             match PublicKey::parse(algorithm, text.strip_prefix(prefix).unwrap_or(text)) {

@@ -92,6 +92,11 @@ pub trait Resolver {
     fn secret(&self, reference: &str) -> Result<Secret, String>;
     /// The text behind `file:PATH`, `env:NAME`, or the given text itself (public keys, certificates).
     fn text(&self, reference: &str) -> Result<String, String>;
+    /// The public key behind a reference, as [`text`](Self::text); `None` if there is none for this sender, and the rule is
+    /// to be compiled without it.
+    fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
+        self.text(reference).map(Some)
+    }
     /// The key source behind an https URL.
     fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.

@@ -10,6 +10,7 @@ mod bounded;
 mod bytes;
 mod change;
 mod cli;
+mod clients;
 mod crash;
 mod durable;
 mod floods;

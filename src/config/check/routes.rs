@@ -7,7 +7,7 @@ use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
 use super::{Checker, Placed};
-use crate::config::model::{Acknowledgement, Handshake, Idempotency, Limits, Mode, Route};
+use crate::config::model::{Acknowledgement, Clients, Handshake, Idempotency, Limits, Mode, Route};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
@@ -16,6 +16,9 @@ use crate::message::Method;
 use crate::providers::Repeats;
 use crate::route::{PathPattern, RouteTable, Rule};
 use crate::verify::Extract;
+
+/// The path's parameter that holds what only a client's URL has.
+pub(super) const ENDPOINT: &str = "endpoint";
 
 /// How long repeats are recognised, where nothing is said.
 const WINDOW: Duration = Duration::from_secs(72 * 3600);
@@ -114,6 +117,7 @@ impl Checker<'_, '_> {
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
         };
         self.public_url(raw, place);
+        self.clients(raw, place, path.as_ref());
         let max_body = self.max_body(raw, place, limits);
         let purpose = Purpose {
             route: name,
@@ -144,6 +148,8 @@ impl Checker<'_, '_> {
                 methods,
                 allow,
                 verify: proof.compiled.verifier,
+                tenants: proof.tenants,
+                clients: raw.clients.map_or(Clients::Any, |raw::Clients::Endpoints| Clients::Endpoints),
                 public_url: raw.public_url.clone(),
                 handshake,
                 idempotency,
@@ -206,6 +212,21 @@ impl Checker<'_, '_> {
         let content_type =
             answer.content_type.or_else(|| (!body.is_empty()).then(|| "text/plain".to_owned()));
         Acknowledgement { status, content_type, body }
+    }
+
+    fn clients(&mut self, raw: &raw::Route, place: &Place, path: Option<&PathPattern>) {
+        if raw.clients.is_none() {
+            return;
+        }
+        if path.is_some_and(|path| !path.parameters().any(|name| &**name == ENDPOINT)) {
+            let help = "write the path with `{endpoint}` as a segment, such as `/in/{endpoint}`";
+            let message = "`clients: endpoints` needs a place for each client's part of the URL";
+            self.error(&place.key("path"), message, help);
+        }
+        if raw.mode == raw::Mode::Pass {
+            let message = "`clients` has no meaning on a `pass` route, which never verifies";
+            self.error(&place.key("clients"), message, "use `mode: proxy` to forward inline");
+        }
     }
 
     fn public_url(&mut self, raw: &raw::Route, place: &Place) {

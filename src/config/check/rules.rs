@@ -1,18 +1,23 @@
 //! How a route's senders prove who they are: from `provider`/`secret` or `verify` to a rule that may run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Checker;
+use super::tenants::OfRoute;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::Time;
+use crate::tenants::Tenants;
 use crate::verify::{self, Compiled, Expiry, SpecProblem, VerifySpec};
 
 /// A route's rule, and what else the checks want to know of it.
 pub(super) struct Proof {
     pub compiled: Compiled,
+    /// Where keys depend on who sends.
+    pub tenants: Option<Arc<Tenants>>,
     kind: Kind,
     /// The longest tolerance that is written in it.
     pub tolerance: Option<Duration>,
@@ -31,6 +36,9 @@ impl Proof {
         self.kind == Kind::None
     }
 }
+
+/// A rule that may run, and its tenants where keys depend on who sends.
+type Ready = (Compiled, Option<Arc<Tenants>>);
 
 /// Where the parts of a rule are written.
 enum Form<'a> {
@@ -55,7 +63,7 @@ impl Checker<'_, '_> {
                     self.error(&place.key(key), message, "use `mode: proxy` to verify and forward inline");
                 }
             }
-            return self.none(place);
+            return self.none(raw, place);
         }
         if let (Some(_), Some(_)) = (&raw.provider, &raw.verify) {
             let help =
@@ -90,10 +98,10 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn none(&mut self, place: &Place) -> Option<Proof> {
+    fn none(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof> {
         let form = Form::Long(place.key("verify"));
-        let compiled = self.compiled(&json!("none"), &form, place)?;
-        Some(Proof { compiled, kind: Kind::None, tolerance: None })
+        let (compiled, tenants) = self.compiled(raw, &json!("none"), &form, place)?;
+        Some(Proof { compiled, tenants, kind: Kind::None, tolerance: None })
     }
 
     fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof> {
@@ -108,22 +116,29 @@ impl Checker<'_, '_> {
             (None, None) => Vec::new(),
         };
         let spec = VerifySpec::of_provider(provider, secrets);
-        let compiled = self.compile(&spec, &Form::Short(raw), place)?;
-        Some(Proof { compiled, kind: Kind::Rule, tolerance: None })
+        let (compiled, tenants) = self.compile(raw, &spec, &Form::Short(raw), place)?;
+        Some(Proof { compiled, tenants, kind: Kind::Rule, tolerance: None })
     }
 
     fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
         let rule = place.key("verify");
         let kind = if written == "none" { Kind::None } else { Kind::Rule };
-        if kind == Kind::None && raw.mode == raw::Mode::Buffer && raw.allow.is_none() {
+        if kind == Kind::None && raw.mode == raw::Mode::Buffer && raw.allow.is_none() && raw.clients.is_none()
+        {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
-        let compiled = self.compiled(written, &Form::Long(rule), place)?;
-        Some(Proof { compiled, kind, tolerance: tolerance(written) })
+        let (compiled, tenants) = self.compiled(raw, written, &Form::Long(rule), place)?;
+        Some(Proof { compiled, tenants, kind, tolerance: tolerance(written) })
     }
 
-    fn compiled(&mut self, written: &Value, form: &Form<'_>, place: &Place) -> Option<Compiled> {
+    fn compiled(
+        &mut self,
+        raw: &raw::Route,
+        written: &Value,
+        form: &Form<'_>,
+        place: &Place,
+    ) -> Option<Ready> {
         let spec = match serde_json::from_value::<VerifySpec>(written.clone()) {
             Ok(spec) => spec,
             Err(error) => {
@@ -132,16 +147,29 @@ impl Checker<'_, '_> {
                 return None;
             }
         };
-        self.compile(&spec, form, place)
+        self.compile(raw, &spec, form, place)
     }
 
-    fn compile(&mut self, spec: &VerifySpec, form: &Form<'_>, place: &Place) -> Option<Compiled> {
-        let compiled = verify::compile(spec, self.references);
+    fn compile(
+        &mut self,
+        raw: &raw::Route,
+        spec: &VerifySpec,
+        form: &Form<'_>,
+        place: &Place,
+    ) -> Option<Ready> {
+        let references = match OfRoute::new(self.references, raw) {
+            Ok(references) => references,
+            Err(error) => {
+                self.error(place, error.to_string(), "");
+                return None;
+            }
+        };
+        let compiled = verify::compile(spec, &references);
         self.warn_of_inline_secrets(place);
         match compiled {
             Ok(compiled) => {
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
-                Some(compiled)
+                Some((compiled, references.tenants(spec, self.secrets.refresh)))
             }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
@@ -160,7 +188,7 @@ impl Checker<'_, '_> {
 
     /// Warns of each secret whose end is near or past.
     fn warn_of_expiry(&mut self, expiries: &[Expiry], form: &Form<'_>, place: &Place) {
-        let (now, before) = (self.references.outside.now(), self.warn_before);
+        let (now, before) = (self.references.outside.now(), self.secrets.warn_before);
         for Expiry { name, at, until } in expiries.iter().filter(|e| e.is_due(now, before)) {
             let (message, help) = if *until <= now {
                 (

@@ -42,6 +42,10 @@ pub(in crate::config) struct Route {
     /// How senders prove who they are, or the word `none`. Needed without `provider`, except on `pass` routes, which
     /// never verify.
     pub verify: Option<Verify>,
+    /// `endpoints`: only clients that were given a URL of their own with `tidegate endpoints create` may send. The path
+    /// then holds `{endpoint}`, and `secret: client:secret` is the secret that was made with the URL.
+    #[serde(default)]
+    pub clients: Option<Clients>,
     /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
     pub public_url: Option<String>,
     /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
@@ -97,6 +101,13 @@ pub(in crate::config) enum Verb {
     Patch,
     Delete,
     Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum Clients {
+    Endpoints,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -70,7 +70,7 @@ pub(in crate::verify) fn build(
     let public_keys = spec.public_keys.as_deref().unwrap_or_default();
     for (at, key) in public_keys.iter().chain(more_keys).enumerate() {
         let at = at.to_string();
-        if let Some(text) = building.text(&key.secret, &["public_keys", &at], problems) {
+        if let Some(text) = building.public_key(&key.secret, &["public_keys", &at], problems) {
             match public_key(&text, &algorithms) {
                 Ok((algorithms, decoding)) => keys.push(Key {
                     kid: None,
