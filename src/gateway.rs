@@ -18,6 +18,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
 use crate::deliver::Deliverer;
 use crate::keys::{KeySetStatus, RemoteKeys};
+use crate::quarantine::Quarantine;
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// What the way in remembers between requests; a reload keeps it.
     pub intake: Intake,
+    /// Refused requests, if the config asks to keep some.
+    pub quarantine: Arc<Quarantine>,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -101,15 +104,18 @@ impl Gateway {
         config_path: PathBuf,
         keys: Arc<RemoteKeys>,
         buffer: Arc<dyn Buffer>,
+        quarantine: Arc<Quarantine>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
+        quarantine.apply(snapshot.config.quarantine.clone());
         Self {
             fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
             deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
             intake: Intake::new(metrics.clone()),
             buffer,
+            quarantine,
             metrics,
             clock,
             config_path,
@@ -186,6 +192,7 @@ impl Gateway {
         // The lock is held so that workers are never given to a gateway that has begun to end.
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
+        self.quarantine.apply(snapshot.config.quarantine.clone());
         self.snapshot.store(Arc::new(snapshot));
         match *phase {
             Phase::Serving => self.deliverer.apply(buffered),

@@ -24,6 +24,7 @@ pub mod verify;
 // What stays, and the way out.
 pub mod buffer;
 pub mod deliver;
+pub mod quarantine;
 pub mod upstream;
 
 // Keys that live elsewhere (JWKS), fetched and refreshed; keys that depend on who sends.

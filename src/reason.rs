@@ -17,6 +17,11 @@ macro_rules! reasons {
             /// The stable code, as in `tidegate-reason`.
             pub const fn code(self) -> &'static str { match self { $( Reason::$variant => $code, )* } }
 
+            /// The reason with this code.
+            pub fn from_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+
             /// The HTTP status that the sender gets.
             pub const fn status(self) -> u16 { match self { $( Reason::$variant => $status, )* } }
 
@@ -62,6 +67,8 @@ reasons! {
     AmbiguousRequest = "ambiguous_request", 401, "A header or field that decides verification is ambiguous";
     CredentialsMissing = "credentials_missing", 401, "Credentials are missing";
     CredentialsInvalid = "credentials_invalid", 401, "The credentials are not valid";
+    /// The sender is proved, but is none of those that the route is for.
+    SenderNotAllowed = "sender_not_allowed", 403, "This sender may not use this route";
     TokenInvalid = "token_invalid", 401, "The token is not valid";
     TokenExpired = "token_expired", 401, "The token has expired or is not yet valid";
     /// The key that would verify this is not known (yet): the sender should retry.

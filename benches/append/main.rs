@@ -92,6 +92,7 @@ fn event(body: Bytes) -> Event {
         verified: "github".into(),
         idempotency_key: Some("72d3162e-cc78-11e3-81ab-4c9367dc0958".into()),
         event_type: Some("push".into()),
+        origin: Default::default(),
     }
 }
 

@@ -9,6 +9,8 @@ use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
+use crate::quarantine::{Item, Quarantine};
+use crate::receive::{self, Admission, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::verify::Expiry;
@@ -28,6 +30,11 @@ pub trait Control: Send + Sync + 'static {
     /// What of a route's events is not shown; by names alone if there is no such route any more.
     fn redact(&self, route: &str) -> Redact;
     async fn reload(&self) -> Result<Reloaded, String>;
+    fn quarantine(&self) -> &Arc<Quarantine>;
+    /// Would this be verified now?
+    async fn recheck(&self, item: &Item) -> Recheck;
+    /// Puts it into the buffer, if it is verified now or by force; it stays in quarantine.
+    async fn admit(&self, item: &Item, force: Force) -> Admission;
     /// The latest reload since the start, if there was one.
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
@@ -66,6 +73,15 @@ impl Control for Gateway {
     async fn reload(&self) -> Result<Reloaded, String> {
         Gateway::reload(self).await
     }
+    fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
+    }
+    async fn recheck(&self, item: &Item) -> Recheck {
+        receive::recheck(&self.snapshot.load_full(), item).await
+    }
+    async fn admit(&self, item: &Item, force: Force) -> Admission {
+        receive::admit(self, item, force).await
+    }
     fn last_reload(&self) -> Option<LastReload> {
         Gateway::last_reload(self)
     }
@@ -100,6 +116,7 @@ fn setup(config: &Config) -> Setup {
                 path: route.path.clone(),
                 methods: route.methods.iter().map(ToString::to_string).collect(),
                 mode: route.mode.word().to_owned(),
+                verification: route.verification().to_owned(),
                 destinations: route
                     .mode
                     .destinations()

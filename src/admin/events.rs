@@ -62,19 +62,24 @@ pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json
 pub async fn body(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let _turn = turn(&app).await?;
     let (event, _) = find(&app, &id).await?;
-    let mut response = event.body.into_response();
+    Ok(attachment(event.id, event.body))
+}
+
+/// Bytes from outside, as something to be saved.
+pub(super) fn attachment(id: EventId, body: Bytes) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    let name = format!("attachment; filename=\"{}.body\"", event.id);
+    let name = format!("attachment; filename=\"{id}.body\"");
     // An event id is hexadecimal digits and dashes.
     if let Ok(name) = HeaderValue::from_str(&name) {
         headers.insert(header::CONTENT_DISPOSITION, name);
     }
-    Ok(response)
+    response
 }
 
 /// Bodies are in memory only while it is one's turn.
-async fn turn(app: &App) -> Result<SemaphorePermit<'_>, Problem> {
+pub(super) async fn turn(app: &App) -> Result<SemaphorePermit<'_>, Problem> {
     app.heavy.acquire().await.map_err(|_| Problem::internal())
 }
 

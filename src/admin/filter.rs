@@ -9,7 +9,7 @@ use super::problem::Problem;
 
 /// Events of one page at most.
 pub const MAX_LIMIT: usize = 500;
-const DEFAULT_LIMIT: usize = 50;
+pub(super) const DEFAULT_LIMIT: usize = 50;
 /// Ids in one replay or purge.
 pub const MAX_IDS: usize = 1000;
 const STATES: [&str; 4] = ["pending", "retrying", "delivered", "dead"];
@@ -42,7 +42,7 @@ pub enum When {
 }
 
 impl When {
-    fn timestamp(&self, key: &str) -> Result<Timestamp, Problem> {
+    pub(super) fn timestamp(&self, key: &str) -> Result<Timestamp, Problem> {
         let text = match self {
             When::Millis(millis) => return Ok(Timestamp(*millis)),
             When::Text(text) => text,

@@ -35,11 +35,13 @@ pub async fn ready(State(app): State<App>) -> Response {
 
 pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     let control = app.control;
+    let setup = control.setup();
     let scrape = Scrape {
         stats: stats(&*control).await,
         admission: control.buffer().admission(),
         ready: control.readiness().is_empty(),
-        config_hash: control.setup().config_hash,
+        routes: setup.routes.into_iter().map(|route| (route.name, route.verification == "on")).collect(),
+        config_hash: setup.config_hash,
         secrets: secrets(&*control),
         now: control.now(),
     };

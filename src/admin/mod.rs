@@ -9,8 +9,10 @@ mod events;
 pub mod filter;
 mod guard;
 mod health;
+pub mod items;
 mod listen;
 mod problem;
+mod quarantine;
 mod redact;
 mod status;
 #[cfg(test)]
@@ -97,6 +99,12 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", get(events::body))
         .route("/dead", get(events::list_dead))
+        .route("/quarantine", get(quarantine::list))
+        .route("/quarantine/re-verify", post(quarantine::recheck))
+        .route("/quarantine/admit", post(quarantine::admit))
+        .route("/quarantine/purge", post(quarantine::purge))
+        .route("/quarantine/{id}", get(quarantine::show))
+        .route("/quarantine/{id}/body", get(quarantine::body))
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BODY))

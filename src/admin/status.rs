@@ -16,7 +16,9 @@ use super::App;
 use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
-use super::views::{BufferStatus, DestinationStatus, Destinations, SecretEnd, Setup, Status};
+use super::views::{
+    BufferStatus, DestinationStatus, Destinations, QuarantineStatus, SecretEnd, Setup, Status,
+};
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
     let control = &*app.control;
@@ -35,6 +37,20 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         key_sets: control.key_sets().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
+        quarantine: quarantine(control),
+    })
+}
+
+/// `None` if it is off and empty.
+fn quarantine(control: &dyn Control) -> Option<QuarantineStatus> {
+    let settings = control.quarantine().settings();
+    let (items, bytes) = control.quarantine().holds();
+    (settings.is_some() || items > 0).then(|| QuarantineStatus {
+        on: settings.is_some(),
+        items: items as u64,
+        bytes,
+        max_events: settings.as_ref().map(|settings| settings.max_events as u64),
+        max_bytes: settings.as_ref().map(|settings| settings.max_size),
     })
 }
 

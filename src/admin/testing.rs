@@ -19,6 +19,8 @@ use crate::config::{AdminAddress, AdminSettings};
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
+use crate::quarantine::{Item, Quarantine};
+use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::verify::CredentialPlaces;
@@ -217,6 +219,7 @@ pub fn event(secs: u64, event_type: &str, body: &[u8]) -> Event {
         verified: "stripe".into(),
         idempotency_key: Some("evt_1".into()),
         event_type: Some(event_type.into()),
+        origin: Default::default(),
     }
 }
 
@@ -241,6 +244,7 @@ pub struct Fake {
     buffer: Arc<dyn Buffer>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    pub quarantine: Arc<Quarantine>,
     pub token: Mutex<Option<Secret>>,
     pub not_ready: Mutex<Vec<String>>,
     pub hash: Mutex<String>,
@@ -256,6 +260,7 @@ impl Fake {
             memory,
             metrics: Arc::default(),
             clock: Clock::Manual(ManualClock::at(Timestamp(NOW.0 + 60_000))),
+            quarantine: Arc::new(Quarantine::new(Path::new("/nowhere"), Arc::default(), Clock::System)),
             token: Mutex::default(),
             not_ready: Mutex::default(),
             hash: Mutex::new("0123456789abcdef".into()),
@@ -296,6 +301,7 @@ impl Control for Fake {
                 path: "/hooks/stripe".into(),
                 methods: vec!["POST".into()],
                 mode: "buffer".into(),
+                verification: "on".into(),
                 destinations: vec![DestinationSetup {
                     name: "billing/legacy".into(),
                     upstreams: vec!["http://127.0.0.1:3000".into()],
@@ -315,6 +321,15 @@ impl Control for Fake {
         let hash = (*self.next.lock())?;
         *self.hash.lock() = hash.into();
         Ok(Reloaded { hash: hash.into(), warnings: vec!["verify: none on `open`".into()] })
+    }
+    fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
+    }
+    async fn recheck(&self, _: &Item) -> Recheck {
+        Recheck::NoRoute
+    }
+    async fn admit(&self, _: &Item, _: Force) -> receive::Admission {
+        receive::Admission::NoRoute
     }
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };

@@ -11,6 +11,10 @@ use crate::keys::KeySetStatus;
 
 use super::redact::Redact;
 
+mod items;
+
+pub use items::*;
+
 /// Bytes of a body that `GET /events/{id}` shows; the whole one is at `/events/{id}/body`.
 pub const MAX_SHOWN_BODY: usize = 256 * 1024;
 
@@ -38,6 +42,9 @@ pub struct RouteSetup {
     /// Empty: any.
     pub methods: Vec<String>,
     pub mode: String,
+    /// `on`; `observe` where what verification refuses is let through; `none` where nothing is verified.
+    #[serde(default)]
+    pub verification: String,
     pub destinations: Vec<DestinationSetup>,
 }
 
@@ -72,6 +79,9 @@ pub struct Status {
     /// `null` if the buffer did not answer in time.
     pub buffer: Option<BufferStatus>,
     pub destinations: Vec<DestinationStatus>,
+    /// `null` if it is off and empty.
+    #[serde(default)]
+    pub quarantine: Option<QuarantineStatus>,
 }
 
 /// The latest reload.
@@ -181,6 +191,12 @@ pub struct EventSummary {
     pub target: String,
     pub source: String,
     pub verified: String,
+    /// Why verification would have refused it: it was let through by `enforce: observe` or admitted by force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_refuse: Option<String>,
+    /// Where it was before an operator admitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<FromQuarantine>,
     pub idempotency_key: Option<String>,
     pub body_bytes: u64,
     pub deliveries: Vec<DeliveryView>,
@@ -290,6 +306,11 @@ impl EventSummary {
             target: redact.target(&event.target),
             source: event.source.to_string(),
             verified: event.verified.to_string(),
+            would_refuse: event.origin.would_refuse.map(|reason| reason.code().to_owned()),
+            quarantine: event
+                .origin
+                .quarantine
+                .map(|(id, at)| FromQuarantine { id: id.to_string(), received_at: at.to_string() }),
             idempotency_key: event.idempotency_key.clone(),
             body_bytes: event.body.len() as u64,
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Last)).collect(),
@@ -316,7 +337,7 @@ impl EventDetail {
 }
 
 impl HeaderView {
-    fn new(name: &str, value: &[u8], redact: &Redact) -> Self {
+    pub(super) fn new(name: &str, value: &[u8], redact: &Redact) -> Self {
         let hidden = redact.hides(name);
         let (value, value_base64) = match std::str::from_utf8(value) {
             _ if hidden => ("(hidden)".to_owned(), None),
@@ -328,7 +349,7 @@ impl HeaderView {
 }
 
 impl BodyView {
-    fn new(body: &[u8]) -> Self {
+    pub(super) fn new(body: &[u8]) -> Self {
         let shown = &body[..body.len().min(MAX_SHOWN_BODY)];
         let truncated = shown.len() < body.len();
         let text = match std::str::from_utf8(shown) {

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Request, Scheme};
+use crate::reason::Reason;
 use crate::verify::Verified;
 
 /// The id of an event: a UUIDv7, so ids sort by the time of reception.
@@ -77,6 +78,16 @@ pub struct Event {
     /// The idempotency key in readable form, if the route has one.
     pub idempotency_key: Option<String>,
     pub event_type: Option<String>,
+    pub origin: Origin,
+}
+
+/// What is out of the ordinary about how an event came in. Nothing, for nearly all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Verification would have refused it: it was let through by `enforce: observe`, or, out of quarantine, by force.
+    pub would_refuse: Option<Reason>,
+    /// It had been refused and was admitted later: the id that it had in quarantine, and when it was first received.
+    pub quarantine: Option<(EventId, Timestamp)>,
 }
 
 impl Event {
@@ -103,6 +114,7 @@ impl Event {
             verified: request.by().clone(),
             idempotency_key,
             event_type,
+            origin: Origin { would_refuse: request.would_refuse().map(|r| r.reason), quarantine: None },
         }
     }
 }

@@ -90,6 +90,15 @@ pub trait Buffer: Send + Sync + 'static {
     async fn close(&self) -> Result<(), BufferError>;
 }
 
+/// What else is kept in the buffer's folder. Its bytes count against the buffer's limits, and it gives way to events.
+pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
+    /// Bytes on disk.
+    fn bytes(&self) -> u64;
+    /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
+    /// takes nothing new for a while.
+    fn give_way(&self, bytes: u64);
+}
+
 /// A due delivery in the hands of a worker.
 #[derive(Clone, Debug)]
 pub struct Leased {

@@ -1,13 +1,15 @@
 //! `tidegate check`, and how every command finds its config.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::failure::{Failure, exit};
 use super::output::print;
+use super::replay::{Report, replay};
+use crate::clock::Timestamp;
 use crate::config::{self, Config, Needed, Problem};
 
 /// Where the config is: shared by all commands that read one.
@@ -46,18 +48,34 @@ pub enum Output {
 /// Reads the config as `tidegate run` would, with the secrets and certificates that it refers to, and says everything
 /// that is wrong: file, line, column, key, and what would be right. Opens no socket and no buffer. Exit code 0: it may
 /// run, perhaps with warnings; 1: it may not.
+///
+/// With --replay it also runs captured requests (the lines of `verify --requests`) against it and shows what would change:
+/// against another config (--against), or against the lines' own "outcome": {"accepted", "reason", "event_key",
+/// "route", "mode"}. A line's "received_at" (Unix seconds or RFC 3339) is the time of its decision. Exit code 1 as
+/// well if something that was accepted would be refused.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   tidegate check -c tidegate.yaml
   tidegate check -c tidegate.yaml --offline            in CI, where the secrets are not
+  tidegate check -c new.yaml --replay captured.jsonl --against tidegate.yaml
   tidegate check -o json | jq -r '.problems[] | \"\\(.file):\\(.line): \\(.message)\"'")]
 pub struct Check {
     #[command(flatten)]
     config: ConfigPath,
     /// Look at the config alone: the secrets and certificates that it refers to need not be here
     #[arg(long)]
+    #[arg(conflicts_with = "replay")]
     offline: bool,
+    /// Captured requests, one JSON object a line (`-` for standard input): what would the config do with them?
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// The config that they are compared with
+    #[arg(long, value_name = "PATH", requires = "replay")]
+    against: Option<PathBuf>,
+    /// The time of the replayed decisions, in Unix seconds [default: each line's `received_at`, else now]
+    #[arg(long, value_name = "UNIX_SECONDS", requires = "replay")]
+    now: Option<u64>,
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Output,
@@ -72,22 +90,39 @@ impl Check {
         let path = self.config.path();
         let needed = if self.offline { Needed::Nothing } else { Needed::Everything };
         let config::Examined { config, problems, warnings } = config::examine(&path, needed);
+        let replayed = match (&config, &self.replay) {
+            (Some(config), Some(requests)) => Some(self.replay(requests, config)?),
+            _ => None,
+        };
         let text = match self.output {
             Output::Text => {
                 let listed = listed(&problems, &warnings, Paint::of(&std::io::stdout()));
                 let verdict = config.as_ref().map(|c| verdict(&path.display().to_string(), c));
-                listed + &verdict.unwrap_or_default()
+                let replayed = replayed.as_ref().map(|report| format!("\n{}", report.text()));
+                listed + &verdict.unwrap_or_default() + &replayed.unwrap_or_default()
             }
             Output::Json => {
                 let hash = config.as_ref().map(|c| &c.hash);
-                let report = json!({
+                let mut report = json!({
                     "ok": config.is_some(), "hash": hash, "problems": problems, "warnings": warnings,
                 });
+                if let Some(replayed) = &replayed {
+                    report["replay"] = serde_json::to_value(replayed).map_err(std::io::Error::other)?;
+                }
                 format!("{report:#}\n")
             }
         };
         print(&text)?;
-        Ok(if config.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let breaks = replayed.is_some_and(|report| report.newly_refused > 0);
+        Ok(if config.is_some() && !breaks { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn replay(&self, requests: &Path, config: &Config) -> Result<Report, Failure> {
+        let old = match &self.against {
+            Some(path) => Some(config::load_offline(path, Needed::Secrets)?.config),
+            None => None,
+        };
+        replay(requests, self.now.map(Timestamp::from_secs), config, old.as_ref())
     }
 }
 

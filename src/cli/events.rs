@@ -332,7 +332,7 @@ impl Purge {
 }
 
 /// Says what was done; an id that was given and not found is a no.
-fn finished(
+pub(super) fn finished(
     done: &impl serde::Serialize,
     told: &str,
     untouched: &[String],

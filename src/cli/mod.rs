@@ -4,6 +4,8 @@
 //! `output` and `show` (print what it says) and `failure` (exit codes).
 
 mod address;
+mod admit;
+mod captured;
 mod check;
 mod client;
 mod completions;
@@ -13,7 +15,9 @@ mod events;
 mod failure;
 mod healthcheck;
 mod output;
+mod quarantine;
 mod reload;
+mod replay;
 mod routes;
 mod run;
 mod schema;
@@ -69,6 +73,8 @@ enum Command {
     Events(events::Events),
     /// List, show, replay and purge dead letters
     Dead(dead::Dead),
+    /// List, show, re-verify, admit and purge refused requests
+    Quarantine(quarantine::Quarantine),
     /// Have the running gateway read its config again
     Reload(reload::Reload),
     /// Show what the running gateway does
@@ -120,6 +126,7 @@ impl Command {
             Command::Send(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Dead(command) => command.run(),
+            Command::Quarantine(command) => command.run(),
             Command::Reload(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Healthcheck(command) => command.run(),
@@ -160,6 +167,9 @@ mod tests {
             "tidegate events --admin 127.0.0.1:9900 show 0190b0c4-0000-7000-8000-000000000001 --body-only",
             "tidegate dead replay --all -q",
             "tidegate dead purge --route billing --until 3d --yes",
+            "tidegate quarantine list --route billing --reason signature_invalid --since 2h -o json",
+            "tidegate quarantine re-verify --all -q",
+            "tidegate quarantine admit 0190b0c4-0000-7000-8000-000000000001 --force",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
             "tidegate healthcheck --timeout 1",

@@ -92,6 +92,7 @@ mod tests {
             path: (*path).into(),
             methods: vec![],
             mode: "buffer".into(),
+            verification: "on".into(),
             destinations: vec![],
         });
         Status {
@@ -107,6 +108,7 @@ mod tests {
             secrets: vec![],
             buffer: None,
             destinations: vec![],
+            quarantine: None,
         }
     }
 

@@ -17,11 +17,16 @@ use crate::config::{self, Config, Loaded, Problems};
 use crate::edge::{self, ServeError};
 use crate::gateway::{Gateway, Snapshot, admin_text};
 use crate::keys::RemoteKeys;
+use crate::quarantine::Quarantine;
 use crate::telemetry::{self, Metrics};
 use crate::{admin, buffer, expiry};
 
-/// Threads for deliveries, the admin API, key refresh and signals. The edge has its own.
-const BACKGROUND_THREADS: usize = 2;
+/// Threads for deliveries, the admin API, key refresh and signals: half as many as there are cores, eight at most. The
+/// edge has its own. On a small machine one is cheaper than two that wake each other.
+fn background_threads() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 8)
+}
+
 /// Beyond `shutdown.grace`, for the edge and the workers to notice that it has passed.
 const SLACK: Duration = Duration::from_secs(5);
 /// What `sysexits.h` calls EX_CONFIG.
@@ -96,7 +101,7 @@ impl Run {
 
     fn run_to_end(self) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(BACKGROUND_THREADS)
+            .worker_threads(background_threads())
             .thread_name("tidegate-work")
             .enable_all()
             .build()?;
@@ -120,8 +125,12 @@ impl Run {
             tracing::warn!(%warning, "the config has a warning");
         }
         let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
-        let buffer = embedded::open(&snapshot.config.buffer, metrics.clone(), clock.clone())?;
-        let gateway = Arc::new(Gateway::new(snapshot, path, keys, buffer, metrics, clock));
+        let settings = &snapshot.config.buffer;
+        let quarantine = Arc::new(Quarantine::new(&settings.path, metrics.clone(), clock.clone()));
+        let buffer = embedded::open_beside(settings, quarantine.clone(), metrics.clone(), clock.clone())?;
+        // Once the folder is ours.
+        quarantine.open();
+        let gateway = Arc::new(Gateway::new(snapshot, path, keys, buffer, quarantine, metrics, clock));
         drop(within);
 
         let result = runtime.block_on(serve(gateway));

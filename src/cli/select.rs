@@ -151,7 +151,7 @@ impl Targets {
 }
 
 /// `2h`, `1d 12h` (ago), or RFC 3339.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     moment_at(text, Clock::System.now())
 }
 

@@ -19,9 +19,9 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
+use super::captured::split_url;
 use super::check::Output;
 use super::sign::{KeyArgs, Sender, read_body};
-use super::verify::split_url;
 use crate::clock::Clock;
 use crate::message::Scheme;
 use crate::providers::TestEvent;

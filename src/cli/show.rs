@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::events::delivery;
 use super::output::{OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, hex_dump, size};
-use crate::admin::views::{BodyView, DeliveryView, EventDetail};
+use crate::admin::views::{BodyView, DeliveryView, EventDetail, HeaderView};
 
 /// Characters of a text body that are printed; `--verbose` prints what the API gave.
 const MAX_TEXT: usize = 16 * 1024;
@@ -21,11 +21,16 @@ pub fn text(event: &EventDetail, output: &OutputArgs) -> String {
     for delivery in &event.summary.deliveries {
         text += &format!("\n{}", attempts(delivery, times));
     }
-    text += "\nheaders\n";
-    for header in &event.headers {
+    text + &content(&event.headers, &event.body, output)
+}
+
+/// Headers and body.
+pub fn content(headers: &[HeaderView], body_view: &BodyView, output: &OutputArgs) -> String {
+    let mut text = "\nheaders\n".to_owned();
+    for header in headers {
         text += &format!("  {}: {}\n", harmless(&header.name), harmless(&header.value));
     }
-    text + &body(&event.body, output)
+    text + &body(body_view, output)
 }
 
 fn facts(event: &EventDetail, times: Times) -> String {
@@ -35,13 +40,24 @@ fn facts(event: &EventDetail, times: Times) -> String {
         Times::Relative(_) => format!("{} ({})", times.show(&of.received_at), harmless(&of.received_at)),
     };
     let request = format!("{} {}://{}{}", of.method, event.scheme, event.host, of.target);
+    let verified = match (&of.would_refuse, &of.quarantine) {
+        (None, None) => of.verified.clone(),
+        (Some(reason), None) => format!("{} (let through; verification says {reason})", of.verified),
+        (None, Some(from)) => {
+            format!("{} (admitted from quarantine {}, received {})", of.verified, from.id, from.received_at)
+        }
+        (Some(reason), Some(from)) => format!(
+            "{} (admitted BY FORCE from quarantine {}, received {}; verification says {reason})",
+            of.verified, from.id, from.received_at
+        ),
+    };
     let rows = [
         ("id", of.id.as_str()),
         ("received", &received),
         ("from", &of.source),
         ("request", &request),
         ("route", &of.route),
-        ("verified", &of.verified),
+        ("verified", &verified),
         ("type", of.event_type.as_deref().unwrap_or("-")),
         ("key", of.idempotency_key.as_deref().unwrap_or("-")),
     ];
@@ -104,7 +120,7 @@ fn printable(body: &BodyView) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::views::{AttemptView, EventSummary, HeaderView};
+    use crate::admin::views::{AttemptView, EventSummary};
 
     fn event(body: &[u8]) -> EventDetail {
         EventDetail {
@@ -117,6 +133,8 @@ mod tests {
                 target: "/hooks?x=1".into(),
                 source: "192.0.2.1".into(),
                 verified: "stripe".into(),
+                would_refuse: None,
+                quarantine: None,
                 idempotency_key: None,
                 body_bytes: body.len() as u64,
                 deliveries: vec![DeliveryView {

@@ -11,15 +11,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::captured::split_url;
 use super::check::Output;
 use super::failure::{Failure, exit};
 use super::output::print;
-use super::verify::split_url;
 use crate::clock::{Clock, Timestamp};
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
 use crate::providers::{self, Pack, TestEvent};
 use crate::secret::Secret;
-use crate::verify::{KeySource, PrivateKey, Resolver, Verifier, VerifySpec, compile};
+use crate::verify::{KeySource, NoKeys, PrivateKey, Remote, Resolver, Verifier, VerifySpec, compile};
 
 /// Print the signed headers of a test event
 ///
@@ -289,8 +289,9 @@ impl Resolver for FromArguments {
     fn text(&self, reference: &str) -> Result<String, String> {
         Self::get(reference)
     }
-    fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
-        Err("keys that are fetched can't sign".to_owned())
+    fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
+        // Nothing is fetched to sign: a private key takes the fetched ones' place.
+        Ok(Arc::new(NoKeys))
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
         if name.ends_with(".yaml") || name.ends_with(".yml") || name.contains('/') {

@@ -8,7 +8,9 @@ use super::failure::{Failure, exit};
 use super::output::{
     Format, OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, print, print_json, size, span,
 };
-use crate::admin::views::{BufferStatus, DestinationStatus, KeySet, ReloadStatus, Status as Running};
+use crate::admin::views::{
+    BufferStatus, DestinationStatus, KeySet, QuarantineStatus, ReloadStatus, Status as Running,
+};
 
 /// Show what the running gateway does
 #[derive(clap::Args, Debug)]
@@ -52,6 +54,9 @@ fn text(of: &Running, output: &OutputArgs) -> String {
     text += &format!("config    {}, admin on {}\n", harmless(&hash), harmless(&of.setup.admin));
     if let Some(last) = &of.last_reload {
         text += &format!("reload    {}\n", reload(last, Times::of(output)));
+    }
+    if let Some(held) = &of.quarantine {
+        text += &format!("quarantine {}\n", quarantine(held));
     }
     text += &format!("buffer    {}\n", of.buffer.as_ref().map_or("does not answer".into(), buffer));
     let listeners: Vec<String> = of
@@ -110,10 +115,19 @@ fn buffer(of: &BufferStatus) -> String {
     )
 }
 
+fn quarantine(of: &QuarantineStatus) -> String {
+    let bounds = match (of.max_events, of.max_bytes) {
+        (Some(events), Some(bytes)) if of.on => format!("at most {events} and {}", size(bytes)),
+        _ => "off: what is there stays until its time is over".into(),
+    };
+    format!("{} refused, {} used ({bounds})", of.items, size(of.bytes))
+}
+
 fn routes(of: &Running) -> String {
     let mut rows = Rows::new(&[
         ("route", Side::Left),
         ("mode", Side::Left),
+        ("verified", Side::Left),
         ("host", Side::Left),
         ("path", Side::Left),
         ("forward to", Side::Left),
@@ -122,8 +136,17 @@ fn routes(of: &Running) -> String {
         let upstreams: Vec<&str> =
             route.destinations.iter().flat_map(|d| &d.upstreams).map(String::as_str).collect();
         let host = route.host.as_deref().unwrap_or("*");
-        let cells = [&route.name, &route.mode, host, &route.path, &upstreams.join(", ")];
-        rows.row(cells.map(|cell| (cell.to_owned(), Tone::Plain)).to_vec());
+        // What is not verified is never a surprise.
+        let tone = if route.verification == "observe" { Tone::Bad } else { Tone::Plain };
+        let plain = |cell: &str| (cell.to_owned(), Tone::Plain);
+        rows.row(vec![
+            plain(&route.name),
+            plain(&route.mode),
+            (route.verification.clone(), tone),
+            plain(host),
+            plain(&route.path),
+            plain(&upstreams.join(", ")),
+        ]);
     }
     rows.text()
 }

@@ -2,24 +2,22 @@
 //! without a listener, a buffer or the network: keys that would be fetched (`jwks: https://…`) are not there, and
 //! such requests come out as `key_unavailable`.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::IpAddr;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::check::ConfigPath;
+use super::captured::{Line, each_line};
+use super::check::{ConfigPath, Output};
 use super::failure::{Failure, exit};
+use super::output::harmless;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Needed, Route};
-use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
-use crate::reason::Reason;
+use crate::message::{PathParams, Request};
 use crate::route::Match;
-use crate::tenants::Tenant;
-use crate::verify::nearest;
+use crate::tenants::Held;
+use crate::verify::{Explanation, Verifier, nearest};
 
 /// Verify captured requests offline against a route
 ///
@@ -27,10 +25,16 @@ use crate::verify::nearest;
 /// one a line: {"accepted": true or false, "reason": code or null, "event_key": the idempotency key or null}. Keys that
 /// would be fetched (`jwks: https://…`) are not: such requests are `key_unavailable`. Exit code 0 whatever is decided; 2
 /// if a line makes no sense (the lines before it have their answers).
+///
+/// With --output text, or --explain beside the JSON, it says step by step what was looked at: which bytes were signed, how
+/// far the time is off, which secret matched, and the likeliest mistake: it tries whatever is often got wrong (a final
+/// newline, a secret with its prefix, the other URL scheme, another route's secret, …) with the configured secrets, and
+/// says which try makes the signature right. A line may also hold "received_at" (Unix seconds or RFC 3339), the time
+/// of the decision.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  tidegate verify --route billing --requests captured.jsonl --explain
+  tidegate verify --route billing --requests captured.jsonl --output text
   tidegate verify --route billing --requests captured.jsonl --now 1764000000    when it was captured
   tidegate sign stripe --secret env:STRIPE_SECRET -o json | tidegate verify --route billing --requests -")]
 pub struct Verify {
@@ -42,32 +46,43 @@ pub struct Verify {
     /// The requests, one JSON object a line; `-` for standard input
     #[arg(long, value_name = "FILE")]
     requests: PathBuf,
-    /// The time of the decision, in Unix seconds [default: now]
+    /// The time of the decision, in Unix seconds [default: the line's `received_at`, else now]
     #[arg(long, value_name = "UNIX_SECONDS")]
     now: Option<u64>,
-    /// Say on standard error why each request is refused, or what proved it
+    /// Say on standard error, step by step, why each request is refused or what proved it; the JSON gets `detail`, `by`,
+    /// `label` and `likely`
     #[arg(long)]
     explain: bool,
-}
-
-/// A captured request.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Captured {
-    method: String,
-    /// `https://host/path?query`, or the path alone.
-    url: String,
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body_base64: String,
-    source: Option<String>,
+    /// How to print: JSON lines, or the explanations alone for people
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "json")]
+    output: Output,
+    /// Also show what the signature would have to be. With it anyone can send that request: don't paste it anywhere
+    #[arg(long)]
+    show_expected: bool,
 }
 
 #[derive(Serialize)]
-struct Decision<'a> {
+struct Decision {
     accepted: bool,
-    reason: Option<&'a str>,
+    reason: Option<&'static str>,
     event_key: Option<String>,
+    #[serde(flatten)]
+    explained: Option<Explained>,
+}
+
+/// With `--explain`.
+#[derive(Serialize)]
+struct Explained {
+    detail: Option<String>,
+    by: Option<String>,
+    label: Option<String>,
+    likely: Vec<LikelyView>,
+}
+
+#[derive(Serialize)]
+struct LikelyView {
+    code: &'static str,
+    text: String,
 }
 
 impl Verify {
@@ -76,6 +91,9 @@ impl Verify {
     }
 
     fn verify(&self) -> Result<ExitCode, Failure> {
+        if self.show_expected && !self.explain && self.output == Output::Json {
+            return Err(Failure::Usage("--show-expected goes with --explain or --output text".into()));
+        }
         let config = config::load_offline(&self.config.path(), Needed::Secrets)?.config;
         let names = || config.routes.iter().map(|route| &*route.name);
         let Some(index) = names().position(|name| name == self.route) else {
@@ -96,143 +114,101 @@ impl Verify {
             Match::Route { index: found, params } if found == index => params,
             _ => PathParams::default(),
         };
-        self.decide_all(route, &params)?;
+        let others = config.routes.iter().filter(|other| other.name != route.name);
+        let others: Vec<(&str, &Verifier)> = others.map(|other| (&*other.name, &other.verify)).collect();
+        let now = self.now.map(Timestamp::from_secs);
+        let mut out = std::io::stdout().lock();
+        each_line(&self.requests, now, Clock::System.now(), |Line { number, mut request, at, .. }| {
+            request.params = params(&request);
+            let tenant = route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None));
+            let held = Held::of(tenant).unwrap_or_else(|refusal| {
+                eprintln!("line {number}: {}", harmless(&refusal.to_string()));
+                Held::Nobody
+            });
+            if matches!(held, Held::Nobody) {
+                eprintln!("line {number}: there is no such tenant, so that nothing is right for it");
+            }
+            let rule = held.rule(&route.verify);
+            let explanation = (self.explain || self.output == Output::Text)
+                .then(|| rule.explain(&request, route.public_url.as_deref(), at, &others));
+            let told = explanation.as_ref().map(|explanation| self.text(number, explanation));
+            let decision = self.decide(route, &held, request, at, explanation.as_ref());
+            match (self.output, told) {
+                (Output::Text, Some(told)) => {
+                    let key = decision.event_key.map(|key| format!("  event key  {}\n", harmless(&key)));
+                    write!(out, "{told}{}", key.unwrap_or_default())?;
+                }
+                (_, told) => {
+                    if let Some(told) = told {
+                        eprint!("{told}");
+                    }
+                    let json = serde_json::to_string(&decision).map_err(std::io::Error::other)?;
+                    writeln!(out, "{json}")?;
+                }
+            }
+            Ok(())
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn decide_all(&self, route: &Route, params: &dyn Fn(&Request) -> PathParams) -> Result<(), Failure> {
-        let wrong = |message: String| Failure::Usage(format!("{}: {message}", self.requests.display()));
-        let input: Box<dyn Read> = if self.requests.as_os_str() == "-" {
-            Box::new(std::io::stdin())
-        } else {
-            Box::new(std::fs::File::open(&self.requests).map_err(|error| wrong(error.to_string()))?)
+    fn decide(
+        &self,
+        route: &Route,
+        held: &Held,
+        request: Request,
+        now: Timestamp,
+        explanation: Option<&Explanation>,
+    ) -> Decision {
+        let likely = explanation.into_iter().flat_map(Explanation::likely);
+        let likely = likely.map(|one| LikelyView { code: one.code, text: one.text.clone() }).collect();
+        let explained = |detail, by, label| {
+            (self.explain && self.output == Output::Json).then_some(Explained { detail, by, label, likely })
         };
-        let now = self.now.map_or_else(|| Clock::System.now(), Timestamp::from_secs);
-        let mut out = std::io::stdout().lock();
-        for (at, line) in BufReader::new(input).lines().enumerate() {
-            let number = at + 1;
-            let line = line.map_err(|error| wrong(format!("line {number}: {error}")))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let captured = serde_json::from_str::<Captured>(&line).map_err(|error| error.to_string());
-            let request = captured.and_then(|captured| captured.request(now));
-            let mut request = request.map_err(|error| wrong(format!("line {number}: {error}")))?;
-            request.params = params(&request);
-            let decision = self.decide(route, request, now, number);
-            let json = serde_json::to_string(&decision).map_err(std::io::Error::other)?;
-            writeln!(out, "{json}")?;
-        }
-        Ok(())
-    }
-
-    fn decide(&self, route: &Route, request: Request, now: Timestamp, number: usize) -> Decision<'static> {
-        let tenant = match route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None)) {
-            Some(Tenant::Known(verifier)) => Some(verifier),
-            Some(Tenant::Broken(why)) => {
-                if self.explain {
-                    eprintln!("line {number}: {why}");
-                }
-                let reason = Some(Reason::KeyUnavailable.code());
-                return Decision { accepted: false, reason, event_key: None };
-            }
-            Some(Tenant::Unknown) => {
-                if self.explain {
-                    eprintln!("line {number}: this tenant is not known, so nothing is right for it");
-                }
-                None
-            }
-            None => None,
-        };
-        let verifier = tenant.as_deref().unwrap_or(&route.verify);
-        match verifier.verify(request, route.public_url.as_deref(), now) {
+        match held.verify(&route.verify, request, route.public_url.as_deref(), now) {
             Ok(verified) => {
-                if self.explain {
-                    let label = verified.label().map(|label| format!(" ({label})")).unwrap_or_default();
-                    eprintln!("line {number}: accepted by {}{label}", verified.by());
-                }
                 let key = route.idempotency.as_ref().map(|rule| rule.key.key(verified.get()));
-                Decision { accepted: true, reason: None, event_key: key }
+                let label = verified.label().map(ToString::to_string);
+                let explained = explained(None, Some(verified.by().to_string()), label);
+                Decision { accepted: true, reason: None, event_key: key, explained }
             }
             Err((_, refusal)) => {
-                if self.explain {
-                    eprintln!("line {number}: {refusal}");
-                }
-                Decision { accepted: false, reason: Some(refusal.reason.code()), event_key: None }
+                let explained = explained(Some(refusal.detail), None, None);
+                Decision { accepted: false, reason: Some(refusal.reason.code()), event_key: None, explained }
             }
         }
     }
-}
 
-impl Captured {
-    fn request(&self, now: Timestamp) -> Result<Request, String> {
-        let (scheme, authority, target) = split_url(&self.url)?;
-        let method: Method = self.method.parse().map_err(|_| format!("`{}` is no method", self.method))?;
-        let body = STANDARD.decode(&self.body_base64).map_err(|error| format!("body_base64: {error}"))?;
-        let source = self.source.as_deref().unwrap_or("127.0.0.1");
-        let client: IpAddr = source.parse().map_err(|_| format!("source: `{source}` is no address"))?;
-        let headers: Headers = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
-        let host = headers.first("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
-        let authority = if authority.is_empty() { host.to_owned() } else { authority.to_owned() };
-        let head = Head {
-            method,
-            target: target.to_owned(),
-            authority,
-            scheme,
-            version: Version::Http11,
-            headers,
-            peer: (client, 0).into(),
-            client: crate::message::canonical_ip(client),
-            local: ([127, 0, 0, 1], 0).into(),
-            received_at: now,
+    /// The explanation of one request, for people.
+    fn text(&self, number: usize, explanation: &Explanation) -> String {
+        let mut text = match &explanation.decision {
+            Ok((by, label)) => {
+                let label = label.as_ref().map(|label| format!(" ({label})")).unwrap_or_default();
+                format!("line {number}: accepted by {by}{label}\n")
+            }
+            Err(refusal) => format!("line {number}: {}\n", harmless(&refusal.to_string())),
         };
-        Ok(Request { head, params: PathParams::default(), body: body.into() })
+        for way in &explanation.ways {
+            text += &format!("  {}\n", harmless(&way.name));
+            for step in &way.steps {
+                text += &format!("    {:<10} {}\n", step.what, harmless(&step.text));
+            }
+            if self.show_expected {
+                for expected in &way.expected {
+                    text += &format!("    {:<10} {}\n", "expected", harmless(expected));
+                }
+            }
+        }
+        for likely in explanation.likely() {
+            text += &format!("  likely: {} [{}]\n", harmless(&likely.text), likely.code);
+        }
+        text
     }
-}
-
-/// Scheme, authority (empty if only a path is given) and target of a URL.
-pub(super) fn split_url(url: &str) -> Result<(Scheme, &str, &str), String> {
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
-        None if url.starts_with('/') => return Ok((Scheme::Https, "", url)),
-        _ => return Err(format!("`{url}` is neither a http(s) URL nor a path")),
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, target) = rest.split_at(end);
-    let target = target.split('#').next().unwrap_or_default();
-    if authority.is_empty() || !url.is_ascii() || (target.starts_with('?')) {
-        return Err(format!("`{url}` is not a URL such as https://hooks.example.com/path"));
-    }
-    Ok((scheme, authority, if target.is_empty() { "/" } else { target }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::verify::spec::SecretSpec;
-
-    #[test]
-    fn a_captured_request_is_read_as_it_was_sent() {
-        let line = r#"{"method":"POST","url":"https://h.example:8443/in?a=%20","headers":[["X","1"],["x","2"]],"body_base64":"AP8=","source":"::ffff:192.0.2.1"}"#;
-        let request = serde_json::from_str::<Captured>(line).unwrap().request(Timestamp(5)).unwrap();
-        assert_eq!(
-            (request.head.authority.as_str(), request.head.target.as_str()),
-            ("h.example:8443", "/in?a=%20")
-        );
-        assert_eq!(request.head.client, IpAddr::from([192, 0, 2, 1]));
-        assert_eq!(request.head.headers.all("X").count(), 2);
-        assert_eq!(&request.body[..], [0, 255]);
-    }
-
-    #[test]
-    fn a_url_is_a_path_or_whole() {
-        assert_eq!(split_url("/p?q"), Ok((Scheme::Https, "", "/p?q")));
-        assert_eq!(split_url("http://a#f"), Ok((Scheme::Http, "a", "/")));
-        for bad in ["", "ftp://a", "https://", "https:///p", "p", "https://é/"] {
-            assert!(split_url(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_decision_names_reason_and_key() {
@@ -247,6 +223,8 @@ mod tests {
             methods: Vec::new(),
             allow: None,
             verify: compiled.verifier,
+            enforce: config::Enforce::On,
+            quarantine: config::KeepRefused::Never,
             public_url: None,
             handshake: None,
             idempotency: Some(config::Idempotency {
@@ -266,10 +244,12 @@ mod tests {
             requests: PathBuf::new(),
             now: None,
             explain: false,
+            output: Output::Json,
+            show_expected: false,
         };
         let decide = |token: &str| {
             let r = crate::verify::testing::request("/in", &[("X-Gitlab-Token", token)], br#"{"id":7}"#);
-            serde_json::to_string(&verify.decide(&route, r, Timestamp(0), 1)).unwrap()
+            serde_json::to_string(&verify.decide(&route, &Held::Route, r, Timestamp(0), None)).unwrap()
         };
         assert_eq!(decide("s"), r#"{"accepted":true,"reason":null,"event_key":"7"}"#);
         assert_eq!(decide("x"), r#"{"accepted":false,"reason":"signature_invalid","event_key":null}"#);

@@ -51,6 +51,8 @@ pub(super) fn check(
     let limits = checker.limits(&limits);
     let buffer = checker.section::<raw::Buffer>(value, "buffer").unwrap_or_default();
     let buffer = checker.buffer(&buffer);
+    let quarantine = checker.section::<raw::Quarantine>(value, "quarantine");
+    let quarantine = quarantine.map(|raw| checker.quarantine(&raw, &buffer));
     let admin = checker.section::<raw::Admin>(value, "admin").unwrap_or_default();
     let admin = checker.admin(&admin);
     checker.apart(&listeners, admin.as_ref());
@@ -71,6 +73,7 @@ pub(super) fn check(
         table,
         limits,
         buffer,
+        quarantine,
         admin: admin?,
         log,
         shutdown,

@@ -24,6 +24,8 @@ pub struct Config {
     pub table: RouteTable,
     pub limits: Limits,
     pub buffer: BufferSettings,
+    /// `None`: nothing that is refused is kept.
+    pub quarantine: Option<QuarantineSettings>,
     pub admin: AdminSettings,
     pub log: LogSettings,
     pub shutdown: Shutdown,
@@ -101,6 +103,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// An idle keep-alive connection. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long a request waits for a key that is being fetched.
+    pub key_wait: Duration,
     /// Concurrent HTTP/2 streams a connection. Default 100.
     pub h2_streams: u32,
 }
@@ -121,6 +125,8 @@ pub struct Route {
     /// The rule for each tenant, where keys depend on who sends.
     pub tenants: Option<Arc<Tenants>>,
     pub clients: Clients,
+    pub enforce: Enforce,
+    pub quarantine: KeepRefused,
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
@@ -140,6 +146,28 @@ pub enum Clients {
     Any,
     /// Clients that were given a URL of their own: what stands in the path's `{endpoint}`.
     Endpoints,
+}
+
+/// What becomes of a request that verification refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforce {
+    /// It is refused.
+    #[default]
+    On,
+    /// It is let through, and what verification said is recorded.
+    Observe,
+}
+
+impl Route {
+    /// Whether only requests of proved senders have effects here, in a word: `on`, `observe`, or `none` where the route
+    /// asks for no proof.
+    pub const fn verification(&self) -> &'static str {
+        match self.enforce {
+            _ if self.verify.is_open() => "none",
+            Enforce::On => "on",
+            Enforce::Observe => "observe",
+        }
+    }
 }
 
 /// A greeting of the sender that is answered directly.
@@ -226,10 +254,18 @@ pub enum UpstreamHttp {
     Http2,
 }
 
+/// Root certificates in PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrustedRoots {
+    File(PathBuf),
+    /// Already read.
+    Pem(std::sync::Arc<str>),
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamTls {
     /// Trust these roots (PEM) instead of the public ones.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<TrustedRoots>,
     pub client: Option<CertificateFiles>,
     /// Accept any certificate. `check` warns.
     pub insecure: bool,
@@ -299,6 +335,30 @@ pub struct BufferSettings {
     pub memtable: u64,
     /// A commit that takes longer is loud and closes admission until it returns. Default 10 s.
     pub stall_after: Duration,
+}
+
+/// Bounds of the store of refused requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantineSettings {
+    /// Default 1000, at most 10 000.
+    pub max_events: usize,
+    /// Bytes on disk. Default 64 MiB, at most a quarter of the buffer's.
+    pub max_size: u64,
+    /// Default 7 days.
+    pub keep: Duration,
+    /// How many a route takes in: so many ...
+    pub rate: u32,
+    /// ... in this time. Default 10 a second.
+    pub rate_per: Duration,
+}
+
+/// Whether requests that a route refuses may be kept in quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepRefused {
+    /// If there is a quarantine.
+    #[default]
+    AsConfigured,
+    Never,
 }
 
 /// Where the admin API listens. Default loopback `127.0.0.1:9900`.

@@ -42,7 +42,7 @@ pub(super) enum TextOrList {
 #[schemars(title = "Tidegate config", deny_unknown_fields)]
 #[schemars(extend("patternProperties" = { "^x-": true }))]
 #[schemars(extend("x-later" = [
-    "quarantine", "cluster", "nats", "tracing", "otlp", "alerts", "dashboard", "acme", "providers", "include",
+    "cluster", "nats", "tracing", "otlp", "alerts", "dashboard", "acme", "providers", "include",
 ]))]
 pub(super) struct Root {
     /// Where senders connect. At least one.
@@ -57,6 +57,8 @@ pub(super) struct Root {
     /// The durable store of events and their deliveries.
     #[schemars(default)]
     pub buffer: Buffer,
+    /// A bounded store of requests that verification refused, to look at and to admit later. Default: none is kept.
+    pub quarantine: Option<Quarantine>,
     /// The admin API.
     #[schemars(default)]
     pub admin: Admin,

@@ -18,6 +18,14 @@ pub(super) struct Time(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Size(pub u64);
 
+/// So many in a time, as written: `10/s`, `600/m`, `1/h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub count: u32,
+    pub per: Duration,
+}
+
+pub(super) const RATE_HELP: &str = "write a rate such as `10/s`, `600/m` or `100/h`";
 pub(super) const TIME_HELP: &str = "write a duration such as `500ms`, `30s`, `5m`, `2h`, `3d` or `1h30m`";
 pub(super) const SIZE_HELP: &str = "write a size such as `512KiB`, `10MiB`, `1GiB`, `1MB`, or plain bytes";
 
@@ -52,6 +60,32 @@ impl Time {
             allowed = &allowed[unit + 1..];
         }
         (!text.is_empty() && millis <= MAX_MILLIS).then(|| Self(Duration::from_millis(millis)))
+    }
+}
+
+impl Rate {
+    /// `None` if it is no rate, or none at all (`0/s`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let (count, unit) = text.split_once('/')?;
+        let count = Some(count).filter(|c| c.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+        let per = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            _ => return None,
+        };
+        (count > 0).then_some(Self { count, per: Duration::from_secs(per) })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
     }
 }
 
@@ -103,6 +137,31 @@ impl Serialize for Time {
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a rate"))
+    }
+}
+
+impl JsonSchema for Rate {
+    fn schema_name() -> Cow<'static, str> {
+        "Rate".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^\\d+/[smh]$", "x-unit": "rate" })
     }
 }
 
@@ -207,6 +266,18 @@ mod tests {
         }
         for text in ["", "MiB", "10mib", "10M", "1.5GiB", "-1", "9999999999TiB", "1MiB "] {
             assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_read_as_people_write_them() {
+        for (text, count, secs) in [("10/s", 10, 1), ("600/m", 600, 60), ("1/h", 1, 3600)] {
+            let rate = Rate { count, per: Duration::from_secs(secs) };
+            assert_eq!((Rate::parse(text), rate.to_string().as_str()), (Some(rate), text));
+        }
+        for text in ["", "10", "10/", "/s", "0/s", "-1/s", "10/d", "10 /s", "1.5/s", "99999999999/s", "+1/s"]
+        {
+            assert_eq!(Rate::parse(text), None, "{text}");
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn limits() -> Limits {
         body_timeout: Duration::from_secs(30),
         handshake_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(60),
+        key_wait: Duration::from_secs(2),
         h2_streams: 100,
     }
 }

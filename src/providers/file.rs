@@ -59,7 +59,9 @@ struct ParamFile {
     about: String,
     #[serde(default)]
     required: bool,
-    /// `text` (the default) or `secret`.
+    #[serde(default)]
+    default: Option<Texts>,
+    /// `text` (the default), `secret`, `credential` or `roots`.
     #[serde(default, rename = "as")]
     kind: Option<String>,
 }
@@ -255,9 +257,23 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
     let kind = match file.kind.as_deref() {
         None | Some("text") => ParamKind::Text,
         Some("secret") => ParamKind::Secret,
-        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text` nor `secret`")),
+        Some("credential") => ParamKind::Credential,
+        Some("roots") => ParamKind::Roots,
+        Some(other) => {
+            return Err(format!(
+                "`params`: `as: {other}` is none of `text`, `secret`, `credential` and `roots`"
+            ));
+        }
     };
-    Ok(PackParam { kind, required: file.required, about: file.about })
+    if file.required && file.default.is_some() {
+        return Err("`params`: what has a default is not required".to_owned());
+    }
+    Ok(PackParam {
+        kind,
+        required: file.required,
+        default: file.default.map(|texts| texts.0),
+        about: file.about,
+    })
 }
 
 #[cfg(test)]

@@ -115,6 +115,8 @@ pub enum Success {
 pub struct PackParam {
     pub kind: ParamKind,
     pub required: bool,
+    /// What it is if the user gives none.
+    pub default: Option<Vec<String>>,
     /// What it is and where to find it, in one sentence.
     pub about: String,
 }
@@ -126,6 +128,10 @@ pub enum ParamKind {
     Text,
     /// A secret beside `secrets`.
     Secret,
+    /// A secret that stands in templates only, such as a client secret with which keys are asked for.
+    Credential,
+    /// Root certificates in PEM (a reference such as `file:PATH`).
+    Roots,
 }
 
 // `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.

@@ -11,9 +11,12 @@ const MAX_ECHO: usize = 1024;
 
 pub(super) fn answer(handshake: Option<&Handshake>, request: &Request) -> Result<Option<Answer>, Refused> {
     let Some(handshake) = handshake else { return Ok(None) };
-    let is_one = !handshake.when.is_empty()
-        && handshake.when.iter().all(|(value, text)| value.from(request).as_ref() == Some(text));
-    if is_one { echo(handshake.echo.from(request)).map(Some) } else { Ok(None) }
+    if is_greeting(handshake, request) { echo(handshake.echo.from(request)).map(Some) } else { Ok(None) }
+}
+
+pub(super) fn is_greeting(handshake: &Handshake, request: &Request) -> bool {
+    !handshake.when.is_empty()
+        && handshake.when.iter().all(|(value, text)| value.from(request).as_ref() == Some(text))
 }
 
 /// Only plain text goes back, and no browser may take it for anything else.

@@ -8,14 +8,19 @@ use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use sha2::{Digest, Sha256};
 
-use crate::buffer::{ClaimKey, Claimed, FirstAnswer, NewClaim};
+use crate::buffer::{ClaimKey, Claimed, EventId, FirstAnswer, NewClaim};
 use crate::clock::Timestamp;
 use crate::config::{Idempotency, Route};
 use crate::message::Request;
+use crate::verify::Verified;
 
 /// The longest readable key that is stored with an event, in bytes. Claims are made of the whole key.
 const MAX_READABLE: usize = 256;
+
+/// How long an admission without a key of its own is remembered: longer than two attempts at it are apart.
+const ADMITTED: Duration = Duration::from_secs(24 * 3600);
 
 /// Memory of the claims that are remembered, in bytes.
 const MEMORY: u64 = 32 * 1024 * 1024;
@@ -38,13 +43,26 @@ impl Identity {
     }
 }
 
-pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Request) -> Identity {
-    let key = rule.key.key(request);
-    Identity {
-        key: ClaimKey::new(&route.name, key.as_bytes()),
-        readable: shortened(key),
-        window: rule.window,
-    }
+/// Who was let through without proof claims in a place of its own, and only for the very same body: nobody may take the
+/// place of a proved sender's event.
+pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Request>) -> Identity {
+    let key = rule.key.key(request.get());
+    let claimed = match request.would_refuse() {
+        None => ClaimKey::new(&route.name, key.as_bytes()),
+        Some(_) => {
+            let body = Sha256::digest(&request.get().body);
+            // No route's name has a space.
+            ClaimKey::new(&format!("{} unproved", route.name), &[&body, key.as_bytes()].concat())
+        }
+    };
+    Identity { key: claimed, readable: shortened(key), window: rule.window }
+}
+
+/// Of what an operator admits to a route that drops no repeats: so that it is admitted once.
+pub(super) fn of_admission(route: &Route, item: EventId) -> Identity {
+    // No route's name has a space.
+    let key = ClaimKey::new(&format!("{} quarantine", route.name), &item.0);
+    Identity { key, readable: String::new(), window: ADMITTED }
 }
 
 /// `text`, at most [`MAX_READABLE`] bytes of it.
@@ -116,7 +134,6 @@ impl Hasher for KeyHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::EventId;
 
     fn claimed(expires_at: u64) -> Arc<Claimed> {
         let answer = FirstAnswer { status: 202, content_type: None, body: Default::default() };

@@ -8,6 +8,7 @@
 //! in header, log line and metric for each request.
 
 mod admission;
+mod admit;
 mod allowlist;
 mod answers;
 mod app;
@@ -37,8 +38,10 @@ use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::gateway::Gateway;
 use crate::message::Request;
+use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 
+pub use admit::{Admission, Force, Recheck, admit, recheck};
 use app::App;
 use budget::Budget;
 use exchange::Exchange;
@@ -73,6 +76,7 @@ struct Context<'a, A> {
     metrics: &'a Metrics,
     clock: &'a Clock,
     intake: &'a Intake,
+    quarantine: &'a Quarantine,
 }
 
 impl<A> Context<'_, A> {
@@ -95,6 +99,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         metrics: &gateway.metrics,
         clock: &gateway.clock,
         intake: &gateway.intake,
+        quarantine: &gateway.quarantine,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -138,8 +143,9 @@ async fn way_in<E: Exchange, A: App>(
     // Could the event be taken at all? 503, before the body is read in vain.
     admission::check(route, context.buffer)?;
 
-    // Does `Connection` try to take a header away that verification reads? 401.
-    connection::check(route.verify.headers_used(), &exchange.head().headers)?;
+    // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
+    let connection = connection::check(route.verify.headers_used(), &exchange.head().headers);
+    let suspicion = verify::tolerated(route, connection)?;
 
     // The whole body, bounded by the route and by the budget of all bodies. 413, 408, 503. The reservation ends with
     // this request.
@@ -148,10 +154,12 @@ async fn way_in<E: Exchange, A: App>(
     let request = Request { head: exchange.head().clone(), params, body };
 
     // Whose keys is it held against, where they depend on who sends? 503.
-    let held = tenant::find(route, &request.params, None).await?;
+    let held = tenant::find(route, &request.params, None).await;
 
-    // Who sent it? 401, 503. Only from here on may anything have an effect.
-    let request = verify::check(route, &held, request, context.clock.now(), context.metrics)?;
+    // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
+    // anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
     record.verified(&request);
 
     // Is it only a greeting? Answered directly.
@@ -161,7 +169,7 @@ async fn way_in<E: Exchange, A: App>(
     }
 
     // Did we have it before? Then it gets the first one's answer.
-    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, request.get()));
+    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, &request));
     if let Some(first) = identity.as_ref().and_then(|identity| context.remembered(identity)) {
         let _ = exchange.answer(answers::repeat(&first)).await;
         return Ok(Outcome::Duplicate(first.event_id));

@@ -9,7 +9,7 @@ use crate::config::{AccessLog, Route};
 use crate::message::{Head, Method};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
-use crate::verify::Verified;
+use crate::verify::{Refusal, Verified};
 
 use super::exchange::Exchange;
 use super::refused::Refused;
@@ -59,6 +59,8 @@ pub(super) struct Record<'a> {
     route: Option<Arc<str>>,
     /// Of the secret or key that verified the request.
     label: Option<Arc<str>>,
+    /// Why verification would have refused it, where it was let through.
+    would_refuse: Option<Refusal>,
     counted: bool,
 }
 
@@ -72,6 +74,7 @@ impl<'a> Record<'a> {
             method: head.method.clone(),
             route: None,
             label: None,
+            would_refuse: None,
             counted: false,
         }
     }
@@ -82,6 +85,11 @@ impl<'a> Record<'a> {
 
     pub fn verified<T>(&mut self, verified: &Verified<T>) {
         self.label = verified.label().cloned();
+    }
+
+    pub fn would_refuse(&mut self, refusal: &Refusal) {
+        self.metrics.would_refuse(self.route.as_deref().unwrap_or_default(), refusal.reason.code());
+        self.would_refuse = Some(refusal.clone());
     }
 
     /// Counts and logs the end.
@@ -96,6 +104,11 @@ impl<'a> Record<'a> {
         };
         self.count(outcome, took);
         let status = exchange.status().unwrap_or_default();
+        if let (Some(refusal), Ok(outcome)) = (&self.would_refuse, result)
+            && self.access != AccessLog::Off
+        {
+            self.log_would_refuse(refusal, *outcome, status, took);
+        }
         match (result, self.access) {
             (_, AccessLog::Off) | (Ok(_), AccessLog::Errors) => {}
             (Err(refused), _) => self.log_refused(refused, status, took, exchange.head()),
@@ -138,6 +151,22 @@ impl<'a> Record<'a> {
             reason if reason.status() >= 500 => line!(warn),
             _ => line!(info),
         }
+    }
+
+    fn log_would_refuse(&self, refusal: &Refusal, outcome: Outcome, status: u16, took: Duration) {
+        tracing::info!(
+            target: "tidegate::request",
+            reason = refusal.reason.code(),
+            route = self.route.as_deref(),
+            source = %self.source,
+            method = %self.method,
+            outcome = outcome.word(),
+            status,
+            took_ms = millis(took),
+            event = outcome.event().map(tracing::field::display),
+            detail = (!refusal.detail.is_empty()).then_some(&*refusal.detail),
+            "would refuse"
+        );
     }
 
     fn log_taken(&self, outcome: Outcome, status: u16, took: Duration) {

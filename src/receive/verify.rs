@@ -1,42 +1,96 @@
-//! Step: who sent it? 401, or 503 while the key that would tell is not known.
+//! Step: who sent it? 401, 403 for whom the route is not for, or 503 while the key that would tell is not known. With
+//! `enforce: observe` the answer is only recorded, and what would have been refused goes on as nobody's.
 
-use crate::clock::Timestamp;
-use crate::config::Route;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{Enforce, Route};
 use crate::message::Request;
-use crate::reason::Reason;
-use crate::telemetry::Metrics;
-use crate::verify::Verified;
+use crate::tenants::Held;
+use crate::verify::{Refusal, Verified};
 
+use super::Context;
+use super::record::Record;
 use super::refused::Refused;
-use super::tenant::Held;
 
-pub(super) fn check(
+/// Decisions of one request: a rule of several parts may need one key after another.
+const MAX_DECISIONS: usize = 4;
+
+/// What was found wrong before the body was there: refused, or kept for [`check`] where the route only observes.
+pub(super) fn tolerated(route: &Route, found: Result<(), Refused>) -> Result<Option<Refusal>, Refused> {
+    match (found, route.enforce) {
+        (Ok(()), _) => Ok(None),
+        (Err(refused), Enforce::On) => Err(refused),
+        (Err(refused), Enforce::Observe) => {
+            Ok(Some(Refusal::new(refused.reason, refused.detail.into_owned())))
+        }
+    }
+}
+
+/// Waits at most `key_wait`, all in all, for keys that are being fetched; a route that only observes waits for none.
+pub(super) async fn check<A: Sync>(
+    route: &Route,
+    held: Result<Held, Refusal>,
+    request: Request,
+    suspicion: Option<Refusal>,
+    key_wait: Duration,
+    context: &Context<'_, A>,
+    record: &mut Record<'_>,
+) -> Result<Verified<Request>, Refused> {
+    let verified = match route.enforce {
+        Enforce::On => {
+            let proved = match held {
+                Ok(held) => prove(route, &held, request, key_wait, context).await,
+                Err(refusal) => Err((Box::new(request), refusal)),
+            };
+            match proved {
+                Ok(verified) => verified,
+                Err((request, refusal)) => {
+                    context.quarantine.offer(route, &request, &refusal);
+                    return Err(Refused::because(refusal.reason, refusal.detail));
+                }
+            }
+        }
+        Enforce::Observe => {
+            let (url, now) = (route.public_url.as_deref(), context.clock.now());
+            let (held, suspicion) = match held {
+                Ok(held) => (held, suspicion),
+                Err(refusal) => (Held::Nobody, suspicion.or(Some(refusal))),
+            };
+            held.observe(&route.verify, request, url, now, suspicion)
+        }
+    };
+    if let Some(label) = verified.label() {
+        context.metrics.verified(&route.name, label);
+    }
+    if let Some(refusal) = verified.would_refuse() {
+        record.would_refuse(refusal);
+    }
+    Ok(verified)
+}
+
+/// Decides, and decides again once a key is there that was needed. Nothing is held meanwhile but the request.
+async fn prove<A: Sync>(
     route: &Route,
     held: &Held,
-    request: Request,
-    now: Timestamp,
-    metrics: &Metrics,
-) -> Result<Verified<Request>, Refused> {
-    let verifier = match held {
-        Held::Tenant(verifier) => verifier,
-        // The route's own rule has keys that nobody has in the place of a tenant's: who is unknown is refused for the same
-        // reasons, after the same work, as who signs wrongly.
-        Held::Route | Held::Nobody => &route.verify,
-    };
-    match (verifier.verify(request, route.public_url.as_deref(), now), held) {
-        (Ok(_), Held::Nobody) => Err(Refused::because(
-            Reason::SignatureInvalid,
-            "right for the route, but this tenant is not known",
-        )),
-        (Ok(verified), _) => {
-            if let Some(label) = verified.label() {
-                metrics.verified(&route.name, label);
-            }
-            Ok(verified)
+    mut request: Request,
+    key_wait: Duration,
+    context: &Context<'_, A>,
+) -> Result<Verified<Request>, (Box<Request>, Refusal)> {
+    let url = route.public_url.as_deref();
+    let mut deadline = None;
+    for _ in 1..MAX_DECISIONS {
+        let (given_back, refusal) = match held.verify(&route.verify, request, url, context.clock.now()) {
+            Ok(verified) => return Ok(verified),
+            Err(refused) => refused,
+        };
+        let Some(need) = &refusal.needs else { return Err((given_back, refusal)) };
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + key_wait);
+        if timeout_at(deadline, need.settled()).await.is_err() {
+            return Err((given_back, refusal));
         }
-        (Err((_, refusal)), Held::Nobody) => {
-            Err(Refused::because(refusal.reason, format!("this tenant is not known; {}", refusal.detail)))
-        }
-        (Err((_, refusal)), _) => Err(Refused::because(refusal.reason, refusal.detail)),
+        request = *given_back;
     }
+    held.verify(&route.verify, request, url, context.clock.now())
 }

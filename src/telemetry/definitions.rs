@@ -86,6 +86,8 @@ metrics! {
         "Requests verified, by the label of the secret or key that matched";
     SECRET_EXPIRES_IN = "tidegate_secret_expires_in", Seconds, Gauge, ["route", "label"],
         "Until a secret that has an end is refused, by its label or place in the rule; negative after that";
+    WOULD_REFUSE = "tidegate_would_refuse", Number, Counter, ["route", "reason"],
+        "Requests let through by `enforce: observe` that verification would have refused, by reason code";
     CONNECTIONS = "tidegate_connections", Number, Counter, [],
         "Connections accepted";
     CONNECTIONS_OPEN = "tidegate_connections_open", Number, Gauge, [],
@@ -122,10 +124,18 @@ metrics! {
         "Bytes on disk at which new events are refused";
     BUFFER_FREE = "tidegate_buffer_free", Bytes, Gauge, [],
         "Bytes free on the buffer's volume";
+    QUARANTINED = "tidegate_quarantined", Number, Counter, ["outcome"],
+        "Refused requests that quarantine was to keep: kept, rate (too many), busy (too much at once), no_room, failed";
+    QUARANTINE_ITEMS = "tidegate_quarantine_items", Number, Gauge, [],
+        "Refused requests in quarantine";
+    QUARANTINE_USED = "tidegate_quarantine", Bytes, Gauge, [],
+        "Bytes of the quarantine on disk; part of tidegate_buffer_bytes";
     BUFFER_OPEN = "tidegate_buffer_open", Number, Gauge, [],
         "1 if the buffer takes new events, else 0";
     READY = "tidegate_ready", Number, Gauge, [],
         "1 if the gateway is ready (as /readyz says), else 0";
+    ROUTE_VERIFIED_ONLY = "tidegate_route_verified_only", Number, Gauge, ["route"],
+        "1 if only verified requests have effects on the route; 0 with `enforce: observe`, `verify: none` or `mode: pass`";
     RELOADS = "tidegate_config_reloads", Number, Counter, ["outcome"],
         "Config reloads: accepted or refused";
     CONFIG = "tidegate_config", Number, Info, ["hash"],

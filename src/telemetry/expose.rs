@@ -27,6 +27,8 @@ pub struct Scrape {
     pub admission: Admission,
     /// As `/readyz` says.
     pub ready: bool,
+    /// The routes of the config that runs, and whether only verified requests have effects there.
+    pub routes: Vec<(String, bool)>,
     /// Of the config that runs, in full.
     pub config_hash: String,
     /// Secrets that have an end: route, label, seconds left.
@@ -89,6 +91,14 @@ impl Exposition {
         })?;
         page.family(&table::SECRET_EXPIRES_IN, |f| {
             self.scrape.secrets.iter().try_for_each(|(route, label, left)| f.float(&[route, label], *left))
+        })?;
+        page.family(&table::WOULD_REFUSE, |f| {
+            for (route, of) in &routes {
+                for (reason, n) in of.would_refuse.read() {
+                    f.counter(&[route, reason], n)?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -149,6 +159,14 @@ impl Exposition {
             page.family(&table::BUFFER_LIMIT, |f| f.gauge(&[], stats.max_bytes))?;
             page.family(&table::BUFFER_FREE, |f| f.gauge(&[], stats.free_bytes))?;
         }
+        let counted = &self.counted;
+        page.family(&table::QUARANTINED, |f| f.words(&counted.quarantined.all()))?;
+        page.family(&table::QUARANTINE_ITEMS, |f| {
+            f.gauge(&[], counted.quarantine_items.load(Ordering::Relaxed))
+        })?;
+        page.family(&table::QUARANTINE_USED, |f| {
+            f.gauge(&[], counted.quarantine_bytes.load(Ordering::Relaxed))
+        })?;
         let open = u64::from(self.scrape.admission == Admission::Open);
         page.family(&table::BUFFER_OPEN, |f| f.gauge(&[], open))?;
         page.family(&table::READY, |f| f.gauge(&[], u64::from(self.scrape.ready)))
@@ -156,6 +174,10 @@ impl Exposition {
 
     fn config_and_keys(&self, page: &mut Page) -> fmt::Result {
         let counted = &self.counted;
+        page.family(&table::ROUTE_VERIFIED_ONLY, |f| {
+            let routes = &self.scrape.routes;
+            routes.iter().try_for_each(|(route, only)| f.gauge(&[route], u64::from(*only)))
+        })?;
         page.family(&table::RELOADS, |f| {
             f.counter(&["accepted"], counted.reloads_accepted.get())?;
             f.counter(&["refused"], counted.reloads_refused.get())
@@ -296,6 +318,7 @@ mod tests {
             }),
             admission: Admission::Open,
             ready: true,
+            routes: vec![("billing".into(), true), ("open".into(), false)],
             config_hash: "0123456789abcdef".into(),
             secrets: vec![("billing".into(), "old".into(), -2.5)],
             now: Timestamp(3_500),
@@ -310,6 +333,8 @@ mod tests {
         metrics.request("", "no_route");
         metrics.answered("billing", Duration::from_micros(300));
         metrics.verified("billing", "new \"key\"\\\n");
+        metrics.would_refuse("billing", "signature_invalid");
+        metrics.quarantined("kept");
         metrics.appended(Duration::from_millis(2));
         metrics.committed(7, Duration::from_millis(1));
         metrics.buffer_trouble("full");

@@ -41,6 +41,10 @@ impl Metrics {
     pub fn verified(&self, route: &str, label: &str) {
         self.all.routes.with(route, |route| route.labels.with(label, Counter::inc));
     }
+    /// A request that verification would have refused was let through.
+    pub fn would_refuse(&self, route: &str, reason: &'static str) {
+        self.all.routes.with(route, |route| route.would_refuse.inc(reason));
+    }
     /// An append waited this long for its group's sync.
     pub fn appended(&self, took: Duration) {
         self.all.appends.observe(nanos(took));
@@ -53,6 +57,15 @@ impl Metrics {
     /// The buffer refused or failed: `full`, `write_failed`, `stalled`.
     pub fn buffer_trouble(&self, what: &'static str) {
         self.all.buffer_trouble.with(what, Counter::inc);
+    }
+    /// Quarantine was to keep a refused request: `kept`, `rate`, `busy`, `no_room`, `failed`.
+    pub fn quarantined(&self, outcome: &'static str) {
+        self.all.quarantined.with(outcome, Counter::inc);
+    }
+    /// What is in quarantine right now.
+    pub fn quarantine_holds(&self, items: usize, bytes: u64) {
+        self.all.quarantine_items.store(items as u64, Ordering::Relaxed);
+        self.all.quarantine_bytes.store(bytes, Ordering::Relaxed);
     }
     /// An attempt ended: `delivered`, `retry`, `dead`.
     pub fn delivery(&self, destination: &str, outcome: &'static str, took: Duration) {
@@ -183,6 +196,9 @@ struct Instruments {
     commits: Histogram,
     commit_events: Histogram,
     buffer_trouble: Labelled<Counter>,
+    quarantined: Labelled<Counter>,
+    quarantine_items: AtomicU64,
+    quarantine_bytes: AtomicU64,
     reloads_accepted: Counter,
     reloads_refused: Counter,
     keys: Labelled<KeyInstruments>,
@@ -203,6 +219,9 @@ impl Default for Instruments {
             commits: Histogram::new(LATENCY, Scale::Nanoseconds),
             commit_events: Histogram::new(GROUP, Scale::Number),
             buffer_trouble: Labelled::new(MAX_WORDS, Counter::default),
+            quarantined: Labelled::new(MAX_WORDS, Counter::default),
+            quarantine_items: AtomicU64::new(0),
+            quarantine_bytes: AtomicU64::new(0),
             reloads_accepted: Counter::default(),
             reloads_refused: Counter::default(),
             keys: Labelled::new(MAX_SOURCES, KeyInstruments::default),
@@ -213,6 +232,7 @@ impl Default for Instruments {
 #[derive(Debug)]
 struct RouteInstruments {
     outcomes: Outcomes,
+    would_refuse: Outcomes,
     duration: Histogram,
     labels: Labelled<Counter>,
 }
@@ -221,6 +241,7 @@ impl RouteInstruments {
     fn new() -> Self {
         Self {
             outcomes: Outcomes::new(request_outcome, 5 + Reason::ALL.len() + 1),
+            would_refuse: Outcomes::new(request_outcome, 5 + Reason::ALL.len() + 1),
             duration: Histogram::new(LATENCY, Scale::Nanoseconds),
             labels: Labelled::new(MAX_LABELS_PER_ROUTE, Counter::default),
         }

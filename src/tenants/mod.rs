@@ -10,6 +10,7 @@
 //! neither the answer nor its time tells which tenants there are. Promise 5: both caches are bounded, apart from each
 //! other (who tries names does not push those who are known out), and few files are read at once.
 
+mod held;
 mod reference;
 
 use std::collections::HashMap;
@@ -23,8 +24,9 @@ use tokio::sync::Semaphore;
 use crate::message::PathParams;
 use crate::providers::Pack;
 use crate::secret::{NoRandomness, Secret, random_text, trim_line_end};
-use crate::verify::{KeySource, Resolver, SpecProblem, Verifier, VerifySpec, compile};
+use crate::verify::{KeySource, Remote, Resolver, SpecProblem, Verifier, VerifySpec, compile};
 
+pub use held::Held;
 pub use reference::Reference;
 
 /// In the place of a secret: the one that was made for the client whose URL was used.
@@ -43,7 +45,7 @@ const MAX_FILE: u64 = 64 * 1024;
 pub struct Shared {
     pub secrets: HashMap<String, Secret>,
     pub texts: HashMap<String, String>,
-    pub key_sets: HashMap<String, Arc<dyn KeySource>>,
+    pub key_sources: Vec<(Remote, Arc<dyn KeySource>)>,
     pub packs: HashMap<String, Arc<Pack>>,
 }
 
@@ -220,6 +222,9 @@ fn read(path: &std::path::Path) -> std::io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Compiling the same rule asks for the same references, so nobody gets to read this.
+const NOT_SEEN: &str = "was not there when the config was read";
+
 /// What a tenant's rule refers to.
 struct Resolved<'a> {
     tenants: &'a Tenants,
@@ -229,8 +234,7 @@ struct Resolved<'a> {
 
 impl Resolved<'_> {
     fn same<T: Clone>(of: &HashMap<String, T>, reference: &str) -> Result<T, String> {
-        // Compiling the same rule asks for the same references.
-        of.get(reference).cloned().ok_or_else(|| "was not there when the config was read".to_owned())
+        of.get(reference).cloned().ok_or_else(|| NOT_SEEN.to_owned())
     }
 }
 
@@ -259,8 +263,9 @@ impl Resolver for Resolved<'_> {
         }
     }
 
-    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String> {
-        Self::same(&self.tenants.shared.key_sets, url)
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
+        let known = self.tenants.shared.key_sources.iter().find(|(known, _)| *known == remote);
+        known.map(|(_, source)| source.clone()).ok_or_else(|| NOT_SEEN.to_owned())
     }
 
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {

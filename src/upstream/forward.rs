@@ -12,6 +12,7 @@ use crate::buffer::EventId;
 use crate::clock::Timestamp;
 use crate::config::{Destination, HostHeader};
 use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme};
+use crate::reason::Reason;
 
 use super::Outgoing;
 use super::origin;
@@ -44,6 +45,8 @@ pub struct EventHeaders<'a> {
     pub attempt: u32,
     pub received_at: Timestamp,
     pub verified: &'a str,
+    /// Why verification would have refused it, where it was let through all the same.
+    pub would_refuse: Option<Reason>,
 }
 
 impl Forward<'_> {
@@ -140,6 +143,9 @@ impl Forward<'_> {
             add("tidegate-attempt", format_args!("{}", event.attempt));
             add("tidegate-received-at", format_args!("{}", event.received_at));
             add("tidegate-verified", format_args!("{}", event.verified));
+            if let Some(reason) = event.would_refuse {
+                add("tidegate-would-refuse", format_args!("{reason}"));
+            }
         }
     }
 }
@@ -241,6 +247,7 @@ mod tests {
                 attempt: 3,
                 received_at: Timestamp(1_764_000_000_123),
                 verified: "stripe",
+                would_refuse: None,
             }),
             upgrade: false,
         }

@@ -108,6 +108,11 @@ impl Credentials {
         })
     }
 
+    /// The credentials that are known by more than their digests.
+    pub(super) fn plain(&self) -> impl Iterator<Item = &Secret> {
+        self.keys.iter().filter_map(|one| one.value.plain.as_ref())
+    }
+
     /// The header that carries the first credential, or why there is none.
     pub(super) fn sign(&self, now: Timestamp) -> Result<(String, String), &'static str> {
         let header = self.at.header().ok_or("the credential does not stand in a header")?;

@@ -61,7 +61,8 @@ impl Pointer {
         Some(elements.into_iter().map(|e| e.get().as_bytes()).collect())
     }
 
-    fn raw<'b>(&self, document: &'b [u8]) -> Option<&'b str> {
+    /// The value as it is written.
+    pub(super) fn raw<'b>(&self, document: &'b [u8]) -> Option<&'b str> {
         let mut reader = serde_json::Deserializer::from_slice(document);
         let found = Walk(&self.0).deserialize(&mut reader).ok()?;
         reader.end().ok()?;

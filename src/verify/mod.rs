@@ -8,20 +8,27 @@
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
 mod build;
+mod build_keys;
 mod build_scheme;
 mod check;
 mod compile;
 mod compile_pack;
+mod condition;
 mod credentials;
 mod encoding;
+mod explain;
 mod extract;
+mod fetched;
 mod form;
+mod header_list;
+mod http_signature;
 mod json;
 mod jwt;
 mod locate;
 mod mac;
 mod public_key;
 mod refusal;
+mod remote;
 mod scheme;
 mod sign;
 mod signatures;
@@ -44,20 +51,28 @@ use crate::secret::Secret;
 use check::Check;
 pub use compile::compile;
 pub use compile_pack::check_pack;
+pub use explain::{Explanation, Likely, Step, Way};
 pub use extract::Extract;
 pub(crate) use form::decode as decode_form;
 pub use refusal::Refusal;
+pub(crate) use remote::parse_jwks;
+pub use remote::{
+    Address, Document, KeySource, Lacking, Lookup, Need, NoKeys, Oauth, Remote, RemoteKey, Settled,
+    Unreadable,
+};
 pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;
 pub(crate) use time::duration as parse_duration;
 pub use window::Expiry;
 
-/// A value whose sender has been proved by a route's rule (or for which the rule asks no proof: `verify: none`).
+/// A value whose sender has been proved by a route's rule, or for which the operator has said in so many words that no
+/// proof is asked: `verify: none`, `enforce: observe`, an admission by force.
 #[derive(Debug)]
 pub struct Verified<T> {
     value: T,
     by: Arc<str>,
     label: Option<Arc<str>>,
+    would_refuse: Option<Refusal>,
 }
 
 impl<T> Verified<T> {
@@ -75,14 +90,17 @@ impl<T> Verified<T> {
     pub fn label(&self) -> Option<&Arc<str>> {
         self.label.as_ref()
     }
+    /// Why the rule would have refused it, had it been asked to: it is only here because somebody said so.
+    pub fn would_refuse(&self) -> Option<&Refusal> {
+        self.would_refuse.as_ref()
+    }
 }
 
-/// Public keys that are fetched and refreshed elsewhere (JWKS over https), as verification sees them.
-pub trait KeySource: Send + Sync + std::fmt::Debug {
-    /// The keys known now; `None` while none could be fetched yet.
-    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>>;
-    /// Tells that a token named this unknown key id, so that a refresh may be worth its while.
-    fn unknown_kid(&self, kid: &str);
+impl Verified<Request> {
+    /// Gives the request another time of reception: for one that was kept and is only taken now.
+    pub fn receive_at(&mut self, now: Timestamp) {
+        self.value.head.received_at = now;
+    }
 }
 
 /// What compiling a rule needs from outside: `config` implements it over files, environment and packs. Error texts
@@ -97,8 +115,8 @@ pub trait Resolver {
     fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
         self.text(reference).map(Some)
     }
-    /// The key source behind an https URL.
-    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String>;
+    /// The source of keys that are fetched: the same for what is asked for in the same way.
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
     fn pack(&self, name: &str) -> Result<Arc<crate::providers::Pack>, String>;
 }
@@ -158,9 +176,47 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<Verified<Request>, (Box<Request>, Refusal)> {
         match self.check.run(&request, public_url, now) {
-            Ok(proof) => Ok(Verified { value: request, by: proof.by, label: proof.label }),
+            Ok(proof) => {
+                Ok(Verified { value: request, by: proof.by, label: proof.label, would_refuse: None })
+            }
             Err(refusal) => Err((Box::new(request), refusal)),
         }
+    }
+
+    /// The same without the power to refuse: what would have been refused goes on as proved by `none`, with the refusal.
+    /// `earlier` is what was found wrong before the body was there. Only for those who have been told to let everything
+    /// through (`enforce: observe`, an admission by force).
+    pub fn observe(
+        &self,
+        request: Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+        earlier: Option<Refusal>,
+    ) -> Verified<Request> {
+        let refused =
+            |value, refusal| Verified { value, by: "none".into(), label: None, would_refuse: Some(refusal) };
+        match (earlier, self.verify(request, public_url, now)) {
+            (None, Ok(verified)) => verified,
+            (Some(refusal), Ok(verified)) => refused(verified.value, refusal),
+            (earlier, Err((request, refusal))) => refused(*request, earlier.unwrap_or(refusal)),
+        }
+    }
+
+    /// Whether the rule asks for no proof at all (`verify: none`, and `pass` routes).
+    pub const fn is_open(&self) -> bool {
+        matches!(self.check.how, check::How::Open)
+    }
+
+    /// Why the rule decides as it does, step by step, and the likeliest mistake. Tries much: for a person who waits, not
+    /// for the request path. `others` are other rules whose secrets may have been meant, by the names of their routes.
+    pub fn explain(
+        &self,
+        request: &Request,
+        public_url: Option<&str>,
+        now: Timestamp,
+        others: &[(&str, &Verifier)],
+    ) -> Explanation {
+        explain::explain(self, request, public_url, now, others)
     }
 
     /// Header names (lower case) that the rule reads: a request whose `Connection` names one of them is refused.

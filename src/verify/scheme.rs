@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
+use super::fetched::Fetched;
 use super::json::Pointer;
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
+use super::spec::KeySpec;
 use super::template::{Filling, Template};
 use super::time::{TimeFormat, distance};
 use super::window::Window;
@@ -26,9 +29,11 @@ use crate::secret::Secret;
 const MAX_ELEMENTS: usize = 1000;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scheme {
     pub(super) when: Vec<Condition>,
+    /// Signed places that must have one of these values: who may use the route.
+    pub(super) only: Vec<(Location, Vec<String>)>,
     pub(super) from: Vec<Location>,
     pub(super) form: SignatureForm,
     pub(super) timestamp: Option<TimeRule>,
@@ -37,26 +42,39 @@ pub(super) struct Scheme {
     pub(super) body_digest: Option<BodyDigest>,
     pub(super) each: Option<Pointer>,
     pub(super) keys: Keys,
+    /// The shared secrets as they were given: only looked at to explain a refusal.
+    pub(super) given: GivenSecrets,
 }
 
-#[derive(Debug)]
+/// What the keys were made of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GivenSecrets {
+    pub(super) secrets: Vec<GivenSecret>,
+    /// How a secret becomes a key.
+    pub(super) key: Option<KeySpec>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct GivenSecret {
+    pub(super) given: Secret,
+    /// What it stands for.
+    pub(super) key: Secret,
+    pub(super) label: Option<Arc<str>>,
+    pub(super) window: Window,
+}
+
+#[derive(Clone, Debug)]
 pub(super) struct TimeRule {
     pub(super) from: TimeFrom,
     pub(super) format: TimeFormat,
     pub(super) tolerance: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BodyDigest {
     pub(super) from: Location,
     pub(super) hash: Hash,
     pub(super) encoding: Encoding,
-}
-
-#[derive(Debug)]
-pub(super) enum Condition {
-    Present(Location),
-    Absent(Location),
 }
 
 /// A key with what the user calls it.
@@ -68,7 +86,7 @@ pub(super) struct Labelled<T> {
     pub(super) window: Window,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Keys {
     Mac(Vec<Labelled<MacKey>>),
     /// A plain digest over a template that holds the secret.
@@ -76,6 +94,7 @@ pub(super) enum Keys {
     /// The secret itself is sent.
     Token(Vec<Labelled<Secret>>),
     Public(Vec<Labelled<PublicKey>>),
+    Fetched(Fetched),
 }
 
 impl<T> Labelled<T> {
@@ -190,7 +209,8 @@ impl Scheme {
                 match self.matches(group, &filling, now)? {
                     Some(matched) => {
                         self.check_body_digest(view)?;
-                        return Ok(matched.clone());
+                        self.check_only(view)?;
+                        return Ok(matched);
                     }
                     None => note(self.no_match(location, group, now)),
                 }
@@ -200,19 +220,14 @@ impl Scheme {
     }
 
     /// The label of a key, live at `now`, that some signature of `group` is right for.
-    fn matches(
-        &self,
-        group: &[u8],
-        filling: &Filling<'_>,
-        now: Timestamp,
-    ) -> Result<Option<&Match>, Refusal> {
+    fn matches(&self, group: &[u8], filling: &Filling<'_>, now: Timestamp) -> Result<Option<Match>, Refusal> {
         let mut buffer = [0; MAX_SIGNATURE];
         match &self.keys {
             Keys::Mac(keys) => {
                 for key in live(keys, now) {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
-                        return Ok(Some(&key.label));
+                        return Ok(Some(key.label.clone()));
                     }
                 }
             }
@@ -220,7 +235,7 @@ impl Scheme {
                 for secret in live(secrets, now) {
                     let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
-                        return Ok(Some(&secret.label));
+                        return Ok(Some(secret.label.clone()));
                     }
                 }
             }
@@ -230,7 +245,7 @@ impl Scheme {
                     let expected = Hash::Sha256.of(token.value.expose());
                     let sent = |text: &[u8]| Hash::Sha256.of(text).as_bytes().ct_eq(expected.as_bytes());
                     if self.form.signatures(group).any(|text| sent(text).into()) {
-                        return Ok(Some(&token.label));
+                        return Ok(Some(token.label.clone()));
                     }
                 }
             }
@@ -240,13 +255,41 @@ impl Scheme {
                     let Some(signature) = self.form.encoding.decode(text, &mut buffer) else { continue };
                     for key in live(keys, now) {
                         if key.value.verifies(&message, signature) {
-                            return Ok(Some(&key.label));
+                            return Ok(Some(key.label.clone()));
                         }
                     }
                 }
             }
+            Keys::Fetched(fetched) => {
+                // A request without a signature is not worth a fetch.
+                if self.form.signatures(group).next().is_none() {
+                    return Ok(None);
+                }
+                let message = self.template.whole(filling)?;
+                return fetched.check(filling.view, now, |key| {
+                    self.form.signatures(group).any(|text| {
+                        match self.form.encoding.decode(text, &mut buffer) {
+                            Some(signature) => key.verifies(&message, signature),
+                            None => false,
+                        }
+                    })
+                });
+            }
         }
         Ok(None)
+    }
+
+    fn check_only(&self, view: View<'_>) -> Result<(), Refusal> {
+        for (location, accepted) in &self.only {
+            let value = at(location, location.find(view))?;
+            if !value.is_some_and(|value| accepted.iter().any(|one| one.as_bytes() == &*value)) {
+                return Err(Refusal::new(
+                    Reason::SenderNotAllowed,
+                    format!("{location} does not have one of the configured values"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn any_equals(&self, group: &[u8], expected: &[u8], buffer: &mut [u8; MAX_SIGNATURE]) -> bool {
@@ -312,7 +355,7 @@ impl Scheme {
             || (location.in_body() && signs_body)
     }
 
-    fn places(&self) -> String {
+    pub(super) fn places(&self) -> String {
         self.from.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
     }
 
@@ -328,33 +371,33 @@ impl Scheme {
             .chain(&self.id)
             .chain(self.template.locations())
             .chain(self.body_digest.as_ref().map(|digest| &digest.from))
-            .chain(self.when.iter().map(|(Condition::Present(at) | Condition::Absent(at))| at))
+            .chain(self.when.iter().map(Condition::location))
+            .chain(self.only.iter().map(|(location, _)| location))
+            .chain(match &self.keys {
+                Keys::Fetched(fetched) => fetched.named.as_ref(),
+                _ => None,
+            })
     }
 }
 
 impl Keys {
     /// How many are live.
-    fn live(&self, now: Timestamp) -> usize {
+    pub(super) fn live(&self, now: Timestamp) -> usize {
         match self {
             Keys::Mac(keys) => live(keys, now).count(),
             Keys::Digest(_, keys) | Keys::Token(keys) => live(keys, now).count(),
             Keys::Public(keys) => live(keys, now).count(),
+            Keys::Fetched(_) => 1,
         }
     }
-}
 
-impl Condition {
-    fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
-        let (location, wanted) = match self {
-            Condition::Present(location) => (location, true),
-            Condition::Absent(location) => (location, false),
-        };
-        let present = at(location, location.find(view))?.is_some();
-        if present == wanted {
-            return Ok(());
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Keys::Mac(keys) => keys.len(),
+            Keys::Digest(_, keys) | Keys::Token(keys) => keys.len(),
+            Keys::Public(keys) => keys.len(),
+            Keys::Fetched(_) => 1,
         }
-        let why = if wanted { "is missing" } else { "is there, and this scheme does not apply then" };
-        Err(Refusal::new(Reason::SignatureMissing, format!("{location} {why}")))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::reason::Reason;
 pub(super) const MAX_SIGNATURES: usize = 16;
 
 /// How signatures stand in the value that holds them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SignatureForm {
     pub(super) groups: Option<Box<str>>,
     pub(super) list: Option<Box<str>>,
@@ -24,7 +24,7 @@ pub(super) struct SignatureForm {
 }
 
 /// Where a signed time is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum TimeFrom {
     At(Location),
     /// The item of this key beside the signatures.

@@ -15,6 +15,7 @@ mod crash;
 mod durable;
 mod floods;
 mod harness;
+mod migration;
 mod once;
 mod reasons;
 mod routes;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::super::{Admission, AppendError, BufferError};
+use super::super::{Admission, AppendError, Beside, BufferError};
 use super::store::Store;
 use crate::config::BufferSettings;
 
@@ -124,9 +124,14 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn measure(store: &Store, marks: &Marks) -> std::io::Result<Self> {
+    pub(super) fn measure(
+        store: &Store,
+        beside: Option<&dyn Beside>,
+        marks: &Marks,
+    ) -> std::io::Result<Self> {
         let (used, held) = store.used_bytes()?;
-        Ok(Self { used, held, free: marks.free_bytes()? })
+        let beside = beside.map_or(0, Beside::bytes);
+        Ok(Self { used: used + beside, held: held + beside, free: marks.free_bytes()? })
     }
 }
 
@@ -183,6 +188,15 @@ impl Marks {
         } else {
             None
         }
+    }
+
+    /// Bytes by which the buffer is beyond its marks, or would be after one more group of `coming` bytes. What stands
+    /// beside it gives way before an event is refused.
+    pub(super) fn excess(&self, space: Space, coming: u64, already_full: bool) -> u64 {
+        let (mark, free) =
+            if already_full { (self.low(), self.min_free_to_open()) } else { (self.high(), self.min_free) };
+        let size = (space.held + coming + 1).saturating_sub(mark);
+        size.max(free.saturating_sub(space.free.saturating_sub(2 * coming)))
     }
 
     /// Bytes that may be appended after `space` was measured until it must be measured again. On the volume an append

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::{
-    Attempt, AttemptOutcome, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
+    Attempt, AttemptOutcome, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer, Origin,
 };
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Scheme};
+use crate::reason::Reason;
 
 /// Longest error text of an attempt that is kept, in bytes.
 const MAX_ERROR: usize = 300;
@@ -39,10 +40,12 @@ pub(super) fn encode_event(
     let headers: usize = event.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
     out.reserve(192 + event.target.len() + headers + event.body.len());
     out.push(VERSION);
-    out.push(match event.scheme {
+    let scheme = match event.scheme {
         Scheme::Http => 0,
         Scheme::Https => 1,
-    });
+    };
+    let ordinary = event.origin == Origin::default();
+    out.push(if ordinary { scheme } else { scheme | HAS_ORIGIN });
     put_number(out, event.received_at.as_millis());
     match event.source {
         IpAddr::V4(ip) => {
@@ -73,6 +76,37 @@ pub(super) fn encode_event(
         out.extend_from_slice(value);
     }
     put_bytes(out, &event.body);
+    if !ordinary {
+        put_origin(out, &event.origin);
+    }
+}
+
+/// In the byte of the scheme: how the event came in is out of the ordinary, and stands behind its body.
+const HAS_ORIGIN: u8 = 0x80;
+
+fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
+    put_optional(out, origin.would_refuse.map(Reason::code));
+    match origin.quarantine {
+        None => out.push(0),
+        Some((id, received_at)) => {
+            out.push(1);
+            out.extend_from_slice(&id.0);
+            put_number(out, received_at.as_millis());
+        }
+    }
+}
+
+fn origin(r: &mut Reader<'_>) -> Result<Origin> {
+    let would_refuse = match r.optional()? {
+        None => None,
+        Some(code) => Some(Reason::from_code(code).ok_or(Malformed("unknown reason"))?),
+    };
+    let quarantine = match r.byte()? {
+        0 => None,
+        1 => Some((EventId(r.array()?), r.time()?)),
+        _ => return Err(Malformed("unknown tag")),
+    };
+    Ok(Origin { would_refuse, quarantine })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -80,7 +114,8 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let size = u32::try_from(record.len()).map_err(|_| Malformed("record is too long"))?;
     let shared = Bytes::copy_from_slice(record);
     let mut r = Reader::versioned(record)?;
-    let scheme = match r.byte()? {
+    let first = r.byte()?;
+    let scheme = match first & !HAS_ORIGIN {
         0 => Scheme::Http,
         1 => Scheme::Https,
         _ => return Err(Malformed("unknown scheme")),
@@ -118,6 +153,7 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let len = r.len()?;
     let start = r.at;
     r.take(len)?;
+    let origin = if first & HAS_ORIGIN == 0 { Origin::default() } else { origin(&mut r)? };
     r.end()?;
     let body = shared.slice(start..start + len);
     let event = Event {
@@ -134,6 +170,7 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
         verified,
         idempotency_key,
         event_type,
+        origin,
     };
     Ok(StoredEvent { event, destinations, size })
 }
@@ -426,6 +463,11 @@ mod tests {
 
     use super::*;
 
+    fn out_of_the_ordinary(at: u64) -> Origin {
+        let reason = Reason::ALL[at as usize % Reason::ALL.len()];
+        Origin { would_refuse: Some(reason), quarantine: Some((EventId([at as u8; 16]), Timestamp(at))) }
+    }
+
     fn any_event() -> impl Strategy<Value = Event> {
         let headers = proptest::collection::vec(("[!-9;-~]{1,20}", any::<Vec<u8>>()), 0..12);
         let texts = (".*", ".*", "[a-z0-9/-]{0,12}", proptest::option::of(".*"), proptest::option::of(".*"));
@@ -444,6 +486,7 @@ mod tests {
                 verified: "github".into(),
                 idempotency_key: key,
                 event_type: kind,
+                origin: if tls { Origin::default() } else { out_of_the_ordinary(at) },
             })
     }
 

@@ -399,7 +399,15 @@ impl Committer {
             return;
         }
         self.measured = Instant::now();
-        let measured = Space::measure(&self.store, &self.shared.marks);
+        let beside = self.shared.beside.as_deref();
+        let mut measured = Space::measure(&self.store, beside, &self.shared.marks);
+        if let (Some(beside), Ok(space)) = (beside, &measured) {
+            let excess = self.shared.marks.excess(*space, coming, self.shared.gate.is_full());
+            if excess > 0 && beside.bytes() > 0 {
+                beside.give_way(excess);
+                measured = Space::measure(&self.store, Some(beside), &self.shared.marks);
+            }
+        }
         match measured {
             Ok(space) => {
                 self.space = space;

@@ -12,9 +12,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::super::{
-    Admission, AppendError, Appended, Buffer, BufferError, ClaimKey, Claimed, Delivery, DestinationName,
-    DestinationStats, Event, EventFilter, EventId, Leased, NewClaim, Next, Page, Selection, Settlement,
-    Stats,
+    Admission, AppendError, Appended, Beside, Buffer, BufferError, ClaimKey, Claimed, Delivery,
+    DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewClaim, Next, Page, Selection,
+    Settlement, Stats,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Only, Op, Settle};
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) watch: Watch,
     pub(super) marks: Marks,
+    /// Counts against the marks, and gives way.
+    pub(super) beside: Option<Arc<dyn Beside>>,
     pub(super) keep: Keep,
     pub(super) stall_after: Duration,
     pub(super) directory: Directory,
@@ -126,6 +128,7 @@ pub(super) struct Embedded {
 impl Embedded {
     pub(super) fn open(
         settings: &BufferSettings,
+        beside: Option<Arc<dyn Beside>>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
@@ -137,13 +140,15 @@ impl Embedded {
         };
         let (directory, counters) = restore(&store, commit.next_seq).map_err(damaged)?;
         let marks = Marks::new(settings);
-        let space = Space::measure(&store, &marks).map_err(|source| io_error(settings, source))?;
+        let space =
+            Space::measure(&store, beside.as_deref(), &marks).map_err(|source| io_error(settings, source))?;
         let shared = Arc::new(Shared {
             store: RwLock::new(Some(Arc::clone(&store))),
             inbox: Inbox::default(),
             gate: Gate::default(),
             watch: Watch::default(),
             marks,
+            beside,
             keep: Keep::new(settings),
             stall_after: settings.stall_after,
             directory,

@@ -35,7 +35,7 @@ mod tests;
 use std::any::Any;
 use std::sync::Arc;
 
-use super::Buffer;
+use super::{Beside, Buffer};
 use crate::clock::Clock;
 use crate::config::BufferSettings;
 use crate::telemetry::Metrics;
@@ -51,7 +51,21 @@ pub fn open(
     metrics: Arc<Metrics>,
     clock: Clock,
 ) -> Result<Arc<dyn Buffer>, OpenError> {
-    Ok(Arc::new(Embedded::open(settings, metrics, clock)?))
+    Ok(Arc::new(Embedded::open(settings, None, metrics, clock)?))
+}
+
+/// The same for a folder in which something else is kept, too.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_beside(
+    settings: &BufferSettings,
+    beside: Arc<dyn Beside>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+) -> Result<Arc<dyn Buffer>, OpenError> {
+    Ok(Arc::new(Embedded::open(settings, Some(beside), metrics, clock)?))
 }
 
 /// Why the store could not be opened; each says what to do.

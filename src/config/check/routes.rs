@@ -7,7 +7,9 @@ use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
 use super::{Checker, Placed};
-use crate::config::model::{Acknowledgement, Clients, Handshake, Idempotency, Limits, Mode, Route};
+use crate::config::model::{
+    Acknowledgement, Clients, Enforce, Handshake, Idempotency, KeepRefused, Limits, Mode, Route,
+};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
@@ -118,6 +120,7 @@ impl Checker<'_, '_> {
         };
         self.public_url(raw, place);
         self.clients(raw, place, path.as_ref());
+        let enforce = self.enforce(raw, place, proof.as_ref());
         let max_body = self.max_body(raw, place, limits);
         let purpose = Purpose {
             route: name,
@@ -150,6 +153,11 @@ impl Checker<'_, '_> {
                 verify: proof.compiled.verifier,
                 tenants: proof.tenants,
                 clients: raw.clients.map_or(Clients::Any, |raw::Clients::Endpoints| Clients::Endpoints),
+                enforce,
+                quarantine: match raw.quarantine {
+                    Some(raw::Off::Off) => KeepRefused::Never,
+                    None => KeepRefused::AsConfigured,
+                },
                 public_url: raw.public_url.clone(),
                 handshake,
                 idempotency,
@@ -161,6 +169,25 @@ impl Checker<'_, '_> {
             _ => None,
         };
         (rule, route)
+    }
+
+    fn enforce(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Enforce {
+        let place = place.key("enforce");
+        match raw.enforce {
+            None => Enforce::On,
+            Some(_) if proof.is_some_and(Proof::is_none) => {
+                let message = "the route verifies nothing, so there is nothing to enforce";
+                self.error(&place, message, "remove `enforce`, or say who may send: `provider` or `verify`");
+                Enforce::On
+            }
+            Some(raw::Enforce::On) => Enforce::On,
+            Some(raw::Enforce::Observe) => {
+                let message = "what verification refuses is let through: anyone may send to this route";
+                let help = "watch `tidegate_would_refuse_total`, and remove the key once it stays still";
+                self.warning(&place, message, help);
+                Enforce::Observe
+            }
+        }
     }
 
     fn max_body(&mut self, raw: &raw::Route, place: &Place, limits: &Limits) -> u64 {

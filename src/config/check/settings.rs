@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Checker;
 use crate::config::model::{
-    AccessLog, AdminAddress, AdminSettings, BufferSettings, Limits, LogFormat, LogSettings, SecretSettings,
-    Shutdown,
+    AccessLog, AdminAddress, AdminSettings, BufferSettings, Limits, LogFormat, LogSettings,
+    QuarantineSettings, SecretSettings, Shutdown,
 };
 use crate::config::place::Place;
 use crate::config::raw;
@@ -46,6 +46,7 @@ impl Checker<'_, '_> {
             body_timeout: raw.body_timeout.0,
             handshake_timeout: raw.handshake_timeout.0,
             idle_timeout: raw.idle_timeout.0,
+            key_wait: raw.key_wait.0,
             h2_streams: raw.h2_streams,
         }
     }
@@ -71,6 +72,32 @@ impl Checker<'_, '_> {
             keep_delivered_bytes: raw.keep_delivered_bytes.0,
             memtable: raw.memtable.0,
             stall_after: raw.stall_after.0,
+        }
+    }
+
+    pub(super) fn quarantine(
+        &mut self,
+        raw: &raw::Quarantine,
+        buffer: &BufferSettings,
+    ) -> QuarantineSettings {
+        let place = Place::root().key("quarantine");
+        self.at_least(&place, "max_size", raw.max_size, Size(1 << 20));
+        self.not_zero(&place, "keep", raw.keep);
+        if raw.max_size.0 > buffer.max_size / 4 {
+            let message = format!(
+                "{} is more than a quarter of `buffer.max_size` ({})",
+                raw.max_size,
+                Size(buffer.max_size)
+            );
+            let help = "the quarantine is kept within the buffer's limits: lower it, or raise the buffer's";
+            self.error(&place.key("max_size"), message, help);
+        }
+        QuarantineSettings {
+            max_events: usize::try_from(raw.max_events).unwrap_or(usize::MAX),
+            max_size: raw.max_size.0,
+            keep: raw.keep.0,
+            rate: raw.rate.count,
+            rate_per: raw.rate.per,
         }
     }
 

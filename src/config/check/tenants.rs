@@ -13,7 +13,7 @@ use crate::providers::Pack;
 use crate::route::PathPattern;
 use crate::secret::{NoRandomness, Secret};
 use crate::tenants::{CLIENT_SECRET, Reference, Shared, Tenants, decoy};
-use crate::verify::{KeySource, Resolver, VerifySpec, nearest};
+use crate::verify::{KeySource, Remote, Resolver, VerifySpec, nearest};
 
 /// A config's references as one route sees them.
 pub(super) struct OfRoute<'a> {
@@ -103,9 +103,9 @@ impl Resolver for OfRoute<'_> {
         if self.depends(reference)? { Ok(None) } else { self.text(reference).map(Some) }
     }
 
-    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String> {
-        let source = self.references.jwks(url)?;
-        self.seen.borrow_mut().shared.key_sets.insert(url.to_owned(), source.clone());
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
+        let source = self.references.keys(remote.clone())?;
+        self.seen.borrow_mut().shared.key_sources.push((remote, source.clone()));
         Ok(source)
     }
 

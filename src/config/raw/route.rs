@@ -15,7 +15,7 @@ use crate::verify::spec::SecretSpec;
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "quarantine", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
@@ -46,6 +46,11 @@ pub(in crate::config) struct Route {
     /// then holds `{endpoint}`, and `secret: client:secret` is the secret that was made with the URL.
     #[serde(default)]
     pub clients: Option<Clients>,
+    /// `on`: what verification refuses is refused. `observe`: it is let through, and what verification said is logged,
+    /// counted, and told to the app: for the time before one trusts a new rule. `check` warns about it. Default: on.
+    pub enforce: Option<Enforce>,
+    /// `off`: nothing that is refused here is kept in quarantine. Default: as the section `quarantine` says.
+    pub quarantine: Option<Off>,
     /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
     pub public_url: Option<String>,
     /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
@@ -87,6 +92,14 @@ impl JsonSchema for Verify {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         VerifySpec::json_schema(generator)
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum Enforce {
+    On,
+    Observe,
 }
 
 /// A method that a route may take.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::{Size, Time};
+use crate::config::units::{Rate, Size, Time};
 
 /// An address that senders connect to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -122,6 +122,8 @@ pub(in crate::config) struct Limits {
     pub handshake_timeout: Time,
     /// A connection without a request. Default: 60s.
     pub idle_timeout: Time,
+    /// How long a request waits for a verification key that is being fetched; then 503. Default: 2s.
+    pub key_wait: Time,
     /// Concurrent HTTP/2 streams a connection. Default: 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub h2_streams: u32,
@@ -141,6 +143,7 @@ impl Default for Limits {
             body_timeout: secs(30),
             handshake_timeout: secs(10),
             idle_timeout: secs(60),
+            key_wait: secs(2),
             h2_streams: 100,
         }
     }
@@ -149,7 +152,7 @@ impl Default for Limits {
 /// The durable store of events and deliveries.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("x-later" = ["engine", "nats", "quarantine"]))]
+#[schemars(extend("x-later" = ["engine", "nats"]))]
 pub(in crate::config) struct Buffer {
     /// The folder, from the working directory. Default: ./data.
     pub path: String,
@@ -180,6 +183,33 @@ impl Default for Buffer {
             keep_delivered_bytes: Size(1 << 30),
             memtable: Size(16 << 20),
             stall_after: secs(10),
+        }
+    }
+}
+
+/// Requests that verification refused (401), kept for a while with the reason: to look at, to verify again with other
+/// secrets, and to admit. In the buffer's folder, within its limits; events go before them.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Quarantine {
+    /// How many are kept; beyond it the oldest go. Default: 1000.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_events: u32,
+    /// Bytes of all of them; beyond it the oldest go. At most a quarter of `buffer.max_size`. Default: 64MiB.
+    pub max_size: Size,
+    /// How long each is kept. Default: 7d.
+    pub keep: Time,
+    /// How many a route takes in, such as `10/s`; what comes faster is refused as always, but not kept. Default: 10/s.
+    pub rate: Rate,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            max_events: 1000,
+            max_size: Size(64 << 20),
+            keep: secs(7 * 24 * 3600),
+            rate: Rate { count: 10, per: Duration::from_secs(1) },
         }
     }
 }

@@ -65,6 +65,7 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "Limits",
         "Listener",
         "Log",
+        "Quarantine",
         "Retry",
         "Route",
         "Shutdown",

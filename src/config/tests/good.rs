@@ -37,6 +37,54 @@ fn sections_have_their_documented_defaults() {
 }
 
 #[test]
+fn a_route_enforces_unless_it_says_observe_which_is_warned_about() {
+    let proved = OPEN.replace("verify: none", "verify: { bearer: { tokens: [env:T] } }");
+    assert_eq!(
+        (first(&routes(&proved)).enforce, first(&routes(&proved)).verification()),
+        (Enforce::On, "on")
+    );
+    assert_eq!(first(&routes(OPEN)).verification(), "none");
+    assert_eq!(first(&routes(&format!("{proved}    enforce: on\n"))).enforce, Enforce::On);
+    let observing = load_text(&routes(&format!("{proved}    enforce: observe\n"))).unwrap();
+    assert_eq!(observing.config.routes[0].verification(), "observe");
+    let warning = observing.warnings.iter().find(|w| w.key == "routes[0].enforce").unwrap();
+    assert!(warning.message.contains("anyone may send"), "{warning}");
+    let problem = only(&routes(&format!("{OPEN}    enforce: observe\n")));
+    assert_eq!(problem.key, "routes[0].enforce");
+    let slip = only(&routes(&format!("{proved}    enforce: observ\n")));
+    assert!(slip.help.unwrap().contains("did you mean `observe`"));
+}
+
+#[test]
+fn quarantine_is_off_unless_written_and_bounded() {
+    assert_eq!(load_text(&routes(OPEN)).unwrap().config.quarantine, None);
+    let of = |section: &str| load_text(&format!("{}{section}", routes(OPEN))).map(|loaded| loaded.config);
+    let bare = of("quarantine: {}\n").unwrap().quarantine.unwrap();
+    let expected = QuarantineSettings {
+        max_events: 1000,
+        max_size: 64 << 20,
+        keep: Duration::from_secs(7 * 24 * 3600),
+        rate: 10,
+        rate_per: Duration::from_secs(1),
+    };
+    assert_eq!(bare, expected);
+    let own = of("quarantine: { max_events: 5, rate: 100/h }\n").unwrap().quarantine.unwrap();
+    assert_eq!((own.max_events, own.rate, own.rate_per), (5, 100, Duration::from_secs(3600)));
+    for (wrong, key) in [
+        ("quarantine: { rate: 10 }\n", "quarantine.rate"),
+        ("quarantine: { max_events: 0 }\n", "quarantine.max_events"),
+        ("quarantine: { keep: 0s }\n", "quarantine.keep"),
+        ("quarantine: { max_size: 3GiB }\n", "quarantine.max_size"),
+        ("quarantine: { max_sise: 2MiB }\n", "quarantine.max_sise"),
+    ] {
+        let problem = only(&format!("{}{wrong}", routes(OPEN)));
+        assert_eq!(problem.key, key, "{problem}");
+    }
+    let never = first(&routes(&format!("{OPEN}    quarantine: off\n")));
+    assert_eq!(never.quarantine, KeepRefused::Never);
+}
+
+#[test]
 fn a_section_whose_keys_are_all_commented_out_is_as_good_as_none() {
     assert!(load_text(&format!("{}limits:\nlog:\n", routes(OPEN))).is_ok());
 }

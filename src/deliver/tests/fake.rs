@@ -107,6 +107,7 @@ fn event(id: EventId, now: Timestamp, body: &'static [u8]) -> Event {
         verified: "none".into(),
         idempotency_key: None,
         event_type: None,
+        origin: Default::default(),
     }
 }
 

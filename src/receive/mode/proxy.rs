@@ -41,7 +41,13 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
         scheme: head.scheme,
         client: head.client,
         headers: &head.headers,
-        event: Some(EventHeaders { id, attempt: 1, received_at: head.received_at, verified: request.by() }),
+        event: Some(EventHeaders {
+            id,
+            attempt: 1,
+            received_at: head.received_at,
+            verified: request.by(),
+            would_refuse: request.would_refuse().map(|refusal| refusal.reason),
+        }),
         upgrade: false,
     }
     .to(destination);

@@ -5,6 +5,7 @@ mod buffer;
 mod exchange;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
@@ -17,6 +18,7 @@ use super::{Context, Intake};
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::message::{Head, Headers, Method, Scheme, Version};
+use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 use crate::upstream::Outgoing;
 
@@ -71,6 +73,7 @@ pub fn event() -> Event {
         verified: "test".into(),
         idempotency_key: None,
         event_type: None,
+        origin: Default::default(),
     }
 }
 
@@ -86,6 +89,8 @@ pub struct Scene<A> {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub intake: Intake,
+    /// Off, and on no disk.
+    pub quarantine: Quarantine,
 }
 
 impl<A> Scene<A> {
@@ -97,6 +102,7 @@ impl<A> Scene<A> {
             app,
             buffer: FakeBuffer::default(),
             intake: Intake::new(metrics.clone()),
+            quarantine: Quarantine::new(Path::new("/nowhere"), metrics.clone(), Clock::System),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
         }
@@ -109,6 +115,7 @@ impl<A> Scene<A> {
             metrics: &self.metrics,
             clock: &self.clock,
             intake: &self.intake,
+            quarantine: &self.quarantine,
         }
     }
 }

@@ -16,6 +16,7 @@ impl Stage {
             stats: None,
             admission: Admission::Open,
             ready: true,
+            routes: Vec::new(),
             config_hash: String::new(),
             secrets: Vec::new(),
             now: Timestamp(0),

@@ -20,7 +20,8 @@ fn the_process_that_gets_killed() {
     let round: u64 = round.parse().unwrap();
     let mut settings = settings(Path::new(&folder));
     settings.memtable = 1 << 20;
-    let buffer = Arc::new(Embedded::open(&settings, Arc::new(Metrics::default()), Clock::System).unwrap());
+    let buffer =
+        Arc::new(Embedded::open(&settings, None, Arc::new(Metrics::default()), Clock::System).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     println!();
     runtime.block_on(async {
@@ -107,7 +108,7 @@ async fn whatever_was_acknowledged_survives_a_kill_once_and_with_its_claim() {
         all.extend(killed_after(folder.path(), round, wanted));
         let mut settings = settings(folder.path());
         settings.memtable = 1 << 20;
-        let buffer = Embedded::open(&settings, Arc::new(Metrics::default()), Clock::System).unwrap();
+        let buffer = Embedded::open(&settings, None, Arc::new(Metrics::default()), Clock::System).unwrap();
         audit(&buffer);
         let mut bodies = BTreeSet::new();
         let mut after = None;

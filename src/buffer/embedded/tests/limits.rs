@@ -1,5 +1,7 @@
 //! What happens at the limits: a full buffer, a disk that hangs, a destination that falls behind.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 /// Looks until something holds; fails if it takes unreasonably long.
@@ -48,6 +50,46 @@ async fn a_full_buffer_refuses_events_delivers_on_and_opens_by_itself() {
     until("room", async || bench.buffer.admission() == Admission::Open).await;
     let event = bench.event("again");
     assert_eq!(bench.buffer.append(event, &[app()], Some(claim(stored))).await.unwrap(), Appended::Stored);
+}
+
+/// Something that takes more and more of the folder until it is asked to give way.
+#[derive(Debug, Default)]
+struct Greedy {
+    bytes: AtomicU64,
+    asked: AtomicU64,
+}
+
+impl Beside for Greedy {
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+    fn give_way(&self, bytes: u64) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let left = self.bytes().saturating_sub(bytes);
+        self.bytes.store(left, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn what_stands_beside_counts_and_gives_way_before_an_event_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    settings.max_size = 12 << 20;
+    let beside = Arc::new(Greedy::default());
+    beside.bytes.store(10 << 20, Ordering::Relaxed);
+    let clock = Clock::Manual(ManualClock::at(START));
+    let buffer = Embedded::open(&settings, Some(beside.clone()), Arc::default(), clock).unwrap();
+    until("it counts", async || buffer.stats().await.unwrap().disk_bytes >= 10 << 20).await;
+    let body = || (0..200_000).map(|_| fastrand::u8(..)).collect::<Vec<_>>();
+    let mut stored = 0u64;
+    // As much as there would be room for without it.
+    while stored < 40 {
+        let event = Event { body: body().into(), ..event(START, "") };
+        buffer.append(event, &[app()], Some(claim(stored))).await.unwrap();
+        stored += 1;
+        assert!(buffer.admission() == Admission::Open);
+    }
+    assert!(beside.asked.load(Ordering::Relaxed) > 0 && beside.bytes() < 10 << 20);
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ impl Bench {
 }
 
 pub(super) fn open_at(settings: &BufferSettings, clock: &ManualClock) -> Result<Embedded, OpenError> {
-    Embedded::open(settings, Arc::new(Metrics::default()), Clock::Manual(clock.clone()))
+    Embedded::open(settings, None, Arc::new(Metrics::default()), Clock::Manual(clock.clone()))
 }
 
 pub(super) fn app() -> DestinationName {
@@ -134,6 +134,7 @@ pub(super) fn event(now: Timestamp, body: &str) -> Event {
         verified: "github".into(),
         idempotency_key: Some("key".into()),
         event_type: Some("push".into()),
+        origin: Default::default(),
     }
 }
 

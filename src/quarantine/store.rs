@@ -1,0 +1,231 @@
+//! Items as files, and what is known of them in memory. A file is written under another name and then renamed; nothing
+//! is synced: what is here was acknowledged to nobody, so a crash may forget the latest.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::item::{Item, Summary, blocks};
+use crate::buffer::EventId;
+use crate::clock::Timestamp;
+use crate::config::QuarantineSettings;
+use crate::reason::Reason;
+
+/// The ending of a file that is being written.
+const PART: &str = "part";
+
+/// Which items; all given conditions hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub route: Option<String>,
+    pub reason: Option<Reason>,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// Received before.
+    pub until: Option<Timestamp>,
+}
+
+impl Filter {
+    fn matches(&self, item: &Summary) -> bool {
+        self.route.as_ref().is_none_or(|route| *route == item.route)
+            && self.reason.is_none_or(|reason| reason == item.reason)
+            && self.since.is_none_or(|since| item.received_at >= since)
+            && self.until.is_none_or(|until| item.received_at < until)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+    shelf: Mutex<Shelf>,
+}
+
+/// By id, and so by the time of reception.
+#[derive(Debug, Default)]
+struct Shelf {
+    items: BTreeMap<EventId, Summary>,
+    bytes: u64,
+}
+
+impl Shelf {
+    fn insert(&mut self, item: Summary) {
+        self.bytes += item.size;
+        if let Some(before) = self.items.insert(item.id, item) {
+            self.bytes -= before.size;
+        }
+    }
+    fn remove(&mut self, id: EventId) -> Option<Summary> {
+        let item = self.items.remove(&id)?;
+        self.bytes -= item.size;
+        Some(item)
+    }
+    /// Takes the oldest off as long as `too_much` of what is there.
+    fn take_oldest(&mut self, too_much: impl Fn(&Self) -> bool) -> Vec<EventId> {
+        let mut taken = Vec::new();
+        while too_much(self)
+            && let Some((&oldest, _)) = self.items.first_key_value()
+        {
+            self.remove(oldest);
+            taken.push(oldest);
+        }
+        taken
+    }
+}
+
+impl Store {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, shelf: Mutex::default() }
+    }
+
+    /// Finds the items of earlier processes. What can't be read whole is deleted: it is half a write.
+    pub(super) fn load(&self) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let id = path.file_name().and_then(|name| name.to_str()?.parse::<EventId>().ok());
+            match (id, Summary::read(&path)) {
+                (Some(id), Ok(item)) if item.id == id => self.shelf.lock().insert(item),
+                (None, _) if path.extension().is_none_or(|end| end != PART) => {
+                    tracing::warn!(file = %path.display(), "this is no item of the quarantine: it stays untouched");
+                }
+                (_, Err(error))
+                    if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+                {
+                    return Err(error);
+                }
+                _ => {
+                    tracing::warn!(file = %path.display(), "deleted from quarantine: it was not written whole");
+                    delete(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an item; `false` if it is larger than all that may be there. The oldest go for it.
+    pub(super) fn put(&self, item: &Item, settings: &QuarantineSettings) -> io::Result<bool> {
+        let file = item.encode()?;
+        let length = file.len() as u64;
+        let size = blocks(length);
+        if size > settings.max_size {
+            return Ok(false);
+        }
+        let oldest = self.shelf.lock().take_oldest(|shelf| {
+            shelf.items.len() + 1 > settings.max_events || shelf.bytes + size > settings.max_size
+        });
+        oldest.into_iter().for_each(|id| delete(&self.path(id)));
+        let path = self.path(item.id);
+        let part = path.with_extension(PART);
+        let written = self.write(&part, &file).and_then(|()| std::fs::rename(&part, &path));
+        if let Err(error) = written {
+            delete(&part);
+            return Err(error);
+        }
+        self.shelf.lock().insert(Summary::of(item, length));
+        Ok(true)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        // What senders send is for the app alone: nobody else on this machine reads it.
+        let open =
+            || std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        let mut file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.folder)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        io::Write::write_all(&mut file, bytes)
+    }
+
+    pub(super) fn holds(&self) -> (usize, u64) {
+        let shelf = self.shelf.lock();
+        (shelf.items.len(), shelf.bytes)
+    }
+
+    /// Newest first, from behind `after` on; and where to go on.
+    pub(super) fn list(
+        &self,
+        filter: &Filter,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> (Vec<Summary>, Option<EventId>) {
+        let shelf = self.shelf.lock();
+        let top = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut matching = shelf
+            .items
+            .range((Bound::Unbounded, top))
+            .rev()
+            .map(|(_, item)| item)
+            .filter(|i| filter.matches(i));
+        let items: Vec<Summary> = matching.by_ref().take(limit).cloned().collect();
+        let next = matching.next().and(items.last()).map(|item| item.id);
+        (items, next)
+    }
+
+    pub(super) fn get(&self, id: EventId) -> io::Result<Option<Item>> {
+        if !self.shelf.lock().items.contains_key(&id) {
+            return Ok(None);
+        }
+        match Item::read(&self.path(id)) {
+            Ok(item) => Ok(Some(item)),
+            // Gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn remove(&self, id: EventId) -> bool {
+        let removed = self.shelf.lock().remove(id).is_some();
+        if removed {
+            delete(&self.path(id));
+        }
+        removed
+    }
+
+    /// Deletes the oldest until so many bytes are free, or nothing is left. Returns how many went.
+    pub(super) fn shrink_by(&self, bytes: u64) -> usize {
+        let oldest = {
+            let mut shelf = self.shelf.lock();
+            let left = shelf.bytes.saturating_sub(bytes);
+            shelf.take_oldest(|shelf| shelf.bytes > left)
+        };
+        oldest.iter().for_each(|id| delete(&self.path(*id)));
+        oldest.len()
+    }
+
+    /// Deletes what is past its time. Returns how many went.
+    pub(super) fn sweep(&self, now: Timestamp, keep: Option<Duration>) -> usize {
+        let past = self.shelf.lock().take_oldest(|shelf| {
+            shelf.items.first_key_value().is_some_and(|(_, oldest)| {
+                oldest.expires_at <= now || keep.is_some_and(|keep| now.since(oldest.received_at) >= keep)
+            })
+        });
+        past.iter().for_each(|id| delete(&self.path(*id)));
+        past.len()
+    }
+
+    fn path(&self, id: EventId) -> PathBuf {
+        self.folder.join(id.to_string())
+    }
+}
+
+fn delete(path: &Path) {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(%error, file = %path.display(), "a file of the quarantine could not be deleted")
+        }
+    }
+}

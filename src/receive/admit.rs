@@ -1,0 +1,131 @@
+//! What operators ask of quarantine: would a refused request be verified now, and if so, into the buffer with it. The
+//! same verification, identity, claim and append as on the way in; only the answer goes to nobody.
+
+use std::sync::Arc;
+
+use crate::buffer::{AppendError, Appended, DestinationName, Event, EventId};
+use crate::config::{Mode, Route};
+use crate::gateway::{Gateway, Snapshot};
+use crate::message::{PathParams, Request};
+use crate::quarantine::Item;
+use crate::route::Match;
+use crate::tenants::Held;
+use crate::verify::{Refusal, Verified};
+
+use super::idempotency::{self, shortened};
+use super::{answers, handshake, tenant};
+
+/// What verification says of an item with the secrets of the config that runs, at the time of its reception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recheck {
+    Verifies {
+        by: Arc<str>,
+        label: Option<Arc<str>>,
+    },
+    Refused(Refusal),
+    /// Its route is not in the config any more.
+    NoRoute,
+}
+
+/// Whether an item must be verified to be admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Force {
+    #[default]
+    No,
+    /// The operator vouches for it; the event says so for ever.
+    Yes,
+}
+
+/// What became of an admission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is in the buffer, synced.
+    Admitted(EventId),
+    /// It was in the buffer before: as this event.
+    Duplicate(EventId),
+    /// Still not verified.
+    Refused(Refusal),
+    NoRoute,
+    /// Its route has no buffer; the word is the route's mode.
+    NotBuffered(&'static str),
+    /// It is a greeting of the sender, not an event.
+    Greeting,
+    /// The buffer does not take it now.
+    NotStored(String),
+}
+
+pub async fn recheck(snapshot: &Snapshot, item: &Item) -> Recheck {
+    let Some((route, request)) = found(snapshot, item) else { return Recheck::NoRoute };
+    match verified(route, request, item, Force::No).await {
+        Ok(verified) => Recheck::Verifies { by: verified.by().clone(), label: verified.label().cloned() },
+        Err(refusal) => Recheck::Refused(refusal),
+    }
+}
+
+/// Puts an item into the buffer: at most once, however often it is asked for. The event counts as received now, so that
+/// its retries have their whole time.
+pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
+    let snapshot = gateway.snapshot.load_full();
+    let Some((route, request)) = found(&snapshot, item) else { return Admission::NoRoute };
+    let Mode::Buffer { answer, destinations } = &route.mode else {
+        return Admission::NotBuffered(route.mode.word());
+    };
+    let mut verified = match verified(route, request, item, force).await {
+        Ok(verified) => verified,
+        Err(refusal) => return Admission::Refused(refusal),
+    };
+    if route.handshake.as_ref().is_some_and(|greeting| handshake::is_greeting(greeting, verified.get())) {
+        return Admission::Greeting;
+    }
+    let now = gateway.clock.now();
+    let (identity, readable) = match &route.idempotency {
+        Some(rule) => {
+            let mut identity = idempotency::identify(route, rule, &verified);
+            let readable = std::mem::take(&mut identity.readable);
+            (identity, Some(readable))
+        }
+        None => (idempotency::of_admission(route, item.id), None),
+    };
+    let event_type = route.event_type.as_ref().and_then(|kind| kind.from(verified.get())).map(shortened);
+    verified.receive_at(now);
+    let mut event =
+        Event::from_verified(EventId::new(now), route.name.clone(), &verified, readable, event_type);
+    event.origin.quarantine = Some((item.id, item.received_at));
+    let id = event.id;
+    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    let answer = answers::acknowledgement(answer);
+    match gateway.buffer.append(event, &names, Some(identity.claim(answer))).await {
+        Ok(Appended::Stored) => Admission::Admitted(id),
+        Ok(Appended::Duplicate(first)) => Admission::Duplicate(first.event_id),
+        Err(AppendError::Full(why) | AppendError::Unavailable(why)) => Admission::NotStored(why),
+    }
+}
+
+async fn verified(
+    route: &Route,
+    request: Request,
+    item: &Item,
+    force: Force,
+) -> Result<Verified<Request>, Refusal> {
+    let (rule, url, at) = (&route.verify, route.public_url.as_deref(), item.received_at);
+    match (tenant::find(route, &request.params, None).await, force) {
+        (Ok(held), Force::No) => held.verify(rule, request, url, at).map_err(|(_, refusal)| refusal),
+        (Ok(held), Force::Yes) => Ok(held.observe(rule, request, url, at, None)),
+        (Err(refusal), Force::No) => Err(refusal),
+        (Err(refusal), Force::Yes) => Ok(Held::Nobody.observe(rule, request, url, at, Some(refusal))),
+    }
+}
+
+/// The route that refused an item, as it is now, and the request with the parameters of its path.
+fn found<'s>(snapshot: &'s Snapshot, item: &Item) -> Option<(&'s Arc<Route>, Request)> {
+    let config = &snapshot.config;
+    let at = config.routes.iter().position(|route| *route.name == *item.route)?;
+    let mut request = item.request(PathParams::default());
+    let head = &request.head;
+    if let Match::Route { index, params } = config.table.find(&head.host(), head.path(), &head.method)
+        && index == at
+    {
+        request.params = params;
+    }
+    Some((&config.routes[at], request))
+}

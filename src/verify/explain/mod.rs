@@ -1,0 +1,386 @@
+//! Why a rule decides as it does, for people: which bytes were signed, how far the time is off, which secret matched, and
+//! the likeliest mistake. Pure, and slow on purpose: it tries whatever people get wrong (`guess`, `tries`, `bodies`), always with
+//! the secrets that are configured, and tells which try makes the signature right.
+//!
+//! No secret is ever part of what is said. The signature that would be right is, as [`Way::expected`], for whoever asks
+//! for it in so many words: whoever runs this has the secrets, but not everybody who is shown its output.
+
+mod bodies;
+mod credential;
+mod guess;
+#[cfg(test)]
+mod tests;
+mod tries;
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::Verifier;
+use super::check::{Check, How};
+use super::encoding::MAX_SIGNATURE;
+use super::locate::{Location, View};
+use super::mac::Hash;
+use super::refusal::Refusal;
+use super::scheme::{Keys, Scheme, TimeRule};
+use super::signatures::{MAX_SIGNATURES, TimeFrom};
+use super::template::Filling;
+use super::time::distance;
+use crate::clock::Timestamp;
+use crate::message::Request;
+use crate::secret::Secret;
+
+/// Bytes of what is signed that are shown at its beginning and end.
+const SHOWN: usize = 48;
+
+/// See [`Verifier::explain`](super::Verifier::explain).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the rule decides: what proved the sender and the label of the secret, or the refusal.
+    pub decision: Result<(Arc<str>, Option<Arc<str>>), Refusal>,
+    /// Each way in which the rule can be met, in its order.
+    pub ways: Vec<Way>,
+}
+
+impl Explanation {
+    /// The likeliest mistakes, the likeliest first. None if the request is accepted.
+    pub fn likely(&self) -> impl Iterator<Item = &Likely> {
+        let refused = self.decision.is_err();
+        self.ways.iter().filter(move |_| refused).flat_map(|way| &way.likely)
+    }
+}
+
+/// One way in which a rule can be met: one scheme, token or credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// `stripe`, `jwt`, `api_key`; with a number where a provider signs in several ways.
+    pub name: String,
+    /// What was looked at, in order.
+    pub steps: Vec<Step>,
+    pub decision: Result<Option<Arc<str>>, Refusal>,
+    pub likely: Vec<Likely>,
+    /// What the signature would have to be, for each live secret: never show it unasked.
+    pub expected: Vec<String>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// One word: `signature`, `time`, `signed`, `secrets`, `applies`, `result`.
+    pub what: &'static str,
+    pub text: String,
+}
+
+/// A mistake that would explain the refusal: with it undone, the signature is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Likely {
+    /// One word that stays the same, such as `final_newline`.
+    pub code: &'static str,
+    pub text: String,
+}
+
+impl Likely {
+    fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// Secrets of another route's rule.
+struct Foreign<'o> {
+    route: &'o str,
+    secret: Secret,
+}
+
+pub(super) fn explain(
+    rule: &Verifier,
+    request: &Request,
+    public_url: Option<&str>,
+    now: Timestamp,
+    others: &[(&str, &Verifier)],
+) -> Explanation {
+    let decision = rule.check.run(request, public_url, now);
+    let mut foreign = Vec::new();
+    for (route, other) in others {
+        other.check.collect_given(&mut |secret| foreign.push(Foreign { route, secret: secret.clone() }));
+    }
+    let mut ways = Vec::new();
+    let asked = Asked { request, public_url, now, foreign: &foreign };
+    collect(&rule.check, None, &asked, &mut ways);
+    Explanation { decision: decision.map(|proof| (proof.by, proof.label)), ways }
+}
+
+/// What is explained.
+struct Asked<'a> {
+    request: &'a Request,
+    public_url: Option<&'a str>,
+    now: Timestamp,
+    foreign: &'a [Foreign<'a>],
+}
+
+fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Vec<Way>) {
+    let name = name.unwrap_or_else(|| check.by.to_string());
+    match &check.how {
+        How::Open => ways.push(Way {
+            name,
+            steps: vec![Step { what: "result", text: "nothing is asked for: anyone may send".into() }],
+            decision: Ok(None),
+            likely: Vec::new(),
+            expected: Vec::new(),
+        }),
+        How::Scheme(scheme) => ways.push(scheme_way(scheme, name, asked)),
+        How::Jwt(jwt) => ways.push(told(name, jwt.check(asked.request, asked.public_url, asked.now))),
+        How::HttpSignature(signature) => {
+            ways.push(told(name, signature.check(asked.request, asked.public_url, asked.now)));
+        }
+        How::Credentials(credentials) => {
+            let decision = credentials.check(asked.request, asked.now);
+            let likely = match &decision {
+                Ok(_) => Vec::new(),
+                Err(_) => credential::likely(credentials, asked),
+            };
+            ways.push(Way { steps: vec![result(&decision)], name, decision, likely, expected: Vec::new() });
+        }
+        How::Ways(rules) | How::Any(rules) | How::All(rules) => {
+            for (index, rule) in rules.iter().enumerate() {
+                let same = rules.iter().filter(|other| other.by == rule.by).count();
+                let numbered = (same > 1).then(|| format!("{}, way {}", rule.by, index + 1));
+                collect(rule, numbered, asked, ways);
+            }
+        }
+    }
+}
+
+/// A way of which nothing more is known than what its refusal says.
+fn told(name: String, decision: Result<Option<Arc<str>>, Refusal>) -> Way {
+    Way { steps: vec![result(&decision)], name, decision, likely: Vec::new(), expected: Vec::new() }
+}
+
+impl Check {
+    /// Hands out the shared secrets as they were given.
+    fn collect_given(&self, into: &mut dyn FnMut(&Secret)) {
+        match &self.how {
+            How::Open | How::Jwt(_) | How::HttpSignature(_) => {}
+            How::Scheme(scheme) => scheme.given.secrets.iter().for_each(|secret| into(&secret.given)),
+            How::Credentials(credentials) => credentials.plain().for_each(into),
+            How::Ways(rules) | How::Any(rules) | How::All(rules) => {
+                rules.iter().for_each(|rule| rule.collect_given(into));
+            }
+        }
+    }
+}
+
+fn result<T>(decision: &Result<T, Refusal>) -> Step {
+    let text = match decision {
+        Ok(_) => "right".to_owned(),
+        Err(refusal) => format!("{}: {}", refusal.reason.code(), refusal.detail),
+    };
+    Step { what: "result", text }
+}
+
+fn scheme_way(scheme: &Scheme, name: String, asked: &Asked<'_>) -> Way {
+    let Asked { request, public_url, now, .. } = *asked;
+    let decision = scheme.check(request, public_url, now);
+    let view = View::of(request);
+    let mut steps = Vec::new();
+    let mut step = |what, text: String| steps.push(Step { what, text });
+    let applies = scheme.when.iter().find_map(|condition| condition.holds(view).err());
+    if let Some(refusal) = &applies {
+        step("applies", format!("no: {}", refusal.detail));
+    }
+    step("signature", signature_step(scheme, view));
+    if scheme.each.is_some() {
+        step("signed", "each element of a list in the body carries its own signature".into());
+    }
+    let found = found(scheme, view);
+    if let Some(rule) = &scheme.timestamp {
+        step("time", time_step(rule, found.time.as_deref(), now));
+    }
+    let url = OnceCell::new();
+    let filling = Filling {
+        view,
+        public_url,
+        timestamp: found.time.as_deref().unwrap_or_default(),
+        id: found.id.as_deref().unwrap_or_default(),
+        url: &url,
+    };
+    let token = matches!(scheme.keys, Keys::Token(_));
+    if !token && scheme.each.is_none() {
+        // Templates that hold the secret are shown with nothing in its place.
+        step(
+            "signed",
+            match scheme.template.whole(&filling) {
+                Ok(bytes) => signed_text(&bytes, scheme.template.uses_secret()),
+                Err(why) => format!("can't be put together: {}", Refusal::from(why).detail),
+            },
+        );
+        if let Some(url) = url.get() {
+            step("signed", format!("its URL is {}", printable(url.as_bytes(), 2048)));
+        }
+    }
+    step("secrets", secrets_step(scheme, &decision, asked.now));
+    let expected =
+        if decision.is_err() && applies.is_none() { expected(scheme, &filling) } else { Vec::new() };
+    let likely = match &decision {
+        Err(refusal) if applies.is_none() => guess::likely(scheme, refusal, asked, &filling),
+        _ => Vec::new(),
+    };
+    steps.push(result(&decision));
+    Way { name, steps, decision, likely, expected }
+}
+
+/// What a scheme reads beside the signature, as far as it is there.
+struct Found {
+    time: Option<Vec<u8>>,
+    id: Option<Vec<u8>>,
+}
+
+fn found(scheme: &Scheme, view: View<'_>) -> Found {
+    let value = |location: &Location| location.find(view).ok().flatten().map(|value| value.into_owned());
+    let time = match scheme.timestamp.as_ref().map(|rule| &rule.from) {
+        None => None,
+        Some(TimeFrom::At(location)) => value(location),
+        Some(inside) => scheme.from.iter().find_map(|location| {
+            let held = value(location)?;
+            scheme
+                .form
+                .groups(&held)
+                .find_map(|group| scheme.form.time(inside, group).ok().map(<[u8]>::to_vec))
+        }),
+    };
+    Found { time, id: scheme.id.as_ref().and_then(value) }
+}
+
+fn signature_step(scheme: &Scheme, view: View<'_>) -> String {
+    let mut texts = Vec::new();
+    for location in &scheme.from {
+        let text = match location.find(view) {
+            Err(_) => format!("{location} is there twice"),
+            Ok(None) => format!("{location} is missing"),
+            Ok(Some(value)) => {
+                let mut buffer = [0; MAX_SIGNATURE];
+                let mut lengths = Vec::new();
+                let mut odd = 0;
+                for group in scheme.form.groups(&value).take(MAX_SIGNATURES) {
+                    for signature in scheme.form.signatures(group) {
+                        match scheme.form.encoding.decode(signature, &mut buffer) {
+                            Some(bytes) => lengths.push(bytes.len().to_string()),
+                            None => odd += 1,
+                        }
+                    }
+                }
+                match (matches!(scheme.keys, Keys::Token(_)), lengths.len(), odd) {
+                    (true, n, odd) => format!("{location} holds {}", count(n + odd, "token")),
+                    (_, 0, 0) => format!("{location} holds no {}", scheme.form.expected()),
+                    (_, 0, odd) => {
+                        format!(
+                            "{location} holds {}, not in {:?}",
+                            count(odd, "signature"),
+                            scheme.form.encoding
+                        )
+                    }
+                    (_, n, _) => format!(
+                        "{location} holds {} in {:?} of {} bytes",
+                        count(n, "signature"),
+                        scheme.form.encoding,
+                        lengths.join(", ")
+                    ),
+                }
+            }
+        };
+        texts.push(text);
+    }
+    texts.join("; ")
+}
+
+fn time_step(rule: &TimeRule, text: Option<&[u8]>, now: Timestamp) -> String {
+    let Some(text) = text else { return "is missing".into() };
+    let shown = printable(text, 40);
+    match rule.format.parse(text) {
+        None => format!("`{shown}` is not {:?}", rule.format),
+        Some(time) => {
+            let apart = distance(time, now);
+            let side = if time < now { "before" } else { "after" };
+            format!(
+                "{shown} is {time}, {} s {side} the time of the decision ({now}); {} s are allowed",
+                apart.as_secs(),
+                rule.tolerance.as_secs()
+            )
+        }
+    }
+}
+
+fn signed_text(bytes: &[u8], without_secret: bool) -> String {
+    let digest = hex::encode(Sha256::digest(bytes));
+    let shown = if bytes.len() <= 2 * SHOWN {
+        format!("`{}`", printable(bytes, bytes.len()))
+    } else {
+        let (first, last) = (&bytes[..SHOWN], &bytes[bytes.len() - SHOWN..]);
+        format!("`{}` … `{}`", printable(first, SHOWN), printable(last, SHOWN))
+    };
+    if without_secret {
+        format!("{} (without the secret): {shown}", count(bytes.len(), "byte"))
+    } else {
+        format!("{}, SHA-256 {digest}: {shown}", count(bytes.len(), "byte"))
+    }
+}
+
+fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>, now: Timestamp) -> String {
+    let kind = match &scheme.keys {
+        Keys::Mac(keys) => keys.first().map(|key| format!("HMAC with {}", key.value.hash().name())),
+        Keys::Digest(hash, _) => Some(format!("{} over the secret and the rest", hash.name())),
+        Keys::Token(_) => Some("the secret itself is sent".into()),
+        Keys::Public(keys) => keys.first().map(|key| format!("{:?}", key.value.algorithm())),
+        Keys::Fetched(fetched) => Some(format!("{:?}", fetched.algorithm)),
+    };
+    let live = match &scheme.keys {
+        Keys::Public(_) => count(scheme.keys.live(now), "public key"),
+        Keys::Fetched(_) => "fetched keys".into(),
+        keys => count(keys.live(now), "secret"),
+    };
+    let matched = match decision {
+        Ok(Some(label)) => format!("`{label}` matches"),
+        Ok(None) => "one matches".into(),
+        Err(_) => "none was found to match".into(),
+    };
+    let asleep = match scheme.keys.len() - scheme.keys.live(now) {
+        0 => String::new(),
+        some => format!(", {some} outside of their `from` and `until`"),
+    };
+    format!("{}, {live} live{asleep}: {matched}", kind.unwrap_or_default())
+}
+
+/// What the signature would have to be.
+fn expected(scheme: &Scheme, filling: &Filling<'_>) -> Vec<String> {
+    let encode = |bytes: &[u8]| scheme.form.encoding.encode(bytes);
+    match &scheme.keys {
+        Keys::Mac(keys) => keys
+            .iter()
+            .filter_map(|key| key.value.mac(|sink| scheme.template.feed(filling, b"", sink)).ok())
+            .map(|mac| encode(mac.as_bytes()))
+            .collect(),
+        Keys::Digest(hash, secrets) => secrets
+            .iter()
+            .filter_map(|secret| {
+                hash.digest(|sink| scheme.template.feed(filling, secret.value.expose(), sink)).ok()
+            })
+            .map(|digest| encode(digest.as_bytes()))
+            .collect(),
+        // A token is the secret itself; a private key is not here.
+        Keys::Token(_) | Keys::Public(_) | Keys::Fetched(_) => Vec::new(),
+    }
+}
+
+fn count(n: usize, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
+/// At most `limit` bytes as text that is harmless for a terminal.
+fn printable(bytes: &[u8], limit: usize) -> String {
+    bytes[..bytes.len().min(limit)].escape_ascii().to_string()
+}
+
+/// Whether two secrets' digests are the same.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    subtle::ConstantTimeEq::ct_eq(Hash::Sha256.of(a).as_bytes(), Hash::Sha256.of(b).as_bytes()).into()
+}
