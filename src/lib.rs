@@ -31,6 +31,9 @@ pub mod upstream;
 pub mod keys;
 pub mod tenants;
 
+// URLs of clients' own.
+pub mod endpoints;
+
 // What is asked of us, and what we show.
 pub mod admin;
 pub mod cli;

@@ -16,16 +16,19 @@ use crate::buffer::{
 };
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
+use crate::endpoints::Endpoints;
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
 use crate::quarantine::{Item, Quarantine};
+use crate::receive::testing::FakeBuffer;
 use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::tenants::Needs;
 use crate::verify::CredentialPlaces;
 
-use super::control::Control;
+use super::control::{Control, EndpointRoute, NoEndpoints};
 use super::guard::Place;
 use super::listen;
 use super::redact::Redact;
@@ -245,6 +248,7 @@ pub struct Fake {
     metrics: Arc<Metrics>,
     clock: Clock,
     pub quarantine: Arc<Quarantine>,
+    endpoints: Endpoints,
     pub token: Mutex<Option<Secret>>,
     pub not_ready: Mutex<Vec<String>>,
     pub hash: Mutex<String>,
@@ -257,6 +261,7 @@ impl Fake {
         let memory = Arc::new(Memory { events: Mutex::new(events), ..Memory::default() });
         Arc::new(Self {
             buffer: memory.clone(),
+            endpoints: Endpoints::new(Arc::new(FakeBuffer::default()), Clock::System),
             memory,
             metrics: Arc::default(),
             clock: Clock::Manual(ManualClock::at(Timestamp(NOW.0 + 60_000))),
@@ -334,6 +339,20 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+    fn endpoint_route(&self, route: &str) -> Result<EndpointRoute, NoEndpoints> {
+        match route {
+            "partners" => Ok(EndpointRoute {
+                path: "/in/{endpoint}".into(),
+                origin: Some("https://hooks.example.com".into()),
+                needs: Needs::Secret,
+            }),
+            "billing" => Err(NoEndpoints::NotAsked),
+            _ => Err(NoEndpoints::NoRoute { near: Some("partners".into()) }),
+        }
     }
     fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
         let at = vec!["secrets".into(), "0".into()];

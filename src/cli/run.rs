@@ -67,6 +67,8 @@ enum Failure {
     Admin(String),
     #[error("{what} ended unexpectedly")]
     Ended { what: &'static str },
+    #[error("the clients' URLs can't be read: {0}")]
+    Endpoints(#[source] buffer::BufferError),
     #[error("the buffer could not be closed cleanly: {0}")]
     Close(#[from] buffer::BufferError),
     #[error("{0}")]
@@ -143,7 +145,9 @@ impl Run {
 /// Runs until a signal or a failure, then ends everything in order. Whatever happened, the buffer is closed.
 async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
     gateway.announce_backlog().await;
-    let running = match Running::start(&gateway) {
+    // Before the first request: who has a URL must not be told that there is none.
+    let loaded = gateway.endpoints.load().await.map_err(Failure::Endpoints);
+    let running = match loaded.and_then(|()| Running::start(&gateway)) {
         Ok(mut running) => {
             let result = running.until_told_to_end(&gateway).await;
             let ended = running.end(&gateway).await;

@@ -50,6 +50,7 @@ impl App for Arc<Upstream> {
                 received_at: event.received_at,
                 verified: &event.verified,
                 would_refuse: event.origin.would_refuse,
+                client: event.origin.client.as_deref(),
             }),
             upgrade: false,
         }

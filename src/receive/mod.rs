@@ -16,6 +16,7 @@ mod body;
 mod budget;
 mod connection;
 mod contain;
+mod endpoint;
 pub mod exchange;
 mod handshake;
 mod idempotency;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::endpoints::Endpoints;
 use crate::gateway::Gateway;
 use crate::message::Request;
 use crate::quarantine::Quarantine;
@@ -77,6 +79,7 @@ struct Context<'a, A> {
     clock: &'a Clock,
     intake: &'a Intake,
     quarantine: &'a Quarantine,
+    endpoints: &'a Endpoints,
 }
 
 impl<A> Context<'_, A> {
@@ -100,6 +103,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         clock: &gateway.clock,
         intake: &gateway.intake,
         quarantine: &gateway.quarantine,
+        endpoints: &gateway.endpoints,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -131,6 +135,12 @@ async fn way_in<E: Exchange, A: App>(
     let (route, params) = route::find(config, exchange.head())?;
     record.route(route);
 
+    // Whose URL is it, where each client has its own? 404, as for any path that leads nowhere.
+    let endpoint = endpoint::find(route, &params, context.endpoints)?;
+    if let Some(endpoint) = &endpoint {
+        record.client(&endpoint.client);
+    }
+
     // Is the address allowed? 403, before a byte of the body is read.
     allowlist::check(route, exchange.head())?;
 
@@ -154,12 +164,13 @@ async fn way_in<E: Exchange, A: App>(
     let request = Request { head: exchange.head().clone(), params, body };
 
     // Whose keys is it held against, where they depend on who sends? 503.
-    let held = tenant::find(route, &request.params, None).await;
+    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
 
     // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
     // anything have an effect.
     let key_wait = config.limits.key_wait;
     let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
+    let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone()));
     record.verified(&request);
 
     // Is it only a greeting? Answered directly.

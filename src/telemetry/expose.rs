@@ -89,6 +89,14 @@ impl Exposition {
             }
             Ok(())
         })?;
+        page.family(&table::CLIENT_REQUESTS, |f| {
+            for (route, of) in &routes {
+                for (client, counter) in of.clients.all() {
+                    f.counter(&[route, &client], counter.get())?;
+                }
+            }
+            Ok(())
+        })?;
         page.family(&table::SECRET_EXPIRES_IN, |f| {
             self.scrape.secrets.iter().try_for_each(|(route, label, left)| f.float(&[route, label], *left))
         })?;
@@ -328,6 +336,7 @@ mod tests {
     /// Every metric with at least one series.
     fn busy() -> Metrics {
         let metrics = Metrics::default();
+        metrics.client_request("billing", "acme");
         metrics.request("billing", "accepted");
         metrics.request("billing", "signature_invalid");
         metrics.request("", "no_route");

@@ -60,9 +60,18 @@ pub struct Tenants {
     base: PathBuf,
     /// In the place of what is not there: a secret that nobody has.
     decoy: Secret,
+    needs: Needs,
     known: moka::sync::Cache<String, Tenant>,
     unknown: moka::sync::Cache<String, Tenant>,
     loading: Semaphore,
+}
+
+/// Whether a client's rule asks for a secret of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Needs {
+    #[default]
+    Nothing,
+    Secret,
 }
 
 /// Whose request it is.
@@ -100,6 +109,7 @@ impl Tenants {
         spec: VerifySpec,
         shared: Shared,
         references: Vec<Reference>,
+        needs: Needs,
         base: PathBuf,
         decoy: Secret,
         refresh: Duration,
@@ -118,10 +128,21 @@ impl Tenants {
             parameters,
             base,
             decoy,
+            needs,
             known: cache(KNOWN),
             unknown: cache(UNKNOWN),
             loading: Semaphore::new(LOADING),
         }
+    }
+
+    /// Parameters of the path that say whose request it is.
+    pub fn parameters(&self) -> &[Arc<str>] {
+        &self.parameters
+    }
+
+    /// Whether the rule asks for a secret that is made with a client's URL.
+    pub fn needs(&self) -> Needs {
+        self.needs
     }
 
     /// Whose request with these parameters is, from memory if it was looked up lately.

@@ -18,7 +18,15 @@ fn tenants_for(folder: &Path, rule: &str, files: &[&str], refresh: Duration) -> 
     let mut shared = Shared::default();
     shared.packs.insert("github".into(), crate::providers::find("github").unwrap());
     shared.secrets.insert("env:ALL".into(), Secret::new(b"shared".to_vec()));
-    Arc::new(Tenants::new(spec, shared, references, folder.to_owned(), decoy().unwrap(), refresh))
+    Arc::new(Tenants::new(
+        spec,
+        shared,
+        references,
+        Needs::Secret,
+        folder.to_owned(),
+        decoy().unwrap(),
+        refresh,
+    ))
 }
 
 fn tenants(folder: &Path) -> Arc<Tenants> {

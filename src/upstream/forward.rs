@@ -47,6 +47,8 @@ pub struct EventHeaders<'a> {
     pub verified: &'a str,
     /// Why verification would have refused it, where it was let through all the same.
     pub would_refuse: Option<Reason>,
+    /// The client whose URL it came by.
+    pub client: Option<&'a str>,
 }
 
 impl Forward<'_> {
@@ -143,6 +145,9 @@ impl Forward<'_> {
             add("tidegate-attempt", format_args!("{}", event.attempt));
             add("tidegate-received-at", format_args!("{}", event.received_at));
             add("tidegate-verified", format_args!("{}", event.verified));
+            if let Some(client) = event.client {
+                add("tidegate-client", format_args!("{client}"));
+            }
             if let Some(reason) = event.would_refuse {
                 add("tidegate-would-refuse", format_args!("{reason}"));
             }
@@ -248,6 +253,7 @@ mod tests {
                 received_at: Timestamp(1_764_000_000_123),
                 verified: "stripe",
                 would_refuse: None,
+                client: Some("acme"),
             }),
             upgrade: false,
         }
@@ -278,6 +284,7 @@ mod tests {
                 "tidegate-attempt: 3",
                 "tidegate-received-at: 2025-11-24T16:00:00.123Z",
                 "tidegate-verified: stripe",
+                "tidegate-client: acme",
             ]
         );
     }

@@ -73,6 +73,7 @@ pub struct Verified<T> {
     by: Arc<str>,
     label: Option<Arc<str>>,
     would_refuse: Option<Refusal>,
+    client: Option<Arc<str>>,
 }
 
 impl<T> Verified<T> {
@@ -89,6 +90,14 @@ impl<T> Verified<T> {
     /// The label of the secret or key that matched, if it has one.
     pub fn label(&self) -> Option<&Arc<str>> {
         self.label.as_ref()
+    }
+    /// The client whose URL it came by, on routes where each has its own.
+    pub fn client(&self) -> Option<&Arc<str>> {
+        self.client.as_ref()
+    }
+    /// The same, known to have come by this client's URL.
+    pub fn by_client(self, client: Option<Arc<str>>) -> Self {
+        Self { client, ..self }
     }
     /// Why the rule would have refused it, had it been asked to: it is only here because somebody said so.
     pub fn would_refuse(&self) -> Option<&Refusal> {
@@ -176,9 +185,13 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<Verified<Request>, (Box<Request>, Refusal)> {
         match self.check.run(&request, public_url, now) {
-            Ok(proof) => {
-                Ok(Verified { value: request, by: proof.by, label: proof.label, would_refuse: None })
-            }
+            Ok(proof) => Ok(Verified {
+                value: request,
+                by: proof.by,
+                label: proof.label,
+                would_refuse: None,
+                client: None,
+            }),
             Err(refusal) => Err((Box::new(request), refusal)),
         }
     }
@@ -193,8 +206,13 @@ impl Verifier {
         now: Timestamp,
         earlier: Option<Refusal>,
     ) -> Verified<Request> {
-        let refused =
-            |value, refusal| Verified { value, by: "none".into(), label: None, would_refuse: Some(refusal) };
+        let refused = |value, refusal| Verified {
+            value,
+            by: "none".into(),
+            label: None,
+            would_refuse: Some(refusal),
+            client: None,
+        };
         match (earlier, self.verify(request, public_url, now)) {
             (None, Ok(verified)) => verified,
             (Some(refusal), Ok(verified)) => refused(verified.value, refusal),

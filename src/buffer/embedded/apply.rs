@@ -14,6 +14,7 @@ use super::super::{
 };
 use super::codec::{QueueEntry, Record, Told};
 use super::draft::{Draft, Retained, retention_of};
+use super::endpoints::ChangeEndpoints;
 use super::keys::{self, Class};
 use super::lane::{Held, Lane, Place};
 use super::waiting::Promise;
@@ -29,6 +30,7 @@ pub(super) enum Op {
     Settle(Box<Settle>),
     Replay(Change),
     Purge(Change),
+    Endpoints(ChangeEndpoints),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),

@@ -14,13 +14,11 @@ use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
+use crate::endpoints::ENDPOINT;
 use crate::message::Method;
 use crate::providers::Repeats;
 use crate::route::{PathPattern, RouteTable, Rule};
 use crate::verify::Extract;
-
-/// The path's parameter that holds what only a client's URL has.
-pub(super) const ENDPOINT: &str = "endpoint";
 
 /// How long repeats are recognised, where nothing is said.
 const WINDOW: Duration = Duration::from_secs(72 * 3600);

@@ -12,7 +12,7 @@ use crate::config::references::References;
 use crate::providers::Pack;
 use crate::route::PathPattern;
 use crate::secret::{NoRandomness, Secret};
-use crate::tenants::{CLIENT_SECRET, Reference, Shared, Tenants, decoy};
+use crate::tenants::{CLIENT_SECRET, Needs, Reference, Shared, Tenants, decoy};
 use crate::verify::{KeySource, Remote, Resolver, VerifySpec, nearest};
 
 /// A config's references as one route sees them.
@@ -29,7 +29,7 @@ pub(super) struct OfRoute<'a> {
 struct Seen {
     shared: Shared,
     files: Vec<Reference>,
-    client_secret: bool,
+    needs: Needs,
 }
 
 impl<'a> OfRoute<'a> {
@@ -46,16 +46,16 @@ impl<'a> OfRoute<'a> {
 
     /// The tenants of the rule that was compiled with these references; `None` if nothing in it depends on the sender.
     pub(super) fn tenants(self, spec: &VerifySpec, refresh: Duration) -> Option<Arc<Tenants>> {
-        let Seen { shared, files, client_secret } = self.seen.into_inner();
-        let depends = client_secret || !files.is_empty();
+        let Seen { shared, files, needs } = self.seen.into_inner();
+        let depends = needs == Needs::Secret || !files.is_empty();
         let base = self.references.base.clone();
-        depends.then(|| Arc::new(Tenants::new(spec.clone(), shared, files, base, self.decoy, refresh)))
+        depends.then(|| Arc::new(Tenants::new(spec.clone(), shared, files, needs, base, self.decoy, refresh)))
     }
 
     /// Whether a reference depends on who sends; the error says why it can't.
     fn depends(&self, reference: &str) -> Result<bool, String> {
         if reference == CLIENT_SECRET {
-            self.seen.borrow_mut().client_secret = true;
+            self.seen.borrow_mut().needs = Needs::Secret;
             return match self.clients {
                 Some(raw::Clients::Endpoints) => Ok(true),
                 None => {

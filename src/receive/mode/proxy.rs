@@ -47,6 +47,7 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
             received_at: head.received_at,
             verified: request.by(),
             would_refuse: request.would_refuse().map(|refusal| refusal.reason),
+            client: request.client().map(|client| &**client),
         }),
         upgrade: false,
     }

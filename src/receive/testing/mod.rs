@@ -17,6 +17,7 @@ use super::idempotency::Identity;
 use super::{Context, Intake};
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::endpoints::Endpoints;
 use crate::message::{Head, Headers, Method, Scheme, Version};
 use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
@@ -86,6 +87,8 @@ pub struct Scene<A> {
     pub upstreams: HashMap<DestinationName, Arc<A>>,
     pub app: Arc<A>,
     pub buffer: FakeBuffer,
+    /// None, over a buffer of their own.
+    pub endpoints: Endpoints,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub intake: Intake,
@@ -101,6 +104,7 @@ impl<A> Scene<A> {
             upstreams: HashMap::from([(DestinationName::new("r", "d"), app.clone())]),
             app,
             buffer: FakeBuffer::default(),
+            endpoints: Endpoints::new(Arc::new(FakeBuffer::default()), Clock::System),
             intake: Intake::new(metrics.clone()),
             quarantine: Quarantine::new(Path::new("/nowhere"), metrics.clone(), Clock::System),
             metrics,
@@ -116,6 +120,7 @@ impl<A> Scene<A> {
             clock: &self.clock,
             intake: &self.intake,
             quarantine: &self.quarantine,
+            endpoints: &self.endpoints,
         }
     }
 }

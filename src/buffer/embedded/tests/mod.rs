@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod damage;
+mod endpoints;
 mod limits;
 mod model;
 mod queue;
