@@ -264,6 +264,22 @@ fn a_secret_that_depends_on_the_path_is_checked_as_far_as_it_can_be() {
 }
 
 #[test]
+fn clients_urls_need_a_place_in_the_path() {
+    let route = |path: &str, more: &str| {
+        routes(&format!("  - {{ name: r, path: '{path}', forward_to: 'http://127.0.0.1:1', {more} }}\n"))
+    };
+    let config = load_text(&route("/in/{endpoint}", "clients: endpoints, verify: none"));
+    // Whoever has the URL is known, so nobody is warned of events from anyone.
+    assert!(config.is_ok_and(|loaded| loaded.warnings.is_empty()));
+    let rule = "clients: endpoints, provider: github, secret: client:secret";
+    assert!(load_text(&route("/in/{endpoint}", rule)).unwrap().config.routes[0].tenants.is_some());
+    let said = problems(&route("/in/{client}", rule));
+    assert!(said.len() == 1 && said[0].starts_with("routes[0].path: "), "{said:?}");
+    let said = problems(&route("/in/{endpoint}", "clients: endpoints, mode: pass"));
+    assert!(said.len() == 1 && said[0].starts_with("routes[0].clients: "), "{said:?}");
+}
+
+#[test]
 fn key_sets_come_over_https_or_from_this_machine() {
     let of = |url: &str| {
         load_text(&routes(&format!(

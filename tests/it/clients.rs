@@ -63,6 +63,11 @@ async fn each_tenant_has_its_secret_in_a_file_of_its_name() {
     };
     assert_eq!(sent("one", "/in/acme").await.0, 202);
     assert_eq!(sent("two", "/in/bolt").await.0, 202);
+    // The same id from two tenants is two events; from one it is a repeat.
+    let same = |secret: &str, path: &str| signed_by(secret, path).with("X-GitHub-Delivery", "same");
+    assert!(!gateway.send(&same("one", "/in/acme")).await.is_duplicate());
+    assert!(!gateway.send(&same("two", "/in/bolt")).await.is_duplicate());
+    assert!(gateway.send(&same("one", "/in/acme")).await.is_duplicate());
     // Who is not known is refused like who signs wrongly: with the same words.
     let wrong = sent("two", "/in/acme").await;
     assert_eq!(wrong, (401, "signature_invalid".into()));
@@ -95,7 +100,7 @@ async fn each_tenant_has_its_secret_in_a_file_of_its_name() {
     gateway.reload().await;
     assert_eq!(sent("six", "/in/acme").await.0, 202);
     assert_eq!(sent("one", "/in/acme").await.0, 401);
-    app.receives(4).await;
+    app.receives(6).await;
 
     fs::remove_dir_all(gateway.path("secrets")).unwrap();
     let check = gateway.cli(&["check"]).await;
