@@ -27,8 +27,10 @@ pub mod deliver;
 pub mod quarantine;
 pub mod upstream;
 
-// Keys that live elsewhere (JWKS), fetched and refreshed; keys that depend on who sends.
+// What lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.
+pub mod fetch;
 pub mod keys;
+pub mod ranges;
 pub mod tenants;
 
 // URLs of clients' own.

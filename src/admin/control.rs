@@ -11,6 +11,7 @@ use crate::endpoints::{ENDPOINT, Endpoints};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::quarantine::{Item, Quarantine};
+use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
 use crate::route::{PathPattern, Segment};
 use crate::secret::Secret;
@@ -68,6 +69,8 @@ pub trait Control: Send + Sync + 'static {
     fn endpoint_route(&self, route: &str) -> Result<EndpointRoute, NoEndpoints>;
     /// Secrets that have an end, with their routes.
     fn expiries(&self) -> Vec<(Arc<str>, Expiry)>;
+    /// Which ranges of providers are in use.
+    fn ranges(&self) -> Vec<RangesStatus>;
 }
 
 #[async_trait]
@@ -115,6 +118,9 @@ impl Control for Gateway {
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         Gateway::key_sets(self)
+    }
+    fn ranges(&self) -> Vec<RangesStatus> {
+        Gateway::ranges(self)
     }
     fn endpoints(&self) -> &Endpoints {
         &self.endpoints

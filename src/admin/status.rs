@@ -35,6 +35,7 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         last_reload: control.last_reload().map(Into::into),
         secrets: secrets(control),
         key_sets: control.key_sets().into_iter().map(Into::into).collect(),
+        ranges: control.ranges().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
         quarantine: quarantine(control),

@@ -106,6 +106,7 @@ mod tests {
             last_reload: None,
             key_sets: vec![],
             secrets: vec![],
+            ranges: vec![],
             buffer: None,
             destinations: vec![],
             quarantine: None,

@@ -9,7 +9,7 @@ use super::output::{
     Format, OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, print, print_json, size, span,
 };
 use crate::admin::views::{
-    BufferStatus, DestinationStatus, KeySet, QuarantineStatus, ReloadStatus, Status as Running,
+    BufferStatus, DestinationStatus, KeySet, QuarantineStatus, RangesInUse, ReloadStatus, Status as Running,
 };
 
 /// Show what the running gateway does
@@ -74,6 +74,9 @@ fn text(of: &Running, output: &OutputArgs) -> String {
         let (route, label) = (harmless(&secret.route), harmless(&secret.label));
         text += &format!("secret    {route}: {label} {verb} {}\n", Times::of(output).show(&secret.until));
     }
+    for ranges in &of.ranges {
+        text += &format!("ranges    {}\n", ranges_in_use(ranges, Times::of(output)));
+    }
     text += &format!("\n{}", routes(of));
     if !of.destinations.is_empty() {
         text += &format!("\n{}", destinations(&of.destinations, Times::of(output)));
@@ -101,6 +104,16 @@ fn key_set(of: &KeySet, times: Times) -> String {
     };
     let error = of.error.as_deref().map(|e| format!("; the latest fetch failed: {}", harmless(e)));
     format!("{}: {fetched}{}", harmless(&of.url), error.unwrap_or_default())
+}
+
+fn ranges_in_use(of: &RangesInUse, times: Times) -> String {
+    let count = format!("{} {}", of.ranges, if of.ranges == 1 { "range" } else { "ranges" });
+    let from = match of.source.as_str() {
+        "list" => format!("fetched {}", times.show(&of.as_of)),
+        _ => format!("the pack's snapshot of {}", harmless(of.as_of.get(..10).unwrap_or(&of.as_of))),
+    };
+    let error = of.error.as_deref().map(|e| format!("; the latest list was not taken: {}", harmless(e)));
+    format!("{}: {count}, {from}{}", harmless(&of.provider), error.unwrap_or_default())
 }
 
 fn buffer(of: &BufferStatus) -> String {

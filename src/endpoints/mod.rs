@@ -13,11 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use subtle::ConstantTimeEq;
 
 use crate::buffer::{Buffer, BufferError, EndpointChange};
 use crate::clock::{Clock, Timestamp};
-use crate::secret::{NoRandomness, Secret, random, random_text};
+use crate::secret::{NoRandomness, Secret, random, random_text, same};
 use crate::tenants::Needs;
 
 use record::Hash;
@@ -36,7 +35,7 @@ pub const MAX_KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
 const TOKEN: usize = 20;
 
 /// A client's URL, without what only the client knows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The name of its route.
     pub route: Arc<str>,
@@ -120,8 +119,8 @@ impl Endpoints {
         let hash = record::hash(token);
         let known = self.known.read();
         let endpoint = known.get(&half(&hash))?;
-        let same = bool::from(endpoint.hash.ct_eq(&hash));
-        (same && *endpoint.route == *route && endpoint.is_live(self.clock.now())).then(|| endpoint.clone())
+        (same(&endpoint.hash, &hash) && *endpoint.route == *route && endpoint.is_live(self.clock.now()))
+            .then(|| endpoint.clone())
     }
 
     /// Those that work now, by route, client and age. Without their secrets nobody else can use them.

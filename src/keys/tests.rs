@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
 
-use super::fetch::{Fetch, MAX_BYTES};
+use super::fetch::{Fetch, LIMITS};
 use super::*;
 use crate::upstream::testing::{App, read_request};
 use crate::verify::RemoteKey;
@@ -137,7 +137,7 @@ async fn an_unknown_key_brings_a_refresh_but_never_more_than_one_a_floor() {
 
 #[tokio::test]
 async fn an_endless_set_is_broken_off() {
-    let large = ok(&format!("{}{}", " ".repeat(MAX_BYTES), set(&["a"])));
+    let large = ok(&format!("{}{}", " ".repeat(LIMITS.bytes), set(&["a"])));
     let (app, _) = server(vec![large]).await;
     let remote = remote(QUICK);
     let source = remote.source(Remote::jwks(url(&app)));

@@ -92,9 +92,11 @@ fn route(name: &str) -> Route {
         enforce: Default::default(),
         quarantine: KeepRefused::AsConfigured,
         public_url: None,
-        handshake: None,
+        greeting_methods: Vec::new(),
+        handshakes: crate::verify::Handshakes::default(),
         idempotency: None,
         event_type: None,
+        split: None,
         max_body: 1 << 20,
         mode: crate::config::Mode::Buffer {
             answer: crate::config::Acknowledgement { status: 202, content_type: None, body: String::new() },

@@ -63,7 +63,7 @@ pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Req
 
 /// Within what a key is one key: the route, and where its senders don't know each other, the sender. Two of them may
 /// give the same id to different events.
-fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
+pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
     if route.tenants.is_none() && request.client().is_none() {
         return Cow::Borrowed(&route.name);
     }

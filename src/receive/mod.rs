@@ -30,6 +30,7 @@ mod tenant;
 pub(crate) mod testing;
 mod tracked;
 mod verify;
+mod visit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -163,6 +164,13 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
+    // Is it only a greeting? One that its sender does not sign is answered now, with nothing but words. 405 if it has
+    // the method of one and is none.
+    let greeting = handshake::recognise(route, &request)?;
+    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed()) {
+        return handshake::unsigned(context, exchange, route, greeting, request).await;
+    }
+
     // Whose keys is it held against, where they depend on who sends? 503.
     let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
 
@@ -173,10 +181,10 @@ async fn way_in<E: Exchange, A: App>(
     let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone()));
     record.verified(&request);
 
-    // Is it only a greeting? Answered directly.
-    if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {
-        let _ = exchange.answer(answer).await;
-        return Ok(Outcome::Handshake);
+    // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
+    // route only observes: its answer could be a proof that only the sender may have.
+    if let Some(greeting) = handshake::proved(route, greeting, &request)? {
+        return handshake::signed(context, exchange, route, greeting, request).await;
     }
 
     // Did we have it before? Then it gets the first one's answer.
@@ -187,9 +195,15 @@ async fn way_in<E: Exchange, A: App>(
     }
 
     match &route.mode {
-        Mode::Buffer { answer, destinations } => {
-            mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
-        }
+        Mode::Buffer { answer, destinations } => match &route.split {
+            None => {
+                mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
+            }
+            Some(split) => {
+                let to = (&**destinations, answer);
+                Box::pin(mode::split::accept(context, exchange, route, split, to, identity, request)).await
+            }
+        },
         Mode::Proxy(destination) => {
             mode::proxy::forward(context, exchange, destination, identity, request).await
         }

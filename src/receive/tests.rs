@@ -142,10 +142,10 @@ async fn a_signed_event_is_stored_and_its_repeat_recognised() {
     let first = stage.send(signed("{}")).await;
     assert_eq!(first.answered().unwrap().status, 202);
     let id = stage.scene.buffer.stored()[0].to_string();
-    assert!(first.answered().unwrap().headers.contains(&("tidegate-event-id", id.clone())));
+    assert!(first.answered().unwrap().headers.contains(&("tidegate-event-id".into(), id.clone())));
     let again = stage.send(signed("{}")).await;
-    assert!(again.answered().unwrap().headers.contains(&("tidegate-event-id", id)));
-    assert!(again.answered().unwrap().headers.contains(&("tidegate-duplicate", "true".into())));
+    assert!(again.answered().unwrap().headers.contains(&("tidegate-event-id".into(), id)));
+    assert!(again.answered().unwrap().headers.contains(&("tidegate-duplicate".into(), "true".into())));
     assert_eq!(stage.scene.buffer.stored().len(), 1);
     assert_eq!(stage.scene.intake.budget.used(), 0);
 }

@@ -44,9 +44,7 @@ fn signed(secret: &str) -> Request {
     let compiled =
         compile(&serde_saphyr::from_str(&rule).unwrap(), &crate::verify::testing::World::default());
     let bare = request("/", &[("X-GitHub-Delivery", "1")], b"{}");
-    let headers = compiled.unwrap().verifier.sign(&bare, None, NOW, None).unwrap();
-    let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    request("/", &headers, b"{}")
+    compiled.unwrap().verifier.sign(&bare, None, NOW, None).unwrap()
 }
 
 fn accepts(tenant: &Tenant, secret: &str) -> bool {

@@ -442,7 +442,7 @@ pub(super) fn derived(secret: &Secret, spec: Option<&KeySpec>) -> Option<Secret>
 }
 
 /// The key that a configured secret stands for.
-fn derive(
+pub(super) fn derive(
     secret: &Secret,
     spec: Option<&KeySpec>,
     at: &[&str],

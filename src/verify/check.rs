@@ -75,39 +75,33 @@ impl Check {
         Ok(Proof { by: self.by.clone(), label })
     }
 
-    /// Headers for `request`: of the first way that can be signed, or of all that must hold.
+    /// `request` as its sender would send it: by the first way that can be signed, or by all that must hold.
     pub(super) fn sign(
         &self,
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
         private_key: Option<&PrivateKey>,
-    ) -> Result<Vec<(String, String)>, SignError> {
+    ) -> Result<Request, SignError> {
         match &self.how {
-            How::Open => Ok(Vec::new()),
+            How::Open => Ok(request.clone()),
             How::Scheme(scheme) => scheme.sign(request, public_url, now, private_key),
             How::Jwt(jwt) => jwt.sign(request, public_url, now),
             How::HttpSignature(signature) => signature.sign(request, public_url, now, private_key),
-            How::Credentials(credentials) => {
-                credentials.sign(now).map(|header| vec![header]).map_err(SignError::Impossible)
-            }
+            How::Credentials(credentials) => credentials.sign(request, now),
             How::Ways(rules) | How::Any(rules) => {
                 let mut error = SignError::Impossible("there is nothing to sign with");
                 for rule in rules {
                     match rule.sign(request, public_url, now, private_key) {
-                        Ok(headers) => return Ok(headers),
+                        Ok(signed) => return Ok(signed),
                         Err(found) => error = found,
                     }
                 }
                 Err(error)
             }
-            How::All(rules) => {
-                let mut headers = Vec::new();
-                for rule in rules {
-                    headers.extend(rule.sign(request, public_url, now, private_key)?);
-                }
-                Ok(headers)
-            }
+            How::All(rules) => rules
+                .iter()
+                .try_fold(request.clone(), |request, rule| rule.sign(&request, public_url, now, private_key)),
         }
     }
 

@@ -48,6 +48,23 @@ pub fn compile(spec: &VerifySpec, resolver: &dyn Resolver) -> Result<Compiled, V
     }
 }
 
+/// A rule that names a provider and gives no key, where the provider's own greeting will bring it: until then nobody is
+/// proved. `None` for any other rule.
+pub fn awaiting_keys(spec: &VerifySpec, resolver: &dyn Resolver) -> Option<Compiled> {
+    let VerifySpec::Rule(rule) = spec else { return None };
+    let name = rule.provider.as_deref()?;
+    if rule.secret.is_some() || rule.secrets.is_some() || rule.public_keys.is_some() {
+        return None;
+    }
+    let pack = resolver.pack(name).ok()?;
+    if !pack.handshakes.iter().any(|handshake| handshake.show.is_some()) {
+        return None;
+    }
+    // One of none must hold: none ever does.
+    let check = Check { by: pack.name.as_str().into(), how: How::Any(Vec::new()) };
+    Some(Compiled { verifier: Verifier::of(check, Vec::new()), pack: Some(pack) })
+}
+
 /// The keys of a rule, for suggestions.
 const RULE_KEYS: &[&str] = &[
     "provider",

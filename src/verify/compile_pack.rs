@@ -8,7 +8,7 @@ use super::check::{Check, How};
 use super::compile::{Way, inner, point_at_secret, unknown_params, ways};
 use super::remote::Roots;
 use super::spec::{Rule, SchemeSpec, SecretSpec};
-use super::{KeySource, NoKeys, Remote, Resolver, SpecProblem};
+use super::{KeySource, NoKeys, Remote, Resolver, SpecProblem, handshake};
 use crate::providers::{Pack, PackParam, ParamKind};
 use crate::secret::Secret;
 
@@ -285,5 +285,6 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
             }
         }
     }
+    handshake::check_pack(pack, &Anything, &mut Problems::new(&mut list));
     if list.is_empty() { Ok(()) } else { Err(list) }
 }

@@ -7,6 +7,7 @@
 //! The way of a rule: `spec` (as written) → `compile` with `build`, `build_scheme` and `jwt::build` (everything wrong
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
+mod batch;
 mod build;
 mod build_keys;
 mod build_scheme;
@@ -15,11 +16,13 @@ mod compile;
 mod compile_pack;
 mod condition;
 mod credentials;
+mod draft;
 mod encoding;
 mod explain;
 mod extract;
 mod fetched;
 mod form;
+pub mod handshake;
 mod header_list;
 mod http_signature;
 mod json;
@@ -48,12 +51,14 @@ use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::secret::Secret;
 
+pub use batch::{Element, NotSplit, Split};
 use check::Check;
-pub use compile::compile;
+pub use compile::{awaiting_keys, compile};
 pub use compile_pack::check_pack;
 pub use explain::{Explanation, Likely, Step, Way};
 pub use extract::Extract;
 pub(crate) use form::decode as decode_form;
+pub use handshake::{Handshakes, Policy};
 pub use refusal::Refusal;
 pub(crate) use remote::parse_jwks;
 pub use remote::{
@@ -258,15 +263,16 @@ impl Verifier {
         &self.expiries
     }
 
-    /// The headers that make `request` pass this rule at `now`, for tests and the command line. What the rule reads
-    /// elsewhere (the body, the query) must be there already.
+    /// `request` as its sender would send it at `now`, so that it passes this rule: for tests and the command line. A
+    /// signature that stands in the body takes the place of `${signature}` there; whatever else the rule reads in the body
+    /// must be there already.
     pub fn sign(
         &self,
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
         private_key: Option<&PrivateKey>,
-    ) -> Result<Vec<(String, String)>, SignError> {
+    ) -> Result<Request, SignError> {
         self.check.sign(request, public_url, now, private_key)
     }
 }

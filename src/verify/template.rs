@@ -205,6 +205,13 @@ impl Template {
         Ok(Cow::Owned(bytes))
     }
 
+    /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
+    pub(super) fn is_chosen_by_sender(&self) -> bool {
+        self.0
+            .iter()
+            .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+    }
+
     /// Whether the address of the request is signed, whole or in part.
     pub(super) fn uses_url(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Url(_) | Part::Target | Part::Path))
@@ -235,6 +242,13 @@ impl Template {
             _ => false,
         })
     }
+    /// The places that must be there.
+    pub(super) fn required(&self) -> impl Iterator<Item = &Location> {
+        self.0.iter().filter_map(|p| match p {
+            Part::At(location, Wanted::There | Wanted::Base64Lines) => Some(location),
+            _ => None,
+        })
+    }
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
         self.0.iter().filter_map(|p| match p {
             Part::At(location, _) | Part::Line(_, location) => Some(location),
@@ -248,6 +262,11 @@ impl Template {
             _ => None,
         })
     }
+}
+
+/// The names in the `{param:NAME}` of a template.
+pub(super) fn params_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split("{param:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
 }
 
 const NAMES: &[&str] = &[

@@ -17,6 +17,7 @@ pub(crate) fn request(target: &str, headers: &[(&str, &str)], body: &[u8]) -> Re
             method: Method::POST,
             target: target.to_owned(),
             authority: "hooks.example.com".to_owned(),
+            asked_authority: None,
             scheme: Scheme::Https,
             version: Version::Http11,
             headers: headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect::<Headers>(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Checker;
-use super::tenants::OfRoute;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::Time;
@@ -18,6 +17,8 @@ pub(super) struct Proof {
     pub compiled: Compiled,
     /// Where keys depend on who sends.
     pub tenants: Option<Arc<Tenants>>,
+    /// The rule as written.
+    pub spec: VerifySpec,
     kind: Kind,
     /// The longest tolerance that is written in it.
     pub tolerance: Option<Duration>,
@@ -37,8 +38,25 @@ impl Proof {
     }
 }
 
-/// A rule that may run, and its tenants where keys depend on who sends.
-type Ready = (Compiled, Option<Arc<Tenants>>);
+/// Whether a route may have no key yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    Needed,
+    /// `handshake: show`: the sender's greeting will bring it.
+    Awaited,
+}
+
+impl Keys {
+    fn of(raw: &raw::Route) -> Self {
+        match raw.handshake {
+            Some(raw::Handshake::Word(raw::HandshakeWord::Show)) => Keys::Awaited,
+            _ => Keys::Needed,
+        }
+    }
+}
+
+/// A rule that may run, as written, and its tenants where keys depend on who sends.
+type Ready = (Compiled, VerifySpec, Option<Arc<Tenants>>);
 
 /// Where the parts of a rule are written.
 enum Form<'a> {
@@ -100,8 +118,8 @@ impl Checker<'_, '_> {
 
     fn none(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof> {
         let form = Form::Long(place.key("verify"));
-        let (compiled, tenants) = self.compiled(raw, &json!("none"), &form, place)?;
-        Some(Proof { compiled, tenants, kind: Kind::None, tolerance: None })
+        let (compiled, spec, tenants) = self.compiled(raw, &json!("none"), &form, place)?;
+        Some(Proof { compiled, tenants, spec, kind: Kind::None, tolerance: None })
     }
 
     fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof> {
@@ -116,8 +134,8 @@ impl Checker<'_, '_> {
             (None, None) => Vec::new(),
         };
         let spec = VerifySpec::of_provider(provider, secrets);
-        let (compiled, tenants) = self.compile(raw, &spec, &Form::Short(raw), place)?;
-        Some(Proof { compiled, tenants, kind: Kind::Rule, tolerance: None })
+        let (compiled, spec, tenants) = self.compile(raw, spec, &Form::Short(raw), place)?;
+        Some(Proof { compiled, tenants, spec, kind: Kind::Rule, tolerance: None })
     }
 
     fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
@@ -128,8 +146,8 @@ impl Checker<'_, '_> {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
-        let (compiled, tenants) = self.compiled(raw, written, &Form::Long(rule), place)?;
-        Some(Proof { compiled, tenants, kind, tolerance: tolerance(written) })
+        let (compiled, spec, tenants) = self.compiled(raw, written, &Form::Long(rule), place)?;
+        Some(Proof { compiled, tenants, spec, kind, tolerance: tolerance(written) })
     }
 
     fn compiled(
@@ -147,29 +165,35 @@ impl Checker<'_, '_> {
                 return None;
             }
         };
-        self.compile(raw, &spec, form, place)
+        self.compile(raw, spec, form, place)
     }
 
     fn compile(
         &mut self,
         raw: &raw::Route,
-        spec: &VerifySpec,
+        spec: VerifySpec,
         form: &Form<'_>,
         place: &Place,
     ) -> Option<Ready> {
-        let references = match OfRoute::new(self.references, raw) {
-            Ok(references) => references,
-            Err(error) => {
-                self.error(place, error.to_string(), "");
-                return None;
-            }
-        };
-        let compiled = verify::compile(spec, &references);
+        if Keys::of(raw) == Keys::Awaited
+            && let Some(compiled) = verify::awaiting_keys(&spec, self.references)
+        {
+            let message = "the route has no secret yet: every event is refused";
+            self.warning(
+                place,
+                message,
+                "store the secret that the sender's greeting brings, and name it here",
+            );
+            return Some((compiled, spec, None));
+        }
+        let references = self.of_route(raw, place)?;
+        let compiled = verify::compile(&spec, &references);
         self.warn_of_inline_secrets(place);
         match compiled {
             Ok(compiled) => {
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
-                Some((compiled, references.tenants(spec, self.secrets.refresh)))
+                let tenants = references.tenants(&spec, self.secrets.refresh);
+                Some((compiled, spec, tenants))
             }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Checker;
 use crate::config::model::{
     AccessLog, AdminAddress, AdminSettings, BufferSettings, Limits, LogFormat, LogSettings,
-    QuarantineSettings, SecretSettings, Shutdown,
+    QuarantineSettings, RangeSettings, SecretSettings, Shutdown,
 };
 use crate::config::place::Place;
 use crate::config::raw;
@@ -167,6 +167,25 @@ impl Checker<'_, '_> {
                 raw::Access::All => AccessLog::All,
             },
         }
+    }
+
+    pub(super) fn range_settings(&mut self, raw: &raw::Ranges) -> RangeSettings {
+        let place = Place::root().key("ranges");
+        if raw.refresh < Time(Duration::from_secs(1)) {
+            self.error(
+                &place.key("refresh"),
+                format!("{} is too little", raw.refresh),
+                "write 1s or more, such as `24h`",
+            );
+        }
+        let ca = raw.ca.as_ref().map(|path| self.references.path(path));
+        if let Some(path) = &ca
+            && let Err(problem) = self.references.outside.pem(path)
+        {
+            let help = "a PEM file is wanted; paths start from the config's folder";
+            self.error(&place.key("ca"), format!("{}: {problem}", path.display()), help);
+        }
+        RangeSettings { refresh: raw.refresh.0, max_shrink: raw.max_shrink.0, ca, offline: raw.offline }
     }
 
     pub(super) fn shutdown(&mut self, raw: &raw::Shutdown) -> Shutdown {

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Checker;
+use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::references::References;
 use crate::providers::Pack;
@@ -32,8 +34,21 @@ struct Seen {
     needs: Needs,
 }
 
+impl<'c> Checker<'c, '_> {
+    /// The config's references as a route sees them. `None` only with a problem reported.
+    pub(super) fn of_route(&mut self, raw: &raw::Route, place: &Place) -> Option<OfRoute<'c>> {
+        match OfRoute::new(self.references, raw) {
+            Ok(references) => Some(references),
+            Err(error) => {
+                self.error(place, error.to_string(), "without them no secret can be made: see to the system");
+                None
+            }
+        }
+    }
+}
+
 impl<'a> OfRoute<'a> {
-    pub(super) fn new(references: &'a References<'a>, raw: &raw::Route) -> Result<Self, NoRandomness> {
+    fn new(references: &'a References<'a>, raw: &raw::Route) -> Result<Self, NoRandomness> {
         let path = PathPattern::parse(&raw.path).ok();
         Ok(Self {
             references,
@@ -44,10 +59,16 @@ impl<'a> OfRoute<'a> {
         })
     }
 
+    /// Whether anything that was asked for depends on who sends.
+    pub(super) fn depend_on_sender(&self) -> bool {
+        let seen = self.seen.borrow();
+        seen.needs == Needs::Secret || !seen.files.is_empty()
+    }
+
     /// The tenants of the rule that was compiled with these references; `None` if nothing in it depends on the sender.
     pub(super) fn tenants(self, spec: &VerifySpec, refresh: Duration) -> Option<Arc<Tenants>> {
+        let depends = self.depend_on_sender();
         let Seen { shared, files, needs } = self.seen.into_inner();
-        let depends = needs == Needs::Secret || !files.is_empty();
         let base = self.references.base.clone();
         depends.then(|| Arc::new(Tenants::new(spec.clone(), shared, files, needs, base, self.decoy, refresh)))
     }

@@ -282,7 +282,7 @@ async fn a_certificate_must_be_valid_lead_to_the_root_and_be_for_the_name() {
     issuer.gives("/other", &certificate(&ca, "other.example", NOW).0);
     issuer.gives("/expired", &certificate(&ca, "signer.example", (2001, 2002)).0);
     issuer.gives("/early", &certificate(&ca, "signer.example", (2100, 2101)).0);
-    issuer.gives("/huge", &" ".repeat(MAX_BYTES + 1));
+    issuer.gives("/huge", &" ".repeat(LIMITS.bytes + 1));
     issuer.gives("/none", "<html>");
     let remote = remote(QUICK);
     let source = |chain: &str| {

@@ -21,7 +21,6 @@ use super::Verifier;
 use super::check::{Check, How};
 use super::encoding::MAX_SIGNATURE;
 use super::locate::{Location, View};
-use super::mac::Hash;
 use super::refusal::Refusal;
 use super::scheme::{Keys, Scheme, TimeRule};
 use super::signatures::{MAX_SIGNATURES, TimeFrom};
@@ -378,9 +377,4 @@ fn count(n: usize, word: &str) -> String {
 /// At most `limit` bytes as text that is harmless for a terminal.
 fn printable(bytes: &[u8], limit: usize) -> String {
     bytes[..bytes.len().min(limit)].escape_ascii().to_string()
-}
-
-/// Whether two secrets' digests are the same.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    subtle::ConstantTimeEq::ct_eq(Hash::Sha256.of(a).as_bytes(), Hash::Sha256.of(b).as_bytes()).into()
 }

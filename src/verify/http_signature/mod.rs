@@ -175,14 +175,14 @@ impl HttpSignature {
         ["signature", "signature-input", DIGEST].into_iter().chain(signed.filter(|id| !id.contains('"')))
     }
 
-    /// The headers that `request` lacks to pass at `now`.
+    /// `request` with the headers that it lacks to pass at `now`.
     pub(super) fn sign(
         &self,
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
         private_key: Option<&PrivateKey>,
-    ) -> Result<Vec<(String, String)>, SignError> {
+    ) -> Result<Request, SignError> {
         let key = live(&self.keys, now).next().ok_or(SignError::Impossible("no key is live"))?;
         let mut added = Vec::new();
         let digest = format!("\"{DIGEST}\"");
@@ -214,9 +214,11 @@ impl HttpSignature {
             }
         };
         let signature = super::encoding::Encoding::Base64.encode(&signature);
-        added.push(("signature-input".to_owned(), text));
-        added.push(("signature".to_owned(), format!("{label}=:{signature}:")));
-        Ok(added)
+        let added = [
+            ("signature-input".to_owned(), text),
+            ("signature".to_owned(), format!("{label}=:{signature}:")),
+        ];
+        Ok(super::sign::with_headers(request, &added))
     }
 }
 

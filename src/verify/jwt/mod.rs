@@ -18,7 +18,6 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
-use subtle::ConstantTimeEq;
 
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::locate::Location;
@@ -29,6 +28,7 @@ use super::url;
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
+use crate::secret::same;
 use crate::verify::locate::View;
 use crate::verify::remote::{X5c, x5c_key};
 use keys::{Key, KeySet};
@@ -243,7 +243,7 @@ impl ClaimDigest {
         };
         let mut buffer = [0; MAX_SIGNATURE];
         match self.encoding.decode(text.as_bytes(), &mut buffer) {
-            Some(digest) if bool::from(digest.ct_eq(self.hash.of(of).as_bytes())) => Ok(()),
+            Some(digest) if same(digest, self.hash.of(of).as_bytes()) => Ok(()),
             _ => Err(invalid(format!("the claim `{claim}` is not the {what}'s digest"))),
         }
     }

@@ -1,6 +1,7 @@
 //! What stands under `verify:`, as written: the language that packs and users share. Values stay text here; what they
 //! mean is decided once, by [`compile`](super::compile), which then can say everything that is wrong at once.
 
+mod handshake;
 mod remote;
 mod text;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use handshake::{ConditionSpec, HandshakeSpec, ProofSpec, ReplySpec, TestSpec, VisitSpec};
 pub use remote::{CertificateSpec, HttpSignatureSpec, KeySourceSpec, OauthSpec, X5cSpec};
 pub use text::{Claims, Param, SecretSpec, Texts};
 
