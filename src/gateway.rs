@@ -22,6 +22,7 @@ use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
 use crate::deliver::{self, Deliverer};
+use crate::endpoints::Endpoints;
 use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub quarantine: Arc<Quarantine>,
     /// What is wrong, and for how long.
     alerts: Alerts,
+    /// URLs of clients' own; a reload keeps them.
+    pub endpoints: Endpoints,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -151,6 +154,7 @@ impl Gateway {
             alerts: Alerts::new(metrics.clone(), clock.clone()),
             breakers,
             pauses,
+            endpoints: Endpoints::new(buffer.clone(), clock.clone()),
             buffer,
             quarantine,
             metrics,

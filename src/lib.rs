@@ -33,6 +33,10 @@ pub mod upstream;
 pub mod fetch;
 pub mod keys;
 pub mod ranges;
+pub mod tenants;
+
+// URLs of clients' own.
+pub mod endpoints;
 
 // What is wrong, and who is told.
 pub mod alerts;
@@ -41,6 +45,7 @@ pub mod alerts;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod expiry;
 pub mod gateway;
 pub mod telemetry;
 pub mod tls;

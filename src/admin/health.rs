@@ -1,5 +1,6 @@
 //! Probes and scrapes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,6 +12,7 @@ use serde_json::json;
 use crate::buffer::{DestinationName, Stats};
 use crate::pauses;
 use crate::telemetry::{CONTENT_TYPE, Scrape};
+use crate::verify::Expiry;
 
 use super::App;
 use super::control::Control;
@@ -41,6 +43,7 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         ready: control.readiness().is_empty(),
         routes: setup.routes.into_iter().map(|route| (route.name, route.verification == "on")).collect(),
         config_hash: setup.config_hash,
+        secrets: secrets(&*control),
         now: control.now(),
         breakers: control.breakers(),
         paused: paused(&*control),
@@ -50,6 +53,15 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;
     let text = text.map_err(|_| Problem::internal())?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+fn secrets(control: &dyn Control) -> Vec<(Arc<str>, String, f64)> {
+    let now = control.now();
+    let left = |(route, expiry): (Arc<str>, Expiry)| {
+        let left = expiry.seconds_left(now);
+        (route, expiry.name, left)
+    };
+    control.expiries().into_iter().map(left).collect()
 }
 
 /// The buffer's numbers, if it gives them in time.

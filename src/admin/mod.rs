@@ -6,6 +6,7 @@
 
 mod alerts;
 mod control;
+pub mod endpoints;
 mod events;
 pub mod filter;
 mod guard;
@@ -104,6 +105,9 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/events/purge", post(events::purge))
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", get(events::body))
+        .route("/endpoints", get(endpoints::list).post(endpoints::create))
+        .route("/endpoints/rotate", post(endpoints::rotate))
+        .route("/endpoints/revoke", post(endpoints::revoke))
         .route("/dead", get(events::list_dead))
         .route("/quarantine", get(quarantine::list))
         .route("/quarantine/re-verify", post(quarantine::recheck))

@@ -1,6 +1,7 @@
 //! What runs, and reading the config again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -12,13 +13,15 @@ use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
 use crate::pauses;
 use crate::upstream::ServerStatus;
+use crate::verify::Expiry;
 
 use super::App;
 use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
 use super::views::{
-    BreakerView, BufferStatus, DestinationStatus, Destinations, QuarantineStatus, Setup, Status, UpstreamView,
+    BreakerView, BufferStatus, DestinationStatus, Destinations, QuarantineStatus, SecretEnd, Setup, Status,
+    UpstreamView,
 };
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
@@ -34,6 +37,7 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         reasons,
         setup,
         last_reload: control.last_reload().map(Into::into),
+        secrets: secrets(control),
         key_sets: control.key_sets().into_iter().map(Into::into).collect(),
         ranges: control.ranges().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
@@ -72,6 +76,17 @@ pub async fn reload(State(app): State<App>) -> Result<Json<Reloaded>, Problem> {
         Ok(Err(refused)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, refused)),
         Err(_) => Err(Problem::internal()),
     }
+}
+
+fn secrets(control: &dyn Control) -> Vec<SecretEnd> {
+    let now = control.now();
+    let view = |(route, Expiry { name, until, .. }): (Arc<str>, Expiry)| SecretEnd {
+        route: route.to_string(),
+        label: name,
+        until: until.to_string(),
+        ended: until <= now,
+    };
+    control.expiries().into_iter().map(view).collect()
 }
 
 fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {

@@ -18,19 +18,22 @@ use crate::buffer::{
 };
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
+use crate::endpoints::Endpoints;
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
 use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::{RangesStatus, Source};
+use crate::receive::testing::FakeBuffer;
 use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::tenants::Needs;
 use crate::upstream::ServerStatus;
 use crate::verify::CredentialPlaces;
 
-use super::control::Control;
+use super::control::{Control, EndpointRoute, NoEndpoints};
 use super::guard::Place;
 use super::listen;
 use super::redact::Redact;
@@ -261,6 +264,7 @@ pub struct Fake {
     metrics: Arc<Metrics>,
     clock: Clock,
     pub quarantine: Arc<Quarantine>,
+    endpoints: Endpoints,
     pub token: Mutex<Option<Secret>>,
     pub not_ready: Mutex<Vec<String>>,
     pub hash: Mutex<String>,
@@ -274,6 +278,7 @@ impl Fake {
         let memory = Arc::new(Memory { events: Mutex::new(events), ..Memory::default() });
         Arc::new(Self {
             buffer: memory.clone(),
+            endpoints: Endpoints::new(Arc::new(FakeBuffer::default()), Clock::System),
             memory,
             metrics: Arc::default(),
             clock: Clock::Manual(ManualClock::at(Timestamp(NOW.0 + 60_000))),
@@ -343,7 +348,7 @@ impl Control for Fake {
     fn quarantine(&self) -> &Arc<Quarantine> {
         &self.quarantine
     }
-    fn recheck(&self, _: &Item) -> Recheck {
+    async fn recheck(&self, _: &Item) -> Recheck {
         Recheck::NoRoute
     }
     async fn admit(&self, _: &Item, _: Force) -> receive::Admission {
@@ -377,6 +382,25 @@ impl Control for Fake {
             why: Some("connect: connection refused".into()),
             transitions: Transitions::default(),
         }]
+    }
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+    fn endpoint_route(&self, route: &str) -> Result<EndpointRoute, NoEndpoints> {
+        match route {
+            "partners" => Ok(EndpointRoute {
+                path: "/in/{endpoint}".into(),
+                origin: Some("https://hooks.example.com".into()),
+                needs: Needs::Secret,
+            }),
+            "billing" => Err(NoEndpoints::NotAsked),
+            _ => Err(NoEndpoints::NoRoute { near: Some("partners".into()) }),
+        }
+    }
+    fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
+        let at = vec!["secrets".into(), "0".into()];
+        let until = self.now().saturating_add(Duration::from_secs(60));
+        vec![("hooks".into(), crate::verify::Expiry { name: "old".into(), at, until })]
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         vec![KeySetStatus {

@@ -81,6 +81,9 @@ pub struct Status {
     /// Remote key sets (`jwks: https://…`).
     #[serde(default)]
     pub key_sets: Vec<KeySet>,
+    /// Secrets that have an end.
+    #[serde(default)]
+    pub secrets: Vec<SecretEnd>,
     /// The ranges of providers in use (`allow: [provider]`).
     #[serde(default)]
     pub ranges: Vec<RangesInUse>,
@@ -98,6 +101,17 @@ pub struct ReloadStatus {
     pub at: String,
     /// Why the new config was refused; `null` if it runs.
     pub problem: Option<String>,
+}
+
+/// A secret that has an end (`until`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEnd {
+    pub route: String,
+    /// Its label, or where it stands in the rule.
+    pub label: String,
+    pub until: String,
+    /// Whether it is past its end, and verifies nothing any more.
+    pub ended: bool,
 }
 
 /// One remote key set.

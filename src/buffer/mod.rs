@@ -89,6 +89,17 @@ pub trait Buffer: Send + Sync + 'static {
     /// Deletes the matching events for good (never one with a delivery still under way). Returns how many.
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError>;
 
+    /// All records of clients' URLs that have not ended. There are few (see `crate::endpoints::MAX`): for the start.
+    async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
+        Ok(Vec::new())
+    }
+
+    /// Writes and removes records of clients' URLs, all of them or none. Durable on return. Records that have ended go
+    /// by themselves.
+    async fn change_endpoints(&self, _: Vec<EndpointChange>) -> Result<(), BufferError> {
+        Err(BufferError::Failed("this buffer keeps no clients' URLs".into()))
+    }
+
     /// Counts and sizes, cheap enough for every scrape.
     async fn stats(&self) -> Result<Stats, BufferError>;
 
@@ -147,6 +158,24 @@ impl LeaseToken {
     pub(crate) const fn for_tests(due: u64, seq: u64) -> Self {
         Self { due, seq }
     }
+}
+
+/// The record of a client's URL. What it says is not the buffer's to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEndpoint {
+    /// The hash of what stands in the URL.
+    pub key: [u8; 32],
+    /// From then on it is as if it were not there.
+    pub until: Option<Timestamp>,
+    pub value: Vec<u8>,
+}
+
+/// A change of the records of clients' URLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointChange {
+    /// Takes the place of what stands under the same key.
+    Put(StoredEndpoint),
+    Remove([u8; 32]),
 }
 
 /// What became of a lease.

@@ -12,6 +12,7 @@ mod client;
 mod completions;
 mod dead;
 mod demo;
+mod endpoints;
 mod events;
 mod failure;
 mod healthcheck;
@@ -76,6 +77,8 @@ enum Command {
     Send(send::Send),
     /// List, show, replay and purge events
     Events(events::Events),
+    /// Give clients URLs of their own, list, rotate and revoke them
+    Endpoints(endpoints::Endpoints),
     /// List, show, replay and purge dead letters
     Dead(dead::Dead),
     /// Hold the deliveries of a route or destination
@@ -137,6 +140,7 @@ impl Command {
             Command::Sign(command) => command.run(),
             Command::Send(command) => command.run(),
             Command::Events(command) => command.run(),
+            Command::Endpoints(command) => command.run(),
             Command::Dead(command) => command.run(),
             Command::Pause(command) => command.run(),
             Command::Resume(command) => command.run(),
@@ -181,6 +185,9 @@ mod tests {
             "tidegate events ls --admin unix:/run/t.sock --utc",
             "tidegate events --admin 127.0.0.1:9900 show 0190b0c4-0000-7000-8000-000000000001 --body-only",
             "tidegate dead replay --all -q",
+            "tidegate endpoints create --route partners --client acme -o json",
+            "tidegate endpoints rotate --route partners --client acme --keep 7d",
+            "tidegate endpoints revoke --route partners --client acme --yes",
             "tidegate dead purge --route billing --until 3d --yes",
             "tidegate quarantine list --route billing --reason signature_invalid --since 2h -o json",
             "tidegate quarantine re-verify --all -q",

@@ -70,6 +70,11 @@ fn text(of: &Running, output: &OutputArgs) -> String {
     for set in &of.key_sets {
         text += &format!("keys      {}\n", key_set(set, Times::of(output)));
     }
+    for secret in &of.secrets {
+        let verb = if secret.ended { "ENDED" } else { "ends" };
+        let (route, label) = (harmless(&secret.route), harmless(&secret.label));
+        text += &format!("secret    {route}: {label} {verb} {}\n", Times::of(output).show(&secret.until));
+    }
     for ranges in &of.ranges {
         text += &format!("ranges    {}\n", ranges_in_use(ranges, Times::of(output)));
     }

@@ -52,6 +52,7 @@ impl App for Arc<Upstream> {
                 verified: &event.verified,
                 batch: event.origin.batch,
                 would_refuse: event.origin.would_refuse,
+                client: event.origin.client.as_deref(),
             }),
             upgrade: false,
         }

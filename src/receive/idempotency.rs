@@ -1,7 +1,9 @@
 //! Step: did we have it before? The key of a verified request, and a bounded memory of late claims in front of the
 //! buffer's index.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,15 +49,35 @@ impl Identity {
 /// place of a proved sender's event.
 pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Request>) -> Identity {
     let key = rule.key.key(request.get());
+    let scope = scope(route, request);
     let claimed = match request.would_refuse() {
-        None => ClaimKey::new(&route.name, key.as_bytes()),
+        None => ClaimKey::new(&scope, key.as_bytes()),
         Some(_) => {
             let body = Sha256::digest(&request.get().body);
             // No route's name has a space.
-            ClaimKey::new(&format!("{} unproved", route.name), &[&body, key.as_bytes()].concat())
+            ClaimKey::new(&format!("{scope} unproved"), &[&body, key.as_bytes()].concat())
         }
     };
     Identity { key: claimed, readable: shortened(key), window: rule.window }
+}
+
+/// Within what a key is one key: the route, and where its senders don't know each other, the sender. Two of them may
+/// give the same id to different events.
+pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
+    if route.tenants.is_none() && request.client().is_none() {
+        return Cow::Borrowed(&route.name);
+    }
+    // No route's name has a space.
+    let mut scope = format!("{} of", route.name);
+    for name in route.tenants.iter().flat_map(|tenants| tenants.parameters()) {
+        let value = request.get().params.get(name).unwrap_or_default();
+        // The length keeps two values from being read as one.
+        let _ = write!(scope, " {}:{value}", value.len());
+    }
+    if let Some(client) = request.client() {
+        let _ = write!(scope, " client {client}");
+    }
+    Cow::Owned(scope)
 }
 
 /// Of what an operator admits to a route that drops no repeats: so that it is admitted once.

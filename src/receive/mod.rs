@@ -16,6 +16,7 @@ mod body;
 mod budget;
 mod connection;
 mod contain;
+mod endpoint;
 pub mod exchange;
 mod handshake;
 mod idempotency;
@@ -25,6 +26,7 @@ mod paused;
 mod record;
 mod refused;
 mod route;
+mod tenant;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tracked;
@@ -38,6 +40,7 @@ use crate::breaker::Breakers;
 use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::endpoints::Endpoints;
 use crate::gateway::Gateway;
 use crate::message::Request;
 use crate::pauses::Pauses;
@@ -82,6 +85,7 @@ struct Context<'a, A> {
     breakers: &'a Breakers,
     pauses: &'a Pauses,
     quarantine: &'a Quarantine,
+    endpoints: &'a Endpoints,
 }
 
 impl<A> Context<'_, A> {
@@ -107,6 +111,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         breakers: &gateway.breakers,
         pauses: &gateway.pauses,
         quarantine: &gateway.quarantine,
+        endpoints: &gateway.endpoints,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -137,6 +142,12 @@ async fn way_in<E: Exchange, A: App>(
     // Which rule is asked for? 404, 405.
     let (route, params) = route::find(config, exchange.head())?;
     record.route(route);
+
+    // Whose URL is it, where each client has its own? 404, as for any path that leads nowhere.
+    let endpoint = endpoint::find(route, &params, context.endpoints)?;
+    if let Some(endpoint) = &endpoint {
+        record.client(&endpoint.client);
+    }
 
     // Is the address allowed? 403, before a byte of the body is read.
     allowlist::check(route, exchange.head())?;
@@ -170,10 +181,15 @@ async fn way_in<E: Exchange, A: App>(
         return handshake::unsigned(context, exchange, route, greeting, request).await;
     }
 
+    // Whose keys is it held against, where they depend on who sends? 503.
+    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
+
     // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
     // anything have an effect.
     let key_wait = config.limits.key_wait;
-    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
+    let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
+    let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone()));
+    record.verified(&request);
 
     // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
     // route only observes: its answer could be a proof that only the sender may have.

@@ -84,6 +84,10 @@ metrics! {
         "From the end of a request's header to its answer";
     VERIFIED = "tidegate_verified", Number, Counter, ["route", "label"],
         "Requests verified, by the label of the secret or key that matched";
+    CLIENT_REQUESTS = "tidegate_client_requests", Number, Counter, ["route", "client"],
+        "Requests verified on routes with a URL for each client, by client; `other` beyond 200 clients of a route";
+    SECRET_EXPIRES_IN = "tidegate_secret_expires_in", Seconds, Gauge, ["route", "label"],
+        "Until a secret that has an end is refused, by its label or place in the rule; negative after that";
     WOULD_REFUSE = "tidegate_would_refuse", Number, Counter, ["route", "reason"],
         "Requests let through by `enforce: observe` that verification would have refused, by reason code";
     CONNECTIONS = "tidegate_connections", Number, Counter, [],
@@ -208,6 +212,7 @@ mod tests {
                         "destination",
                         "hash",
                         "source",
+                        "client",
                         "provider",
                         "state",
                         "upstream",

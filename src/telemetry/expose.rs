@@ -33,6 +33,8 @@ pub struct Scrape {
     pub routes: Vec<(String, bool)>,
     /// Of the config that runs, in full.
     pub config_hash: String,
+    /// Secrets that have an end: route, label, seconds left.
+    pub secrets: Vec<(Arc<str>, String, f64)>,
     pub now: Timestamp,
     pub breakers: Vec<BreakerStatus>,
     /// Each destination, and whether an operator has paused it.
@@ -95,6 +97,17 @@ impl Exposition {
                 }
             }
             Ok(())
+        })?;
+        page.family(&table::CLIENT_REQUESTS, |f| {
+            for (route, of) in &routes {
+                for (client, counter) in of.clients.all() {
+                    f.counter(&[route, &client], counter.get())?;
+                }
+            }
+            Ok(())
+        })?;
+        page.family(&table::SECRET_EXPIRES_IN, |f| {
+            self.scrape.secrets.iter().try_for_each(|(route, label, left)| f.float(&[route, label], *left))
         })?;
         page.family(&table::WOULD_REFUSE, |f| {
             for (route, of) in &routes {
@@ -378,6 +391,7 @@ mod tests {
             ready: true,
             routes: vec![("billing".into(), true), ("open".into(), false)],
             config_hash: "0123456789abcdef".into(),
+            secrets: vec![("billing".into(), "old".into(), -2.5)],
             now: Timestamp(3_500),
             servers: vec![(
                 DestinationName::new("billing", "legacy"),
@@ -391,6 +405,7 @@ mod tests {
     /// Every metric with at least one series.
     fn busy() -> Metrics {
         let metrics = Metrics::default();
+        metrics.client_request("billing", "acme");
         metrics.request("billing", "accepted");
         metrics.request("billing", "signature_invalid");
         metrics.request("", "no_route");

@@ -13,6 +13,7 @@ mod breaker;
 mod bytes;
 mod change;
 mod cli;
+mod clients;
 mod crash;
 mod durable;
 mod floods;

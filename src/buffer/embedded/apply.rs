@@ -15,6 +15,7 @@ use super::super::{
 use super::batch::AppendBatch;
 use super::codec::{QueueEntry, Record, Told};
 use super::draft::{Draft, Retained, retention_of};
+use super::endpoints::ChangeEndpoints;
 use super::keys::{self, Class};
 use super::lane::{Held, Lane, Place};
 use super::waiting::Promise;
@@ -32,6 +33,7 @@ pub(super) enum Op {
     Note(Note),
     Replay(Change),
     Purge(Change),
+    Endpoints(ChangeEndpoints),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),

@@ -24,6 +24,7 @@ use super::admission::Space;
 use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
+use super::endpoints::ChangeEndpoints;
 use super::retention::Swept;
 use super::store::Store;
 use super::waiting::{Promise, Wakes};
@@ -245,6 +246,10 @@ impl Committer {
                 Op::Note(note) => draft.note(note, &mut effects),
                 Op::Replay(change) => draft.replay(change, now, &mut effects),
                 Op::Purge(change) => draft.purge(change, &mut effects),
+                Op::Endpoints(ChangeEndpoints { changes, done }) => {
+                    let outcome = draft.change_endpoints(changes);
+                    effects.changed.push(Answer { done, outcome });
+                }
                 Op::Sweep(done) => wanted.push(done),
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]
@@ -401,6 +406,9 @@ impl Committer {
                 }
                 Op::Note(note) => note.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Replay(change) | Op::Purge(change) => {
+                    change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
+                }
+                Op::Endpoints(change) => {
                     change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
                 }
                 Op::Sweep(done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewBatch, NewClaim,
-    Next, Page, Selection, Settlement, Stats,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventFilter, EventId, Leased,
+    NewBatch, NewClaim, Next, Page, Selection, Settlement, Stats, StoredEndpoint,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Note, Only, Op, Settle};
@@ -22,6 +22,7 @@ use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
+use super::endpoints::{self, ChangeEndpoints};
 use super::filter::Filter;
 use super::lane::{Lane, Lease};
 use super::retention::Keep;
@@ -493,6 +494,19 @@ impl Buffer for Embedded {
             Ok(notes)
         })
         .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
+        let now = self.shared.clock.now();
+        self.read(move |store, _| endpoints::all(store, now)).await
+    }
+
+    async fn change_endpoints(&self, changes: Vec<EndpointChange>) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Endpoints(ChangeEndpoints { changes, done }))?;
+        let written = outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())));
+        written.map(|_| ())
     }
 
     async fn stats(&self) -> Result<Stats, BufferError> {

@@ -50,6 +50,7 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
             verified: request.by(),
             batch: None,
             would_refuse: request.would_refuse().map(|refusal| refusal.reason),
+            client: request.client().map(|client| &**client),
         }),
         upgrade: false,
     }

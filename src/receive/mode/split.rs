@@ -17,7 +17,7 @@ use crate::config::{Acknowledgement, Destination, Route};
 use crate::message::{Headers, Request};
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, shortened};
+use crate::receive::idempotency::{Identity, scope, shortened};
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
@@ -95,8 +95,9 @@ pub(in crate::receive) fn taken_apart(
     let mut ids: Vec<EventId> = elements.iter().map(|_| EventId::new(whole.received_at)).collect();
     // Ids of one millisecond come in any order; within a batch they shall sort as its events do.
     ids.sort_unstable();
+    let scope = scope(route, request);
     let part = |(number, (element, event_id)): (u32, (Element, EventId))| {
-        let claim = claim(route, &element, whole.origin.would_refuse, answer);
+        let claim = claim(route, &scope, &element, whole.origin.would_refuse, answer);
         let Element { body, key, event_type } = element;
         // A copy: a part would keep the whole request in memory for as long as its own event waits there.
         let mut event = Event { id: event_id, body: Bytes::copy_from_slice(&body), ..whole.clone() };
@@ -109,20 +110,21 @@ pub(in crate::receive) fn taken_apart(
     Ok(Some(NewBatch { id, events, claim: None }))
 }
 
-/// The claim of an element, in a scope of its own: a route's name has no `/`. One that was let through unproved is bound to
+/// The claim of an element, in a scope of its own: no request's ends in `/`. One that was let through unproved is bound to
 /// its bytes besides, and never meets a proved one.
 fn claim(
     route: &Route,
+    scope: &str,
     element: &Element,
     would_refuse: Option<Reason>,
     answer: &FirstAnswer,
 ) -> Option<NewClaim> {
     let window = route.idempotency.as_ref()?.window;
     let key = match would_refuse {
-        None => ClaimKey::new(&format!("{}/", route.name), element.key.as_bytes()),
+        None => ClaimKey::new(&format!("{scope}/"), element.key.as_bytes()),
         Some(_) => {
             let hash = Sha256::digest(&element.body);
-            ClaimKey::new(&format!("{}/unproved", route.name), &[&hash[..], element.key.as_bytes()].concat())
+            ClaimKey::new(&format!("{scope}/unproved"), &[&hash[..], element.key.as_bytes()].concat())
         }
     };
     // What its repeats would be answered, were they to come alone: nobody asks.

@@ -18,6 +18,7 @@ use super::{Context, Intake};
 use crate::breaker::Breakers;
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::endpoints::Endpoints;
 use crate::message::{Head, Headers, Method, Scheme, Version};
 use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
@@ -89,6 +90,8 @@ pub struct Scene<A> {
     pub upstreams: HashMap<DestinationName, Arc<A>>,
     pub app: Arc<A>,
     pub buffer: FakeBuffer,
+    /// None, over a buffer of their own.
+    pub endpoints: Endpoints,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub intake: Intake,
@@ -106,6 +109,7 @@ impl<A> Scene<A> {
             upstreams: HashMap::from([(DestinationName::new("r", "d"), app.clone())]),
             app,
             buffer: FakeBuffer::default(),
+            endpoints: Endpoints::new(Arc::new(FakeBuffer::default()), Clock::System),
             intake: Intake::new(metrics.clone()),
             breakers: Breakers::default(),
             pauses: Pauses::new(Arc::new(FakeBuffer::default())),
@@ -125,6 +129,7 @@ impl<A> Scene<A> {
             breakers: &self.breakers,
             pauses: &self.pauses,
             quarantine: &self.quarantine,
+            endpoints: &self.endpoints,
         }
     }
 }

@@ -21,6 +21,7 @@ impl Stage {
             ready: true,
             routes: Vec::new(),
             config_hash: String::new(),
+            secrets: Vec::new(),
             now: Timestamp(0),
         };
         let text = self.scene.metrics.expose(scrape);
