@@ -302,7 +302,7 @@ fn the_manual_lists_every_path_and_each_is_there() {
             paths += 1;
         }
     }
-    assert_eq!(paths, 21);
+    assert_eq!(paths, 27);
 }
 
 #[test]

@@ -145,7 +145,7 @@ async fn forgeries_ends_and_silence_are_seen_without_any_target() {
     let app = App::start().await;
     let end = "2001-01-31";
     let verify =
-        json!({"bearer": {"tokens": [{"secret": "file:secrets/token", "label": "old", "expires": end}]}});
+        json!({"bearer": {"tokens": [{"secret": "file:secrets/token", "label": "old", "until": end}]}});
     let route = Route::new(json!({"name": "in", "path": "/in", "verify": verify, "expect_every": "1ms"}))
         .secret("token", "t0ken")
         .to(&app);

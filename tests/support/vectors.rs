@@ -83,7 +83,9 @@ impl Vector {
         };
         for key in ["secrets", "public_keys"] {
             for one in rule.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
-                *one = file(one.as_str().expect("text"));
+                // Plain, or with a label.
+                let text = if one.is_object() { &mut one["secret"] } else { one };
+                *text = file(text.as_str().expect("text"));
             }
         }
         if let Some(jwks) = rule.get_mut("jwks") {

@@ -45,9 +45,10 @@ pub(super) fn encode_event(
         Scheme::Http => 0,
         Scheme::Https => 1,
     };
-    let refused = event.origin.would_refuse.is_some() || event.origin.quarantine.is_some();
+    let Origin { would_refuse, quarantine, batch, client } = &event.origin;
+    let has_origin = would_refuse.is_some() || quarantine.is_some() || batch.is_some();
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-    out.push(scheme | flag(refused, HAS_ORIGIN) | flag(event.origin.client.is_some(), HAS_CLIENT));
+    out.push(scheme | flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT));
     put_number(out, event.received_at.as_millis());
     match event.source {
         IpAddr::V4(ip) => {
@@ -78,10 +79,10 @@ pub(super) fn encode_event(
         out.extend_from_slice(value);
     }
     put_bytes(out, &event.body);
-    if refused {
+    if has_origin {
         put_origin(out, &event.origin);
     }
-    if let Some(client) = &event.origin.client {
+    if let Some(client) = client {
         put_bytes(out, client.as_bytes());
     }
 }

@@ -55,7 +55,9 @@ impl Checker<'_, '_> {
         self.references.seen_inline.take();
         match compiled {
             Ok(handshakes) => {
-                self.same_for_all(&references, &place.key("provider"));
+                if !handshakes.is_empty() {
+                    self.same_for_all(&references, &place.key("provider"));
+                }
                 handshakes
             }
             Err(problems) => {
