@@ -51,6 +51,10 @@ pub(super) fn check(
 
     let limits = checker.section::<raw::Limits>(value, "limits").unwrap_or_default();
     let limits = checker.limits(&limits);
+    // Before the routes, whose secrets' ends are warned of by it.
+    let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
+    let secrets = checker.secrets(&secrets);
+    checker.secrets = secrets.clone();
     // Before the listeners, which may ask for the ranges of the routes' providers.
     let routes = checker.items::<raw::Route>(value, "routes");
     let (routes, table) = checker.routes(&routes, &limits);
@@ -69,9 +73,6 @@ pub(super) fn check(
     let log = checker.log(&log);
     let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
     let shutdown = checker.shutdown(&shutdown);
-    let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
-    let secrets = checker.secrets(&secrets);
-    checker.secrets = secrets.clone();
     let ranges = checker.section::<raw::Ranges>(value, "ranges").unwrap_or_default();
     let ranges = checker.range_settings(&ranges);
     checker.parts(shaped);
