@@ -70,7 +70,7 @@ fn request(headers: &[(&str, &str)], body: Vec<u8>) -> Request {
 
 /// Nanoseconds a call.
 fn nanos(mut call: impl FnMut()) -> f64 {
-    let long = Duration::from_millis(setting("MILLIS", 200) as u64);
+    let long = Duration::from_millis(setting("MILLIS", 200));
     let (begin, mut calls) = (Instant::now(), 0_u32);
     while begin.elapsed() < long {
         for _ in 0..64 {

@@ -49,7 +49,9 @@ impl Captured {
     pub fn to_host(&self, host: &str) -> Request {
         let body = STANDARD.decode(&self.body_base64).expect("base64");
         let mut request = Request::new(&self.method, self.target(), body).header("Host", host);
-        request.headers.extend(self.headers.iter().cloned());
+        // The sender writes the length itself, and no request may have two.
+        let own = self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
+        request.headers.extend(own.cloned());
         request
     }
 }
