@@ -22,7 +22,11 @@ pub async fn watch(gateway: Arc<Gateway>) {
     // What is due at the start is among the config's warnings, which have been logged.
     let due = |gateway: &Gateway, told: &mut Told| {
         let config = &gateway.snapshot.load().config;
-        told.due(config.expiries(), gateway.clock.now(), config.secrets.warn_before)
+        told.due(
+            config.expiries(),
+            gateway.clock.now(),
+            config.alerts.rules.secret_expiry.unwrap_or_default(),
+        )
     };
     due(&gateway, &mut told);
     loop {

@@ -14,6 +14,7 @@ mod tenants;
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -51,7 +52,10 @@ pub(super) fn check(
 
     let limits = checker.section::<raw::Limits>(value, "limits").unwrap_or_default();
     let limits = checker.limits(&limits);
-    // Before the routes, whose secrets' ends are warned of by it.
+    // Before the routes, whose secrets are read and warned of by them. What has ended is warned of in any case.
+    let alerts = checker.section::<raw::Alerts>(value, "alerts").unwrap_or_default();
+    let alerts = checker.alerts(&alerts);
+    checker.secret_expiry = alerts.rules.secret_expiry.unwrap_or_default();
     let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
     let secrets = checker.secrets(&secrets);
     checker.secrets = secrets.clone();
@@ -67,8 +71,6 @@ pub(super) fn check(
     let admin = checker.section::<raw::Admin>(value, "admin").unwrap_or_default();
     let admin = checker.admin(&admin);
     checker.apart(&listeners, admin.as_ref());
-    let alerts = checker.section::<raw::Alerts>(value, "alerts").unwrap_or_default();
-    let alerts = checker.alerts(&alerts);
     let log = checker.section::<raw::Log>(value, "log").unwrap_or_default();
     let log = checker.log(&log);
     let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
@@ -120,6 +122,8 @@ struct Checker<'c, 'r> {
     report: &'c mut Report<'r>,
     references: &'c References<'c>,
     secrets: SecretSettings,
+    /// How long before its end a secret is warned of.
+    secret_expiry: Duration,
     /// What `provider` in an `allow` has asked for so far.
     provider_ranges: Vec<ProviderRanges>,
     /// Of the routes so far: the name, and the pack if it has one.
@@ -143,6 +147,7 @@ impl<'c, 'r> Checker<'c, 'r> {
             report,
             references,
             secrets: SecretSettings::default(),
+            secret_expiry: Duration::ZERO,
             provider_ranges: Vec::new(),
             packs: Vec::new(),
         }
@@ -198,6 +203,7 @@ impl Checker<'_, '_> {
         let mut checker = Checker::new(&mut report, self.references);
         checker.packs = std::mem::take(&mut self.packs);
         checker.secrets = self.secrets.clone();
+        checker.secret_expiry = self.secret_expiry;
         let (whole, rest) = (&shaped.whole, &shaped.rest);
         for listener in parts::<raw::Listener>(whole, rest, "listeners") {
             checker.listeners(std::slice::from_ref(&listener));

@@ -449,8 +449,6 @@ pub enum AccessLog {
 /// How secrets are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretSettings {
-    /// How long before its end a secret is warned of. Default 14 days.
-    pub warn_before: Duration,
     /// How long what was read of a tenant's files counts. Default 30 s.
     pub refresh: Duration,
 }

@@ -78,7 +78,7 @@ pub(super) struct Root {
     /// How the gateway goes down.
     #[schemars(default)]
     pub shutdown: Shutdown,
-    /// Secrets: when their end is warned of, and how soon a change of tenants' files is seen.
+    /// Secrets in files of tenants.
     #[schemars(default)]
     pub secrets: Secrets,
     /// Worker threads, each with its own runtime. Default: one a processor.

@@ -233,10 +233,10 @@ fn the_end_of_a_secret_is_warned_of_where_it_is_written() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(warnings[0].key, "routes[0].secrets[1]");
     assert!(warnings[0].message.contains("`old` has ended at 2020-01-01"), "{}", warnings[0].message);
-    let early = format!("{config}secrets: {{ warn_before: 36500d }}\n");
+    let early = format!("{config}alerts: {{ secret_expiry: 36500d }}\n");
     assert_eq!(load_text(&early).unwrap().warnings.len(), 1);
     let near = config.replace("2999-01-01", "2100-01-01");
-    assert_eq!(load_text(&format!("{near}secrets: {{ warn_before: 36500d }}\n")).unwrap().warnings.len(), 2);
+    assert_eq!(load_text(&format!("{near}alerts: {{ secret_expiry: 36500d }}\n")).unwrap().warnings.len(), 2);
     let said = problems(&config.replace("2020-01-01T", "2020-13-01T"));
     assert_eq!(said.len(), 1);
     assert!(

@@ -143,14 +143,14 @@ async fn way_in<E: Exchange, A: App>(
     let (route, params) = route::find(config, exchange.head())?;
     record.route(route);
 
+    // Is the address allowed? 403, before a byte of the body is read.
+    allowlist::check(route, exchange.head())?;
+
     // Whose URL is it, where each client has its own? 404, as for any path that leads nowhere.
     let endpoint = endpoint::find(route, &params, context.endpoints)?;
     if let Some(endpoint) = &endpoint {
         record.client(&endpoint.client);
     }
-
-    // Is the address allowed? 403, before a byte of the body is read.
-    allowlist::check(route, exchange.head())?;
 
     // Is its app given a rest by an operator? 503, on inline routes.
     paused::check(route, context.pauses)?;

@@ -212,7 +212,7 @@ impl Checker<'_, '_> {
 
     /// Warns of each secret whose end is near or past.
     fn warn_of_expiry(&mut self, expiries: &[Expiry], form: &Form<'_>, place: &Place) {
-        let (now, before) = (self.references.outside.now(), self.secrets.warn_before);
+        let (now, before) = (self.references.outside.now(), self.secret_expiry);
         for Expiry { name, at, until } in expiries.iter().filter(|e| e.is_due(now, before)) {
             let (message, help) = if *until <= now {
                 (

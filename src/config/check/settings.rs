@@ -199,7 +199,7 @@ impl Checker<'_, '_> {
             let help = "write a duration from `1s` to `1h`; `tidegate reload` sees changes at once";
             self.error(&place, format!("{} is out of range", raw.refresh), help);
         }
-        SecretSettings { warn_before: raw.warn_before.0, refresh: raw.refresh.0 }
+        SecretSettings { refresh: raw.refresh.0 }
     }
 
     fn at_least(&mut self, place: &Place, key: &str, size: Size, least: Size) {

@@ -309,12 +309,10 @@ impl Default for Shutdown {
     }
 }
 
-/// Secrets: when their end is warned of, and how soon a change of tenants' files is seen.
+/// Secrets in files of tenants.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Secrets {
-    /// How long before its `until` a secret is warned of, once a day. Default: 14d.
-    pub warn_before: Time,
     /// How soon a file of `file:secrets/{parameter}` that was added, changed or removed is seen without a reload, from
     /// `1s` to `1h`. Default: 30s.
     pub refresh: Time,
@@ -322,7 +320,7 @@ pub(in crate::config) struct Secrets {
 
 impl Default for Secrets {
     fn default() -> Self {
-        Self { warn_before: secs(14 * 24 * 3600), refresh: secs(30) }
+        Self { refresh: secs(30) }
     }
 }
 
