@@ -24,6 +24,7 @@ pub mod verify;
 // What stays, and the way out.
 pub mod buffer;
 pub mod deliver;
+pub mod jobs;
 pub mod quarantine;
 pub mod upstream;
 

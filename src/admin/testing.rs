@@ -8,11 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::buffer::{
-    Admission, AppendError, Appended, Attempt, AttemptOutcome, Buffer, BufferError, ClaimKey, Claimed,
-    DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter, EventId,
-    Leased, NewClaim, Page, Selection, Settlement, Stats,
-};
+use crate::buffer::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
@@ -37,8 +33,7 @@ pub const NOW: Timestamp = Timestamp(1_764_000_000_000);
 pub struct Memory {
     pub events: Mutex<Vec<(Event, Vec<Delivery>)>>,
     pub failed: Mutex<Option<&'static str>>,
-    /// The largest page that was asked for.
-    pub largest_page: Mutex<usize>,
+    pub jobs: Mutex<Vec<Job>>,
 }
 
 impl Memory {
@@ -51,7 +46,7 @@ impl Memory {
 }
 
 fn meets(filter: &EventFilter, (event, deliveries): &(Event, Vec<Delivery>)) -> bool {
-    let EventFilter { route, destination, state, event_type, since, until } = filter;
+    let EventFilter { route, destination, state, event_type, since, until, .. } = filter;
     let delivery = |d: &Delivery| {
         destination.as_ref().is_none_or(|n| *n == *d.destination.0)
             && state.as_ref().is_none_or(|s| *s == d.state.word())
@@ -105,23 +100,44 @@ impl Buffer for Memory {
         self.check()?;
         Ok(self.events.lock().iter().find(|(event, _)| event.id == id).cloned())
     }
-    async fn list(
-        &self,
-        filter: EventFilter,
-        after: Option<EventId>,
-        limit: usize,
-    ) -> Result<Page, BufferError> {
+    async fn search(&self, search: Search) -> Result<Page, BufferError> {
         self.check()?;
-        let mut largest = self.largest_page.lock();
-        *largest = (*largest).max(limit);
+        let Search { filter, order, after, limit, .. } = search;
         let events = self.events.lock();
-        let mut older = events.iter().rev().filter(|stored| meets(&filter, stored));
-        if let Some(after) = after {
-            older.by_ref().find(|(event, _)| event.id == after);
+        let mut ordered: Vec<_> = events.iter().filter(|stored| meets(&filter, stored)).collect();
+        if order == Order::NewestFirst {
+            ordered.reverse();
         }
-        let page: Vec<_> = older.by_ref().take(limit).cloned().collect();
-        let next = older.next().and_then(|_| page.last().map(|(event, _)| event.id));
-        Ok(Page { events: page, next })
+        let mut behind = ordered.into_iter();
+        if let Some(after) = after {
+            behind.by_ref().find(|(event, _)| event.id == after);
+        }
+        let page: Vec<_> =
+            behind.by_ref().take(limit).map(|(event, of)| (Head::from(event), of.clone())).collect();
+        let next = behind.next().and_then(|_| page.last().map(|(event, _)| event.id));
+        Ok(Page { examined: page.len() as u64, events: page, next })
+    }
+    async fn step(&self, step: Step) -> Result<Job, BufferError> {
+        self.check()?;
+        let Step { mut job, events } = step;
+        for id in events {
+            let one = Selection::One(id, job.filter.of_deliveries());
+            job.changed += match job.task {
+                Task::Replay | Task::ReplayTo { .. } => self.replay(one).await?,
+                Task::Purge | Task::Erase => self.purge(one).await?,
+            };
+        }
+        let mut jobs = self.jobs.lock();
+        jobs.retain(|known| known.id != job.id);
+        jobs.push(job.clone());
+        Ok(job)
+    }
+    async fn jobs(&self) -> Result<Vec<Job>, BufferError> {
+        Ok(self.jobs.lock().clone())
+    }
+    async fn forget_job(&self, id: EventId) -> Result<(), BufferError> {
+        self.jobs.lock().retain(|job| job.id != id);
+        Ok(())
     }
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
         self.check()?;
@@ -142,6 +158,9 @@ impl Buffer for Memory {
         let before = events.len();
         events.retain(|stored| !selected(&selection, stored));
         Ok((before - events.len()) as u64)
+    }
+    async fn scrub(&self) -> Result<(), BufferError> {
+        Ok(())
     }
     async fn stats(&self) -> Result<Stats, BufferError> {
         self.check()?;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{Attempt, AttemptOutcome, Delivery, DeliveryState, Event};
+use crate::buffer::{Attempt, AttemptOutcome, Delivery, DeliveryState, Event, Head};
 
 use crate::gateway::{LastReload, ReloadOutcome};
 use crate::keys::KeySetStatus;
@@ -161,7 +161,8 @@ pub struct Readiness {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
     pub events: Vec<EventSummary>,
-    /// Pass as `after` for the next page; `null` at the end.
+    /// Pass as `after` for the next page; `null` at the end. A page may be short and still have a next one: the time
+    /// for one is bounded.
     pub next: Option<String>,
 }
 
@@ -282,7 +283,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl EventSummary {
-    pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
+    pub(super) fn new(event: &Head, deliveries: &[Delivery], redact: &Redact) -> Self {
         Self {
             id: event.id.to_string(),
             route: event.route.to_string(),
@@ -298,7 +299,7 @@ impl EventSummary {
                 .quarantine
                 .map(|(id, at)| FromQuarantine { id: id.to_string(), received_at: at.to_string() }),
             idempotency_key: event.idempotency_key.clone(),
-            body_bytes: event.body.len() as u64,
+            body_bytes: event.body_bytes,
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Last)).collect(),
         }
     }
@@ -308,7 +309,7 @@ impl EventDetail {
     pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
         let summary = EventSummary {
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Whole)).collect(),
-            ..EventSummary::new(event, &[], redact)
+            ..EventSummary::new(&Head::from(event), &[], redact)
         };
         let headers =
             event.headers.iter().map(|(name, value)| HeaderView::new(name, value, redact)).collect();

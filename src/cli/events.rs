@@ -10,7 +10,7 @@ use super::failure::{Failure, exit};
 use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, size};
 use super::select::{Filters, State, Targets};
 use super::show;
-use crate::admin::filter::{Conditions, MAX_LIMIT, When};
+use crate::admin::filter::{Conditions, MAX_LIMIT};
 use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Purged, Replayed};
 
 /// List, show, replay and purge events
@@ -122,24 +122,18 @@ impl List {
     }
 }
 
-fn query(conditions: &Conditions, limit: usize, after: Option<&str>) -> String {
-    let time = |when: &Option<When>| match when {
-        Some(When::Millis(millis)) => Some(millis.to_string()),
-        Some(When::Text(text)) => Some(text.clone()),
-        None => None,
-    };
-    let pairs = [
-        ("route", conditions.route.clone()),
-        ("destination", conditions.destination.clone()),
-        ("state", conditions.state.clone()),
-        ("type", conditions.event_type.clone()),
-        ("since", time(&conditions.since)),
-        ("until", time(&conditions.until)),
-        ("after", after.map(str::to_owned)),
-        ("limit", Some(limit.to_string())),
-    ];
-    let given = pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encoded(&value?))));
-    given.collect::<Vec<_>>().join("&")
+/// The query of a listing, or of an export.
+pub(super) fn query(conditions: &Conditions, limit: usize, after: Option<&str>) -> String {
+    // Texts and numbers under keys: it always has this form.
+    let conditions = serde_json::to_value(conditions).unwrap_or_default();
+    let mut pairs: Vec<String> = Vec::new();
+    for (key, value) in conditions.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        pairs.push(format!("{key}={}", encoded(&text)));
+    }
+    pairs.extend(after.map(|after| format!("after={}", encoded(after))));
+    pairs.push(format!("limit={limit}"));
+    pairs.join("&")
 }
 
 /// Percent-encodes all but unreserved characters (RFC 3986).
@@ -354,6 +348,7 @@ pub(super) fn finished(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::filter::When;
     use crate::admin::views::AttemptView;
 
     #[test]

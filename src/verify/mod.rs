@@ -46,6 +46,7 @@ pub use compile::compile;
 pub use compile_pack::check_pack;
 pub use explain::{Explanation, Likely, Step, Way};
 pub use extract::Extract;
+pub use json::Pointer as JsonPointer;
 pub(crate) use form::decode as decode_form;
 pub use refusal::Refusal;
 pub use sign::{PrivateKey, SignError};

@@ -1,4 +1,4 @@
-//! What each kind of work changes: append, claim, settle, replay, purge, each applied to the draft of a commit.
+//! What each kind of work changes: append, claim, settle, replay, purge and the steps of jobs, each applied to the draft of a commit.
 //!
 //! An operation reads all that it needs before it changes anything, so one that fails leaves the draft as it was.
 
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use fjall::Slice;
 
 use super::super::{
-    AppendError, Appended, BufferError, ClaimKey, Claimed, DeadReason, Delivery, DeliveryState, Event,
-    EventId, NewClaim, Next,
+    AppendError, Appended, Attempt, BufferError, ClaimKey, Claimed, DeadReason, Delivery, DeliveryState,
+    Event, EventId, Job, NewClaim, Next, StatusIs,
 };
-use super::codec::{QueueEntry, Record, Told};
+use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
 use super::keys::{self, Class};
 use super::lane::{Held, Lane, Place};
@@ -27,8 +27,10 @@ pub(super) enum Op {
         event_id: EventId,
     },
     Settle(Box<Settle>),
-    Replay(Change),
-    Purge(Change),
+    Change(Change),
+    ForgetJob(EventId, Promise<Result<(), BufferError>>),
+    /// Writes so many bytes of nothing, in place of the last ones.
+    Fill(usize, Promise<Result<(), BufferError>>),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),
@@ -56,11 +58,29 @@ pub(super) struct Settle {
     pub(super) record: Record,
 }
 
-/// A replay or purge of some events, as far as their deliveries meet `only` when it is applied.
+/// What is done to some events, as far as their deliveries meet `only` when it is applied.
 pub(super) struct Change {
+    pub(super) what: What,
     pub(super) events: Vec<EventId>,
     pub(super) only: Only,
-    pub(super) done: Promise<Result<u64, BufferError>>,
+    /// Is written with it.
+    pub(super) job: Option<Box<Job>>,
+    pub(super) done: Promise<Result<Changed, BufferError>>,
+}
+
+/// See [`super::super::Task`].
+#[derive(Clone)]
+pub(super) enum What {
+    Replay,
+    ReplayTo(Arc<Lane>),
+    Purge,
+}
+
+/// What came of a change.
+pub(super) struct Changed {
+    /// Deliveries made pending, or events deleted.
+    pub(super) count: u64,
+    pub(super) job: Option<Box<Job>>,
 }
 
 /// The conditions of a filter that a single delivery meets or does not.
@@ -69,15 +89,32 @@ pub(super) struct Only {
     /// Of the destination; a name that is not known matches nothing.
     pub(super) destination: Option<Option<u32>>,
     pub(super) state: Option<String>,
+    pub(super) reason: Option<DeadReason>,
+    pub(super) status: Option<StatusIs>,
 }
 
 impl Only {
-    pub(super) fn matches(&self, destination: u32, state: &DeliveryState) -> bool {
+    /// `last`: the latest attempt.
+    pub(super) fn matches(&self, destination: u32, state: &DeliveryState, last: Option<&Attempt>) -> bool {
         self.destination.is_none_or(|wanted| wanted == Some(destination))
             && self.state.as_ref().is_none_or(|word| word == state.word())
+            && self.reason.is_none_or(
+                |wanted| matches!(state, DeliveryState::Dead { reason, .. } if *reason == wanted),
+            )
+            && self.status.is_none_or(|wanted| wanted.matches(last))
     }
     pub(super) fn is_any(&self) -> bool {
-        self.destination.is_none() && self.state.is_none()
+        let Self { destination, state, reason, status } = self;
+        destination.is_none() && state.is_none() && reason.is_none() && status.is_none()
+    }
+    /// Whether only a delivery of which there is a record can meet them.
+    pub(super) fn needs_record(&self) -> bool {
+        self.reason.is_some()
+            || self.status.is_some()
+            || self.state.as_deref().is_some_and(|state| state != "pending")
+    }
+    fn meets(&self, (destination, record): &(u32, Record)) -> bool {
+        self.matches(*destination, &record.state, record.history.last())
     }
 }
 
@@ -95,7 +132,7 @@ pub(super) struct Effects {
     pub(super) arrived: Vec<(Arc<Lane>, u64, Option<Held>)>,
     pub(super) settled: Vec<(Arc<Lane>, Place, Option<Place>)>,
     pub(super) claimed: Vec<ClaimKey>,
-    pub(super) changed: Vec<Answer<u64, BufferError>>,
+    pub(super) changed: Vec<Answer<Changed, BufferError>>,
     pub(super) swept: Vec<Answer<(), BufferError>>,
     /// Events stored by this commit, and their bytes.
     pub(super) stored: usize,
@@ -193,7 +230,7 @@ impl Draft<'_> {
         let (lane, seq) = (&op.lane, op.place.1);
         let mut records: BTreeMap<u32, Record> = match op.siblings {
             // The usual case needs no look at the others.
-            1 => BTreeMap::new(),
+            1 if !self.directory.is_widened() => BTreeMap::new(),
             _ => self.records(op.event)?.into_iter().collect(),
         };
         records.insert(lane.id, op.record.clone());
@@ -223,6 +260,7 @@ impl Draft<'_> {
         self.put_record(op.event, lane.id, &op.record);
         if records.len() as u64 >= u64::from(op.siblings)
             && let Some((class, at)) = retention_of(records.values())
+            && self.is_all(op.event, records.len())?
         {
             if class == Class::Delivered && keep_delivered.is_zero() {
                 let records: Vec<_> = records.into_iter().collect();
@@ -234,17 +272,50 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn replay(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {
-        let mut count = 0;
-        let mut outcome = Ok(());
-        for event in op.events {
-            match self.replay_one(event, &op.only, now, effects) {
-                Ok(replayed) => count += replayed,
-                Err(e) => outcome = Err(e),
+    /// Whether so many deliveries are all of an event's, where some may have been added since it was leased.
+    fn is_all(&self, id: EventId, deliveries: usize) -> Result<bool, BufferError> {
+        if !self.directory.is_widened() {
+            return Ok(true);
+        }
+        Ok(self.event(id)?.is_none_or(|stored| stored.destinations.len() <= deliveries))
+    }
+
+    pub(super) fn change(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {
+        let Change { what, events, only, mut job, done } = op;
+        let mut changed = Changed { count: 0, job: None };
+        let mut failed = None;
+        for event in events {
+            let outcome = match &what {
+                What::Replay => self.replay_one(event, &only, now, effects),
+                What::ReplayTo(lane) => self.give_to(event, lane, now, effects),
+                What::Purge => self.purge_one(event, &only).map(u64::from),
+            };
+            match (outcome, &mut job) {
+                (Ok(count), job) => {
+                    changed.count += count;
+                    if let (Some(job), 0) = (job, count) {
+                        job.untouched += 1;
+                    }
+                }
+                // One that is damaged must not hold a job up for ever.
+                (Err(error), Some(job)) => {
+                    tracing::error!(%error, %event, job = %job.id, "a job leaves an event alone");
+                    job.untouched += 1;
+                }
+                (Err(error), None) => failed = Some(error),
             }
         }
+        if let Some(mut job) = job {
+            job.changed += changed.count;
+            match serde_json::to_vec(&job) {
+                Ok(written) => self.put(keys::job(job.id), written),
+                // Texts and numbers always have a form; if not, the job is not what is wrong.
+                Err(error) => failed = Some(BufferError::Failed(format!("a job can't be written: {error}"))),
+            }
+            changed.job = Some(job);
+        }
         self.sync = true;
-        effects.changed.push(Answer { done: op.done, outcome: outcome.map(|()| count) });
+        effects.changed.push(Answer { done, outcome: failed.map_or(Ok(changed), Err) });
     }
 
     fn replay_one(
@@ -256,24 +327,10 @@ impl Draft<'_> {
     ) -> Result<u64, BufferError> {
         let records = self.records(id)?;
         let kept = self.retained(id, &records)?;
-        let chosen = |(destination, record): &&(u32, Record)| {
-            record.settled_at().is_some() && only.matches(*destination, &record.state)
-        };
         let mut count = 0;
-        for (destination, record) in records.iter().filter(chosen) {
-            let Some(lane) = self.directory.by_id(*destination) else { continue };
-            let seq = self.next_seq();
-            let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record };
-            self.put(keys::fresh(lane.id, seq), entry.encode());
-            let fresh = Record { state: DeliveryState::Pending, attempts: 0, since: now, ..record.clone() };
-            self.put_record(id, lane.id, &fresh);
-            let counters = self.counters(&lane);
-            counters.backlog += 1;
-            if record.is_dead() {
-                counters.dead = counters.dead.saturating_sub(1);
-                self.remove(keys::dead(id, lane.id));
-            }
-            effects.arrived.push((lane, seq, None));
+        for chosen in records.iter().filter(|of| of.1.settled_at().is_some() && only.meets(of)) {
+            let Some(lane) = self.directory.by_id(chosen.0) else { continue };
+            self.enqueue(id, &lane, chosen.1.clone(), now, effects);
             count += 1;
         }
         if count > 0
@@ -284,35 +341,111 @@ impl Draft<'_> {
         Ok(count)
     }
 
-    pub(super) fn purge(&mut self, op: Change, effects: &mut Effects) {
-        let mut count = 0;
-        let mut outcome = Ok(());
-        for event in op.events {
-            match self.purge_one(event, &op.only) {
-                Ok(true) => count += 1,
-                Ok(false) => {}
-                Err(e) => outcome = Err(e),
-            }
+    /// Makes a delivery pending that is settled, or that the event did not have.
+    fn enqueue(
+        &mut self,
+        id: EventId,
+        lane: &Arc<Lane>,
+        record: Record,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let seq = self.next_seq();
+        let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record };
+        self.put(keys::fresh(lane.id, seq), entry.encode());
+        let counters = self.counters(lane);
+        counters.backlog += 1;
+        if record.is_dead() {
+            counters.dead = counters.dead.saturating_sub(1);
+            self.remove(keys::dead(id, lane.id));
         }
+        let fresh = Record { state: DeliveryState::Pending, attempts: 0, since: now, ..record };
+        self.put_record(id, lane.id, &fresh);
+        effects.arrived.push((Arc::clone(lane), seq, None));
+    }
+
+    /// Gives an event to a destination, whether or not it was meant for it. 0 if that delivery is under way.
+    fn give_to(
+        &mut self,
+        id: EventId,
+        lane: &Arc<Lane>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Result<u64, BufferError> {
+        let Some(stored) = self.event(id)? else { return Ok(0) };
+        let records = self.records(id)?;
+        let known = stored.destinations.contains(&lane.id);
+        let record = match records.iter().find(|(of, _)| *of == lane.id) {
+            Some((_, record)) if record.settled_at().is_some() => record.clone(),
+            Some(_) => return Ok(0),
+            None if known => return Ok(0),
+            None => Record::untried(stored.event.received_at),
+        };
+        let kept = self.retained_of(&stored, &records)?;
+        if !known {
+            let mut encoded = Vec::new();
+            let destinations: Vec<u32> = stored.destinations.iter().copied().chain([lane.id]).collect();
+            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter());
+            self.rewrite_event(id, encoded.into());
+        }
+        self.enqueue(id, lane, record, now, effects);
+        match kept {
+            Some(kept) => self.release(id, kept),
+            // Whoever holds one of its deliveries does not know of this one.
+            None => self.directory.widen(),
+        }
+        Ok(1)
+    }
+
+    /// The same for an event that may have no destinations, and so nothing to wait for.
+    fn retained_of(
+        &self,
+        stored: &StoredEvent,
+        records: &[(u32, Record)],
+    ) -> Result<Option<Retained>, BufferError> {
+        if stored.destinations.is_empty() && records.is_empty() {
+            let at = stored.event.received_at.0;
+            return Ok(Some(Retained { class: Class::Delivered, at, size: stored.size }));
+        }
+        self.retained(stored.event.id, records)
+    }
+
+    pub(super) fn fill(
+        &mut self,
+        bytes: usize,
+        done: Promise<Result<(), BufferError>>,
+        effects: &mut Effects,
+    ) {
+        match bytes {
+            0 => self.remove(keys::FILL.to_vec()),
+            bytes => self.put(keys::FILL.to_vec(), vec![0; bytes]),
+        }
+        effects.swept.push(Answer { done, outcome: Ok(()) });
+    }
+
+    pub(super) fn forget_job(
+        &mut self,
+        id: EventId,
+        done: Promise<Result<(), BufferError>>,
+        effects: &mut Effects,
+    ) {
+        self.remove(keys::job(id));
         self.sync = true;
-        effects.changed.push(Answer { done: op.done, outcome: outcome.map(|()| count) });
+        effects.swept.push(Answer { done, outcome: Ok(()) });
     }
 
     /// Whether the event was deleted: only what is settled altogether may go.
     fn purge_one(&mut self, id: EventId, only: &Only) -> Result<bool, BufferError> {
         let records = self.records(id)?;
         let kept = match self.retained(id, &records)? {
-            Some(kept) => kept,
             None if records.is_empty() => match self.event(id)? {
-                // An event without destinations has nothing to wait for.
-                Some(stored) if stored.destinations.is_empty() => {
-                    Retained { class: Class::Delivered, at: stored.event.received_at.0, size: stored.size }
-                }
-                _ => return Ok(false),
+                Some(stored) => self.retained_of(&stored, &records)?,
+                None => None,
             },
-            None => return Ok(false),
+            kept => kept,
         };
-        if !only.is_any() && !records.iter().any(|(d, r)| only.matches(*d, &r.state)) {
+        let Some(kept) = kept else { return Ok(false) };
+        if !only.is_any() && !records.iter().any(|of| only.meets(of)) {
             return Ok(false);
         }
         self.remove_event(id, &records, Some(kept));
@@ -327,7 +460,7 @@ fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {
 /// The record of a delivery after its lease ended so.
 pub(super) fn settled(
     held: &Held,
-    attempt: Option<super::super::Attempt>,
+    attempt: Option<Attempt>,
     next: Next,
     now: Timestamp,
 ) -> Record {

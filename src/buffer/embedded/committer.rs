@@ -234,8 +234,9 @@ impl Committer {
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
                 Op::Settle(settle) => draft.settle(&settle, shared.keep.delivered, &mut effects),
-                Op::Replay(change) => draft.replay(change, now, &mut effects),
-                Op::Purge(change) => draft.purge(change, &mut effects),
+                Op::Change(change) => draft.change(change, now, &mut effects),
+                Op::ForgetJob(id, done) => draft.forget_job(id, done, &mut effects),
+                Op::Fill(bytes, done) => draft.fill(bytes, done, &mut effects),
                 Op::Sweep(done) => wanted.push(done),
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]
@@ -377,10 +378,8 @@ impl Committer {
                 Op::Append(append) => {
                     append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
-                Op::Replay(change) | Op::Purge(change) => {
-                    change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
-                }
-                Op::Sweep(done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
+                Op::Change(change) => change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
+                Op::Sweep(done) | Op::ForgetJob(_, done) | Op::Fill(_, done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Claim { .. } | Op::Settle(_) => {}
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]

@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 
 use super::super::{
     Admission, AppendError, Appended, Beside, Buffer, BufferError, ClaimKey, Claimed, Delivery,
-    DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewClaim, Next, Page, Selection,
-    Settlement, Stats,
+    DestinationName, DestinationStats, Event, EventId, Job, Leased, NewClaim, Next, Page, Search, Selection,
+    Settlement, Stats, Step, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
-use super::apply::{Append, Change, Only, Op, Settle};
+use super::apply::{Append, Change, Changed, Only, Op, Settle, What};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
@@ -122,6 +122,8 @@ impl Shared {
 /// The engine behind the trait.
 pub(super) struct Embedded {
     pub(super) shared: Arc<Shared>,
+    /// Held by a scrub.
+    pub(super) scrubbing: tokio::sync::Mutex<()>,
     committer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -181,7 +183,7 @@ impl Embedded {
         let committer =
             thread("tidegate-commit").spawn(move || committer.run()).map_err(OpenError::Thread)?;
         let (watched, knowing) = (Arc::clone(&shared), Arc::clone(&shared));
-        let buffer = Self { shared, committer: Some(committer) };
+        let buffer = Self { shared, scrubbing: tokio::sync::Mutex::default(), committer: Some(committer) };
         thread("tidegate-watch").spawn(move || watched.watch_over()).map_err(OpenError::Thread)?;
         // Until it is done, claims are looked up in the store.
         thread("tidegate-claims").spawn(move || knowing.know_claims()).map_err(OpenError::Thread)?;
@@ -189,7 +191,7 @@ impl Embedded {
     }
 
     /// Runs a read that may block on the disk where it holds nobody up.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store, &Shared) -> Result<T, BufferError> + Send + 'static,
     ) -> Result<T, BufferError> {
@@ -206,36 +208,40 @@ impl Embedded {
         }
     }
 
-    /// Applies a replay or purge to all that a selection holds, step by step.
-    async fn change(&self, selection: Selection, op: impl Fn(Change) -> Op) -> Result<u64, BufferError> {
+    async fn apply(
+        &self,
+        what: What,
+        events: Vec<EventId>,
+        only: Only,
+        job: Option<Box<Job>>,
+    ) -> Result<Changed, BufferError> {
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Change(Change { what, events, only, job, done }))?;
+        outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
+    }
+
+    /// Applies a replay or purge to all that a selection holds, in order of acceptance, step by step.
+    async fn change(&self, selection: Selection, what: What) -> Result<u64, BufferError> {
         self.shared.gate.usable()?;
-        let apply = async |events: Vec<EventId>, only: Only| {
-            let (done, outcome) = waiting::pair();
-            self.shared.inbox.push(op(Change { events, only, done }))?;
-            outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
-        };
         let filter = match selection {
             Selection::One(id, filter) => {
-                return apply(vec![id], select::only(&self.shared.directory, &filter)).await;
+                let only = select::only(&self.shared.directory, &filter);
+                return Ok(self.apply(what, vec![id], only, None).await?.count);
             }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);
+        let mut search = Search::new(filter, CHANGE_STEP).oldest_first();
+        search.upto = Some(EventId::last_of(self.shared.clock.now()));
         let mut count = 0;
-        let mut after = None;
         loop {
-            let filter = filter.clone();
-            let found = self
-                .read(move |store, shared| {
-                    select::find(store, &shared.directory, &filter, after, CHANGE_STEP)
-                })
-                .await?;
+            let found = self.search(search.clone()).await?;
             let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
             if !ids.is_empty() {
-                count += apply(ids, only.clone()).await?;
+                count += self.apply(what.clone(), ids, only.clone(), None).await?.count;
             }
             match found.next {
-                Some(next) => after = Some(next),
+                Some(next) => search.after = Some(next),
                 None => return Ok(count),
             }
         }
@@ -416,25 +422,44 @@ impl Buffer for Embedded {
         .await
     }
 
-    async fn list(
-        &self,
-        filter: EventFilter,
-        after: Option<EventId>,
-        limit: usize,
-    ) -> Result<Page, BufferError> {
-        self.read(move |store, shared| {
-            let found = select::find(store, &shared.directory, &filter, after, limit)?;
-            Ok(Page { events: found.events, next: found.next })
-        })
-        .await
+    async fn search(&self, search: Search) -> Result<Page, BufferError> {
+        self.read(move |store, shared| select::find(store, &shared.directory, &search)).await
     }
 
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, Op::Replay).await
+        self.change(selection, What::Replay).await
     }
 
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, Op::Purge).await
+        self.change(selection, What::Purge).await
+    }
+
+    async fn step(&self, step: Step) -> Result<Job, BufferError> {
+        self.shared.gate.usable()?;
+        let Step { job, events } = step;
+        let what = match &job.task {
+            Task::Replay => What::Replay,
+            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
+            Task::Purge | Task::Erase => What::Purge,
+        };
+        let only = select::only(&self.shared.directory, &job.filter);
+        let changed = self.apply(what, events, only, Some(Box::new(job))).await?;
+        // It comes back with what it was sent with.
+        changed.job.map(|job| *job).ok_or(BufferError::Closed)
+    }
+
+    async fn jobs(&self) -> Result<Vec<Job>, BufferError> {
+        self.read(|store, _| store.jobs()).await
+    }
+
+    async fn forget_job(&self, id: EventId) -> Result<(), BufferError> {
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::ForgetJob(id, done))?;
+        outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
+    }
+
+    async fn scrub(&self) -> Result<(), BufferError> {
+        self.scrubbed().await
     }
 
     async fn stats(&self) -> Result<Stats, BufferError> {

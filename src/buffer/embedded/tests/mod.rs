@@ -3,9 +3,11 @@
 mod basics;
 mod crash;
 mod damage;
+mod erased;
 mod limits;
 mod model;
 mod queue;
+mod search;
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -393,7 +393,7 @@ async fn replay(bench: &Bench, model: &mut Model, which: Option<prop::sample::In
         ),
         None => {
             let filter = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
-            (Selection::Matching(filter), ids.into_iter().rev().collect())
+            (Selection::Matching(filter), ids)
         }
     };
     let dead_only = which.is_none();
@@ -450,7 +450,7 @@ async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Ind
 async fn check(bench: &Bench, model: &mut Model) {
     sweep(bench, model).await;
     audit(&bench.buffer);
-    let page = bench.buffer.list(EventFilter::default(), None, 10_000).await.unwrap();
+    let page = bench.buffer.search(Search::new(EventFilter::default(), 10_000)).await.unwrap();
     let listed: BTreeSet<_> = page.events.iter().map(|(e, _)| e.id).collect();
     assert_eq!(listed, model.events.keys().copied().collect(), "the events that are kept");
     for (event, deliveries) in page.events {
