@@ -17,6 +17,7 @@ use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
 use crate::deliver::Deliverer;
+use crate::jobs::Jobs;
 use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::quarantine::Quarantine;
 use crate::receive::Intake;
@@ -34,6 +35,8 @@ pub struct Gateway {
     pub intake: Intake,
     /// Refused requests, if the config asks to keep some.
     pub quarantine: Arc<Quarantine>,
+    /// Replays, purges and erasures in the background.
+    pub jobs: Jobs,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -114,6 +117,7 @@ impl Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
             intake: Intake::new(metrics.clone()),
+            jobs: Jobs::new(buffer.clone(), clock.clone()),
             buffer,
             quarantine,
             metrics,

@@ -26,6 +26,7 @@ pub mod buffer;
 pub mod deliver;
 pub mod jobs;
 pub mod quarantine;
+pub mod transfer;
 pub mod upstream;
 
 // Keys that live elsewhere (JWKS), fetched and refreshed.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Event, NewClaim};
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
+use crate::jobs::Jobs;
 use crate::keys::KeySetStatus;
 use crate::quarantine::{Item, Quarantine};
 use crate::receive::{self, Admission, Force, Recheck};
@@ -20,6 +21,10 @@ use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
     fn buffer(&self) -> &Arc<dyn Buffer>;
+    /// The claim of an event that comes from another buffer, as far as it would stand still. The error says why the
+    /// running config does not take such events.
+    fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String>;
+    fn jobs(&self) -> &Jobs;
     fn metrics(&self) -> &Arc<Metrics>;
     fn now(&self) -> Timestamp;
     fn readiness(&self) -> NotReady;
@@ -44,6 +49,15 @@ pub trait Control: Send + Sync + 'static {
 impl Control for Gateway {
     fn buffer(&self) -> &Arc<dyn Buffer> {
         &self.buffer
+    }
+    fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String> {
+        let snapshot = self.snapshot.load();
+        let route = snapshot.config.routes.iter().find(|route| route.name == event.route);
+        let route = route.ok_or_else(|| format!("the running config has no route `{}`", event.route))?;
+        receive::claim_of(route, event, self.clock.now())
+    }
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
     fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics

@@ -11,13 +11,14 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::SemaphorePermit;
 
 use crate::buffer::{
-    Buffer, BufferError, Delivery, Event, EventFilter, EventId, Head, Hidden, Search, Selection,
+    Buffer, BufferError, Delivery, Event, EventFilter, EventId, Head, Hidden, HiddenOfRoute, Search, Selection,
 };
 
 use super::App;
 use super::control::Control;
 use super::filter::{Choice, Chosen, ListQuery, Listing};
 use super::problem::Problem;
+use super::redact::Redact;
 use super::views::{EventDetail, EventPage, EventSummary, Purged, Replayed};
 
 type Queried = Result<Query<ListQuery>, QueryRejection>;
@@ -51,10 +52,21 @@ async fn page(app: &App, listing: Listing) -> Result<Json<EventPage>, Problem> {
 /// What can't be read can't be searched.
 pub(super) fn hidden(control: &Arc<dyn Control>) -> Hidden {
     let control = control.clone();
-    Arc::new(move |route| {
-        let redact = control.redact(route);
-        Box::new(move |name| redact.hides(name))
+    Arc::new(move |route| hides(&control.redact(route)))
+}
+
+/// The same for what outlives requests, and must not hold the gateway.
+pub(super) fn hidden_by<C: Control>(control: &Arc<C>) -> Hidden {
+    let control = Arc::downgrade(control);
+    Arc::new(move |route| match control.upgrade() {
+        Some(control) => hides(&control.redact(route)),
+        None => Box::new(|_| true),
     })
+}
+
+fn hides(redact: &Redact) -> HiddenOfRoute {
+    let redact = redact.clone();
+    Box::new(move |name| redact.hides(name))
 }
 
 pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<EventDetail>, Problem> {

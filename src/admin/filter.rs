@@ -104,6 +104,7 @@ impl Conditions {
             }
         }
         Ok(EventFilter {
+            ids: Vec::new(),
             route: self.route.clone(),
             destination: self.destination.clone(),
             state: self.state.clone(),

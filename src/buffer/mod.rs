@@ -34,6 +34,16 @@ pub trait Buffer: Send + Sync + 'static {
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError>;
 
+    /// Stores an event that came from another buffer, with its deliveries and its claim, as one atomic write. What
+    /// waited there is due here at once; what was settled stays so. Nothing is stored if it is here already, or if its
+    /// claim stands for another event.
+    async fn import(
+        &self,
+        event: Event,
+        deliveries: Vec<Delivery>,
+        claim: Option<NewClaim>,
+    ) -> Result<Imported, AppendError>;
+
     /// Whether a claim of `key` may stand. Asked for every request, so it must be cheap: no lookup on disk. It may say
     /// yes of a key that was never claimed, and never says no of one for which `append` or `claim` was called.
     fn may_be_claimed(&self, key: ClaimKey) -> bool {
@@ -110,6 +120,16 @@ pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
     /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
     /// takes nothing new for a while.
     fn give_way(&self, bytes: u64);
+}
+
+/// The outcome of an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imported {
+    Stored,
+    /// It is here already.
+    Present,
+    /// Its key was claimed by this event.
+    Duplicate(EventId),
 }
 
 /// A due delivery in the hands of a worker.

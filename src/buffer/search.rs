@@ -18,6 +18,9 @@ use crate::message::{Method, Scheme};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventFilter {
+    /// One of these, if any are given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<EventId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// `route/destination`.

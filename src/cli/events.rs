@@ -10,7 +10,9 @@ use super::failure::{Failure, exit};
 use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, size};
 use super::select::{Filters, State, Targets};
 use super::show;
+use super::work::{self, Pace};
 use crate::admin::filter::{Conditions, MAX_LIMIT};
+use crate::admin::jobs::NewJob;
 use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Purged, Replayed};
 
 /// List, show, replay and purge events
@@ -20,6 +22,8 @@ Examples:
   tidegate events list --route billing --since 2h
   tidegate events show 01a20c5d-fb8d-77da-9699-2808b038bd6a
   tidegate events list --type invoice.paid -q -n 1000 | xargs tidegate events replay
+  tidegate events list --status 5xx --header 'x-shop: acme' --source 192.0.2.0/24
+  tidegate events replay --route billing --since 2d --to billing/new --rate 50 --dry-run
   tidegate events list -o json | jq '.events[].id'")]
 pub struct Events {
     #[command(flatten)]
@@ -270,6 +274,11 @@ impl Show {
 pub(super) struct Replay {
     #[command(flatten)]
     targets: Targets,
+    /// To this destination (`route/destination`), whether or not the events were meant for it
+    #[arg(long, value_name = "DESTINATION")]
+    to: Option<String>,
+    #[command(flatten)]
+    pace: Pace,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -282,6 +291,10 @@ impl Replay {
         scope: Option<State>,
     ) -> Result<ExitCode, Failure> {
         let chosen = self.targets.chosen(state, scope)?;
+        if !self.targets.is_by_id() || self.to.is_some() || self.pace.is_given() {
+            let new = NewJob { to: self.to, ..work::of("replay", chosen) };
+            return self.pace.work(admin, new, &self.output);
+        }
         let done: Replayed = Client::new(admin, PATIENCE)?.post("/events/replay", Some(&chosen))?;
         let told = match done.replayed {
             1 => "1 delivery is pending again".to_owned(),
@@ -300,6 +313,8 @@ pub(super) struct Purge {
     #[arg(short, long, help_heading = "Which events")]
     yes: bool,
     #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -311,10 +326,13 @@ impl Purge {
         scope: Option<State>,
     ) -> Result<ExitCode, Failure> {
         let chosen = self.targets.chosen(state, scope)?;
-        if !self.yes {
+        if !self.yes && !self.pace.is_dry_run() {
             return Err(Failure::Usage(
                 "a purge deletes events for good; look at them with `list` first, then add --yes".into(),
             ));
+        }
+        if !self.targets.is_by_id() || self.pace.is_given() {
+            return self.pace.work(admin, work::of("purge", chosen), &self.output);
         }
         let done: Purged = Client::new(admin, PATIENCE)?.post("/events/purge", Some(&chosen))?;
         let told = match done.purged {

@@ -151,6 +151,11 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// Whether single events were named, and nothing else.
+    pub fn is_by_id(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
     /// What is sent to the API. `state` is the state that was asked for, `scope` the one that the command implies;
     /// only the former counts as a filter of the user's.
     pub fn chosen(&self, state: Option<State>, scope: Option<State>) -> Result<Chosen, Failure> {

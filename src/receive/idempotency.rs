@@ -10,11 +10,13 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::buffer::{ClaimKey, Claimed, EventId, FirstAnswer, NewClaim};
+use crate::buffer::{ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim};
 use crate::clock::Timestamp;
-use crate::config::{Idempotency, Route};
+use crate::config::{Idempotency, Mode, Route};
 use crate::message::Request;
 use crate::verify::Verified;
+
+use super::answers;
 
 /// The longest readable key that is stored with an event, in bytes. Claims are made of the whole key.
 const MAX_READABLE: usize = 256;
@@ -49,13 +51,38 @@ pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Req
     let key = rule.key.key(request.get());
     let claimed = match request.would_refuse() {
         None => ClaimKey::new(&route.name, key.as_bytes()),
-        Some(_) => {
-            let body = Sha256::digest(&request.get().body);
-            // No route's name has a space.
-            ClaimKey::new(&format!("{} unproved", route.name), &[&body, key.as_bytes()].concat())
-        }
+        Some(_) => unproved(&route.name, &request.get().body, key.as_bytes()),
     };
     Identity { key: claimed, readable: shortened(key), window: rule.window }
+}
+
+fn unproved(route: &str, body: &[u8], key: &[u8]) -> ClaimKey {
+    // No route's name has a space.
+    ClaimKey::new(&format!("{route} unproved"), &[&Sha256::digest(body), key].concat())
+}
+
+/// The claim of an event that was accepted at another time (it comes from another buffer), for what is left of its
+/// window at `now`. `None` if none is left, if the route drops no repeats, or if the key was too long to be kept whole.
+///
+/// # Errors
+///
+/// Says why the route takes no such events.
+pub fn claim_of(route: &Route, event: &Event, now: Timestamp) -> Result<Option<NewClaim>, String> {
+    let Mode::Buffer { answer, .. } = &route.mode else {
+        return Err(format!("the route `{}` keeps no events: its mode is {}", route.name, route.mode.word()));
+    };
+    let (Some(rule), Some(key)) = (&route.idempotency, &event.idempotency_key) else { return Ok(None) };
+    // A shortened one ends at a character's border near the limit.
+    let is_whole = key.len() < MAX_READABLE - 3;
+    let window = rule.window.saturating_sub(now.since(event.received_at));
+    if key.is_empty() || !is_whole || window.is_zero() {
+        return Ok(None);
+    }
+    let key = match event.origin.would_refuse {
+        None => ClaimKey::new(&route.name, key.as_bytes()),
+        Some(_) => unproved(&route.name, &event.body, key.as_bytes()),
+    };
+    Ok(Some(NewClaim { key, window, answer: answers::acknowledgement(answer) }))
 }
 
 /// Of what an operator admits to a route that drops no repeats: so that it is admitted once.

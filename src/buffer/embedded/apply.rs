@@ -10,7 +10,7 @@ use fjall::Slice;
 
 use super::super::{
     AppendError, Appended, Attempt, BufferError, ClaimKey, Claimed, DeadReason, Delivery, DeliveryState,
-    Event, EventId, Job, NewClaim, Next, StatusIs,
+    Event, EventId, Imported, Job, NewClaim, Next, StatusIs,
 };
 use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
@@ -22,6 +22,7 @@ use crate::clock::Timestamp;
 /// Work for the committer.
 pub(super) enum Op {
     Append(Box<Append>),
+    Import(Box<Import>),
     Claim {
         claim: NewClaim,
         event_id: EventId,
@@ -46,6 +47,15 @@ pub(super) struct Append {
     pub(super) claim: Option<NewClaim>,
     pub(super) queued: Instant,
     pub(super) done: Promise<Result<Appended, AppendError>>,
+}
+
+/// An event from another buffer, with its deliveries.
+pub(super) struct Import {
+    pub(super) event: Event,
+    pub(super) encoded: Slice,
+    pub(super) deliveries: Vec<(Arc<Lane>, Delivery)>,
+    pub(super) claim: Option<NewClaim>,
+    pub(super) done: Promise<Result<Imported, AppendError>>,
 }
 
 /// An attempt's outcome, already accounted for in `record`.
@@ -132,6 +142,7 @@ pub(super) struct Effects {
     pub(super) arrived: Vec<(Arc<Lane>, u64, Option<Held>)>,
     pub(super) settled: Vec<(Arc<Lane>, Place, Option<Place>)>,
     pub(super) claimed: Vec<ClaimKey>,
+    pub(super) imported: Vec<Answer<Imported, AppendError>>,
     pub(super) changed: Vec<Answer<Changed, BufferError>>,
     pub(super) swept: Vec<Answer<(), BufferError>>,
     /// Events stored by this commit, and their bytes.
@@ -187,6 +198,77 @@ impl Draft<'_> {
         effects.stored += 1;
         effects.bytes += u64::from(size);
         Ok(Appended::Stored)
+    }
+
+    pub(super) fn import(&mut self, op: Import, now: Timestamp, effects: &mut Effects) {
+        let Import { event, encoded, deliveries, claim, done } = op;
+        let outcome = self
+            .take_in(&event, encoded, deliveries, claim, now, effects)
+            .map_err(|e| AppendError::Unavailable(e.to_string()));
+        self.sync = true;
+        effects.imported.push(Answer { done, outcome });
+    }
+
+    fn take_in(
+        &mut self,
+        event: &Event,
+        encoded: Slice,
+        deliveries: Vec<(Arc<Lane>, Delivery)>,
+        claim: Option<NewClaim>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Result<Imported, BufferError> {
+        if self.event(event.id)?.is_some() {
+            return Ok(Imported::Present);
+        }
+        if let Some(claim) = claim {
+            match self.claim(claim.key, now.0)? {
+                // Its own: the event was here, and is gone.
+                Some(first) if first.event_id == event.id => {}
+                Some(first) => return Ok(Imported::Duplicate(first.event_id)),
+                None => {
+                    let (key, claimed) = (claim.key, claimed(claim, event.id, now));
+                    self.store.claims.insert(key, claimed.expires_at.0, now.0);
+                    self.put_claim(key, &claimed);
+                }
+            }
+        }
+        let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        self.put_event(event.id, encoded);
+        let mut records = Vec::with_capacity(deliveries.len());
+        for (lane, delivery) in deliveries {
+            let Delivery { state, attempts, since, mut history, .. } = delivery;
+            let surplus = history.len().saturating_sub(Delivery::MAX_HISTORY);
+            history.drain(..surplus);
+            // What waited for a time there is due here at once.
+            let state = match state {
+                DeliveryState::Retrying { .. } => DeliveryState::Pending,
+                state => state,
+            };
+            let record = Record { state, attempts, since, accepted: event.received_at, history };
+            self.put_record(event.id, lane.id, &record);
+            if record.settled_at().is_none() {
+                let seq = self.next_seq();
+                let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Record };
+                self.put(keys::fresh(lane.id, seq), entry.encode());
+                self.counters(&lane).backlog += 1;
+                effects.arrived.push((lane, seq, None));
+            } else if record.is_dead() {
+                self.counters(&lane).dead += 1;
+                self.put(keys::dead(event.id, lane.id), []);
+            }
+            records.push(record);
+        }
+        let settled = match records.is_empty() {
+            true => Some((Class::Delivered, event.received_at.0)),
+            false => retention_of(records.iter()),
+        };
+        if let Some((class, at)) = settled {
+            self.retain(event.id, Retained { class, at, size });
+        }
+        effects.stored += 1;
+        effects.bytes += u64::from(size);
+        Ok(Imported::Stored)
     }
 
     /// A claim without an event. The first stands.

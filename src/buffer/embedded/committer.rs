@@ -99,7 +99,7 @@ impl From<Refused> for AppendError {
 
 impl Op {
     const fn is_bounded(&self) -> bool {
-        matches!(self, Op::Append(_) | Op::Claim { .. })
+        matches!(self, Op::Append(_) | Op::Import(_) | Op::Claim { .. })
     }
     const fn is_awaited(&self) -> bool {
         !matches!(self, Op::Claim { .. } | Op::Settle(_))
@@ -107,6 +107,7 @@ impl Op {
     fn bytes(&self) -> usize {
         match self {
             Op::Append(append) => append.encoded.len(),
+            Op::Import(import) => import.encoded.len(),
             _ => 0,
         }
     }
@@ -230,6 +231,12 @@ impl Committer {
                     Err(refused) => {
                         let answer = Answer { done: append.done, outcome: Err(refused) };
                         effects.appended.push((answer, append.queued));
+                    }
+                },
+                Op::Import(import) => match shared.gate.admit() {
+                    Ok(()) => draft.import(*import, now, &mut effects),
+                    Err(refused) => {
+                        effects.imported.push(Answer { done: import.done, outcome: Err(refused) });
                     }
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
@@ -358,6 +365,10 @@ impl Committer {
             }
             done.keep(outcome, &mut wakes);
         }
+        for Answer { done, outcome } in effects.imported {
+            let failure = failed.clone().map(AppendError::Unavailable);
+            done.keep(failure.map_or(outcome, Err), &mut wakes);
+        }
         let failure = || failed.clone().map(BufferError::Failed);
         for Answer { done, outcome } in effects.changed {
             done.keep(failure().map_or(outcome, Err), &mut wakes);
@@ -377,6 +388,9 @@ impl Committer {
             match op {
                 Op::Append(append) => {
                     append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
+                }
+                Op::Import(import) => {
+                    import.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
                 Op::Change(change) => change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Sweep(done) | Op::ForgetJob(_, done) | Op::Fill(_, done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),

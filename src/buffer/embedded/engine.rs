@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 
 use super::super::{
     Admission, AppendError, Appended, Beside, Buffer, BufferError, ClaimKey, Claimed, Delivery,
-    DestinationName, DestinationStats, Event, EventId, Job, Leased, NewClaim, Next, Page, Search, Selection,
+    DestinationName, DestinationStats, Event, EventId, Imported, Job, Leased, NewClaim, Next, Page, Search, Selection,
     Settlement, Stats, Step, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
-use super::apply::{Append, Change, Changed, Only, Op, Settle, What};
+use super::apply::{Append, Change, Changed, Import, Only, Op, Settle, What};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
@@ -320,6 +320,34 @@ impl Buffer for Embedded {
         let (done, outcome) = waiting::pair();
         let append = Append { event: Arc::new(event), encoded, lanes, claim, queued: Instant::now(), done };
         self.shared.inbox.push(Op::Append(Box::new(append)))?;
+        match outcome.await {
+            Some(outcome) => outcome,
+            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
+        }
+    }
+
+    async fn import(
+        &self,
+        event: Event,
+        deliveries: Vec<Delivery>,
+        claim: Option<NewClaim>,
+    ) -> Result<Imported, AppendError> {
+        self.shared.gate.admit()?;
+        let mut known: Vec<(Arc<Lane>, Delivery)> = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let lane = self.shared.lane(&delivery.destination);
+            if !known.iter().any(|(of, _)| of.id == lane.id) {
+                known.push((lane, delivery));
+            }
+        }
+        let lanes: Vec<Arc<Lane>> = known.iter().map(|(lane, _)| Arc::clone(lane)).collect();
+        let encoded = encode(&event, &lanes);
+        if encoded.len() > MAX_EVENT {
+            return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
+        }
+        let (done, outcome) = waiting::pair();
+        let import = Import { event, encoded, deliveries: known, claim, done };
+        self.shared.inbox.push(Op::Import(Box::new(import)))?;
         match outcome.await {
             Some(outcome) => outcome,
             None => Err(AppendError::Unavailable(self.shared.gate.failure())),

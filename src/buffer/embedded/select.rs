@@ -75,6 +75,7 @@ pub(super) fn find(store: &Store, directory: &Directory, search: &Search) -> Res
     }
     let dead_alone = search.filter.state.as_deref() == Some("dead");
     let ids: Box<dyn Iterator<Item = Result<EventId, BufferError>>> = match (dead_alone, search.order) {
+        _ if !search.filter.ids.is_empty() => Box::new(chosen_ids(search, bottom, top).into_iter().map(Ok)),
         (true, Order::NewestFirst) => Box::new(dead_ids(store, bottom, top).rev()),
         (true, Order::OldestFirst) => Box::new(dead_ids(store, bottom, top)),
         (false, Order::NewestFirst) => Box::new(event_ids(store, bottom, top).rev()),
@@ -99,6 +100,15 @@ pub(super) fn find(store: &Store, directory: &Directory, search: &Search) -> Res
 
 /// Stands for entries that are no event's.
 const NO_EVENT: EventId = EventId([0; 16]);
+
+fn chosen_ids(search: &Search, bottom: EventId, top: EventId) -> Vec<EventId> {
+    let mut ids: Vec<_> = search.filter.ids.iter().copied().filter(|id| (bottom..top).contains(id)).collect();
+    ids.sort_unstable();
+    if search.order == Order::NewestFirst {
+        ids.reverse();
+    }
+    ids
+}
 
 fn dead_ids(
     store: &Store,

@@ -209,6 +209,9 @@ impl Buffer for Memory {
     async fn purge(&self, _: Selection) -> Result<u64, BufferError> {
         unimplemented!()
     }
+    async fn import(&self, _: Event, _: Vec<Delivery>, _: Option<NewClaim>) -> Result<Imported, AppendError> {
+        unimplemented!()
+    }
     async fn scrub(&self) -> Result<(), BufferError> {
         unimplemented!()
     }

@@ -127,6 +127,9 @@ impl Buffer for FakeBuffer {
     async fn purge(&self, _: Selection) -> Result<u64, BufferError> {
         Ok(0)
     }
+    async fn import(&self, _: Event, _: Vec<Delivery>, _: Option<NewClaim>) -> Result<Imported, AppendError> {
+        Ok(Imported::Stored)
+    }
     async fn scrub(&self) -> Result<(), BufferError> {
         Ok(())
     }
