@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::SemaphorePermit;
 
 use crate::buffer::{
-    Buffer, BufferError, Delivery, Event, EventFilter, EventId, Head, Hidden, HiddenOfRoute, Search, Selection,
+    Buffer, BufferError, Delivery, Event, EventFilter, EventId, Head, Hidden, HiddenOfRoute, Search,
+    Selection,
 };
 
 use super::App;

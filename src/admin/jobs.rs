@@ -150,8 +150,7 @@ fn checked(new: NewJob, control: &dyn Control) -> Result<Order, Problem> {
         Choice::Matching(filter) => filter,
         Choice::Ids(ids, only) => EventFilter { ids, ..only },
     };
-    let names_somebody =
-        filter.idempotency_key.is_some() || filter.body.is_some() || !filter.ids.is_empty();
+    let names_somebody = filter.idempotency_key.is_some() || filter.body.is_some() || !filter.ids.is_empty();
     if task == Task::Erase && !names_somebody {
         return Err(Problem::bad_request(
             "an erase needs `key`, or `pointer` and `equals`, or `ids`; what is only old or done with is purged",

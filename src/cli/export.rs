@@ -51,7 +51,9 @@ impl Export {
         let client = Client::new(&self.admin, PATIENCE)?;
         let written = match &self.file {
             None if std::io::stdout().is_terminal() => {
-                return Err(Failure::Usage("an archive is not for a terminal: add --file FILE, or a pipe".into()));
+                return Err(Failure::Usage(
+                    "an archive is not for a terminal: add --file FILE, or a pipe".into(),
+                ));
             }
             None => all(&client, &conditions, &mut std::io::stdout().lock())?,
             Some(path) => {

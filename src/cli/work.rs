@@ -89,7 +89,8 @@ impl Pace {
 
 /// What came of a job, in a sentence.
 pub fn told(job: &JobView) -> String {
-    let count = |n: u64, one: &str, many: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {many}") };
+    let count =
+        |n: u64, one: &str, many: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {many}") };
     if job.dry_run {
         let verb = if job.task == "replay" { "replayed" } else { "deleted" };
         return format!("{} would be {verb}, if not under way", count(job.matched, "event", "events"));

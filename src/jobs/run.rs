@@ -40,7 +40,8 @@ impl Inner {
             Err(error @ (BufferError::Damaged(_) | BufferError::NoSpace(_))) => {
                 tracing::error!(%error, job = %id, "a job has failed");
                 let problem = error.to_string();
-                self.ended(&mut job, |job| job.state = JobState::Failed { at: self.clock.now(), problem }).await;
+                self.ended(&mut job, |job| job.state = JobState::Failed { at: self.clock.now(), problem })
+                    .await;
             }
         }
     }

@@ -112,9 +112,8 @@ impl<R: Read> Events<R> {
     /// Those of the source, and whatever is not as [`put`] wrote it: the text says what and where.
     pub fn next(&mut self) -> io::Result<Option<(Event, Vec<Delivery>)>> {
         let Some(file) = self.files.next()? else { return Ok(None) };
-        let wrong = |name: &str, what: &str| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {what}"))
-        };
+        let wrong =
+            |name: &str, what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {what}"));
         let Some(stem) = file.name.strip_suffix(".json") else {
             return Err(wrong(&file.name, "an export holds a `.json` and then a `.body` for each event"));
         };
@@ -170,7 +169,10 @@ impl Metadata {
                 "https" => Scheme::Https,
                 _ => return Err("`scheme` is http or https"),
             },
-            headers: headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect::<Headers>(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_slice()))
+                .collect::<Headers>(),
             body: body.into(),
             source: self.source,
             verified: self.verified.into(),

@@ -11,6 +11,7 @@ mod bytes;
 mod change;
 mod cli;
 mod crash;
+mod deadletters;
 mod durable;
 mod floods;
 mod harness;

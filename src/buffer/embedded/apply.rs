@@ -108,9 +108,9 @@ impl Only {
     pub(super) fn matches(&self, destination: u32, state: &DeliveryState, last: Option<&Attempt>) -> bool {
         self.destination.is_none_or(|wanted| wanted == Some(destination))
             && self.state.as_ref().is_none_or(|word| word == state.word())
-            && self.reason.is_none_or(
-                |wanted| matches!(state, DeliveryState::Dead { reason, .. } if *reason == wanted),
-            )
+            && self
+                .reason
+                .is_none_or(|wanted| matches!(state, DeliveryState::Dead { reason, .. } if *reason == wanted))
             && self.status.is_none_or(|wanted| wanted.matches(last))
     }
     pub(super) fn is_any(&self) -> bool {
@@ -540,12 +540,7 @@ fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {
 }
 
 /// The record of a delivery after its lease ended so.
-pub(super) fn settled(
-    held: &Held,
-    attempt: Option<Attempt>,
-    next: Next,
-    now: Timestamp,
-) -> Record {
+pub(super) fn settled(held: &Held, attempt: Option<Attempt>, next: Next, now: Timestamp) -> Record {
     let mut record = held.record();
     if let Some(attempt) = attempt {
         record.attempts = record.attempts.saturating_add(1);

@@ -393,7 +393,9 @@ impl Committer {
                     import.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
                 Op::Change(change) => change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
-                Op::Sweep(done) | Op::ForgetJob(_, done) | Op::Fill(_, done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
+                Op::Sweep(done) | Op::ForgetJob(_, done) | Op::Fill(_, done) => {
+                    done.keep(Err(BufferError::Failed(why.clone())), &mut wakes)
+                }
                 Op::Claim { .. } | Op::Settle(_) => {}
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]

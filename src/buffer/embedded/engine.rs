@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use super::super::{
     Admission, AppendError, Appended, Beside, Buffer, BufferError, ClaimKey, Claimed, Delivery,
-    DestinationName, DestinationStats, Event, EventId, Imported, Job, Leased, NewClaim, Next, Page, Search, Selection,
-    Settlement, Stats, Step, Task,
+    DestinationName, DestinationStats, Event, EventId, Imported, Job, Leased, NewClaim, Next, Page, Search,
+    Selection, Settlement, Stats, Step, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Changed, Import, Only, Op, Settle, What};

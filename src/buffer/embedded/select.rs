@@ -157,9 +157,8 @@ impl Look<'_> {
         // The small records say no for most events before one is read.
         if self.only.needs_record() {
             let records = self.store.deliveries(id)?;
-            let meets = |(to, record): &(u32, Record)| {
-                self.only.matches(*to, &record.state, record.history.last())
-            };
+            let meets =
+                |(to, record): &(u32, Record)| self.only.matches(*to, &record.state, record.history.last());
             if !records.iter().any(meets) {
                 return Ok(());
             }
@@ -234,12 +233,10 @@ impl Look<'_> {
 fn bounds(search: &Search) -> (EventId, EventId) {
     let Search { filter, order, after, upto, .. } = search;
     let behind = |id: EventId| EventId(u128::from_be_bytes(id.0).saturating_add(1).to_be_bytes());
-    let mut bottom = filter
-        .since
-        .map_or(EventId([0; 16]), |since| EventId::first_of(since.saturating_sub(ID_SLACK)));
-    let mut top = filter
-        .until
-        .map_or(EventId([0xff; 16]), |until| EventId::first_of(until.saturating_add(ID_SLACK)));
+    let mut bottom =
+        filter.since.map_or(EventId([0; 16]), |since| EventId::first_of(since.saturating_sub(ID_SLACK)));
+    let mut top =
+        filter.until.map_or(EventId([0xff; 16]), |until| EventId::first_of(until.saturating_add(ID_SLACK)));
     if let Some(upto) = upto {
         top = top.min(behind(*upto));
     }

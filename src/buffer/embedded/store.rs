@@ -226,7 +226,12 @@ impl Store {
         &self.folder
     }
 
-    pub(super) fn failed(&self, part: &str, what: impl std::fmt::Display, error: fjall::Error) -> BufferError {
+    pub(super) fn failed(
+        &self,
+        part: &str,
+        what: impl std::fmt::Display,
+        error: fjall::Error,
+    ) -> BufferError {
         use fjall::{Error, LsmError};
         let text = format!("{}: {part} {what}: {error}", self.folder.display());
         match error {
