@@ -21,7 +21,8 @@ setup: ## Install what building needs and is missing
 run: setup ## The gateway before a demonstration app, with real events (ARGS=--once: then end)
 	@cargo run --locked -- demo --config conf/quickstart.yaml $(ARGS)
 
-test: setup ## All tests
+test: setup ## All tests (the providers' own packages, with which some sign, are installed under target/)
+	@.ci/setup sdk "$${CARGO_TARGET_DIR:-target}/sdk" || [ $$? -eq 3 ]
 	cargo test --locked
 
 crash: setup ## kill -9 at random instants, ROUNDS times, and count what was lost
@@ -29,6 +30,7 @@ crash: setup ## kill -9 at random instants, ROUNDS times, and count what was los
 
 bench: ## Ratios against HAProxy, nginx with Lua and a bare log (release build; takes minutes)
 	@.ci/setup bench
+	cargo bench --locked --bench verify
 	cargo bench --locked --bench append -- $(BENCH)
 	cargo bench --locked --bench gateway -- $(BENCH)
 

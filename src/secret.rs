@@ -1,8 +1,20 @@
-//! Secrets in memory. Where they come from (`env:`, `file:`) is `config`'s.
+//! Secrets in memory, and the one way to compare what must not be guessed. Where secrets come from (`env:`, `file:`) is
+//! `config`'s.
 
 use std::sync::Arc;
 
-/// A secret's bytes: zeroed on drop, never printed.
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Whether two byte strings are the same, in a time that does not tell where they differ: for MACs, digests and whatever
+/// else of ours a sender must not find out byte by byte. Their lengths may show; where those are secret too, as of tokens,
+/// use [`Secret::is`].
+#[must_use]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// A secret's bytes: zeroed on drop, never printed, and compared with [`Secret::is`] only.
 #[derive(Clone)]
 pub struct Secret(Arc<zeroize::Zeroizing<Vec<u8>>>);
 
@@ -13,14 +25,60 @@ impl Secret {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+    /// Whether `given` is this secret. Compared by their digests, so that not even the length shows in the time it takes.
+    #[must_use]
+    pub fn is(&self, given: &[u8]) -> bool {
+        same(&Sha256::digest(self.expose()), &Sha256::digest(given))
+    }
 }
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
     }
 }
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        subtle::ConstantTimeEq::ct_eq(self.expose(), other.expose()).into()
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_bytes_are_the_secret() {
+        let secret = Secret::new(b"abc".to_vec());
+        assert!(secret.is(b"abc"));
+        for other in [&b"abd"[..], b"ab", b"abcd", b""] {
+            assert!(!secret.is(other));
+        }
+        assert!(same(b"", b"") && !same(b"a", b"b") && !same(b"a", b""));
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+
+    /// Nobody compares in a way of their own.
+    #[test]
+    fn secrets_are_compared_here_and_nowhere_else() {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs")
+                    && !path.ends_with("src/secret.rs")
+                {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let own = ["subtle", "ct_eq", "constant_time_eq", "verify_slices_are_equal"];
+                    let compares = |line: &&str| {
+                        own.iter().any(|word| {
+                            line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == *word)
+                        }) || (line.contains(".expose() ==")
+                            || line.contains("== ") && line.ends_with(".expose()"))
+                    };
+                    found.extend(
+                        text.lines().filter(compares).map(|line| format!("{}: {line}", path.display())),
+                    );
+                }
+            }
+        }
+        assert!(found.is_empty(), "use `secret::same` or `Secret::is`:\n{}", found.join("\n"));
     }
 }

@@ -16,6 +16,7 @@ use crate::jobs::Jobs;
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
 use crate::quarantine::{Item, Quarantine};
+use crate::ranges::{RangesStatus, Source};
 use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -78,6 +79,17 @@ impl Buffer for Memory {
             destinations.iter().map(|d| delivery(&d.0, DeliveryState::Pending, vec![])).collect();
         self.events.lock().push((event, deliveries));
         Ok(Appended::Stored)
+    }
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError> {
+        let stored = batch.events.len();
+        for (event, claim) in batch.events {
+            self.append(event, destinations, claim).await?;
+        }
+        Ok(BatchAppended::Stored { stored, duplicates: 0 })
     }
     async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         Ok(None)
@@ -386,6 +398,17 @@ impl Control for Fake {
             fetched_at: Some(NOW),
             age_s: Some(60),
             error: Some("the server answered 503".into()),
+        }]
+    }
+    fn ranges(&self) -> Vec<RangesStatus> {
+        vec![RangesStatus {
+            provider: "acme".into(),
+            ranges: 3,
+            source: Source::List,
+            as_of: NOW,
+            age_s: 60,
+            list: Some("https://acme.example/ips.json".into()),
+            error: None,
         }]
     }
 }

@@ -19,6 +19,7 @@ mod healthcheck;
 mod import;
 mod jobs;
 mod output;
+mod providers;
 mod quarantine;
 mod reload;
 mod replay;
@@ -68,6 +69,8 @@ enum Command {
     Schema(schema::Schema),
     /// List routes, or explain which one a request would take
     Routes(routes::Routes),
+    /// List the providers that are known, or show one
+    Providers(providers::Providers),
     /// Verify captured requests offline against a route
     Verify(verify::Verify),
     /// Print the signed headers of a test event
@@ -134,6 +137,7 @@ impl Command {
             Command::Check(command) => command.run(),
             Command::Schema(command) => command.run(),
             Command::Routes(command) => command.run(),
+            Command::Providers(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Sign(command) => command.run(),
             Command::Send(command) => command.run(),

@@ -21,10 +21,9 @@ use tokio_rustls::rustls::{
 
 use super::captured::split_url;
 use super::check::Output;
-use super::sign::{KeyArgs, Sender, read_body};
+use super::sign::{KeyArgs, Sender, SignedEvent, read_body};
 use crate::clock::Clock;
 use crate::message::Scheme;
-use crate::providers::TestEvent;
 
 /// From connecting to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,7 +103,7 @@ impl Send {
         let mut good = true;
         for number in 1..=self.count {
             let event = sender.event(self.event.as_deref(), body.clone(), &self.to, Clock::System.now())?;
-            let answer = match tokio::time::timeout(TIMEOUT, send(&self.to, event, &tls)).await {
+            let answer = match tokio::time::timeout(TIMEOUT, send(event, &tls)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
                     eprintln!("tidegate: {}{error}", self.which(number));
@@ -161,8 +160,8 @@ impl Send {
     }
 }
 
-async fn send(url: &str, event: TestEvent, tls: &TlsConnector) -> Result<Answer, String> {
-    let (scheme, authority, target) = split_url(url)?;
+async fn send(event: SignedEvent, tls: &TlsConnector) -> Result<Answer, String> {
+    let (scheme, authority, target) = split_url(&event.url)?;
     let host_and_port: http::uri::Authority =
         authority.parse().map_err(|_| format!("`{authority}` is not a host"))?;
     let host = host_and_port.host();
@@ -370,8 +369,8 @@ mod tests {
         });
         let plain = ["github", "--to", &to, "--secret", "x"];
         assert_eq!(parse(&plain).send_all().await, Ok(false));
-        let event = TestEvent { headers: Vec::new(), body: Vec::new() };
-        let error = send(&to, event, &parse(&plain).tls().unwrap()).await.err().unwrap();
+        let event = SignedEvent { url: to.clone(), headers: Vec::new(), body: Vec::new() };
+        let error = send(event, &parse(&plain).tls().unwrap()).await.err().unwrap();
         assert!(error.contains("--insecure"), "{error}");
         assert_eq!(parse(&[&plain[..], &["--insecure"]].concat()).send_all().await, Ok(true));
         assert_eq!(parse(&[&plain[..], &["--ca", ca.to_str().unwrap()]].concat()).send_all().await, Ok(true));

@@ -19,7 +19,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
 use crate::providers::{self, Pack, TestEvent};
 use crate::secret::Secret;
-use crate::verify::{KeySource, PrivateKey, Resolver, Verifier, VerifySpec, compile};
+use crate::verify::{
+    KeySource, NoKeys, PrivateKey, Remote, Resolver, SignError, Verifier, VerifySpec, compile,
+};
 
 /// Print the signed headers of a test event
 ///
@@ -57,7 +59,8 @@ pub struct Sign {
     event_flag: Option<String>,
     #[command(flatten)]
     keys: KeyArgs,
-    /// The body: a file, or `-` for standard input [default: the pack's own test event, printed behind the headers]
+    /// The body: a file, or `-` for standard input; where the signature stands in the body, `${signature}` holds its place
+    /// [default: the pack's own test event, printed behind the headers]
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// The URL that the event goes to, for schemes that sign it
@@ -75,7 +78,7 @@ pub struct Sign {
 }
 
 /// The keys of a rule.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KeyArgs {
     /// The secret: `env:NAME`, `file:PATH` or the text itself; may be given several times, the first one signs
     #[arg(long, value_name = "SECRET")]
@@ -83,7 +86,7 @@ pub(super) struct KeyArgs {
     /// The public key, for schemes that have one: `env:NAME`, `file:PATH` or the text itself
     #[arg(long, value_name = "KEY")]
     public_key: Vec<String>,
-    /// The private key that belongs to it (PKCS#8 in PEM)
+    /// The private key that belongs to it (PKCS#8 in PEM); alone it is enough to sign
     #[arg(long, value_name = "FILE")]
     private_key: Option<PathBuf>,
     /// A parameter of the pack, as NAME=VALUE
@@ -103,14 +106,17 @@ impl Sign {
         let sender = Sender::new(provider, &self.keys)?;
         let now = self.now.map_or_else(|| Clock::System.now(), Timestamp::from_secs);
         let body = self.body.as_deref().map(read_body).transpose()?;
-        let signed = sender.event(event.map(String::as_str), body, &self.url, now)?;
+        let signed = sender.event(event.map(String::as_str), body.clone(), &self.url, now)?;
         Ok(match (self.curl, self.output) {
-            (true, _) => curl(&self.url, &signed),
-            (false, Output::Json) => line(&self.url, &signed).to_string(),
+            (true, _) => curl(&signed),
+            (false, Output::Json) => line(&signed).to_string(),
             (false, Output::Text) => {
+                if signed.url != self.url {
+                    eprintln!("tidegate: its proof stands in the query: send it to {}", signed.url);
+                }
                 let mut text: String =
                     signed.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
-                if self.body.is_none() {
+                if body.is_none_or(|body| body != signed.body) {
                     // Nobody else knows the body that was signed.
                     text.push_str(&format!("\n{}\n", String::from_utf8_lossy(&signed.body)));
                 }
@@ -131,6 +137,18 @@ fn flag_of(at: &[String], params: &[String]) -> String {
     }
 }
 
+const PRIVATE_KEY_HELP: &str = "its sender signs with a private key: give --private-key FILE, PKCS#8 in PEM, such as \
+     `openssl genpkey` makes, and the route its public key";
+
+/// A signed event, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SignedEvent {
+    /// As it was given, or with what proves the sender in its query.
+    pub(super) url: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+}
+
 /// A provider that signs events as the command line says.
 pub(super) struct Sender {
     pack: Arc<Pack>,
@@ -140,12 +158,20 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(provider: &str, keys: &KeyArgs) -> Result<Self, String> {
+        let private_key = match &keys.private_key {
+            Some(path) => Some(PrivateKey::from_pem(&read_text(path)?)?),
+            None => None,
+        };
+        let own =
+            private_key.as_ref().filter(|_| keys.public_key.is_empty()).and_then(PrivateKey::public_key);
+        let public_keys: Vec<&String> = keys.public_key.iter().chain(&own).collect();
         let mut rule = Map::new();
         rule.insert("provider".to_owned(), json!(provider));
-        for (key, values) in [("secrets", &keys.secret), ("public_keys", &keys.public_key)] {
-            if !values.is_empty() {
-                rule.insert(key.to_owned(), json!(values));
-            }
+        if !keys.secret.is_empty() {
+            rule.insert("secrets".to_owned(), json!(keys.secret));
+        }
+        if !public_keys.is_empty() {
+            rule.insert("public_keys".to_owned(), json!(public_keys));
         }
         for param in &keys.param {
             let (name, value) =
@@ -159,6 +185,9 @@ impl Sender {
                 let flag = flag_of(&problem.at, &keys.param);
                 // The help is for people who write a config.
                 match &problem.help {
+                    Some(help) if help.starts_with("such as `public_keys") => {
+                        format!("{flag}: {} ({PRIVATE_KEY_HELP})", problem.message)
+                    }
                     Some(help) if !help.contains("env:NAME") => {
                         format!("{flag}: {} ({help})", problem.message)
                     }
@@ -167,10 +196,6 @@ impl Sender {
             });
             lines.collect::<Vec<_>>().join("\n")
         })?;
-        let private_key = match &keys.private_key {
-            Some(path) => Some(PrivateKey::from_pem(&read_text(path)?)?),
-            None => None,
-        };
         let pack = compiled.pack.ok_or_else(|| format!("`{provider}` is no provider"))?;
         Ok(Self { pack, verifier: compiled.verifier, private_key })
     }
@@ -182,7 +207,7 @@ impl Sender {
         body: Option<Vec<u8>>,
         url: &str,
         now: Timestamp,
-    ) -> Result<TestEvent, String> {
+    ) -> Result<SignedEvent, String> {
         let samples = &self.pack.samples;
         let sample = match event {
             Some(event) => Some(samples.iter().find(|sample| sample.event == event).ok_or_else(|| {
@@ -206,6 +231,7 @@ impl Sender {
             method: Method::POST,
             target: target.to_owned(),
             authority: authority.to_owned(),
+            asked_authority: None,
             scheme,
             version: Version::Http11,
             headers,
@@ -214,13 +240,23 @@ impl Sender {
             local: (client, 0).into(),
             received_at: now,
         };
-        let request = Request { head, params: PathParams::default(), body: event.body.clone().into() };
-        let signature = self
-            .verifier
-            .sign(&request, None, now, self.private_key.as_ref())
-            .map_err(|error| format!("{} can't be signed: {error}", self.pack.name))?;
-        event.headers.extend(signature);
-        Ok(event)
+        let draft = Request { head, params: PathParams::default(), body: event.body.into() };
+        let signed = self.verifier.sign(&draft, None, now, self.private_key.as_ref()).map_err(|error| {
+            let name = &self.pack.name;
+            match error {
+                SignError::NoPrivateKey => format!("{name} can't be signed: {error} ({PRIVATE_KEY_HELP})"),
+                _ => format!("{name} can't be signed: {error}"),
+            }
+        })?;
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        Ok(SignedEvent {
+            url: match signed.head.target == target {
+                true => url.to_owned(),
+                false => format!("{}://{authority}{}", scheme.as_str(), signed.head.target),
+            },
+            headers: signed.head.headers.iter().map(|(n, v)| (n.to_owned(), text(v))).collect(),
+            body: signed.body.to_vec(),
+        })
     }
 }
 
@@ -239,19 +275,19 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// The event as `tidegate verify` reads it.
-fn line(url: &str, event: &TestEvent) -> Value {
+fn line(event: &SignedEvent) -> Value {
     json!({
         "method": "POST",
-        "url": url,
+        "url": event.url,
         "headers": event.headers,
         "body_base64": STANDARD.encode(&event.body),
     })
 }
 
 /// A command that any POSIX shell sends the event with.
-fn curl(url: &str, event: &TestEvent) -> String {
+fn curl(event: &SignedEvent) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let mut command = format!("curl --request POST {}", quoted(url));
+    let mut command = format!("curl --request POST {}", quoted(&event.url));
     for (name, value) in &event.headers {
         command.push_str(&format!(" \\\n  --header {}", quoted(&format!("{name}: {value}"))));
     }
@@ -289,8 +325,9 @@ impl Resolver for FromArguments {
     fn text(&self, reference: &str) -> Result<String, String> {
         Self::get(reference)
     }
-    fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
-        Err("keys that are fetched can't sign".to_owned())
+    fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
+        // Nothing is fetched to sign: a private key takes the fetched ones' place.
+        Ok(Arc::new(NoKeys))
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
         if name.ends_with(".yaml") || name.ends_with(".yml") || name.contains('/') {
@@ -303,29 +340,110 @@ impl Resolver for FromArguments {
 
 #[cfg(test)]
 mod tests {
+    use super::super::captured::Captured;
     use super::*;
+    use crate::providers::{ParamKind, Sample};
 
     fn keys(secret: &str) -> KeyArgs {
-        KeyArgs {
-            secret: vec![secret.to_owned()],
-            public_key: Vec::new(),
-            private_key: None,
-            param: Vec::new(),
+        KeyArgs { secret: vec![secret.to_owned()], ..KeyArgs::default() }
+    }
+
+    /// Packs whose proof nobody but the provider can make, and why.
+    const ONLY_THE_PROVIDER: &[(&str, &str)] =
+        &[("travis-ci", "signs with SHA-1, with which nothing is signed any more")];
+
+    /// Right as text, as hex and as base64, and long enough for HS512.
+    const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    /// Keys that suit each way of a pack, and the folder that its private keys are in.
+    fn suitable(pack: &Pack, folder: &Path) -> Vec<KeyArgs> {
+        let param = pack.params.keys().map(|name| format!("{name}=value-of-{name}"));
+        let base = KeyArgs { param: param.collect(), ..KeyArgs::default() };
+        let with_secret = || KeyArgs { secret: vec![SECRET.to_owned()], ..base.clone() };
+        let mut all: Vec<KeyArgs> = Vec::new();
+        for way in &pack.verify {
+            let keys = match way.inline.algorithm.as_deref().and_then(|name| name.split('-').next()) {
+                Some(kind @ ("ed25519" | "ecdsa" | "rsa")) => {
+                    let pem = match kind {
+                        "ed25519" => {
+                            rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem()
+                        }
+                        "ecdsa" => rcgen::KeyPair::generate().unwrap().serialize_pem(),
+                        // Ring makes no RSA keys. This one is for tests only.
+                        _ => include_str!("../verify/tests/rsa-2048.pem").to_owned(),
+                    };
+                    let path = folder.join(kind);
+                    std::fs::write(&path, pem).unwrap();
+                    KeyArgs { private_key: Some(path), ..base.clone() }
+                }
+                _ if pack.params.values().any(|param| param.kind == ParamKind::Secret) => base.clone(),
+                _ => with_secret(),
+            };
+            if !all.contains(&keys) {
+                all.push(keys);
+            }
         }
+        all
     }
 
     #[test]
     fn each_pack_signs_each_of_its_test_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_secs(1_764_000_000);
+        let mut wrong = Vec::new();
         for name in providers::names() {
-            let sender = Sender::new(name, &keys("c2VjcmV0c2VjcmV0c2VjcmV0"))
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
-            for sample in &sender.pack.samples {
-                let event =
-                    sender.event(Some(&sample.event), None, "https://h.example/in", Timestamp::from_secs(17));
-                let event = event.unwrap_or_else(|error| panic!("{name}: {error}"));
-                assert!(event.headers.len() > sample.headers.len(), "{name} {}", sample.event);
+            let pack = providers::find(name).unwrap();
+            let impossible = ONLY_THE_PROVIDER.iter().any(|(known, _)| *known == name);
+            for keys in suitable(&pack, folder.path()) {
+                let sender = match Sender::new(name, &keys) {
+                    Ok(sender) => sender,
+                    Err(error) => {
+                        wrong.push(format!("{name}: {error}"));
+                        continue;
+                    }
+                };
+                for Sample { event, .. } in &pack.samples {
+                    let signed = sender.event(Some(event), None, "https://h.example/in", now);
+                    match (signed, impossible) {
+                        (Ok(signed), false) => {
+                            let line = serde_json::from_value::<Captured>(line(&signed)).unwrap();
+                            let request = line.request(now).unwrap();
+                            if let Err((_, refusal)) = sender.verifier.verify(request, None, now) {
+                                wrong.push(format!("{name} {event}: {refusal}"));
+                            }
+                        }
+                        (Err(_), true) => {}
+                        (Ok(_), true) => wrong.push(format!("{name} can be signed after all")),
+                        (Err(error), false) => wrong.push(format!("{name} {event}: {error}")),
+                    }
+                }
             }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn who_has_no_private_key_is_told_so() {
+        for keys in [
+            KeyArgs::default(),
+            KeyArgs {
+                public_key: vec!["12b611edf90059d91a162c78f71679d9f0031a7f821656e38060e4177cc3f7d2".into()],
+                ..KeyArgs::default()
+            },
+        ] {
+            let signed = Sender::new("discord", &keys)
+                .and_then(|sender| sender.event(None, None, "https://h/", Timestamp(0)));
+            let error = signed.unwrap_err();
+            assert!(error.contains("give --private-key FILE"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_part_of_the_url() {
+        let sender = Sender::new("activecampaign", &keys("a&b")).unwrap();
+        let signed = |url| sender.event(None, None, url, Timestamp(0)).unwrap().url;
+        assert_eq!(signed("https://h/in"), "https://h/in?token=a%26b");
+        assert_eq!(signed("https://h/in?x=1"), "https://h/in?x=1&token=a%26b");
     }
 
     #[test]
@@ -338,9 +456,13 @@ mod tests {
 
     #[test]
     fn a_curl_command_keeps_quotes_in_place() {
-        let event = TestEvent { headers: vec![("X".into(), "it's".into())], body: b"a'b".to_vec() };
+        let event = SignedEvent {
+            url: "https://h/".into(),
+            headers: vec![("X".into(), "it's".into())],
+            body: b"a'b".to_vec(),
+        };
         assert_eq!(
-            curl("https://h/", &event),
+            curl(&event),
             "curl --request POST 'https://h/' \\\n  --header 'X: it'\\''s' \\\n  --data-binary 'a'\\''b'"
         );
     }

@@ -103,7 +103,7 @@ impl Bench {
             if job.state.ended().is_some() {
                 return job;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -8,7 +8,8 @@ use crate::clock::Timestamp;
 
 /// A test event as a pack writes it. In headers and body `${id}` stands for a fresh id (24 letters and digits),
 /// `${uuid}` for a fresh UUID, `${now}` for the time in Unix seconds, `${now_ms}` in milliseconds, `${now_rfc3339}`
-/// as text; the same one everywhere in one event.
+/// as text; the same one everywhere in one event. `${signature}` in the body is where the signature belongs, or the token
+/// that is sent: it is filled in by whoever signs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {

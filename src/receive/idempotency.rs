@@ -14,6 +14,7 @@ use crate::buffer::{ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim};
 use crate::clock::Timestamp;
 use crate::config::{Idempotency, Mode, Route};
 use crate::message::Request;
+use crate::reason::Reason;
 use crate::verify::Verified;
 
 use super::answers;
@@ -61,6 +62,17 @@ fn unproved(route: &str, body: &[u8], key: &[u8]) -> ClaimKey {
     ClaimKey::new(&format!("{route} unproved"), &[&Sha256::digest(body), key].concat())
 }
 
+/// The key of one of several events of a request, in a scope of its own: a route's name has no `/`. One that was let
+/// through unproved is bound to its bytes besides, and never meets a proved one.
+pub(super) fn key_of_part(route: &str, key: &[u8], body: &[u8], would_refuse: Option<Reason>) -> ClaimKey {
+    match would_refuse {
+        None => ClaimKey::new(&format!("{route}/"), key),
+        Some(_) => {
+            ClaimKey::new(&format!("{route}/unproved"), &[&Sha256::digest(body)[..], key].concat())
+        }
+    }
+}
+
 /// The claim of an event that was accepted at another time (it comes from another buffer), for what is left of its
 /// window at `now`. `None` if none is left, if the route drops no repeats, or if the key was too long to be kept whole.
 ///
@@ -79,6 +91,9 @@ pub fn claim_of(route: &Route, event: &Event, now: Timestamp) -> Result<Option<N
         return Ok(None);
     }
     let key = match event.origin.would_refuse {
+        would_refuse if event.origin.batch.is_some() => {
+            key_of_part(&route.name, key.as_bytes(), &event.body, would_refuse)
+        }
         None => ClaimKey::new(&route.name, key.as_bytes()),
         Some(_) => unproved(&route.name, &event.body, key.as_bytes()),
     };

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{Delivery, Event, EventId, Origin};
+use crate::buffer::{BatchPart, Delivery, Event, EventId, Origin};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Scheme, is_control, is_token};
 use crate::reason::Reason;
@@ -47,6 +47,9 @@ struct Metadata {
     would_refuse: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quarantine: Option<(EventId, Timestamp)>,
+    /// The request's id, which of its events this was, and of how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch: Option<(EventId, u32, u32)>,
     deliveries: Vec<Delivery>,
 }
 
@@ -82,6 +85,7 @@ pub fn put(out: &mut Vec<u8>, event: &Event, deliveries: Vec<Delivery>) -> io::R
         event_type: event.event_type.clone(),
         would_refuse: event.origin.would_refuse.map(|reason| reason.code().to_owned()),
         quarantine: event.origin.quarantine,
+        batch: event.origin.batch.map(|BatchPart { id, number, count }| (id, number, count)),
         deliveries,
     };
     let metadata = serde_json::to_vec_pretty(&metadata)?;
@@ -178,7 +182,11 @@ impl Metadata {
             verified: self.verified.into(),
             idempotency_key: self.idempotency_key,
             event_type: self.event_type,
-            origin: Origin { would_refuse, quarantine: self.quarantine },
+            origin: Origin {
+                would_refuse,
+                quarantine: self.quarantine,
+                batch: self.batch.map(|(id, number, count)| BatchPart { id, number, count }),
+            },
         };
         Ok((event, self.deliveries))
     }
@@ -205,7 +213,11 @@ mod tests {
             verified: "github".into(),
             idempotency_key: Some("evt_1".into()),
             event_type: None,
-            origin: Origin { would_refuse: Some(Reason::SignatureInvalid), quarantine: None },
+            origin: Origin {
+                would_refuse: Some(Reason::SignatureInvalid),
+                quarantine: Some((EventId::new(at), at)),
+                batch: Some(BatchPart { id: EventId::new(at), number: 2, count: 3 }),
+            },
         };
         let outcome = AttemptOutcome::Answered { status: 503 };
         let dead = Delivery {

@@ -3,15 +3,16 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use subtle::{Choice, ConstantTimeEq};
 
+use super::draft;
 use super::locate::{Location, View};
 use super::mac::Hash;
 use super::refusal::{Refusal, at};
 use super::scheme::{Labelled, Match};
+use super::sign::SignError;
 use crate::message::Request;
 use crate::reason::Reason;
-use crate::secret::Secret;
+use crate::secret::{Secret, same};
 
 /// A compiled rule about fixed credentials.
 #[derive(Debug)]
@@ -62,15 +63,16 @@ impl Credential {
         Ok(Self { user: user.map(Into::into), digest, plain })
     }
 
-    fn is(&self, user: Option<&[u8]>, digest: &[u8]) -> Choice {
+    fn is(&self, user: Option<&[u8]>, digest: &[u8]) -> bool {
         let user_fits = match (&self.user, user) {
             (Some(ours), Some(sent)) => {
-                Hash::Sha256.of(ours.as_bytes()).as_bytes().ct_eq(Hash::Sha256.of(sent).as_bytes())
+                same(Hash::Sha256.of(ours.as_bytes()).as_bytes(), Hash::Sha256.of(sent).as_bytes())
             }
-            (None, None) => Choice::from(1),
-            _ => Choice::from(0),
+            (None, None) => true,
+            _ => false,
         };
-        user_fits & self.digest.ct_eq(digest)
+        // Both are compared, whatever the first says.
+        user_fits & same(&self.digest, digest)
     }
 }
 
@@ -98,7 +100,7 @@ impl Credentials {
         let mut matched = None;
         // All are compared, whichever matches: which one it is does not show either.
         for one in &self.live {
-            if bool::from(one.value.is(user, digest.as_bytes())) {
+            if one.value.is(user, digest.as_bytes()) {
                 matched = Some(&one.label);
             }
         }
@@ -112,21 +114,26 @@ impl Credentials {
         self.live.iter().filter_map(|one| one.value.plain.as_ref())
     }
 
-    /// The header that carries the first credential, or why there is none.
-    pub(super) fn sign(&self) -> Result<(String, String), &'static str> {
-        let header = self.at.header().ok_or("the credential does not stand in a header")?;
+    /// `request` with the first credential.
+    pub(super) fn sign(&self, request: &Request) -> Result<Request, SignError> {
+        let mut request = request.clone();
+        draft::put(&mut request, &self.at, &[self.first().map_err(SignError::Impossible)?])?;
+        Ok(request)
+    }
+
+    /// The first credential as it is sent, or why there is none.
+    fn first(&self) -> Result<String, &'static str> {
         let first = self.live.first().ok_or("there is no credential")?;
         let plain = first.value.plain.as_ref().ok_or("only the credential's digest is known")?;
         let plain = std::str::from_utf8(plain.expose()).map_err(|_| "the credential is not text")?;
-        let value = match self.dress {
+        Ok(match self.dress {
             Dress::Bare => plain.to_owned(),
             Dress::Bearer => format!("Bearer {plain}"),
             Dress::Basic => {
                 let user = first.value.user.as_deref().unwrap_or_default();
                 format!("Basic {}", STANDARD.encode(format!("{user}:{plain}")))
             }
-        };
-        Ok((header.to_owned(), value))
+        })
     }
 }
 
@@ -208,11 +215,11 @@ mod tests {
     fn what_is_signed_is_right() {
         for rule in [
             rule("header:x-key", Dress::Bare, &[(None, "k")]),
+            rule("query:key", Dress::Bare, &[(None, "k&+")]),
             rule("header:authorization", Dress::Bearer, &[(None, "k")]),
             rule("header:authorization", Dress::Basic, &[(Some("u"), "k")]),
         ] {
-            let (name, value) = rule.sign().unwrap();
-            assert!(rule.check(&request("/", &[(&name, &value)], b"")).is_ok());
+            assert!(rule.check(&rule.sign(&request("/", &[], b"")).unwrap()).is_ok());
         }
     }
 }

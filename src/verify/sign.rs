@@ -1,16 +1,19 @@
-//! The other direction: the headers that a sender would add, from the same compiled rule, for tests and the command
+//! The other direction: the request as its sender would send it, from the same compiled rule, for tests and the command
 //! line. Shared secrets are in the rule already; a public-key scheme needs the private key.
 
 use std::cell::OnceCell;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
-use ring::signature::{self as by_ring, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use ring::signature::{self as by_ring, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::draft;
 use super::locate::{Location, View};
 use super::public_key::Asymmetric;
-use super::scheme::{Condition, Keys, Scheme, TimeRule};
+use super::scheme::{Keys, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
 use super::template::{Filling, Unbuildable};
 use crate::clock::Timestamp;
@@ -21,10 +24,10 @@ use crate::message::{Headers, Request};
 pub enum SignError {
     #[error("{0}")]
     Impossible(&'static str),
-    /// The scheme reads something outside the headers that the request lacks.
+    /// The scheme reads something that the request lacks and that can't be added.
     #[error("{0}")]
     Lacks(String),
-    #[error("the scheme needs a private key (PKCS#8 in PEM)")]
+    #[error("its sender signs with a private key, and none is given")]
     NoPrivateKey,
     #[error("the private key does not fit the scheme's algorithm")]
     WrongPrivateKey,
@@ -41,7 +44,23 @@ impl PrivateKey {
         Ok(Self(zeroize::Zeroizing::new(key.secret_pkcs8_der().to_vec())))
     }
 
-    fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
+    /// The public key that belongs to it, as a rule takes it; `None` if its kind is none that signs.
+    pub fn public_key(&self) -> Option<String> {
+        let random = SystemRandom::new();
+        let ecdsa = |how| EcdsaKeyPair::from_pkcs8(how, &self.0, &random).ok();
+        let key = if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&self.0) {
+            pair.public_key().as_ref().to_vec()
+        } else if let Some(pair) = ecdsa(&by_ring::ECDSA_P256_SHA256_ASN1_SIGNING)
+            .or_else(|| ecdsa(&by_ring::ECDSA_P384_SHA384_ASN1_SIGNING))
+        {
+            pair.public_key().as_ref().to_vec()
+        } else {
+            RsaKeyPair::from_pkcs8(&self.0).ok()?.public_key().as_ref().to_vec()
+        };
+        Some(STANDARD.encode(key))
+    }
+
+    pub(super) fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let random = SystemRandom::new();
         let wrong = |_| SignError::WrongPrivateKey;
         let ecdsa = |how: &'static by_ring::EcdsaSigningAlgorithm| {
@@ -91,51 +110,66 @@ impl From<Unbuildable> for SignError {
 }
 
 impl Scheme {
-    /// The headers that `request` lacks to pass at `now`.
+    /// `request` as its sender would send it at `now`.
     pub(super) fn sign(
         &self,
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
         private_key: Option<&PrivateKey>,
-    ) -> Result<Vec<(String, String)>, SignError> {
-        if self.each.is_some() {
-            return Err(SignError::Impossible("each element of the body carries its own signature"));
+    ) -> Result<Request, SignError> {
+        for condition in &self.when {
+            if condition.holds(View::of(request)).is_err() {
+                return Err(SignError::Lacks(format!("the scheme does not apply: {}", condition.location())));
+            }
         }
-        let Some(header) = self.from.iter().find_map(Location::header) else {
-            return Err(SignError::Impossible("the signature does not stand in a header"));
-        };
-        let mut added: Vec<(String, String)> = Vec::new();
+        let mut request = request.clone();
         let time = self.timestamp.as_ref().map(|rule| (rule, rule.format.format(now)));
         if let Some((TimeRule { from: TimeFrom::At(location), .. }, text)) = &time {
-            add(location, text, request, &mut added)?;
+            draft::add(&mut request, location, text)?;
         }
-        for location in self.id.iter().chain(self.template.locations()) {
-            if !added.iter().any(|(name, _)| Some(name.as_str()) == location.header()) {
-                add(location, &unique(), request, &mut added)?;
-            }
+        for (header, must) in self.template.header_lists() {
+            let listed = std::iter::once(header).chain(must.iter().map(|name| &**name)).collect::<Vec<_>>();
+            draft::add(&mut request, &Location::Header(header.into()), &listed.join(","))?;
         }
-        for condition in &self.when {
-            let (Condition::Present(location) | Condition::Absent(location)) = condition;
-            let there = matches!(location.find(View::of(request)), Ok(Some(_)));
-            if there != matches!(condition, Condition::Present(_)) {
-                return Err(SignError::Lacks(format!("the scheme does not apply: {location}")));
-            }
+        for location in self.id.iter().chain(self.template.required()) {
+            draft::add(&mut request, location, &unique())?;
         }
-        let request = &with_headers(request, &added);
-        let view = View::of(request);
+        let place = draft::free(&request, &self.from, self.each.as_ref())?;
+        let bodies = match &self.each {
+            Some(pointer) => pointer
+                .elements(&request.body)
+                .ok_or_else(|| SignError::Lacks(format!("body:{pointer} is not an array")))?,
+            None => vec![&request.body[..]],
+        };
+        let time_beside = time.as_ref().map_or("", |(_, text)| text);
+        let signatures: Result<Vec<String>, SignError> = bodies
+            .into_iter()
+            .map(|body| self.value(View { request: &request, body }, public_url, time_beside, private_key))
+            .collect();
+        draft::put(&mut request, place, &signatures?)?;
+        Ok(request)
+    }
+
+    /// The whole value that holds the signature over `view`.
+    fn value(
+        &self,
+        view: View<'_>,
+        public_url: Option<&str>,
+        now: &str,
+        private_key: Option<&PrivateKey>,
+    ) -> Result<String, SignError> {
         let found = |location: &Location| match location.find(view) {
             Ok(Some(value)) => Ok(value),
             _ => Err(SignError::Lacks(format!("{location} is missing"))),
         };
         let id = self.id.as_ref().map(&found).transpose()?.unwrap_or_default();
-        let time_text = match &time {
-            Some((TimeRule { from: TimeFrom::At(location), .. }, _)) => found(location)?.into_owned(),
-            Some((_, text)) => text.clone().into_bytes(),
-            None => Vec::new(),
+        let time = match &self.timestamp {
+            Some(TimeRule { from: TimeFrom::At(location), .. }) => found(location)?,
+            _ => now.as_bytes().into(),
         };
         let url = OnceCell::new();
-        let filling = Filling { view, public_url, timestamp: &time_text, id: &id, url: &url };
+        let filling = Filling { view, public_url, timestamp: &time, id: &id, url: &url };
         let encode = |bytes: &[u8]| self.form.encoding.encode(bytes);
         let signature = match &self.keys {
             Keys::Mac(keys) => {
@@ -157,10 +191,12 @@ impl Scheme {
                 let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
                 encode(&private_key.sign(key.value.algorithm(), &self.template.whole(&filling)?)?)
             }
+            Keys::Fetched(fetched) => {
+                let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
+                encode(&private_key.sign(fetched.algorithm, &self.template.whole(&filling)?)?)
+            }
         };
-        let time = time.as_ref().map(|(rule, text)| (&rule.from, text.as_str()));
-        added.push((header.to_owned(), self.form.dress(&signature, time)));
-        Ok(added)
+        Ok(self.form.dress(&signature, self.timestamp.as_ref().map(|rule| (&rule.from, now))))
     }
 }
 
@@ -178,23 +214,6 @@ impl SignatureForm {
             Some((TimeFrom::Position(_), text)) => format!("{text}{list}{signature}"),
             _ => signature,
         }
-    }
-}
-
-/// Adds a header that the scheme reads, unless the request has it; other places can't be added to.
-fn add(
-    location: &Location,
-    value: &str,
-    request: &Request,
-    added: &mut Vec<(String, String)>,
-) -> Result<(), SignError> {
-    match (location.find(View::of(request)), location.header()) {
-        (Ok(Some(_)), _) => Ok(()),
-        (Ok(None), Some(header)) => {
-            added.push((header.to_owned(), value.to_owned()));
-            Ok(())
-        }
-        _ => Err(SignError::Lacks(format!("{location} is missing, and it is not a header"))),
     }
 }
 

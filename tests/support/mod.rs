@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod payloads;
 pub mod sender;
 pub mod signed;
+pub mod vectors;
 pub mod wire;
 
 use std::fs::File;

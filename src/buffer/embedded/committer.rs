@@ -99,7 +99,7 @@ impl From<Refused> for AppendError {
 
 impl Op {
     const fn is_bounded(&self) -> bool {
-        matches!(self, Op::Append(_) | Op::Import(_) | Op::Claim { .. })
+        matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Import(_) | Op::Claim { .. })
     }
     const fn is_awaited(&self) -> bool {
         !matches!(self, Op::Claim { .. } | Op::Settle(_))
@@ -108,6 +108,7 @@ impl Op {
         match self {
             Op::Append(append) => append.encoded.len(),
             Op::Import(import) => import.encoded.len(),
+            Op::AppendBatch(append) => append.bytes(),
             _ => 0,
         }
     }
@@ -237,6 +238,13 @@ impl Committer {
                     Ok(()) => draft.import(*import, now, &mut effects),
                     Err(refused) => {
                         effects.imported.push(Answer { done: import.done, outcome: Err(refused) });
+                    }
+                },
+                Op::AppendBatch(append) => match shared.gate.admit() {
+                    Ok(()) => draft.append_batch(*append, now, &mut effects),
+                    Err(refused) => {
+                        let answer = Answer { done: append.done, outcome: Err(refused) };
+                        effects.batches.push((answer, append.queued));
                     }
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
@@ -369,6 +377,16 @@ impl Committer {
             let failure = failed.clone().map(AppendError::Unavailable);
             done.keep(failure.map_or(outcome, Err), &mut wakes);
         }
+        for (Answer { done, outcome }, queued) in effects.batches {
+            let outcome = match &failed {
+                Some(why) => Err(AppendError::Unavailable(why.clone())),
+                None => outcome,
+            };
+            if outcome.is_ok() {
+                self.shared.metrics.appended(queued.elapsed());
+            }
+            done.keep(outcome, &mut wakes);
+        }
         let failure = || failed.clone().map(BufferError::Failed);
         for Answer { done, outcome } in effects.changed {
             done.keep(failure().map_or(outcome, Err), &mut wakes);
@@ -387,6 +405,9 @@ impl Committer {
         for op in group {
             match op {
                 Op::Append(append) => {
+                    append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
+                }
+                Op::AppendBatch(append) => {
                     append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
                 Op::Import(import) => {

@@ -12,12 +12,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::super::{
-    Admission, AppendError, Appended, Beside, Buffer, BufferError, ClaimKey, Claimed, Delivery,
-    DestinationName, DestinationStats, Event, EventId, Imported, Job, Leased, NewClaim, Next, Page, Search,
-    Selection, Settlement, Stats, Step, Task,
+    Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
+    Delivery, DestinationName, DestinationStats, Event, EventId, Imported, Job, Leased, NewBatch, NewClaim,
+    Next, Page, Search, Selection, Settlement, Stats, Step, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Changed, Import, Only, Op, Settle, What};
+use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
@@ -88,6 +89,18 @@ impl Shared {
 
     pub(super) fn lane(&self, name: &DestinationName) -> Arc<Lane> {
         self.directory.lane(name, || self.next_seq.load(Ordering::Acquire))
+    }
+
+    /// Those of several destinations, each once.
+    fn lanes(&self, destinations: &[DestinationName]) -> Vec<Arc<Lane>> {
+        let mut lanes: Vec<Arc<Lane>> = Vec::with_capacity(destinations.len());
+        for name in destinations {
+            let lane = self.lane(name);
+            if !lanes.iter().any(|known| known.id == lane.id) {
+                lanes.push(lane);
+            }
+        }
+        lanes
     }
 
     /// Fills the filter of claims with those of earlier processes.
@@ -306,13 +319,7 @@ impl Buffer for Embedded {
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError> {
         self.shared.gate.admit()?;
-        let mut lanes: Vec<Arc<Lane>> = Vec::with_capacity(destinations.len());
-        for name in destinations {
-            let lane = self.shared.lane(name);
-            if !lanes.iter().any(|known| known.id == lane.id) {
-                lanes.push(lane);
-            }
-        }
+        let lanes = self.shared.lanes(destinations);
         let encoded = encode(&event, &lanes);
         if encoded.len() > MAX_EVENT {
             return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
@@ -348,6 +355,31 @@ impl Buffer for Embedded {
         let (done, outcome) = waiting::pair();
         let import = Import { event, encoded, deliveries: known, claim, done };
         self.shared.inbox.push(Op::Import(Box::new(import)))?;
+        match outcome.await {
+            Some(outcome) => outcome,
+            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
+        }
+    }
+
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError> {
+        self.shared.gate.admit()?;
+        let lanes = self.shared.lanes(destinations);
+        let NewBatch { id, events, claim } = batch;
+        let part = |(event, claim): (Event, Option<NewClaim>)| {
+            let encoded = encode(&event, &lanes);
+            batch::Part { event: Arc::new(event), encoded, claim }
+        };
+        let events: Vec<batch::Part> = events.into_iter().map(part).collect();
+        let (done, outcome) = waiting::pair();
+        let append = AppendBatch { events, lanes, claim, id, queued: Instant::now(), done };
+        if append.bytes() > batch::MAX_BYTES {
+            return Err(AppendError::Unavailable(format!("a batch of {} bytes is too long", append.bytes())));
+        }
+        self.shared.inbox.push(Op::AppendBatch(Box::new(append)))?;
         match outcome.await {
             Some(outcome) => outcome,
             None => Err(AppendError::Unavailable(self.shared.gate.failure())),

@@ -46,6 +46,7 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
             attempt: 1,
             received_at: head.received_at,
             verified: request.by(),
+            batch: None,
             would_refuse: request.would_refuse().map(|refusal| refusal.reason),
         }),
         upgrade: false,

@@ -2,7 +2,8 @@
 
 use super::super::credentials::Credentials;
 use super::super::locate::View;
-use super::{Asked, Likely, same};
+use super::{Asked, Likely};
+use crate::secret::Secret;
 
 pub(super) fn likely(credentials: &Credentials, asked: &Asked<'_>) -> Vec<Likely> {
     let mut found = Vec::new();
@@ -29,19 +30,21 @@ pub(super) fn likely(credentials: &Credentials, asked: &Asked<'_>) -> Vec<Likely
         (unquoted(sent), "without the quotes around it"),
     ];
     for (form, how) in forms {
-        if form != &*value && credentials.plain().any(|secret| same(secret.expose(), form)) {
+        if form != &*value && credentials.plain().any(|secret| secret.is(form)) {
             found.push(Likely::new("credential_form", format!("the credential is right {how}")));
             break;
         }
     }
-    if credentials.plain().any(|secret| same(secret.expose().trim_ascii(), sent)) && found.is_empty() {
+    if credentials.plain().any(|secret| Secret::new(secret.expose().trim_ascii().to_vec()).is(sent))
+        && found.is_empty()
+    {
         found.push(Likely::new(
             "secret_trimmed",
             "the credential is right for the configured one without the white space around it",
         ));
     }
     for other in asked.foreign {
-        if same(other.secret.expose(), sent) {
+        if other.secret.is(sent) {
             let text = format!(
                 "it is the credential of the route `{}`: was it sent to the wrong path?",
                 other.route

@@ -15,9 +15,7 @@ fn compiled(yaml: &str) -> Compiled {
 /// A sender's request: signed for `rule` over `body`.
 fn signed(rule: &str, target: &str, body: &[u8]) -> Request {
     let bare = request(target, &[], body);
-    let headers = compiled(rule).verifier.sign(&bare, None, NOW, None).unwrap();
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    request(target, &headers, body)
+    compiled(rule).verifier.sign(&bare, None, NOW, None).unwrap()
 }
 
 fn with_body(request: &Request, body: &[u8]) -> Request {
@@ -122,9 +120,7 @@ fn an_address_that_the_sender_knows_otherwise_is_recognised() {
     let rule = "{ algorithm: hmac-sha256, signed: '{url}{body}', signature: { from: 'header:x-sig', encoding: hex }, secret: s }";
     let signed_for = |url: &str| {
         let bare = request("/in?x=1", &[], b"{}");
-        let headers = compiled(rule).verifier.sign(&bare, Some(url), NOW, None).unwrap();
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        request("/in?x=1", &headers, b"{}")
+        compiled(rule).verifier.sign(&bare, Some(url), NOW, None).unwrap()
     };
     assert_eq!(codes(rule, &signed_for("http://hooks.example.com")), ["url_scheme"]);
     assert_eq!(codes(rule, &signed_for("https://hooks.example.com:443")), ["url_port"]);

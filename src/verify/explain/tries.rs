@@ -117,8 +117,8 @@ fn secrets(scheme: &Scheme, asked: &Asked<'_>, tries: &mut Vec<Try>) {
             // As it is, and as the scheme makes a key of a secret.
             let keys = [Some(form.clone()), spec.and_then(|_| derived(&form, spec))];
             for key in keys.into_iter().flatten() {
-                let known = |one: &Try| one.key.as_ref() == Some(&key);
-                if key != secret.key && !tries.iter().any(known) {
+                let known = |one: &Try| one.key.as_ref().is_some_and(|known| known.is(key.expose()));
+                if !secret.key.is(key.expose()) && !tries.iter().any(known) {
                     tries.push(Try { key: Some(key), ..Try::of(code, format!("{which} {how}")) });
                 }
             }
@@ -127,7 +127,7 @@ fn secrets(scheme: &Scheme, asked: &Asked<'_>, tries: &mut Vec<Try>) {
     for other in asked.foreign {
         let keys = [derived(&other.secret, spec), Some(other.secret.clone())];
         for key in keys.into_iter().flatten() {
-            if scheme.given.secrets.iter().all(|own| own.key != key) {
+            if scheme.given.secrets.iter().all(|own| !own.key.is(key.expose())) {
                 let text = format!("the secret of the route `{}`", other.route);
                 tries.push(Try { key: Some(key), ..Try::of("other_route", text) });
             }
@@ -195,7 +195,7 @@ fn hashes(scheme: &Scheme, tries: &mut Vec<Try>) {
     let own = match &scheme.keys {
         Keys::Mac(keys) => keys.first().map(|key| key.value.hash()),
         Keys::Digest(hash, _) => Some(*hash),
-        Keys::Token(_) | Keys::Public(_) => None,
+        Keys::Token(_) | Keys::Public(_) | Keys::Fetched(_) => None,
     };
     let Some(own) = own else { return };
     for hash in Hash::ALL.iter().copied().filter(|hash| *hash != own) {

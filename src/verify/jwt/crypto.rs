@@ -8,8 +8,8 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::signature::{self, Signer, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, EncodingKey};
 use ring::signature as by_ring;
-use subtle::ConstantTimeEq;
 
+use crate::secret::same;
 use crate::verify::mac::{Hash, MacKey};
 
 /// Makes `jsonwebtoken` use this module, once a process. Must come before any token is decoded; what another part of
@@ -69,7 +69,7 @@ impl Shared {
 impl Verifier<Vec<u8>> for Shared {
     fn verify(&self, message: &[u8], sent: &Vec<u8>) -> Result<(), signature::Error> {
         let expected = self.mac(message)?;
-        if expected.as_bytes().ct_eq(sent).into() { Ok(()) } else { Err(signature::Error::new()) }
+        if same(expected.as_bytes(), sent) { Ok(()) } else { Err(signature::Error::new()) }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{ClaimDigest, Jwt};
 use crate::clock::Timestamp;
 use crate::message::Request;
+use crate::verify::draft;
 use crate::verify::sign::{SignError, unique};
 use crate::verify::url;
 
@@ -18,7 +19,7 @@ impl Jwt {
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
-    ) -> Result<Vec<(String, String)>, SignError> {
+    ) -> Result<Request, SignError> {
         const ONLY_SHARED: SignError =
             SignError::Impossible("tokens are signed with shared secrets (HS*) only");
         let (algorithm, _) = self
@@ -40,7 +41,7 @@ impl Jwt {
             claims.entry(name).or_insert_with(|| Value::String(value.to_owned()));
         }
         let mut digest = |rule: &Option<ClaimDigest>, of: &[u8]| {
-            if let Some(ClaimDigest { claim, hash, encoding }) = rule {
+            if let Some(ClaimDigest { claim, hash, encoding, .. }) = rule {
                 claims.insert(claim.clone(), json!(encoding.encode(hash.of(of).as_bytes())));
             }
         };
@@ -49,10 +50,12 @@ impl Jwt {
         let token =
             jsonwebtoken::encode(&Header::new(*algorithm), &claims, &EncodingKey::from_secret(secret))
                 .map_err(|_| SignError::Impossible("the token can't be encoded"))?;
-        match self.location.header() {
-            Some("authorization") => Ok(vec![("authorization".into(), format!("Bearer {token}"))]),
-            Some(header) => Ok(vec![(header.to_owned(), token)]),
-            None => Err(SignError::Impossible("the token does not stand in a header")),
-        }
+        let value = match self.location.header() {
+            Some("authorization") => format!("Bearer {token}"),
+            _ => token,
+        };
+        let mut request = request.clone();
+        draft::put(&mut request, &self.location, &[value])?;
+        Ok(request)
     }
 }

@@ -8,6 +8,7 @@ use super::{NOW, compiled, refused};
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::verify::Compiled;
+use crate::verify::sign::with_headers;
 use crate::verify::testing::request;
 
 const BODY: &[u8] = br#"{"id":"evt_1","type":"t"}"#;
@@ -172,17 +173,12 @@ fn a_header_that_decides_must_not_come_twice_even_the_same() {
 fn an_id_under_the_other_name_can_not_pass_for_the_signed_one() {
     let rule = compiled("{ provider: svix, secret: c2VjcmV0 }");
     let draft = request("/", &[("webhook-id", "msg_1")], BODY);
-    let signed = {
-        // The pack's second way uses the standard names.
-        let standard = compiled("{ provider: standard-webhooks, secret: c2VjcmV0 }");
-        let mut headers = vec![("webhook-id".to_owned(), "msg_1".to_owned())];
-        headers.extend(standard.verifier.sign(&draft, None, NOW, None).unwrap());
-        headers
-    };
+    // The pack's second way uses the standard names.
+    let standard = compiled("{ provider: standard-webhooks, secret: c2VjcmV0 }");
+    let signed = standard.verifier.sign(&draft, None, NOW, None).unwrap();
     let with = |more: &[(&str, &str)]| {
-        let mut headers: Vec<_> = signed.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        headers.extend(more);
-        refused(&rule, &request("/", &headers, BODY))
+        let more: Vec<_> = more.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        refused(&rule, &with_headers(&signed, &more))
     };
     assert_eq!(with(&[]), None);
     assert_eq!(with(&[("svix-id", "msg_1")]), None);

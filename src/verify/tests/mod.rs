@@ -1,9 +1,11 @@
 //! Tests of rules as a whole, from what a user writes to the decision.
 
 mod edges;
+mod flips;
 mod round_trip;
 mod rules;
 mod vectors;
+mod wycheproof;
 
 use super::testing::World;
 use super::{Compiled, SpecProblem, VerifySpec, compile};

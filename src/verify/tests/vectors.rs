@@ -14,19 +14,22 @@ use crate::verify::testing::{World, request};
 use crate::verify::{Compiled, VerifySpec, compile};
 
 #[derive(Deserialize)]
-struct Vector {
-    provider: String,
-    name: String,
+pub(super) struct Vector {
+    pub(super) provider: String,
+    pub(super) name: String,
     config: Map<String, Value>,
-    request: Sent,
-    now: u64,
-    expect: String,
+    pub(super) request: Sent,
+    pub(super) now: u64,
+    pub(super) expect: String,
     reason: Option<String>,
     event_key: Option<String>,
+    /// What would be fetched, by URL.
+    #[serde(default)]
+    documents: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
-struct Sent {
+pub(super) struct Sent {
     method: String,
     url: String,
     headers: Vec<(String, String)>,
@@ -34,7 +37,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn request(&self) -> Request {
+    pub(super) fn request(&self) -> Request {
         let (scheme, rest) = self.url.split_once("://").unwrap();
         let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let headers: Vec<_> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
@@ -48,7 +51,7 @@ impl Sent {
 
 impl Vector {
     /// What a user would write under `verify:`.
-    fn spec(&self) -> VerifySpec {
+    pub(super) fn spec(&self) -> VerifySpec {
         let mut rule = self.config.clone();
         rule.remove("public_url");
         let json = if self.provider == "jwt" {
@@ -67,6 +70,14 @@ impl Vector {
             .unwrap_or_else(|error| panic!("{} / {}: {error}", self.provider, self.name))
     }
 
+    pub(super) fn compiled(&self, world: &World) -> Compiled {
+        compile(&self.spec(), world).unwrap_or_else(|e| panic!("{} / {}: {e:?}", self.provider, self.name))
+    }
+
+    pub(super) fn public_url(&self) -> Option<&str> {
+        self.config.get("public_url").and_then(Value::as_str)
+    }
+
     /// Whether its provider is built in (or is no pack at all).
     fn is_core(&self) -> bool {
         self.provider == "jwt" || crate::providers::names().contains(&self.provider.as_str())
@@ -74,11 +85,17 @@ impl Vector {
 
     /// What is wrong with the answer that it gets.
     fn failure(&self, world: &World) -> Option<String> {
+        let world = &World {
+            documents: self.documents.clone(),
+            now: Timestamp::from_secs(self.now),
+            packs: world.packs.clone(),
+            ..World::default()
+        };
         let compiled = match compile(&self.spec(), world) {
             Ok(compiled) => compiled,
             Err(problems) => return Some(format!("does not compile: {problems:?}")),
         };
-        let public_url = self.config.get("public_url").and_then(Value::as_str);
+        let public_url = self.public_url();
         let now = Timestamp::from_secs(self.now);
         match (compiled.verifier.verify(self.request.request(), public_url, now), self.expect.as_str()) {
             (Ok(verified), "accept") => {
@@ -102,15 +119,12 @@ pub(super) fn one_rule_a_pack() -> BTreeMap<String, Compiled> {
     let (vectors, world) = (vectors(&folder), world(&folder));
     let mut rules = BTreeMap::new();
     for vector in vectors.iter().filter(|vector| vector.is_core()) {
-        rules.entry(vector.provider.clone()).or_insert_with(|| {
-            compile(&vector.spec(), &world)
-                .unwrap_or_else(|e| panic!("{} / {}: {e:?}", vector.provider, vector.name))
-        });
+        rules.entry(vector.provider.clone()).or_insert_with(|| vector.compiled(&world));
     }
     rules
 }
 
-fn vectors(folder: &Path) -> Vec<Vector> {
+pub(super) fn vectors(folder: &Path) -> Vec<Vector> {
     let mut vectors = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -125,7 +139,7 @@ fn vectors(folder: &Path) -> Vec<Vector> {
 }
 
 /// A world with the packs that only the vectors use.
-fn world(folder: &Path) -> World {
+pub(super) fn world(folder: &Path) -> World {
     let mut world = World::default();
     // Gone once each has become a pack.
     for entry in std::fs::read_dir(folder.join("packs")).into_iter().flatten() {

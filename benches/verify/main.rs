@@ -1,0 +1,212 @@
+//! What verification costs beside the bare call that it is built on, in the same run: HMAC-SHA256 over a 2 KiB body
+//! against the `hmac` crate, a JSON Web Token with known keys against `jsonwebtoken`; and what loading every pack costs.
+//!
+//! `cargo bench --bench verify`. `MILLIS` a measurement (200), `ROUNDS` (9), `BYTES` a body (2048).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use support::{median, setting};
+use tidegate::clock::{Clock, Timestamp};
+use tidegate::message::{Head, Method, PathParams, Request, Scheme, Version};
+use tidegate::providers::{self, Pack};
+use tidegate::secret::Secret;
+use tidegate::verify::{KeySource, Resolver, Verifier, VerifySpec, compile};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const SECRET: &str = "a-secret-of-forty-bytes-0123456789abcdef";
+
+/// Keys are what the rule says.
+struct Plain;
+
+impl Resolver for Plain {
+    fn secret(&self, reference: &str) -> Result<Secret, String> {
+        Ok(Secret::new(reference.as_bytes().to_vec()))
+    }
+    fn text(&self, reference: &str) -> Result<String, String> {
+        Ok(reference.to_owned())
+    }
+    fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
+        Err("nothing is fetched here".to_owned())
+    }
+    fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
+        providers::find(name)
+    }
+}
+
+fn rule(rule: Value) -> Verifier {
+    let spec: VerifySpec = serde_json::from_value(rule).expect("a rule");
+    compile(&spec, &Plain).expect("a rule that may run").verifier
+}
+
+fn request(headers: &[(&str, &str)], body: Vec<u8>) -> Request {
+    let client = IpAddr::from([127, 0, 0, 1]);
+    let head = Head {
+        method: Method::POST,
+        target: "/hooks/in".to_owned(),
+        authority: "hooks.example.com".to_owned(),
+        scheme: Scheme::Https,
+        version: Version::Http11,
+        headers: headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect(),
+        peer: (client, 1).into(),
+        client,
+        local: (client, 2).into(),
+        received_at: Timestamp(0),
+    };
+    Request { head, params: PathParams::default(), body: body.into() }
+}
+
+/// Nanoseconds a call.
+fn nanos(mut call: impl FnMut()) -> f64 {
+    let long = Duration::from_millis(setting("MILLIS", 200) as u64);
+    let (begin, mut calls) = (Instant::now(), 0_u32);
+    while begin.elapsed() < long {
+        for _ in 0..64 {
+            call();
+        }
+        calls += 64;
+    }
+    begin.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+/// Measures ours and the bare call in turns, and prints their ratio.
+fn compare(what: &str, goal: f64, mut ours: impl FnMut(), mut bare: impl FnMut()) {
+    let (mut ratios, mut times) = (Vec::new(), (Vec::new(), Vec::new()));
+    for _ in 0..setting("ROUNDS", 9) {
+        let (one, other) = (nanos(&mut ours), nanos(&mut bare));
+        ratios.push(one / other);
+        times.0.push(one);
+        times.1.push(other);
+    }
+    let (ratio, ours, bare) = (median(ratios), median(times.0), median(times.1));
+    let verdict = if ratio <= goal { "ok" } else { "MISSED" };
+    println!("{what:<44} {ours:>8.0} ns  bare {bare:>8.0} ns  ratio {ratio:.3} (goal {goal}) {verdict}");
+}
+
+/// Verifies again and again without a copy: the request comes back each time.
+fn verifying(verifier: Verifier, request: Request) -> impl FnMut() {
+    let now = Clock::System.now();
+    let mut request = Some(request);
+    move || {
+        let verified = request.take().map(|request| verifier.verify(request, None, now).expect("genuine"));
+        request = black_box(verified).map(tidegate::verify::Verified::into_inner);
+    }
+}
+
+fn mac() {
+    let body: Vec<u8> = (0..setting("BYTES", 2048)).map(|at| (at % 251) as u8).collect();
+    let mac = |message: &[u8]| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key");
+        mac.update(message);
+        mac
+    };
+    let digest = mac(&body).finalize().into_bytes();
+    let headers = [
+        ("Host", "hooks.example.com"),
+        ("User-Agent", "GitHub-Hookshot/044aadd"),
+        ("Content-Type", "application/json"),
+        ("X-GitHub-Event", "push"),
+        ("X-Hub-Signature-256", &format!("sha256={}", hex::encode(digest))),
+    ];
+    compare(
+        "HMAC-SHA256 (github)",
+        1.3,
+        verifying(rule(json!({"provider": "github", "secret": SECRET})), request(&headers, body.clone())),
+        || mac(black_box(&body)).verify_slice(black_box(&digest)).expect("genuine"),
+    );
+    let now = Clock::System.now().as_secs();
+    let signed = [format!("{now}.").as_bytes(), &body].concat();
+    let digest = mac(&signed).finalize().into_bytes();
+    let headers = [("Host", "h"), ("Stripe-Signature", &*format!("t={now},v1={}", hex::encode(digest)))];
+    compare(
+        "HMAC-SHA256 with a time (stripe)",
+        1.3,
+        verifying(rule(json!({"provider": "stripe", "secret": SECRET})), request(&headers, body.clone())),
+        || mac(black_box(&signed)).verify_slice(black_box(&digest)).expect("genuine"),
+    );
+}
+
+fn token() {
+    const PRIVATE: &str = include_str!("../../src/verify/tests/rsa-2048.pem");
+    let now = Clock::System.now().as_secs();
+    let claims = json!({
+        "iss": "https://issuer.example", "aud": "tidegate", "sub": "a", "iat": now, "exp": now + 3600
+    });
+    let rsa = rcgen::KeyPair::from_pem(PRIVATE).expect("a key");
+    let keys = [
+        (
+            Algorithm::HS256,
+            "HS256",
+            EncodingKey::from_secret(SECRET.as_bytes()),
+            DecodingKey::from_secret(SECRET.as_bytes()),
+            json!({"secrets": [SECRET]}),
+        ),
+        (
+            Algorithm::RS256,
+            "RS256",
+            EncodingKey::from_rsa_pem(PRIVATE.as_bytes()).expect("a key"),
+            DecodingKey::from_rsa_pem(rsa.public_key_pem().as_bytes()).expect("a key"),
+            json!({"public_keys": [rsa.public_key_pem()]}),
+        ),
+    ];
+    for (algorithm, name, signing, verifying_key, mut jwt) in keys {
+        jwt["algorithms"] = json!([name]);
+        jwt["issuer"] = json!("https://issuer.example");
+        jwt["audience"] = json!("tidegate");
+        // Compiled first: it installs the cryptography that both then use.
+        let rule = rule(json!({ "jwt": jwt }));
+        let token = jsonwebtoken::encode(&Header::new(algorithm), &claims, &signing).expect("a token");
+        let mut validation = Validation::new(algorithm);
+        validation.set_issuer(&["https://issuer.example"]);
+        validation.set_audience(&["tidegate"]);
+        let headers = [("Host", "h"), ("Authorization", &*format!("Bearer {token}"))];
+        compare(
+            &format!("JSON Web Token, {name}"),
+            1.2,
+            verifying(rule, request(&headers, b"{}".to_vec())),
+            || {
+                let decoded = jsonwebtoken::decode::<Value>(black_box(&token), &verifying_key, &validation);
+                black_box(decoded.expect("genuine"));
+            },
+        );
+    }
+}
+
+/// Resident memory, in KiB.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn packs() {
+    let before = resident();
+    let begin = Instant::now();
+    let packs: Vec<Arc<Pack>> =
+        providers::names().into_iter().map(|name| providers::find(name).expect("a pack")).collect();
+    let (took, grown) = (begin.elapsed(), resident().saturating_sub(before));
+    let verdict = if took < Duration::from_millis(10) && grown < 2048 { "ok" } else { "MISSED" };
+    println!(
+        "all {} packs loaded{:26} {:>8.1} ms  {grown} KiB (goal 10 ms, 2048 KiB) {verdict}",
+        black_box(&packs).len(),
+        "",
+        took.as_secs_f64() * 1e3
+    );
+}
+
+fn main() {
+    packs();
+    mac();
+    token();
+}

@@ -1,0 +1,206 @@
+//! One flipped bit of what is signed, and the request is refused: for every pack, with every accepted vector. What is
+//! signed is asked of the compiled rule, not of a list: a flip counts if it changes the bytes that the template is filled
+//! with, or the signature as it reads after decoding.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::vectors::{Vector, vectors, world};
+use crate::clock::Timestamp;
+use crate::message::{Headers, Request};
+use crate::verify::check::{Check, How};
+use crate::verify::encoding::MAX_SIGNATURE;
+use crate::verify::locate::View;
+use crate::verify::scheme::{Keys, Scheme, TimeRule};
+use crate::verify::signatures::TimeFrom;
+use crate::verify::template::Filling;
+
+/// Positions that are tried in one part of a request (a header, the target, the body): all of them in a short one.
+const POSITIONS: usize = 20;
+
+/// What decides about a request: the signed bytes and the signatures, of each element where each has its own.
+#[derive(PartialEq)]
+struct Essence {
+    signed: Vec<u8>,
+    signatures: Vec<Vec<u8>>,
+}
+
+impl Essence {
+    /// Whether a request with this essence instead of `original` must be refused.
+    fn is_another(&self, original: &Essence) -> bool {
+        // Where one of several signatures still stands, the request is as good as before.
+        self.signed != original.signed
+            || !self.signatures.iter().any(|one| original.signatures.contains(one))
+            || self.signatures.len() < original.signatures.len()
+    }
+}
+
+/// The part of the rule that accepts the request.
+fn holding<'c>(check: &'c Check, request: &Request, url: Option<&str>, now: Timestamp) -> Option<&'c Check> {
+    match &check.how {
+        How::Ways(rules) | How::Any(rules) => rules.iter().find_map(|rule| holding(rule, request, url, now)),
+        _ => check.run(request, url, now).is_ok().then_some(check),
+    }
+}
+
+/// `None` if there is no such thing: what must be there is missing, or can't be read.
+fn essence(check: &Check, request: &Request, public_url: Option<&str>) -> Option<Essence> {
+    match &check.how {
+        How::Scheme(scheme) => of_scheme(scheme, request, public_url),
+        How::Jwt(jwt) => {
+            let location = jwt.locations().next()?;
+            let mut signed = Vec::new();
+            if jwt.signs_body() {
+                signed.extend_from_slice(&request.body);
+            }
+            let token = location.find(View::of(request)).ok()??;
+            Some(Essence { signed, signatures: vec![credential(&token)] })
+        }
+        How::Credentials(credentials) => {
+            let value = credentials.at.find(View::of(request)).ok()??;
+            Some(Essence { signed: Vec::new(), signatures: vec![credential(&value)] })
+        }
+        _ => None,
+    }
+}
+
+/// What follows the scheme's name, whose case does not matter.
+fn credential(value: &[u8]) -> Vec<u8> {
+    let at = value.iter().position(|b| *b == b' ').unwrap_or(0);
+    [value[..at].to_ascii_lowercase(), value[at..].to_vec()].concat()
+}
+
+fn of_scheme(scheme: &Scheme, request: &Request, public_url: Option<&str>) -> Option<Essence> {
+    let bodies = match &scheme.each {
+        Some(pointer) => pointer.elements(&request.body)?,
+        None => vec![&request.body[..]],
+    };
+    let mut essence = Essence { signed: Vec::new(), signatures: Vec::new() };
+    for body in bodies {
+        let view = View { request, body };
+        for location in &scheme.from {
+            let Some(value) = location.find(view).ok()? else { continue };
+            for group in scheme.form.groups(&value) {
+                for text in scheme.form.signatures(group) {
+                    let mut buffer = [0; MAX_SIGNATURE];
+                    let signature = match &scheme.keys {
+                        Keys::Token(_) => Some(text),
+                        _ => scheme.form.encoding.decode(text, &mut buffer),
+                    };
+                    essence.signatures.extend(signature.map(<[u8]>::to_vec));
+                }
+                if matches!(scheme.keys, Keys::Token(_)) {
+                    continue;
+                }
+                let timestamp = match &scheme.timestamp {
+                    Some(TimeRule { from: TimeFrom::At(location), .. }) => location.find(view).ok()??,
+                    Some(rule) => Cow::Borrowed(scheme.form.time(&rule.from, group).ok()?),
+                    None => Cow::Borrowed(&b""[..]),
+                };
+                let id = match &scheme.id {
+                    Some(location) => location.find(view).ok()??,
+                    None => Cow::Borrowed(&b""[..]),
+                };
+                let (url, own) = (OnceCell::new(), &mut essence.signed);
+                let filling = Filling { view, public_url, timestamp: &timestamp, id: &id, url: &url };
+                scheme.template.feed(&filling, b"", |piece| own.extend_from_slice(piece)).ok()?;
+                if let Some(digest) = &scheme.body_digest {
+                    own.extend_from_slice(&digest.from.find(view).ok()??);
+                    own.extend_from_slice(body);
+                }
+            }
+        }
+    }
+    Some(essence)
+}
+
+/// Positions in a part of `length` bytes: all, or a sample.
+fn positions(random: &mut fastrand::Rng, length: usize) -> Vec<usize> {
+    if length <= POSITIONS {
+        return (0..length).collect();
+    }
+    let sampled = std::iter::repeat_with(|| random.usize(..length)).take(POSITIONS - 2);
+    [0, length - 1].into_iter().chain(sampled).collect()
+}
+
+/// `request` with one bit of one of its parts flipped, for a sample of the bits of all parts that the rule may read.
+fn flipped(request: &Request, read: &[String], random: &mut fastrand::Rng) -> Vec<(String, Request)> {
+    let mut all = Vec::new();
+    for at in positions(random, request.body.len()) {
+        let mut body = request.body.to_vec();
+        body[at] ^= 1 << random.u8(..8);
+        all.push((format!("byte {at} of the body"), Request { body: body.into(), ..request.clone() }));
+    }
+    for at in positions(random, request.head.target.len()) {
+        let mut target = request.head.target.clone().into_bytes();
+        // Only ASCII ever gets here.
+        target[at] ^= 1 << random.u8(..7);
+        let mut request = request.clone();
+        request.head.target = String::from_utf8(target).unwrap();
+        all.push((format!("byte {at} of the target"), request));
+    }
+    let headers: Vec<(&str, &[u8])> = request.head.headers.iter().collect();
+    for (index, (name, value)) in headers.iter().enumerate() {
+        if !read.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        for at in positions(random, value.len()) {
+            let mut value = value.to_vec();
+            value[at] ^= 1 << random.u8(..8);
+            let changed = headers
+                .iter()
+                .enumerate()
+                .map(|(other, (name, old))| (*name, if other == index { value.as_slice() } else { *old }));
+            let mut request = request.clone();
+            request.head.headers = changed.collect::<Headers>();
+            all.push((format!("byte {at} of {name}"), request));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_flipped_bit_of_what_is_signed_is_refused_for_every_pack() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let (vectors, world) = (vectors(&folder), world(&folder));
+    let seed = 0x7469_6465;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut flips: BTreeMap<&str, usize> =
+        crate::providers::names().into_iter().map(|name| (name, 0)).collect();
+    let mut accepted = Vec::new();
+    // A few for each pack: of each of its ways, if they have vectors.
+    let mut seen: BTreeMap<&str, Vec<*const Check>> = BTreeMap::new();
+    let mut compiled: BTreeMap<String, crate::verify::Compiled> = BTreeMap::new();
+    let good = |vector: &&Vector| vector.expect == "accept" && flips.contains_key(vector.provider.as_str());
+    let good: Vec<&Vector> = vectors.iter().filter(good).collect();
+    for vector in &good {
+        let rule = serde_json::to_string(&vector.spec()).unwrap();
+        compiled.entry(rule).or_insert_with(|| vector.compiled(&world));
+    }
+    for vector in &good {
+        let rule = &compiled[&serde_json::to_string(&vector.spec()).unwrap()].verifier;
+        let (request, url, now) =
+            (vector.request.request(), vector.public_url(), Timestamp::from_secs(vector.now));
+        let check = holding(&rule.check, &request, url, now).unwrap_or_else(|| panic!("{}", vector.name));
+        let ways = seen.entry(&vector.provider).or_default();
+        if ways.contains(&std::ptr::from_ref(check)) || ways.len() >= 4 {
+            continue;
+        }
+        ways.push(check);
+        let Some(original) = essence(check, &request, url) else { continue };
+        for (what, changed) in flipped(&request, rule.headers_used(), &mut random) {
+            if essence(check, &changed, url).is_some_and(|essence| !essence.is_another(&original)) {
+                continue;
+            }
+            *flips.entry(&vector.provider).or_default() += 1;
+            if rule.verify(changed, url, now).is_ok() {
+                accepted.push(format!("{} / {}: {what}", vector.provider, vector.name));
+            }
+        }
+    }
+    assert!(accepted.is_empty(), "seed {seed:#x}: accepted\n{}", accepted.join("\n"));
+    let few: Vec<_> = flips.iter().filter(|(_, count)| **count < 8).collect();
+    assert!(few.is_empty(), "hardly anything of these counts as signed: {few:?}");
+}

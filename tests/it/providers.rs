@@ -1,0 +1,227 @@
+//! Every built-in pack through the running binary: all vectors offline (`tidegate verify`) and over real sockets, and
+//! events that `tidegate sign` has just made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::support::config::Ports;
+use crate::support::gateway::run;
+use crate::support::vectors::{self, Captured, Vector};
+use crate::support::*;
+
+/// Processes or connections at the same time.
+const AT_ONCE: usize = 8;
+
+/// The vectors that one route decides about, with a name for it.
+fn by_config() -> Vec<(String, Vec<Vector>)> {
+    let mut groups: BTreeMap<(String, String, String), Vec<Vector>> = BTreeMap::new();
+    for vector in vectors::all() {
+        let path = vector.request.target().split('?').next().unwrap_or_default().to_owned();
+        let config = Value::Object(vector.config.clone()).to_string();
+        groups.entry((vector.provider.clone(), path, config)).or_default().push(vector);
+    }
+    groups.into_values().enumerate().map(|(at, group)| (format!("r{at}"), group)).collect()
+}
+
+/// What came of all of `work`, at most [`AT_ONCE`] at a time.
+async fn several<T: Send + 'static>(
+    work: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut set = JoinSet::new();
+    for one in work {
+        let permits = permits.clone();
+        set.spawn(async move {
+            let _permit = permits.acquire().await.expect("never closed");
+            one.await
+        });
+    }
+    set.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_vector_gets_its_answer_from_the_binary() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let decided = several(by_config().into_iter().map(|(name, group)| {
+        let folder = folder.path().join(&name);
+        let route = group[0].route(&name).forwards_to("http://127.0.0.1:3000");
+        async move {
+            std::fs::create_dir_all(folder.join("secrets")).expect("a folder");
+            for (file, secret) in &route.secrets {
+                std::fs::write(folder.join("secrets").join(file), secret).expect("written");
+            }
+            let config = gateway().route(route).config(Ports { plain: 1, tls: 2, admin: 3 });
+            std::fs::write(folder.join("tidegate.yaml"), config).expect("written");
+            let lines = group.iter().map(|vector| {
+                let captured = Captured { received_at: Some(vector.now), ..vector.request.clone() };
+                serde_json::to_string(&captured).expect("JSON")
+            });
+            std::fs::write(folder.join("captured.jsonl"), lines.collect::<Vec<_>>().join("\n"))
+                .expect("written");
+            let arguments =
+                ["verify", "--route", &name, "--requests", "captured.jsonl", "--config", "tidegate.yaml"];
+            let output = run(&folder, &arguments).await;
+            let answers: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect();
+            let mut wrong = Vec::new();
+            if answers.len() != group.len() {
+                wrong.push(format!("{}: {output:?}", group[0].provider));
+            }
+            for (vector, answer) in group.iter().zip(&answers) {
+                let key = answer["event_key"].as_str().unwrap_or_default();
+                let right = answer["accepted"] == vector.accepted()
+                    && answer["reason"].is_null() == vector.accepted()
+                    && (!vector.accepted()
+                        || vector.event_key.as_ref().is_none_or(|wanted| key.contains(wanted)));
+                if !right {
+                    wrong.push(format!("{} / {}: {answer}", vector.provider, vector.name));
+                }
+            }
+            (answers.len(), wrong)
+        }
+    }))
+    .await;
+    let wrong: Vec<String> = decided.iter().flat_map(|(_, wrong)| wrong.clone()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let count: usize = decided.iter().map(|(count, _)| count).sum();
+    assert!(count >= 2100, "{count}");
+}
+
+/// Right as text, as hex and as base64, and long enough for HS512.
+const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\
+                      00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// A route for events that are signed now, and what `tidegate sign` needs to sign them.
+struct Fresh {
+    route: Route,
+    arguments: Vec<String>,
+}
+
+impl Fresh {
+    /// `None` if only the provider can sign.
+    fn of(name: &str, folder: &std::path::Path) -> Option<Self> {
+        let pack = tidegate::providers::find(name).expect("a built-in pack");
+        let algorithms: Vec<&str> =
+            pack.verify.iter().filter_map(|way| way.inline.algorithm.as_deref()).collect();
+        let mut verify = json!({ "provider": name });
+        let mut arguments = vec!["sign".to_owned(), name.to_owned()];
+        let mut secrets = Vec::new();
+        let mut secret = |value: &str| {
+            let file = format!("fresh-{name}.{}", secrets.len());
+            secrets.push((file.clone(), value.to_owned()));
+            json!(format!("file:secrets/{file}"))
+        };
+        let is_asymmetric =
+            |name: &&str| ["ed25519", "ecdsa", "rsa"].iter().any(|kind| name.starts_with(kind));
+        let takes_secret =
+            pack.params.values().all(|param| param.kind == tidegate::providers::ParamKind::Text);
+        if algorithms.iter().any(|name| name == &"rsa-pkcs1-sha1") {
+            return None;
+        }
+        if let Some(algorithm) = algorithms.iter().find(|name| is_asymmetric(name)) {
+            let pair = match algorithm {
+                name if name.starts_with("ed25519") => {
+                    rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key pair")
+                }
+                name if name.starts_with("ecdsa") => rcgen::KeyPair::generate().expect("a key pair"),
+                _ => rcgen::KeyPair::from_pem(RSA).expect("a key pair"),
+            };
+            let path = folder.join(format!("{name}.key"));
+            std::fs::write(&path, pair.serialize_pem()).expect("written");
+            verify["public_keys"] = json!([secret(&pair.public_key_pem())]);
+            arguments.extend(["--private-key".to_owned(), path.to_str().expect("text").to_owned()]);
+        } else if takes_secret {
+            verify["secrets"] = json!([secret(SECRET)]);
+            arguments.extend(["--secret".to_owned(), SECRET.to_owned()]);
+        }
+        for (param, about) in &pack.params {
+            let is_text = about.kind == tidegate::providers::ParamKind::Text;
+            verify[param] = if is_text { json!(SECRET) } else { secret(SECRET) };
+            arguments.extend(["--param".to_owned(), format!("{param}={SECRET}")]);
+        }
+        let route = json!({
+            "name": format!("fresh-{name}"), "host": format!("fresh-{name}.example"), "path": "/in",
+            "verify": verify, "public_url": "https://hooks.example.com",
+        });
+        let route = secrets.iter().fold(Route::new(route), |route, (file, value)| route.secret(file, value));
+        arguments.extend(["--url", "https://hooks.example.com/in", "--output", "json"].map(str::to_owned));
+        Some(Self { route, arguments })
+    }
+}
+
+const RSA: &str = include_str!("../../src/verify/tests/rsa-2048.pem");
+
+/// Vectors were signed in the past: where the time is signed, an accepted one is only refused for its time here, and
+/// what `tidegate sign` makes now stands for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_pack_decides_over_a_real_socket() {
+    let app = App::start().await;
+    let groups = by_config();
+    let keys = tempfile::tempdir().expect("a folder");
+    let names = tidegate::providers::names();
+    let fresh: Vec<(&str, Fresh)> =
+        names.iter().filter_map(|name| Some((*name, Fresh::of(name, keys.path())?))).collect();
+    assert!(fresh.len() + 3 > names.len(), "{} of {}", fresh.len(), names.len());
+    let mut builder = gateway();
+    for (name, group) in &groups {
+        builder = builder.route(group[0].route(name).to(&app));
+    }
+    for (_, fresh) in &fresh {
+        builder = builder.route(fresh.route.clone().to(&app));
+    }
+    let gateway = Arc::new(builder.start().await);
+
+    let sent = groups.into_iter().flat_map(|(name, group)| group.into_iter().map(move |v| (name.clone(), v)));
+    let wrong = several(sent.map(|(name, vector)| {
+        let gateway = gateway.clone();
+        async move {
+            let request = vector.request.to_host(&format!("{name}.example"));
+            let answer = gateway.send_via(Via::Plain, &request).await;
+            let right = match (vector.accepted(), answer.status) {
+                (true, 200..300) => true,
+                // Its time has passed.
+                (true, 401) => ["timestamp_out_of_tolerance", "token_expired"].contains(&answer.reason()),
+                (false, 400..500) => true,
+                _ => false,
+            };
+            let why = (answer.status, answer.reason().to_owned());
+            (!right).then(|| format!("{} / {}: {why:?}", vector.provider, vector.name))
+        }
+    }))
+    .await;
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    let wrong = several(fresh.into_iter().map(|(name, Fresh { arguments, .. })| {
+        let gateway = gateway.clone();
+        async move {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let output = run(gateway.folder(), &arguments).await;
+            let Ok(event) = serde_json::from_slice::<Captured>(&output.stdout) else {
+                return vec![format!("{name}: {output:?}")];
+            };
+            let request = event.to_host(&format!("fresh-{name}.example"));
+            let mut wrong = Vec::new();
+            let answer = gateway.send_via(Via::Plain, &request).await;
+            if !answer.is_success() {
+                wrong.push(format!("{name}: {} {}", answer.status, answer.reason()));
+            }
+            let bare =
+                Request { headers: vec![("Host".into(), request.value("host").into())], ..request.clone() };
+            let answer = gateway.send_via(Via::Plain, &bare.to("/in").body("{}")).await;
+            if answer.status != 401 {
+                wrong.push(format!("{name} without proof: {} {}", answer.status, answer.reason()));
+            }
+            wrong
+        }
+    }))
+    .await;
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
