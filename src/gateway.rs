@@ -4,6 +4,8 @@
 //! happens to a request `receive`'s. Carries the config half of promise 8: a request keeps the snapshot that it began
 //! with, the next one gets the new one, and a bad config changes nothing.
 
+mod watch;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::alerts::{Alerts, Expiring, Targets};
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
@@ -38,6 +41,8 @@ pub struct Gateway {
     pub quarantine: Arc<Quarantine>,
     /// Replays, purges and erasures in the background.
     pub jobs: Jobs,
+    /// What is wrong, and for how long.
+    alerts: Alerts,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -60,6 +65,10 @@ pub struct Snapshot {
     pub upstreams: HashMap<DestinationName, Arc<Upstream>>,
     /// By the index of the listener; `None` for plain ones.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// Who is told of alerts.
+    pub alert_targets: Targets,
+    /// When certificates end.
+    certificates: Vec<Expiring>,
 }
 
 /// Where the process stands.
@@ -125,6 +134,7 @@ impl Gateway {
             deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
             intake: Intake::new(metrics.clone()),
             jobs: Jobs::new(buffer.clone(), clock.clone()),
+            alerts: Alerts::new(metrics.clone(), clock.clone()),
             buffer,
             quarantine,
             metrics,
@@ -302,7 +312,15 @@ impl Snapshot {
                 Err(problem) => problems.push(format!("destination {}: {problem}", destination.name)),
             }
         }
-        if problems.is_empty() { Ok(Self { config, upstreams, tls }) } else { Err(problems.join("\n")) }
+        let alert_targets = Targets::build(&config.alerts).unwrap_or_else(|bad| {
+            problems.extend(bad);
+            Targets::default()
+        });
+        if !problems.is_empty() {
+            return Err(problems.join("\n"));
+        }
+        let certificates = watch::certificates(&config);
+        Ok(Self { config, upstreams, tls, alert_targets, certificates })
     }
 
     /// The destinations of `buffer` routes, with their clients.

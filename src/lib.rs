@@ -34,6 +34,9 @@ pub mod fetch;
 pub mod keys;
 pub mod ranges;
 
+// What is wrong, and who is told.
+pub mod alerts;
+
 // What is asked of us, and what we show.
 pub mod admin;
 pub mod cli;

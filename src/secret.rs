@@ -14,7 +14,7 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// A secret's bytes: zeroed on drop, never printed, and compared with [`Secret::is`] only.
+/// A secret's bytes: zeroed on drop, never printed, and compared in one way only: [`Secret::is`], which `==` is, too.
 #[derive(Clone)]
 pub struct Secret(Arc<zeroize::Zeroizing<Vec<u8>>>);
 
@@ -29,6 +29,12 @@ impl Secret {
     #[must_use]
     pub fn is(&self, given: &[u8]) -> bool {
         same(&Sha256::digest(self.expose()), &Sha256::digest(given))
+    }
+}
+/// For settings that hold secrets, which are compared when a config is loaded again.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other.expose())
     }
 }
 impl std::fmt::Debug for Secret {

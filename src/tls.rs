@@ -84,6 +84,11 @@ pub fn check(tls: &Tls) -> Result<Vec<TlsError>, TlsError> {
     Ok(warnings)
 }
 
+/// When a certificate ends.
+pub fn ends(files: &CertificateFiles) -> Result<Timestamp, TlsError> {
+    Ok(load(files, &ring::default_provider())?.ends)
+}
+
 /// Why a certificate can't be used; names the file and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {problem}")]

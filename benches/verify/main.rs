@@ -20,7 +20,7 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::message::{Head, Method, PathParams, Request, Scheme, Version};
 use tidegate::providers::{self, Pack};
 use tidegate::secret::Secret;
-use tidegate::verify::{KeySource, Resolver, Verifier, VerifySpec, compile};
+use tidegate::verify::{KeySource, Remote, Resolver, Verifier, VerifySpec, compile};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,7 +37,7 @@ impl Resolver for Plain {
     fn text(&self, reference: &str) -> Result<String, String> {
         Ok(reference.to_owned())
     }
-    fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
+    fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
         Err("nothing is fetched here".to_owned())
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
@@ -56,6 +56,7 @@ fn request(headers: &[(&str, &str)], body: Vec<u8>) -> Request {
         method: Method::POST,
         target: "/hooks/in".to_owned(),
         authority: "hooks.example.com".to_owned(),
+        asked_authority: None,
         scheme: Scheme::Https,
         version: Version::Http11,
         headers: headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::alerts::{AlertsStatus, Tested};
 use crate::buffer::{Buffer, Event, NewClaim};
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Config};
@@ -44,6 +45,10 @@ pub trait Control: Send + Sync + 'static {
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
     fn key_sets(&self) -> Vec<KeySetStatus>;
+    /// What is wrong, and who is told.
+    fn alerts(&self) -> AlertsStatus;
+    /// Tells everybody a test.
+    async fn test_alerts(&self) -> Vec<Tested>;
     /// Which ranges of providers are in use.
     fn ranges(&self) -> Vec<RangesStatus>;
 }
@@ -101,6 +106,12 @@ impl Control for Gateway {
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         Gateway::key_sets(self)
+    }
+    fn alerts(&self) -> AlertsStatus {
+        self.alerts_status()
+    }
+    async fn test_alerts(&self) -> Vec<Tested> {
+        Gateway::test_alerts(self).await
     }
     fn ranges(&self) -> Vec<RangesStatus> {
         Gateway::ranges(self)

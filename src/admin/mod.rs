@@ -4,6 +4,7 @@
 //! receiving or delivering; all it needs of the gateway stands in `control`. Carries promise 5 for itself: every
 //! listing, body and wait has a limit.
 
+mod alerts;
 mod control;
 mod events;
 pub mod filter;
@@ -99,6 +100,8 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/status", get(status::status))
         .route("/destinations", get(status::destinations))
         .route("/reload", post(status::reload))
+        .route("/alerts", get(alerts::list))
+        .route("/alerts/test", post(alerts::test))
         .route("/events", get(events::list))
         .route("/events/replay", post(events::replay))
         .route("/events/purge", post(events::purge))

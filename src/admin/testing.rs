@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::alerts::{AlertsStatus, Tested};
 use crate::buffer::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
@@ -398,6 +399,16 @@ impl Control for Fake {
             fetched_at: Some(NOW),
             age_s: Some(60),
             error: Some("the server answered 503".into()),
+        }]
+    }
+    fn alerts(&self) -> AlertsStatus {
+        AlertsStatus { gateway: "edge-1".into(), firing: Vec::new(), targets: Vec::new() }
+    }
+    async fn test_alerts(&self) -> Vec<Tested> {
+        vec![Tested {
+            target: "ops".into(),
+            by: "slack".into(),
+            error: Some("the server answered 404".into()),
         }]
     }
     fn ranges(&self) -> Vec<RangesStatus> {

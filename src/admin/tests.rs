@@ -294,7 +294,7 @@ fn the_manual_lists_every_path_and_each_is_there() {
             paths += 1;
         }
     }
-    assert_eq!(paths, 27);
+    assert_eq!(paths, 29);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Tested;
 use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event, Head};
 
 use crate::gateway::{LastReload, ReloadOutcome};
@@ -54,6 +55,12 @@ pub struct DestinationSetup {
     pub name: String,
     pub upstreams: Vec<String>,
     pub concurrency: usize,
+}
+
+/// `POST /alerts/test`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlertsTested {
+    pub targets: Vec<Tested>,
 }
 
 /// `GET /status`.

@@ -5,6 +5,7 @@
 
 mod address;
 mod admit;
+mod alerts;
 mod captured;
 mod check;
 mod client;
@@ -91,6 +92,8 @@ enum Command {
     Erase(erase::Erase),
     /// List, show, re-verify, admit and purge refused requests
     Quarantine(quarantine::Quarantine),
+    /// List what is wrong now, or send everybody a test notice
+    Alerts(alerts::Alerts),
     /// Have the running gateway read its config again
     Reload(reload::Reload),
     /// Show what the running gateway does
@@ -148,6 +151,7 @@ impl Command {
             Command::Import(command) => command.run(),
             Command::Erase(command) => command.run(),
             Command::Quarantine(command) => command.run(),
+            Command::Alerts(command) => command.run(),
             Command::Reload(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Healthcheck(command) => command.run(),

@@ -81,7 +81,7 @@ impl Providers {
 /// `handshake, batch, ranges`, as far as the pack has them.
 fn flags(pack: &Pack) -> String {
     let all = [
-        ("handshake", pack.handshake.is_some()),
+        ("handshake", !pack.handshakes.is_empty()),
         ("batch", pack.batch.is_some()),
         ("ranges", pack.ranges.is_some()),
     ];
@@ -138,7 +138,7 @@ fn whole(pack: &Pack) -> String {
     if !pack.content_types.is_empty() {
         say("content types", &pack.content_types.join(", "));
     }
-    if pack.handshake.is_some() {
+    if !pack.handshakes.is_empty() {
         say("handshake", "answered directly");
     }
     if let Some(batch) = &pack.batch {
@@ -179,7 +179,7 @@ fn summary(pack: &Pack) -> Value {
         "category": pack.category.word(),
         "docs": pack.docs,
         "proofs": pack.proofs(),
-        "handshake": pack.handshake.is_some(),
+        "handshake": !pack.handshakes.is_empty(),
         "batch": pack.batch.is_some(),
         "ranges": pack.ranges.is_some(),
     })
@@ -218,7 +218,7 @@ fn detail(pack: &Pack) -> Value {
         "idempotency": {"key": pack.repeats(), "covered": !pack.repeats().ends_with("+ body-hash")},
         "event_type": pack.event_type.as_ref().map(ToString::to_string),
         "content_types": pack.content_types,
-        "handshake": pack.handshake.is_some(),
+        "handshake": !pack.handshakes.is_empty(),
         "batch": batch,
         "deadline_seconds": pack.deadline.map(|deadline| deadline.as_secs_f64()),
         "success": pack.successes(),

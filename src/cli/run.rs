@@ -162,6 +162,8 @@ struct Running {
     edge_ended: bool,
     ready: watch::Receiver<bool>,
     close_listeners: watch::Sender<bool>,
+    /// Looks at the alert rules until it is aborted; it owns nothing.
+    watch: tokio::task::JoinHandle<()>,
     admin: tokio::task::JoinHandle<Result<(), String>>,
     admin_ended: bool,
     /// The admin API answers until the very end: it says that we are draining.
@@ -184,6 +186,8 @@ impl Running {
         };
         let (close_admin, admin_closes) = watch::channel(false);
         let admin = tokio::spawn(admin::serve(gateway.clone(), admin_closes));
+        let watched = gateway.clone();
+        let watch = tokio::spawn(async move { watched.watch().await });
         let (close_listeners, listeners_close) = watch::channel(false);
         let (now_ready, ready) = watch::channel(false);
         let (edge_ends, edge) = oneshot::channel();
@@ -198,6 +202,7 @@ impl Running {
             edge_ended: false,
             ready,
             close_listeners,
+            watch,
             admin,
             admin_ended: false,
             close_admin,
@@ -261,6 +266,7 @@ impl Running {
 
         let settings = gateway.snapshot.load().config.shutdown.clone();
         gateway.drain();
+        self.watch.abort();
         let mut result = Ok(());
         if !self.edge_ended {
             tokio::time::sleep(settings.delay).await;

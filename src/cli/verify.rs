@@ -211,6 +211,8 @@ mod tests {
             verify: compiled.verifier,
             enforce: config::Enforce::On,
             quarantine: config::KeepRefused::Never,
+            expect_every: None,
+            secrets_end: Vec::new(),
             public_url: None,
             greeting_methods: Vec::new(),
             handshakes: crate::verify::Handshakes::default(),

@@ -1,6 +1,7 @@
 //! From what is written (`raw`) to what the program reads (`model`): defaults, references, and everything that the
 //! shape alone can't tell.
 
+mod alerts;
 mod destinations;
 mod handshakes;
 mod listeners;
@@ -60,6 +61,8 @@ pub(super) fn check(
     let admin = checker.section::<raw::Admin>(value, "admin").unwrap_or_default();
     let admin = checker.admin(&admin);
     checker.apart(&listeners, admin.as_ref());
+    let alerts = checker.section::<raw::Alerts>(value, "alerts").unwrap_or_default();
+    let alerts = checker.alerts(&alerts);
     let log = checker.section::<raw::Log>(value, "log").unwrap_or_default();
     let log = checker.log(&log);
     let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
@@ -77,6 +80,7 @@ pub(super) fn check(
         buffer,
         quarantine,
         admin: admin?,
+        alerts,
         log,
         shutdown,
         ranges,

@@ -1,6 +1,10 @@
 //! The checked config: what the rest of the program reads. States that make no sense can't be expressed here, and
 //! nothing after start-up interprets strings again. How it is written is `raw`; how one becomes the other is `check`.
 
+mod alerts;
+
+pub use alerts::*;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +31,7 @@ pub struct Config {
     /// `None`: nothing that is refused is kept.
     pub quarantine: Option<QuarantineSettings>,
     pub admin: AdminSettings,
+    pub alerts: AlertSettings,
     pub log: LogSettings,
     pub shutdown: Shutdown,
     /// How the ranges of providers are kept fresh.
@@ -146,6 +151,10 @@ pub struct Route {
     pub verify: Verifier,
     pub enforce: Enforce,
     pub quarantine: KeepRefused,
+    /// A longer silence of the sender is an alert.
+    pub expect_every: Option<Duration>,
+    /// Secrets of this route whose end is known.
+    pub secrets_end: Vec<SecretEnd>,
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
@@ -365,7 +374,7 @@ pub enum KeepRefused {
 }
 
 /// Where the admin API listens. Default loopback `127.0.0.1:9900`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdminSettings {
     pub listen: AdminAddress,
     /// Required on anything but loopback and unix sockets; `Authorization: Bearer`.

@@ -14,6 +14,8 @@ pub(super) trait Outside {
     fn secrets_are_needed(&self) -> bool {
         true
     }
+    /// What the machine is called.
+    fn host_name(&self) -> String;
     fn env(&self, name: &str) -> Option<OsString>;
     /// A small file's bytes; the error text is for the user.
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
@@ -43,6 +45,11 @@ pub enum Needed {
 impl Outside for Real {
     fn secrets_are_needed(&self) -> bool {
         self.needed != Needed::Nothing
+    }
+
+    fn host_name(&self) -> String {
+        let name = rustix::system::uname().nodename().to_string_lossy().trim().to_owned();
+        if name.is_empty() { "tidegate".to_owned() } else { name }
     }
 
     fn env(&self, name: &str) -> Option<OsString> {

@@ -3,10 +3,12 @@
 //!
 //! Words of this file are read by users: the doc comments are the descriptions in the schema.
 
+mod alerts;
 mod destination;
 mod route;
 mod sections;
 
+pub(super) use alerts::*;
 pub(super) use destination::*;
 pub(super) use route::*;
 pub(super) use sections::*;
@@ -42,7 +44,7 @@ pub(super) enum TextOrList {
 #[schemars(title = "Tidegate config", deny_unknown_fields)]
 #[schemars(extend("patternProperties" = { "^x-": true }))]
 #[schemars(extend("x-later" = [
-    "cluster", "nats", "tracing", "otlp", "alerts", "dashboard", "acme", "providers", "include",
+    "cluster", "nats", "tracing", "otlp", "dashboard", "acme", "providers", "include",
 ]))]
 pub(super) struct Root {
     /// Where senders connect. At least one.
@@ -62,6 +64,9 @@ pub(super) struct Root {
     /// The admin API.
     #[schemars(default)]
     pub admin: Admin,
+    /// What is watched, and who is told.
+    #[schemars(default)]
+    pub alerts: Alerts,
     /// What is logged, and how.
     #[schemars(default)]
     pub log: Log,

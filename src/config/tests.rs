@@ -9,6 +9,7 @@ use super::*;
 use crate::message::Method;
 use crate::route::Match;
 
+mod alerts;
 mod examples;
 mod good;
 mod whole;
@@ -24,6 +25,9 @@ struct Machine {
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 impl Outside for Machine {
+    fn host_name(&self) -> String {
+        "machine".into()
+    }
     fn env(&self, name: &str) -> Option<OsString> {
         let value = self.env.get(name).cloned().unwrap_or_else(|| Some(SECRET.to_owned()));
         value.map(OsString::from)
@@ -32,6 +36,9 @@ impl Outside for Machine {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(file) = self.files.get(&name) {
             return file.clone();
+        }
+        if name.ends_with("-url") {
+            return Ok(b"https://hooks.example.com/services/T0/B0/x\n".to_vec());
         }
         match name.rsplit_once('.') {
             Some((_, "pem" | "key")) => {

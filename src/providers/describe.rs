@@ -153,7 +153,7 @@ pub fn page() -> Result<String, String> {
                 pack.name,
                 cell(&pack.proofs().join("; ")),
                 cell(&pack.repeats()),
-                yes(pack.handshake.is_some()),
+                yes(!pack.handshakes.is_empty()),
                 yes(pack.batch.is_some()),
             );
         }

@@ -89,6 +89,8 @@ fn route(name: &str) -> Route {
         verify: compiled.unwrap().verifier,
         enforce: Default::default(),
         quarantine: KeepRefused::AsConfigured,
+        expect_every: None,
+        secrets_end: Vec::new(),
         public_url: None,
         greeting_methods: Vec::new(),
         handshakes: crate::verify::Handshakes::default(),

@@ -67,9 +67,7 @@ fn unproved(route: &str, body: &[u8], key: &[u8]) -> ClaimKey {
 pub(super) fn key_of_part(route: &str, key: &[u8], body: &[u8], would_refuse: Option<Reason>) -> ClaimKey {
     match would_refuse {
         None => ClaimKey::new(&format!("{route}/"), key),
-        Some(_) => {
-            ClaimKey::new(&format!("{route}/unproved"), &[&Sha256::digest(body)[..], key].concat())
-        }
+        Some(_) => ClaimKey::new(&format!("{route}/unproved"), &[&Sha256::digest(body)[..], key].concat()),
     }
 }
 

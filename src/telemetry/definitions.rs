@@ -148,6 +148,10 @@ metrics! {
         "Address ranges of a provider in use";
     RANGES_AS_OF = "tidegate_ranges_timestamp", Seconds, Gauge, ["provider"],
         "Unix time of the ranges in use: the fetch of the list, or the day of the pack's snapshot";
+    ALERTS = "tidegate_alerts", Number, Gauge, ["rule"],
+        "Alerts that hold right now, by rule; `tidegate alerts list` names them";
+    ALERT_NOTICES = "tidegate_alert_notices", Number, Counter, ["outcome"],
+        "Notices of alerts, one for each target: sent, failed (given up), dropped (too many waited)";
     LOG_LINES_DROPPED = "tidegate_log_lines_dropped", Number, Counter, [],
         "Log lines dropped because whatever reads standard error did not keep up";
     BUILD = "tidegate_build", Number, Info, ["version"],
@@ -191,6 +195,7 @@ mod tests {
                         "outcome",
                         "label",
                         "reason",
+                        "rule",
                         "kind",
                         "destination",
                         "hash",

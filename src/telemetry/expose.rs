@@ -61,6 +61,7 @@ impl Collector for Exposition {
         self.deliveries(&mut page)?;
         self.buffer_state(&mut page)?;
         self.config_and_keys(&mut page)?;
+        self.alerts(&mut page)?;
         self.process(&mut page)
     }
 }
@@ -211,6 +212,14 @@ impl Exposition {
         })
     }
 
+    fn alerts(&self, page: &mut Page) -> fmt::Result {
+        page.family(&table::ALERTS, |f| {
+            let alerts = self.counted.alerts.all();
+            alerts.iter().try_for_each(|(rule, firing)| f.gauge(&[rule], firing.load(Ordering::Relaxed)))
+        })?;
+        page.family(&table::ALERT_NOTICES, |f| f.words(&self.counted.alert_notices.all()))
+    }
+
     fn process(&self, page: &mut Page) -> fmt::Result {
         page.family(&table::LOG_LINES_DROPPED, |f| f.counter(&[], log::lines_dropped()))?;
         page.family(&table::BUILD, |f| f.info(&[env!("CARGO_PKG_VERSION")]))?;
@@ -358,6 +367,8 @@ mod tests {
         metrics.connection_closed();
         metrics.connection_refused("limit");
         metrics.body_bytes(4096);
+        metrics.alerts_firing([("dead_letters", 2)].into_iter());
+        metrics.alert_notice("sent");
         metrics.reloaded(false);
         metrics.keys_fetched("https://user:pass@keys.example.com/jwks?token=x", true);
         metrics.ranges_fetched("acme", "ok");
@@ -421,6 +432,8 @@ mod tests {
             ("tidegate_buffer_limit_bytes", 1000.0),
             ("tidegate_buffer_free_bytes", 5000.0),
             ("tidegate_buffer_events", 9.0),
+            (r#"tidegate_alerts{rule="dead_letters"}"#, 2.0),
+            (r#"tidegate_alert_notices_total{outcome="sent"}"#, 1.0),
             ("tidegate_buffer_open", 1.0),
             ("tidegate_connections_total", 2.0),
             ("tidegate_connections_open", 1.0),

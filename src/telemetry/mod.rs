@@ -8,11 +8,14 @@ mod expose;
 mod instruments;
 mod log;
 mod process;
+#[cfg(test)]
+mod shipped;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::alerts::RouteCounts;
 use crate::clock::{Clock, Timestamp};
 use crate::reason::Reason;
 
@@ -111,6 +114,20 @@ impl Metrics {
         });
     }
 
+    /// How many alerts of each rule there are right now.
+    pub fn alerts_firing(&self, by_rule: impl Iterator<Item = (&'static str, usize)>) {
+        for (rule, count) in by_rule {
+            self.all.alerts.with(rule, |firing| firing.store(count as u64, Ordering::Relaxed));
+        }
+    }
+    /// A notice of alerts: `sent`, `failed`, `dropped`.
+    pub fn alert_notice(&self, outcome: &'static str) {
+        self.all.alert_notices.with(outcome, Counter::inc);
+    }
+    /// What a route was sent since the process started.
+    pub fn route_counts(&self, route: &str) -> RouteCounts {
+        self.all.routes.with(route, RouteInstruments::counts)
+    }
     /// A fetch of a provider's ranges ended: `ok`, `failed`, or `refused`.
     pub fn ranges_fetched(&self, provider: &str, outcome: &'static str) {
         self.all.ranges.with(provider, |ranges| ranges.fetches.with(outcome, Counter::inc));
@@ -214,6 +231,8 @@ struct Instruments {
     reloads_accepted: Counter,
     reloads_refused: Counter,
     keys: Labelled<KeyInstruments>,
+    alerts: Labelled<AtomicU64>,
+    alert_notices: Labelled<Counter>,
     ranges: Labelled<RangeInstruments>,
 }
 
@@ -238,6 +257,8 @@ impl Default for Instruments {
             reloads_accepted: Counter::default(),
             reloads_refused: Counter::default(),
             keys: Labelled::new(MAX_SOURCES, KeyInstruments::default),
+            alerts: Labelled::new(MAX_WORDS, AtomicU64::default),
+            alert_notices: Labelled::new(MAX_WORDS, Counter::default),
             ranges: Labelled::new(MAX_SOURCES, RangeInstruments::new),
         }
     }
@@ -259,6 +280,28 @@ impl RouteInstruments {
             duration: Histogram::new(LATENCY, Scale::Nanoseconds),
             labels: Labelled::new(MAX_LABELS_PER_ROUTE, Counter::default),
         }
+    }
+
+    fn counts(&self) -> RouteCounts {
+        let mut counts = RouteCounts::default();
+        for (outcome, n) in self.outcomes.read() {
+            counts.requests += n;
+            match outcome {
+                "duplicate" => {
+                    counts.duplicates += n;
+                    counts.arrived += n;
+                }
+                "accepted" | "forwarded" | "passed" => counts.arrived += n,
+                refused if Reason::from_code(refused).is_some_and(|r| r.status() == 401) => {
+                    counts.unverified += n
+                }
+                _ => {}
+            }
+        }
+        let let_through: u64 = self.would_refuse.read().map(|(_, n)| n).sum();
+        counts.unverified += let_through;
+        counts.arrived = counts.arrived.saturating_sub(let_through);
+        counts
     }
 }
 

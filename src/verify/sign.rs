@@ -129,7 +129,7 @@ impl Scheme {
             draft::add(&mut request, location, text)?;
         }
         for (header, must) in self.template.header_lists() {
-            let listed = std::iter::once(header).chain(must.iter().map(|name| &**name)).collect::<Vec<_>>();
+            let listed: Vec<&str> = std::iter::once(header).chain(must.iter().map(|name| &**name)).collect();
             draft::add(&mut request, &Location::Header(header.into()), &listed.join(","))?;
         }
         for location in self.id.iter().chain(self.template.required()) {

@@ -164,7 +164,7 @@ async fn events_move_to_another_gateway_once_and_with_their_state() {
     let told = done(&to, &["import", archive]).await;
     assert!(told.contains("3 imported"), "{told}");
     let received = target.receives(1).await;
-    assert_eq!((received[0].event_id(), &received[0].body), (pending.event_id(), &waiting.body));
+    assert_eq!((received[0].event_id(), &received[0].body[..]), (pending.event_id(), &waiting.body[..]));
     to.drained().await;
     dead_letters(&to, 1).await;
     assert_eq!(to.send(&delivered).await.status, 202, "a repeat of what was imported is answered");

@@ -12,6 +12,7 @@ pub mod config;
 pub mod fault;
 pub mod frames;
 pub mod gateway;
+pub mod mail;
 pub mod payloads;
 pub mod sender;
 pub mod signed;

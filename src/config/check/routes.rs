@@ -120,6 +120,11 @@ impl Checker<'_, '_> {
         self.public_url(raw, place);
         let enforce = self.enforce(raw, place, proof.as_ref());
         let max_body = self.max_body(raw, place, limits);
+        if let Some(every) = raw.expect_every {
+            self.not_zero(place, "expect_every", every);
+        }
+        let secrets_end =
+            raw.verify.as_ref().map(|v| self.secrets_end(&v.0, &place.key("verify"))).unwrap_or_default();
         let purpose = Purpose {
             route: name,
             mode: raw.mode,
@@ -155,6 +160,8 @@ impl Checker<'_, '_> {
                     Some(raw::Off::Off) => KeepRefused::Never,
                     None => KeepRefused::AsConfigured,
                 },
+                expect_every: raw.expect_every.map(|every| every.0),
+                secrets_end,
                 public_url: raw.public_url.clone(),
                 handshakes,
                 idempotency,

@@ -47,6 +47,8 @@ pub(in crate::config) struct Route {
     pub enforce: Option<Enforce>,
     /// `off`: nothing that is refused here is kept in quarantine. Default: as the section `quarantine` says.
     pub quarantine: Option<Off>,
+    /// The sender is expected to send at least this often; a longer silence is an alert. Default: nothing is expected.
+    pub expect_every: Option<Time>,
     /// The URL that senders were given (or its beginning), for schemes that sign it: `https://hooks.example.com`.
     /// Default: scheme and host as received, or as a trusted hop says.
     pub public_url: Option<String>,

@@ -41,6 +41,10 @@ fn the_reference_shows_every_key_and_the_defaults() {
     let mut maps = vec![&schema["properties"]];
     for name in [
         "Admin",
+        "AlertEmail",
+        "AlertTarget",
+        "AlertWebhook",
+        "Alerts",
         "Answer",
         "ApiKeySpec",
         "BasicSpec",
@@ -59,6 +63,7 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "Certificate",
         "Destination",
         "DestinationTls",
+        "Growth",
         "HandshakeSpec",
         "ProofSpec",
         "ReplySpec",
@@ -73,6 +78,7 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "Retry",
         "Route",
         "Shutdown",
+        "Surge",
         "Tls",
     ] {
         maps.push(&schema["definitions"][name]["properties"]);
@@ -89,6 +95,9 @@ fn the_reference_shows_every_key_and_the_defaults() {
     assert_eq!(config.limits, bare.limits);
     assert_eq!(config.buffer, bare.buffer);
     assert_eq!(config.shutdown, bare.shutdown);
+    assert_eq!(config.alerts.rules, bare.alerts.rules);
+    let times = |a: &AlertSettings| (a.every, a.group, a.pause, a.repeat);
+    assert_eq!(times(&config.alerts), times(&bare.alerts));
     assert_eq!((config.log.level, config.log.access), (bare.log.level, bare.log.access));
     assert_eq!(config.admin.listen, bare.admin.listen);
     let billing = config.routes.iter().find(|r| &*r.name == "billing").unwrap();

@@ -7,11 +7,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::buffer::{
-    AppendError, BatchAppended, BatchPart, ClaimKey, DestinationName, Event, EventId, FirstAnswer, NewBatch,
-    NewClaim,
+    AppendError, BatchAppended, BatchPart, DestinationName, Event, EventId, FirstAnswer, NewBatch, NewClaim,
 };
 use crate::config::{Acknowledgement, Destination, Route};
 use crate::message::{Headers, Request};

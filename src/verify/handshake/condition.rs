@@ -3,14 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use subtle::{Choice, ConstantTimeEq};
-
 use super::found;
 use super::shape::Shape;
 use crate::message::Request;
 use crate::secret::Secret;
 use crate::verify::locate::{Ambiguous, Location};
-use crate::verify::mac::Hash;
 
 /// A compiled condition.
 #[derive(Debug)]
@@ -36,26 +33,17 @@ pub(super) enum Test {
     Secret(Secrets),
 }
 
-/// Digests of what one value may be: compared in constant time, so that neither length nor content shows in it.
-pub(super) struct Secrets(Vec<[u8; 32]>);
+/// What one value may be.
+pub(super) struct Secrets(Vec<Secret>);
 
 impl Secrets {
     pub(super) fn of<'s>(secrets: impl IntoIterator<Item = &'s Secret>) -> Self {
-        Self(secrets.into_iter().map(|secret| digest(secret.expose())).collect())
+        Self(secrets.into_iter().cloned().collect())
     }
     fn has(&self, value: &[u8]) -> bool {
-        let value = digest(value);
         // All are compared, whichever it is.
-        let found = self.0.iter().fold(Choice::from(0), |found, secret| found | secret.ct_eq(&value));
-        found.into()
+        self.0.iter().fold(false, |found, secret| found | secret.is(value))
     }
-}
-
-fn digest(value: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    // As long as SHA-256 is.
-    digest.copy_from_slice(Hash::Sha256.of(value).as_bytes());
-    digest
 }
 
 impl fmt::Debug for Secrets {

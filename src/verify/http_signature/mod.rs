@@ -10,8 +10,6 @@ mod fields;
 
 use std::time::Duration;
 
-use subtle::ConstantTimeEq;
-
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
@@ -21,6 +19,7 @@ use super::sign::{PrivateKey, SignError};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
 use crate::reason::Reason;
+use crate::secret::same;
 use base::Unsigned;
 use fields::Input;
 
@@ -175,6 +174,21 @@ impl HttpSignature {
         ["signature", "signature-input", DIGEST].into_iter().chain(signed.filter(|id| !id.contains('"')))
     }
 
+    /// What is signed, and the signatures: for tests that ask what a change touches.
+    #[cfg(test)]
+    pub(super) fn signed(request: &Request, public_url: Option<&str>) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+        let header = |name| request.head.headers.only(name).ok()?;
+        let inputs = fields::inputs(std::str::from_utf8(header("signature-input")?).ok()?)?;
+        let pairs = inputs.iter().map(|input| {
+            let mut signed = base::of(input, request, public_url).ok()?;
+            if input.components.iter().any(|component| component.name == DIGEST) {
+                signed.extend_from_slice(&request.body);
+            }
+            Some((signed, header("signature")?.to_vec()))
+        });
+        pairs.collect()
+    }
+
     /// `request` with the headers that it lacks to pass at `now`.
     pub(super) fn sign(
         &self,
@@ -225,7 +239,7 @@ impl HttpSignature {
 impl Key {
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.material {
-            Material::Shared(mac) => mac_of(mac, message).ct_eq(signature).into(),
+            Material::Shared(mac) => same(&mac_of(mac, message), signature),
             Material::Public(key) => key.verifies(message, signature),
         }
     }
@@ -261,7 +275,7 @@ fn check_digest(request: &Request) -> Result<(), Refusal> {
             _ => continue,
         };
         known += 1;
-        if !bool::from(hash.of(&request.body).as_bytes().ct_eq(digest)) {
+        if !same(hash.of(&request.body).as_bytes(), digest) {
             return Err(wrong("header:content-digest is not the body's digest"));
         }
     }

@@ -23,11 +23,13 @@ pub struct SecretSpec {
     pub secret: String,
     /// Names the secret in logs and in what the app is told; never secret itself.
     pub label: Option<String>,
+    /// When it ends: a date or RFC 3339. Nothing here ends by it: an alert comes before.
+    pub expires: Option<String>,
 }
 
 impl SecretSpec {
     pub fn of(reference: String) -> Self {
-        Self { secret: reference, label: None }
+        Self { secret: reference, label: None, expires: None }
     }
 }
 
@@ -147,6 +149,10 @@ struct Labelled {
     /// Names the secret in logs and in what the app is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
+    /// When the sender stops using it, such as `2027-01-31`: an alert comes before. It verifies for as long as it stands
+    /// here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for SecretSpec {
@@ -163,9 +169,9 @@ impl<'de> Deserialize<'de> for SecretSpec {
                 Ok(SecretSpec::of(text.to_owned()))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretSpec, A::Error> {
-                let Labelled { secret, label } =
+                let Labelled { secret, label, expires } =
                     Labelled::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(SecretSpec { secret, label })
+                Ok(SecretSpec { secret, label, expires })
             }
         }
         deserializer.deserialize_any(TextOrMap)
@@ -174,11 +180,10 @@ impl<'de> Deserialize<'de> for SecretSpec {
 
 impl Serialize for SecretSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.label {
-            None => serializer.serialize_str(&self.secret),
-            Some(_) => {
-                Labelled { secret: self.secret.clone(), label: self.label.clone() }.serialize(serializer)
-            }
+        let Self { secret, label, expires } = self.clone();
+        match (&label, &expires) {
+            (None, None) => serializer.serialize_str(&secret),
+            _ => Labelled { secret, label, expires }.serialize(serializer),
         }
     }
 }

@@ -71,7 +71,23 @@ impl Vector {
     }
 
     pub(super) fn compiled(&self, world: &World) -> Compiled {
-        compile(&self.spec(), world).unwrap_or_else(|e| panic!("{} / {}: {e:?}", self.provider, self.name))
+        compile(&self.spec(), &self.within(world))
+            .unwrap_or_else(|e| panic!("{} / {}: {e:?}", self.provider, self.name))
+    }
+
+    /// Rule and world as a text: what compiles to the same.
+    pub(super) fn rule(&self) -> String {
+        format!("{:?} {} {:?}", self.spec(), self.now, self.documents)
+    }
+
+    /// The world with what would be fetched.
+    fn within(&self, world: &World) -> World {
+        World {
+            documents: self.documents.clone(),
+            now: Timestamp::from_secs(self.now),
+            packs: world.packs.clone(),
+            ..World::default()
+        }
     }
 
     pub(super) fn public_url(&self) -> Option<&str> {
@@ -85,13 +101,7 @@ impl Vector {
 
     /// What is wrong with the answer that it gets.
     fn failure(&self, world: &World) -> Option<String> {
-        let world = &World {
-            documents: self.documents.clone(),
-            now: Timestamp::from_secs(self.now),
-            packs: world.packs.clone(),
-            ..World::default()
-        };
-        let compiled = match compile(&self.spec(), world) {
+        let compiled = match compile(&self.spec(), &self.within(world)) {
             Ok(compiled) => compiled,
             Err(problems) => return Some(format!("does not compile: {problems:?}")),
         };
