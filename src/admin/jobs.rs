@@ -165,16 +165,14 @@ fn checked(new: NewJob, control: &dyn Control) -> Result<Order, Problem> {
 
 /// One that somebody works on: a slip of the pen would wait for ever.
 fn destination(name: &str, control: &dyn Control) -> Result<DestinationName, Problem> {
-    let setup = control.setup();
-    let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
-    let known: Vec<&str> =
-        buffered.flat_map(|route| route.destinations.iter().map(|d| d.name.as_str())).collect();
-    if known.contains(&name) {
+    let known = control.setup().buffered();
+    if known.contains(name) {
         return Ok(DestinationName(name.into()));
     }
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
     Err(Problem::bad_request(format!(
         "`to`: the running config delivers to no `{name}`; there is {}",
-        if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     )))
 }
 

@@ -10,7 +10,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{AppendError, EventId, Imported, Search};
+use crate::buffer::{AppendError, Delivery, DeliveryState, EventId, Imported, Search};
 use crate::transfer::{self, Events};
 
 use super::App;
@@ -90,13 +90,23 @@ pub(super) async fn import(
 ) -> Result<Json<ImportDone>, Problem> {
     let body = body.map_err(|e| Problem::new(e.status(), e.body_text()))?;
     let _turn = turn(&app).await?;
+    let known = app.control.setup().buffered();
     let mut done = ImportDone::default();
     let mut events = Events::new(&*body, MAX_IMPORT as u64);
     loop {
         let next = events.next().map_err(|e| Problem::bad_request(e.to_string()))?;
-        let Some((event, deliveries)) = next else { break };
+        let Some((event, mut deliveries)) = next else { break };
         let id = event.id;
-        let claim = match app.control.claim_of(&event) {
+        // What nobody delivers to any more is kept only as long as something waits for it, and here nothing does.
+        deliveries.retain(|d| !is_settled(d) || known.contains(&*d.destination.0));
+        let lost = deliveries.iter().find(|d| !known.contains(&*d.destination.0));
+        let accepted = match lost {
+            None => app.control.claim_of(&event),
+            Some(lost) => {
+                Err(format!("it waits for `{}`, and the running config has no such", lost.destination))
+            }
+        };
+        let claim = match accepted {
             Ok(claim) => claim,
             Err(why) => {
                 done.refused.push(ImportRefused { id: id.to_string(), why });
@@ -118,6 +128,10 @@ pub(super) async fn import(
         "admin: events were imported"
     );
     Ok(Json(done))
+}
+
+const fn is_settled(delivery: &Delivery) -> bool {
+    matches!(delivery.state, DeliveryState::Delivered { .. } | DeliveryState::Dead { .. })
 }
 
 fn refused(error: &AppendError, id: EventId) -> Problem {

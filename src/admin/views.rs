@@ -1,5 +1,7 @@
 //! What the API answers, as types: written by the handlers, read by the CLI. Times are RFC 3339 in UTC.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,14 @@ pub struct Setup {
     pub admin: String,
     pub listeners: Vec<ListenerSetup>,
     pub routes: Vec<RouteSetup>,
+}
+
+impl Setup {
+    /// The names (`route/destination`) of all that is delivered to out of the buffer.
+    pub(super) fn buffered(&self) -> BTreeSet<String> {
+        let routes = self.routes.iter().filter(|route| route.mode == "buffer");
+        routes.flat_map(|route| route.destinations.iter().map(|d| d.name.clone())).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ mod batches;
 mod crash;
 mod damage;
 mod erased;
+mod imports;
 mod limits;
 mod model;
 mod queue;
