@@ -8,7 +8,7 @@ use tidegate::clock::Timestamp;
 use tidegate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use tidegate::providers::Pack;
 use tidegate::secret::Secret;
-use tidegate::verify::{KeySource, Resolver};
+use tidegate::verify::{KeySource, Remote, Resolver};
 
 pub const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
 
@@ -41,7 +41,7 @@ impl Resolver for Fixed {
     fn text(&self, reference: &str) -> Result<String, String> {
         Ok(reference.to_owned())
     }
-    fn jwks(&self, _url: &str) -> Result<Arc<dyn KeySource>, String> {
+    fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
         Err("no keys here".into())
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {

@@ -75,6 +75,11 @@ impl Fetch {
             timeout: limits.time,
             concurrency: 1,
             retry: Retry::default(),
+            breaker: None,
+            rate: None,
+            balance: crate::config::Balancing::RoundRobin,
+            health: None,
+            deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Upstream,
         };

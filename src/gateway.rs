@@ -13,15 +13,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::alerts::{Alerts, Expiring, Targets};
+use crate::breaker::Breakers;
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
-use crate::deliver::Deliverer;
+use crate::deliver::{self, Deliverer};
+use crate::endpoints::Endpoints;
 use crate::jobs::Jobs;
 use crate::keys::{KeySetStatus, RemoteKeys};
+use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
 use crate::ranges::{RangeStore, RangesStatus};
 use crate::receive::Intake;
@@ -37,12 +41,18 @@ pub struct Gateway {
     pub clock: Clock,
     /// What the way in remembers between requests; a reload keeps it.
     pub intake: Intake,
+    /// Which destinations are spared, buffered and inline ones; a reload keeps them.
+    pub breakers: Arc<Breakers>,
+    /// What an operator has paused.
+    pub pauses: Arc<Pauses>,
     /// Refused requests, if the config asks to keep some.
     pub quarantine: Arc<Quarantine>,
     /// Replays, purges and erasures in the background.
     pub jobs: Jobs,
     /// What is wrong, and for how long.
     alerts: Alerts,
+    /// URLs of clients' own; a reload keeps them.
+    pub endpoints: Endpoints,
     /// Works on the buffered destinations of the current snapshot.
     deliverer: Deliverer,
     /// Where the config is read again from.
@@ -51,6 +61,8 @@ pub struct Gateway {
     keys: Arc<RemoteKeys>,
     /// So are the ranges of providers.
     ranges: Arc<RangeStore>,
+    /// Health checks run here.
+    runtime: Handle,
     phase: Mutex<Phase>,
     /// The settings that a reload can't change, as they were at the start.
     fixed: Fixed,
@@ -126,21 +138,34 @@ impl Gateway {
     ) -> Self {
         let ranges = RangeStore::new(&snapshot.config.buffer.path, metrics.clone(), clock.clone());
         ranges.adopt(&snapshot.config);
+        let breakers: Arc<Breakers> = Arc::default();
+        let pauses = Arc::new(Pauses::new(buffer.clone()));
+        let seams = deliver::Seams {
+            buffer: buffer.clone(),
+            breakers: breakers.clone(),
+            pauses: pauses.watch(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        };
         quarantine.apply(snapshot.config.quarantine.clone());
         Self {
             ranges: Arc::new(ranges),
             fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
-            deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
+            deliverer: Deliverer::new(seams),
             intake: Intake::new(metrics.clone()),
             jobs: Jobs::new(buffer.clone(), clock.clone()),
             alerts: Alerts::new(metrics.clone(), clock.clone()),
+            breakers,
+            pauses,
+            endpoints: Endpoints::new(buffer.clone(), clock.clone()),
             buffer,
             quarantine,
             metrics,
             clock,
             config_path,
             keys,
+            runtime: Handle::current(),
             phase: Mutex::new(Phase::Starting),
             last_reload: Mutex::new(None),
             reloading: tokio::sync::Mutex::new(()),
@@ -152,8 +177,15 @@ impl Gateway {
         let mut phase = self.phase.lock();
         if *phase == Phase::Starting {
             *phase = Phase::Serving;
-            self.deliverer.apply(self.snapshot.load().buffered());
+            let snapshot = self.snapshot.load();
+            self.check_health(&snapshot);
+            self.deliverer.apply(snapshot.buffered());
         }
+    }
+
+    /// Those of clients that a reload replaced have ended with them.
+    fn check_health(&self, snapshot: &Snapshot) {
+        snapshot.upstreams.values().for_each(|upstream| upstream.check_health(&self.runtime));
     }
 
     /// Not ready from now on. Requests are still taken until the listeners close.
@@ -217,9 +249,13 @@ impl Gateway {
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
         self.quarantine.apply(snapshot.config.quarantine.clone());
-        self.snapshot.store(Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(snapshot.clone());
         match *phase {
-            Phase::Serving => self.deliverer.apply(buffered),
+            Phase::Serving => {
+                self.check_health(&snapshot);
+                self.deliverer.apply(buffered);
+            }
             Phase::Starting | Phase::Draining => {}
         }
         Ok(Reloaded { hash, warnings })

@@ -22,9 +22,11 @@ pub mod providers;
 pub mod verify;
 
 // What stays, and the way out.
+pub mod breaker;
 pub mod buffer;
 pub mod deliver;
 pub mod jobs;
+pub mod pauses;
 pub mod quarantine;
 pub mod transfer;
 pub mod upstream;
@@ -33,6 +35,10 @@ pub mod upstream;
 pub mod fetch;
 pub mod keys;
 pub mod ranges;
+pub mod tenants;
+
+// URLs of clients' own.
+pub mod endpoints;
 
 // What is wrong, and who is told.
 pub mod alerts;
@@ -41,6 +47,7 @@ pub mod alerts;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod expiry;
 pub mod gateway;
 pub mod telemetry;
 pub mod tls;

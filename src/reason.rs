@@ -88,6 +88,9 @@ reasons! {
     /// In `proxy` and `pass` mode: the app could not be reached or broke off.
     UpstreamUnavailable = "upstream_unavailable", 502, "The app behind this gateway could not be reached";
     UpstreamTimeout = "upstream_timeout", 504, "The app behind this gateway did not answer in time";
+    /// In `proxy` mode: the app is given a rest, because it failed (its breaker is open) or because an operator said so.
+    /// `Retry-After` says until when, as far as that is known.
+    UpstreamPaused = "upstream_paused", 503, "The app behind this gateway is given a rest, try again";
     /// The gateway is shutting down.
     ShuttingDown = "shutting_down", 503, "Shutting down, try again";
     /// A fault of the gateway itself; the log has more.
@@ -101,6 +104,7 @@ impl Reason {
             Reason::BufferFull => Some(30),
             Reason::BodyBudget | Reason::TooManyConnections | Reason::ShuttingDown => Some(5),
             Reason::KeyUnavailable | Reason::BufferUnavailable => Some(10),
+            Reason::UpstreamPaused => Some(30),
             _ => None,
         }
     }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use ring::rand::SecureRandom;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// Whether two byte strings are the same, in a time that does not tell where they differ: for MACs, digests and whatever
 /// else of ours a sender must not find out byte by byte. Their lengths may show; where those are secret too, as of tokens,
@@ -16,11 +18,11 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// A secret's bytes: zeroed on drop, never printed, and compared in one way only: [`Secret::is`], which `==` is, too.
 #[derive(Clone)]
-pub struct Secret(Arc<zeroize::Zeroizing<Vec<u8>>>);
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(zeroize::Zeroizing::new(bytes)))
+        Self(Arc::new(Zeroizing::new(bytes)))
     }
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -40,6 +42,33 @@ impl PartialEq for Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+/// The operating system gave no random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gives no random bytes")]
+pub struct NoRandomness;
+
+/// Random bytes from the operating system.
+pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
+    let mut bytes = Zeroizing::new([0; N]);
+    ring::rand::SystemRandom::new().fill(&mut *bytes).map_err(|_| NoRandomness)?;
+    Ok(bytes)
+}
+
+/// A new secret of 256 random bits as 64 hex digits: text, hex and base64 alike, so that it fits every scheme.
+pub fn random_text() -> Result<Secret, NoRandomness> {
+    Ok(Secret::new(hex::encode(*random::<32>()?).into_bytes()))
+}
+
+/// Takes the line end off that editors put behind a secret in a file.
+pub fn trim_line_end(bytes: &mut Vec<u8>) {
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
     }
 }
 

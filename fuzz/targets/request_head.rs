@@ -22,6 +22,7 @@ fn limits() -> Limits {
         handshake_timeout: second,
         idle_timeout: second,
         h2_streams: 1,
+        key_wait: second,
     }
 }
 

@@ -8,6 +8,7 @@ mod common;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
+use tidegate::verify::spec::SecretSpec;
 use tidegate::verify::{Verifier, VerifySpec, compile};
 
 const RULES: [&str; 5] = [
@@ -23,7 +24,7 @@ fn verifiers() -> &'static [Verifier] {
     static VERIFIERS: OnceLock<Vec<Verifier>> = OnceLock::new();
     VERIFIERS.get_or_init(|| {
         let packs = tidegate::providers::names();
-        let packs = packs.into_iter().map(|name| VerifySpec::of_provider(name, vec!["env:S".into()]));
+        let packs = packs.into_iter().map(|name| VerifySpec::of_provider(name, vec![SecretSpec::of("env:S".to_owned())]));
         let rules = RULES.iter().map(|rule| serde_saphyr::from_str::<VerifySpec>(rule).expect("a rule"));
         // A pack that needs more than a secret is another target's.
         packs.chain(rules).filter_map(|spec| Some(compile(&spec, &common::Fixed).ok()?.verifier)).collect()

@@ -5,20 +5,49 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::alerts::{AlertsStatus, Tested};
-use crate::buffer::{Buffer, Event, NewClaim};
+use crate::breaker::BreakerStatus;
+use crate::buffer::{Buffer, BufferError, DestinationName, Event, NewClaim};
 use crate::clock::Timestamp;
-use crate::config::{AdminAddress, Config};
+use crate::config::{AdminAddress, Clients, Config, Hours, Route};
+use crate::endpoints::{ENDPOINT, Endpoints};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::jobs::Jobs;
 use crate::keys::KeySetStatus;
+use crate::message::{PathParams, host_of};
+use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
+use crate::route::{Match, PathPattern, Segment};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::tenants::Needs;
+use crate::upstream::ServerStatus;
+use crate::verify::{Expiry, nearest};
 
 use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
+
+/// What of a route its clients' URLs depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRoute {
+    /// The path, with its parameters.
+    pub path: String,
+    /// Scheme and host, as far as the config says them.
+    pub origin: Option<String>,
+    pub needs: Needs,
+}
+
+/// Why a route gives no URLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoEndpoints {
+    NoRoute {
+        /// What may have been meant.
+        near: Option<String>,
+    },
+    /// It does not say `clients: endpoints`.
+    NotAsked,
+}
 
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
@@ -38,7 +67,7 @@ pub trait Control: Send + Sync + 'static {
     async fn reload(&self) -> Result<Reloaded, String>;
     fn quarantine(&self) -> &Arc<Quarantine>;
     /// Would this be verified now?
-    fn recheck(&self, item: &Item) -> Recheck;
+    async fn recheck(&self, item: &Item) -> Recheck;
     /// Puts it into the buffer, if it is verified now or by force; it stays in quarantine.
     async fn admit(&self, item: &Item, force: Force) -> Admission;
     /// The latest reload since the start, if there was one.
@@ -49,8 +78,23 @@ pub trait Control: Send + Sync + 'static {
     fn alerts(&self) -> AlertsStatus;
     /// Tells everybody a test.
     async fn test_alerts(&self) -> Vec<Tested>;
+    fn endpoints(&self) -> &Endpoints;
+    /// What of a route clients' URLs depend on; the error says why it gives none.
+    fn endpoint_route(&self, route: &str) -> Result<EndpointRoute, NoEndpoints>;
+    /// Secrets that have an end, with their routes.
+    fn expiries(&self) -> Vec<(Arc<str>, Expiry)>;
     /// Which ranges of providers are in use.
     fn ranges(&self) -> Vec<RangesStatus>;
+    /// Which destinations are spared, and why.
+    fn breakers(&self) -> Vec<BreakerStatus>;
+    /// How the servers of each destination stand.
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)>;
+    /// What an operator has paused.
+    fn paused(&self) -> Paused;
+    async fn pause(&self, name: &str) -> Result<bool, BufferError>;
+    async fn resume(&self, name: &str) -> Result<bool, BufferError>;
+    /// Destinations that their schedule keeps closed now, and until when.
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)>;
 }
 
 #[async_trait]
@@ -60,9 +104,16 @@ impl Control for Gateway {
     }
     fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String> {
         let snapshot = self.snapshot.load();
-        let route = snapshot.config.routes.iter().find(|route| route.name == event.route);
-        let route = route.ok_or_else(|| format!("the running config has no route `{}`", event.route))?;
-        receive::claim_of(route, event, self.clock.now())
+        let config = &snapshot.config;
+        let at = config.routes.iter().position(|route| route.name == event.route);
+        let at = at.ok_or_else(|| format!("the running config has no route `{}`", event.route))?;
+        // Of a path that leads elsewhere by now there are none.
+        let path = event.target.split('?').next().unwrap_or_default();
+        let params = match config.table.find(&host_of(&event.authority), path, &event.method) {
+            Match::Route { index, params } if index == at => params,
+            _ => PathParams::default(),
+        };
+        receive::claim_of(&config.routes[at], &params, event, self.clock.now())
     }
     fn jobs(&self) -> &Jobs {
         &self.jobs
@@ -87,6 +138,7 @@ impl Control for Gateway {
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
         route.map_or_else(Redact::default, |route| {
             Redact::new(route.verify.headers_used().to_vec(), route.verify.credentials_in().clone())
+                .with_endpoint(endpoint_segment(route))
         })
     }
     async fn reload(&self) -> Result<Reloaded, String> {
@@ -95,8 +147,8 @@ impl Control for Gateway {
     fn quarantine(&self) -> &Arc<Quarantine> {
         &self.quarantine
     }
-    fn recheck(&self, item: &Item) -> Recheck {
-        receive::recheck(&self.snapshot.load(), item)
+    async fn recheck(&self, item: &Item) -> Recheck {
+        receive::recheck(&self.snapshot.load_full(), &self.endpoints, item).await
     }
     async fn admit(&self, item: &Item, force: Force) -> Admission {
         receive::admit(self, item, force).await
@@ -116,6 +168,68 @@ impl Control for Gateway {
     fn ranges(&self) -> Vec<RangesStatus> {
         Gateway::ranges(self)
     }
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        self.breakers.status()
+    }
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)> {
+        let snapshot = self.snapshot.load();
+        let mut all: Vec<_> =
+            snapshot.upstreams.iter().map(|(name, of)| (name.clone(), of.servers())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+    fn paused(&self) -> Paused {
+        self.pauses.all()
+    }
+    async fn pause(&self, name: &str) -> Result<bool, BufferError> {
+        self.pauses.pause(name, self.clock.now()).await
+    }
+    async fn resume(&self, name: &str) -> Result<bool, BufferError> {
+        self.pauses.resume(name).await
+    }
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)> {
+        let (snapshot, now) = (self.snapshot.load(), self.clock.now());
+        let destinations = snapshot.config.routes.iter().flat_map(|route| route.mode.destinations());
+        let closed = destinations.filter_map(|to| match to.deliver_between.as_ref()?.at(now) {
+            Hours::Closed { until } => Some((to.name.clone(), until)),
+            Hours::Open { .. } => None,
+        });
+        closed.collect()
+    }
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+    fn endpoint_route(&self, name: &str) -> Result<EndpointRoute, NoEndpoints> {
+        let snapshot = self.snapshot.load();
+        let routes = || snapshot.config.routes.iter();
+        let Some(route) = routes().find(|route| &*route.name == name) else {
+            let near = nearest(name, routes().map(|route| &*route.name)).map(str::to_owned);
+            return Err(NoEndpoints::NoRoute { near });
+        };
+        if route.clients == Clients::Any {
+            return Err(NoEndpoints::NotAsked);
+        }
+        // What of `public_url` is not its path.
+        let public = route.public_url.as_ref().and_then(|url| url.parse::<http::Uri>().ok());
+        let origin = public.and_then(|url| Some(format!("{}://{}", url.scheme_str()?, url.authority()?)));
+        Ok(EndpointRoute {
+            path: route.path.clone(),
+            origin: origin.or_else(|| route.host.as_ref().map(|host| format!("https://{host}"))),
+            needs: route.tenants.as_ref().map_or(Needs::Nothing, |tenants| tenants.needs()),
+        })
+    }
+    fn expiries(&self) -> Vec<(Arc<str>, Expiry)> {
+        self.snapshot.load().config.expiries()
+    }
+}
+
+/// Where in the path stands what only a client's URL has.
+fn endpoint_segment(route: &Route) -> Option<usize> {
+    if route.clients == Clients::Any {
+        return None;
+    }
+    let path = PathPattern::parse(&route.path).ok()?;
+    path.segments().iter().position(|s| matches!(s, Segment::Parameter(name) if **name == *ENDPOINT))
 }
 
 /// What of a config may be shown: no secret, no rule.

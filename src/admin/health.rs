@@ -1,5 +1,6 @@
 //! Probes and scrapes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,8 +9,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::buffer::Stats;
+use crate::buffer::{DestinationName, Stats};
+use crate::pauses;
 use crate::telemetry::{CONTENT_TYPE, Scrape};
+use crate::verify::Expiry;
 
 use super::App;
 use super::control::Control;
@@ -40,12 +43,25 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         ready: control.readiness().is_empty(),
         routes: setup.routes.into_iter().map(|route| (route.name, route.verification == "on")).collect(),
         config_hash: setup.config_hash,
+        secrets: secrets(&*control),
         now: control.now(),
+        breakers: control.breakers(),
+        paused: paused(&*control),
+        servers: control.servers(),
     };
     // Reads /proc and formats some hundred lines: not on a thread that serves.
     let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;
     let text = text.map_err(|_| Problem::internal())?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+fn secrets(control: &dyn Control) -> Vec<(Arc<str>, String, f64)> {
+    let now = control.now();
+    let left = |(route, expiry): (Arc<str>, Expiry)| {
+        let left = expiry.seconds_left(now);
+        (route, expiry.name, left)
+    };
+    control.expiries().into_iter().map(left).collect()
 }
 
 /// The buffer's numbers, if it gives them in time.
@@ -61,4 +77,13 @@ pub async fn stats(control: &dyn Control) -> Option<Stats> {
             None
         }
     }
+}
+
+/// Each destination, and whether an operator has paused it.
+fn paused(control: &dyn Control) -> Vec<(DestinationName, bool)> {
+    let paused = control.paused();
+    let setup = control.setup();
+    let names = setup.routes.iter().flat_map(|route| &route.destinations).map(|to| &*to.name);
+    let names = names.map(|name| DestinationName(name.into()));
+    names.map(|name| (name.clone(), pauses::since(&paused, &name).is_some())).collect()
 }

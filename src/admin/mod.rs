@@ -6,6 +6,7 @@
 
 mod alerts;
 mod control;
+pub mod endpoints;
 mod events;
 pub mod filter;
 mod guard;
@@ -13,6 +14,7 @@ mod health;
 pub mod items;
 pub mod jobs;
 mod listen;
+mod pauses;
 mod problem;
 mod quarantine;
 mod redact;
@@ -102,11 +104,16 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/reload", post(status::reload))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
+        .route("/pause", post(pauses::pause))
+        .route("/resume", post(pauses::resume))
         .route("/events", get(events::list))
         .route("/events/replay", post(events::replay))
         .route("/events/purge", post(events::purge))
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", get(events::body))
+        .route("/endpoints", get(endpoints::list).post(endpoints::create))
+        .route("/endpoints/rotate", post(endpoints::rotate))
+        .route("/endpoints/revoke", post(endpoints::revoke))
         .route("/dead", get(events::list_dead))
         .route("/export", get(transfer::export))
         .route("/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))

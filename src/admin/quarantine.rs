@@ -111,7 +111,7 @@ pub async fn recheck(State(app): State<App>, body: Body) -> Result<Json<Rechecke
     for id in ids {
         let _turn = turn(&app).await?;
         let result = match read(control.quarantine(), id).await? {
-            Some(item) => RecheckResult::new(&item, control.recheck(&item)),
+            Some(item) => RecheckResult::new(&item, control.recheck(&item).await),
             None => RecheckResult::unknown(id),
         };
         results.push(result);

@@ -14,6 +14,8 @@ pub struct Redact {
     read_by_verification: Vec<String>,
     /// Where it reads credentials.
     credentials: CredentialPlaces,
+    /// The segment of the path (from 0) that holds what only a client's URL has.
+    endpoint: Option<usize>,
 }
 
 const HIDDEN: &str = "(hidden)";
@@ -64,7 +66,20 @@ const SIGNATURE_WORDS: &[&str] = &[
 
 impl Redact {
     pub fn new(read_by_verification: Vec<String>, credentials: CredentialPlaces) -> Self {
-        Self { read_by_verification, credentials }
+        Self { read_by_verification, credentials, endpoint: None }
+    }
+
+    /// The same, and this segment of the path (from 0) is a secret.
+    pub fn with_endpoint(self, endpoint: Option<usize>) -> Self {
+        Self { endpoint, ..self }
+    }
+
+    fn path(&self, path: &str) -> String {
+        let Some(hidden) = self.endpoint else { return path.to_owned() };
+        let segments = path.split('/').enumerate();
+        // The first is what stands before the first slash: nothing.
+        let shown = segments.map(|(at, segment)| if at == hidden + 1 { HIDDEN } else { segment });
+        shown.collect::<Vec<_>>().join("/")
     }
 
     /// Whether the value of header `name` stays hidden.
@@ -77,7 +92,8 @@ impl Redact {
 
     /// A target with the values of secret query parameters replaced.
     pub fn target(&self, target: &str) -> String {
-        let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+        let Some((path, query)) = target.split_once('?') else { return self.path(target) };
+        let path = self.path(path);
         let parts: Vec<String> = query
             .split('&')
             .map(|part| match part.split_once('=') {

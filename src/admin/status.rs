@@ -1,25 +1,33 @@
 //! What runs, and reading the config again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use crate::buffer::{Admission, DestinationStats, Stats};
+use crate::breaker::BreakerStatus;
+use crate::buffer::{Admission, DestinationName, DestinationStats, Stats};
 use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
+use crate::pauses;
+use crate::upstream::ServerStatus;
+use crate::verify::Expiry;
 
 use super::App;
 use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
-use super::views::{BufferStatus, DestinationStatus, Destinations, QuarantineStatus, Setup, Status};
+use super::views::{
+    BreakerView, BufferStatus, DestinationStatus, Destinations, QuarantineStatus, SecretEnd, Setup, Status,
+    UpstreamView,
+};
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
     let control = &*app.control;
     let (stats, setup, reasons) = (stats(control).await, control.setup(), control.readiness());
-    let destinations = stats.as_ref().map(|s| all_destinations(s, &setup, control.now())).unwrap_or_default();
+    let destinations = stats.as_ref().map(|s| all_destinations(s, &setup, control)).unwrap_or_default();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -29,6 +37,7 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         reasons,
         setup,
         last_reload: control.last_reload().map(Into::into),
+        secrets: secrets(control),
         key_sets: control.key_sets().into_iter().map(Into::into).collect(),
         ranges: control.ranges().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
@@ -55,7 +64,7 @@ pub async fn destinations(State(app): State<App>) -> Result<Json<Destinations>, 
     let stats = stats(control).await.ok_or_else(|| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the buffer gives no numbers; its log line says why")
     })?;
-    let destinations = all_destinations(&stats, &control.setup(), control.now());
+    let destinations = all_destinations(&stats, &control.setup(), control);
     Ok(Json(Destinations { destinations }))
 }
 
@@ -67,6 +76,17 @@ pub async fn reload(State(app): State<App>) -> Result<Json<Reloaded>, Problem> {
         Ok(Err(refused)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, refused)),
         Err(_) => Err(Problem::internal()),
     }
+}
+
+fn secrets(control: &dyn Control) -> Vec<SecretEnd> {
+    let now = control.now();
+    let view = |(route, Expiry { name, until, .. }): (Arc<str>, Expiry)| SecretEnd {
+        route: route.to_string(),
+        label: name,
+        until: until.to_string(),
+        ended: until <= now,
+    };
+    control.expiries().into_iter().map(view).collect()
 }
 
 fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
@@ -86,23 +106,57 @@ fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
     }
 }
 
-/// Those of the buffered routes and those that only the buffer still knows, by name.
-fn all_destinations(stats: &Stats, setup: &Setup, now: Timestamp) -> Vec<DestinationStatus> {
+/// Those of the buffered routes, those that only the buffer still knows, and inline ones that were asked; by name.
+fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<DestinationStatus> {
+    let (now, breakers) = (control.now(), control.breakers());
+    let (paused, closed, servers) = (control.paused(), control.closed(), control.servers());
     let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
     let configured: BTreeSet<&str> =
         buffered.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
+    let inline = setup.routes.iter().filter(|route| route.mode != "buffer");
+    let inline: BTreeSet<&str> =
+        inline.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
     let mut names: BTreeSet<&str> = configured.clone();
+    names.extend(
+        inline.iter().filter(|name| pauses::since(&paused, &DestinationName((**name).into())).is_some()),
+    );
+    names.extend(breakers.iter().map(|b| &*b.destination.0).filter(|name| inline.contains(name)));
     names.extend(stats.destinations.iter().map(|d| &*d.destination.0));
     let status = |name: &str, of: Option<&DestinationStats>| DestinationStatus {
         destination: name.to_owned(),
-        configured: configured.contains(name),
+        configured: configured.contains(name) || inline.contains(name),
         backlog: of.map_or(0, |d| d.backlog),
         dead: of.map_or(0, |d| d.dead),
         oldest: of.and_then(|d| d.oldest).map(|t| t.to_string()),
         oldest_age_seconds: of.and_then(|d| d.oldest).map(|t| now.since(t).as_secs()),
+        breaker: breakers.iter().find(|b| &*b.destination.0 == name).map(|b| breaker(b, now)),
+        paused_since: pauses::since(&paused, &DestinationName(name.into())).map(|at| at.to_string()),
+        upstreams: servers
+            .iter()
+            .find(|(of, _)| &*of.0 == name)
+            .map_or_else(Vec::new, |(_, all)| upstreams(all)),
+        closed_until: closed.iter().find(|(of, _)| &*of.0 == name).map(|(_, until)| until.to_string()),
     };
     names
         .iter()
         .map(|name| status(name, stats.destinations.iter().find(|d| &*d.destination.0 == *name)))
         .collect()
+}
+
+fn breaker(of: &BreakerStatus, now: Timestamp) -> BreakerView {
+    BreakerView {
+        state: of.phase.word().to_owned(),
+        since: of.since.map(|since| now.saturating_sub(since).to_string()),
+        next_probe: of.next_probe.map(|wait| now.saturating_add(wait).to_string()),
+        why: of.why.clone(),
+    }
+}
+
+fn upstreams(of: &[ServerStatus]) -> Vec<UpstreamView> {
+    let view = |server: &ServerStatus| UpstreamView {
+        upstream: server.upstream.clone(),
+        state: server.state.to_owned(),
+        in_flight: server.in_flight,
+    };
+    of.iter().map(view).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,21 +10,27 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::alerts::{AlertsStatus, Tested};
+use crate::breaker::{BreakerStatus, Phase, Transitions};
 use crate::buffer::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
+use crate::endpoints::Endpoints;
 use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::jobs::Jobs;
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
+use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::{RangesStatus, Source};
+use crate::receive::testing::FakeBuffer;
 use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
+use crate::tenants::Needs;
+use crate::upstream::ServerStatus;
 use crate::verify::CredentialPlaces;
 
-use super::control::Control;
+use super::control::{Control, EndpointRoute, NoEndpoints};
 use super::guard::Place;
 use super::listen;
 use super::redact::Redact;
@@ -291,11 +298,13 @@ pub struct Fake {
     metrics: Arc<Metrics>,
     clock: Clock,
     pub quarantine: Arc<Quarantine>,
+    endpoints: Endpoints,
     pub token: Mutex<Option<Secret>>,
     pub not_ready: Mutex<Vec<String>>,
     pub hash: Mutex<String>,
     /// What the next reload finds.
     pub next: Mutex<Result<&'static str, &'static str>>,
+    pub paused: Mutex<Paused>,
 }
 
 impl Fake {
@@ -305,6 +314,7 @@ impl Fake {
         Arc::new(Self {
             buffer: memory.clone(),
             jobs: Jobs::new(memory.clone(), clock.clone()),
+            endpoints: Endpoints::new(Arc::new(FakeBuffer::default()), Clock::System),
             memory,
             metrics: Arc::default(),
             clock,
@@ -313,6 +323,7 @@ impl Fake {
             not_ready: Mutex::default(),
             hash: Mutex::new("0123456789abcdef".into()),
             next: Mutex::new(Err("tidegate.yaml:3:5: routes[0].path: missing")),
+            paused: Mutex::default(),
         })
     }
     pub fn with_token(self: Arc<Self>, token: &str) -> Arc<Self> {
@@ -382,7 +393,7 @@ impl Control for Fake {
     fn quarantine(&self) -> &Arc<Quarantine> {
         &self.quarantine
     }
-    fn recheck(&self, _: &Item) -> Recheck {
+    async fn recheck(&self, _: &Item) -> Recheck {
         Recheck::NoRoute
     }
     async fn admit(&self, _: &Item, _: Force) -> receive::Admission {
@@ -391,6 +402,50 @@ impl Control for Fake {
     fn last_reload(&self) -> Option<LastReload> {
         let outcome = ReloadOutcome::Refused { problem: "tidegate.yaml:3:5: missing".into() };
         Some(LastReload { at: NOW, outcome })
+    }
+    fn servers(&self) -> Vec<(DestinationName, Vec<ServerStatus>)> {
+        Vec::new()
+    }
+    fn paused(&self) -> Paused {
+        self.paused.lock().clone()
+    }
+    async fn pause(&self, name: &str) -> Result<bool, BufferError> {
+        Ok(Arc::make_mut(&mut *self.paused.lock()).insert(name.into(), NOW).is_none())
+    }
+    async fn resume(&self, name: &str) -> Result<bool, BufferError> {
+        Ok(Arc::make_mut(&mut *self.paused.lock()).remove(name).is_some())
+    }
+    fn closed(&self) -> Vec<(DestinationName, Timestamp)> {
+        Vec::new()
+    }
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        vec![BreakerStatus {
+            destination: DestinationName::new("billing", "legacy"),
+            phase: Phase::Open,
+            since: Some(Duration::from_secs(60)),
+            next_probe: Some(Duration::from_secs(12)),
+            why: Some("connect: connection refused".into()),
+            transitions: Transitions::default(),
+        }]
+    }
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+    fn endpoint_route(&self, route: &str) -> Result<EndpointRoute, NoEndpoints> {
+        match route {
+            "partners" => Ok(EndpointRoute {
+                path: "/in/{endpoint}".into(),
+                origin: Some("https://hooks.example.com".into()),
+                needs: Needs::Secret,
+            }),
+            "billing" => Err(NoEndpoints::NotAsked),
+            _ => Err(NoEndpoints::NoRoute { near: Some("partners".into()) }),
+        }
+    }
+    fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
+        let at = vec!["secrets".into(), "0".into()];
+        let until = self.now().saturating_add(Duration::from_secs(60));
+        vec![("hooks".into(), crate::verify::Expiry { name: "old".into(), at, until })]
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         vec![KeySetStatus {

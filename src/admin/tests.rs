@@ -125,6 +125,13 @@ fn status_shows_what_runs_and_no_secret() {
     let expected = json!({
         "destination": "billing/legacy", "configured": true, "backlog": 6, "dead": 4,
         "oldest": "2025-11-24T16:00:01.000Z", "oldest_age_seconds": 59,
+            "breaker": {
+                "state": "open",
+                "since": "2025-11-24T16:00:00.000Z",
+                "next_probe": "2025-11-24T16:01:12.000Z",
+                "why": "connect: connection refused",
+            },
+            "paused_since": null, "closed_until": null, "upstreams": [],
     });
     assert_eq!(status["destinations"], json!([expected]));
     assert!(!answer.text().contains("very-secret"));
@@ -294,7 +301,7 @@ fn the_manual_lists_every_path_and_each_is_there() {
             paths += 1;
         }
     }
-    assert_eq!(paths, 29);
+    assert_eq!(paths, 35);
 }
 
 #[test]

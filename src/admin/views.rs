@@ -91,6 +91,9 @@ pub struct Status {
     /// Remote key sets (`jwks: https://…`).
     #[serde(default)]
     pub key_sets: Vec<KeySet>,
+    /// Secrets that have an end.
+    #[serde(default)]
+    pub secrets: Vec<SecretEnd>,
     /// The ranges of providers in use (`allow: [provider]`).
     #[serde(default)]
     pub ranges: Vec<RangesInUse>,
@@ -108,6 +111,17 @@ pub struct ReloadStatus {
     pub at: String,
     /// Why the new config was refused; `null` if it runs.
     pub problem: Option<String>,
+}
+
+/// A secret that has an end (`until`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEnd {
+    pub route: String,
+    /// Its label, or where it stands in the rule.
+    pub label: String,
+    pub until: String,
+    /// Whether it is past its end, and verifies nothing any more.
+    pub ended: bool,
 }
 
 /// One remote key set.
@@ -187,6 +201,59 @@ pub struct DestinationStatus {
     /// When the oldest delivery that is pending or retrying was accepted.
     pub oldest: Option<String>,
     pub oldest_age_seconds: Option<u64>,
+    /// Whether the app is spared; `null` before anything was sent to it.
+    #[serde(default)]
+    pub breaker: Option<BreakerView>,
+    /// Since when an operator has paused it, by itself or with its route.
+    #[serde(default)]
+    pub paused_since: Option<String>,
+    /// Until when its schedule keeps it closed.
+    #[serde(default)]
+    pub closed_until: Option<String>,
+    /// How its servers stand.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamView>,
+}
+
+/// One server of a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamView {
+    pub upstream: String,
+    /// `up`, `skipped` (requests failed lately) or `down` (health checks fail).
+    pub state: String,
+    pub in_flight: usize,
+}
+
+/// Body of `POST /pause` and `POST /resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseOf {
+    pub route: String,
+    /// Without its route's name; without it the whole route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
+/// Answer of `POST /pause` and `POST /resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseChanged {
+    /// `route` or `route/destination`.
+    pub name: String,
+    /// `false`: it was so already.
+    pub changed: bool,
+}
+
+/// How a destination's breaker stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerView {
+    /// `closed`, `slow_start`, `half_open` or `open`.
+    pub state: String,
+    /// Since when it is not closed, or since when it is closed again; `null` if it was never open.
+    pub since: Option<String>,
+    /// When the next delivery probes; `null` if nothing is held.
+    pub next_probe: Option<String>,
+    /// The failure that opened it.
+    pub why: Option<String>,
 }
 
 /// `GET /destinations`.

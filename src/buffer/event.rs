@@ -104,11 +104,13 @@ pub struct Event {
     pub origin: Origin,
 }
 
-/// What is out of the ordinary about how an event came in. Nothing, for nearly all.
+/// What is out of the ordinary about how an event came in. Nothing, for most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Verification would have refused it: it was let through by `enforce: observe`, or, out of quarantine, by force.
     pub would_refuse: Option<Reason>,
+    /// The client whose URL it came by, on routes where each has its own.
+    pub client: Option<Arc<str>>,
     /// It had been refused and was admitted later: the id that it had in quarantine, and when it was first received.
     pub quarantine: Option<(EventId, Timestamp)>,
     /// It was one of several in its request.
@@ -157,7 +159,11 @@ impl Event {
             verified: request.by().clone(),
             idempotency_key,
             event_type,
-            origin: Origin { would_refuse: request.would_refuse().map(|r| r.reason), ..Origin::default() },
+            origin: Origin {
+                would_refuse: request.would_refuse().map(|r| r.reason),
+                client: request.client().cloned(),
+                ..Origin::default()
+            },
         }
     }
 }

@@ -112,11 +112,35 @@ pub trait Buffer: Send + Sync + 'static {
     /// holds: for minutes, if that is much.
     async fn scrub(&self) -> Result<(), BufferError>;
 
+    /// All records of clients' URLs that have not ended. There are few (see `crate::endpoints::MAX`): for the start.
+    async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
+        Ok(Vec::new())
+    }
+
+    /// Writes and removes records of clients' URLs, all of them or none. Durable on return. Records that have ended go
+    /// by themselves.
+    async fn change_endpoints(&self, _: Vec<EndpointChange>) -> Result<(), BufferError> {
+        Err(BufferError::Failed("this buffer keeps no clients' URLs".into()))
+    }
+
     /// Counts and sizes, cheap enough for every scrape.
     async fn stats(&self) -> Result<Stats, BufferError>;
 
     /// Whether new events are taken right now, and if not, why.
     fn admission(&self) -> Admission;
+
+    /// Keeps a small record of another part's (a pause, …) until it is replaced, or with `None` removed. `key` begins
+    /// with that part's own prefix. Durable on return.
+    async fn note(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), BufferError> {
+        let _ = (key, value);
+        Err(BufferError::Failed("this engine keeps no notes".into()))
+    }
+
+    /// All notes whose keys begin with `prefix`, in the order of their keys.
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, BufferError> {
+        let _ = prefix;
+        Ok(Vec::new())
+    }
 
     /// Finishes what is queued, syncs and closes. Later calls fail with [`BufferError::Closed`].
     async fn close(&self) -> Result<(), BufferError>;
@@ -167,6 +191,24 @@ impl LeaseToken {
     pub(crate) const fn for_tests(due: u64, seq: u64) -> Self {
         Self { due, seq }
     }
+}
+
+/// The record of a client's URL. What it says is not the buffer's to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEndpoint {
+    /// The hash of what stands in the URL.
+    pub key: [u8; 32],
+    /// From then on it is as if it were not there.
+    pub until: Option<Timestamp>,
+    pub value: Vec<u8>,
+}
+
+/// A change of the records of clients' URLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointChange {
+    /// Takes the place of what stands under the same key.
+    Put(StoredEndpoint),
+    Remove([u8; 32]),
 }
 
 /// What became of a lease.

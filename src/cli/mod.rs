@@ -12,6 +12,7 @@ mod client;
 mod completions;
 mod dead;
 mod demo;
+mod endpoints;
 mod erase;
 mod events;
 mod export;
@@ -20,6 +21,7 @@ mod healthcheck;
 mod import;
 mod jobs;
 mod output;
+mod pause;
 mod providers;
 mod quarantine;
 mod reload;
@@ -80,6 +82,8 @@ enum Command {
     Send(send::Send),
     /// List, show, replay and purge events
     Events(events::Events),
+    /// Give clients URLs of their own, list, rotate and revoke them
+    Endpoints(endpoints::Endpoints),
     /// List, show, replay and purge dead letters
     Dead(dead::Dead),
     /// List, show, pause, resume and cancel work on many events
@@ -90,6 +94,10 @@ enum Command {
     Import(import::Import),
     /// Delete what is known of somebody, and make sure that no file holds it any more
     Erase(erase::Erase),
+    /// Hold the deliveries of a route or destination
+    Pause(pause::Pause),
+    /// End a pause
+    Resume(pause::Resume),
     /// List, show, re-verify, admit and purge refused requests
     Quarantine(quarantine::Quarantine),
     /// List what is wrong now, or send everybody a test notice
@@ -145,11 +153,14 @@ impl Command {
             Command::Sign(command) => command.run(),
             Command::Send(command) => command.run(),
             Command::Events(command) => command.run(),
+            Command::Endpoints(command) => command.run(),
             Command::Dead(command) => command.run(),
             Command::Jobs(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Erase(command) => command.run(),
+            Command::Pause(command) => command.run(),
+            Command::Resume(command) => command.run(),
             Command::Quarantine(command) => command.run(),
             Command::Alerts(command) => command.run(),
             Command::Reload(command) => command.run(),
@@ -191,6 +202,9 @@ mod tests {
             "tidegate events ls --admin unix:/run/t.sock --utc",
             "tidegate events --admin 127.0.0.1:9900 show 0190b0c4-0000-7000-8000-000000000001 --body-only",
             "tidegate dead replay --all -q",
+            "tidegate endpoints create --route partners --client acme -o json",
+            "tidegate endpoints rotate --route partners --client acme --keep 7d",
+            "tidegate endpoints revoke --route partners --client acme --yes",
             "tidegate dead purge --route billing --until 3d --yes",
             "tidegate quarantine list --route billing --reason signature_invalid --since 2h -o json",
             "tidegate quarantine re-verify --all -q",
@@ -206,6 +220,8 @@ mod tests {
             "tidegate erase --key evt_1 --yes",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
+            "tidegate pause --route billing",
+            "tidegate resume --route billing --destination legacy -o json",
             "tidegate healthcheck --timeout 1",
             "tidegate completions zsh",
         ] {

@@ -14,6 +14,7 @@ use crate::config::{Config, Enforce, Mode};
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::route::Match;
+use crate::tenants::Held;
 
 /// What a config does with a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -227,7 +228,11 @@ fn decide(config: &Config, line: &Line) -> Decision {
         return at_route(Decision { accepted: Some(true), ..Decision::default() });
     }
     let request = Request { params, ..line.request.clone() };
-    let verified = route.verify.observe(request, route.public_url.as_deref(), line.at, None);
+    let url = route.public_url.as_deref();
+    let verified = match Held::of(route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None))) {
+        Ok(held) => held.observe(&route.verify, request, url, line.at, None),
+        Err(refusal) => Held::Nobody.observe(&route.verify, request, url, line.at, Some(refusal)),
+    };
     let reason = verified.would_refuse().map(|refusal| refusal.reason);
     let accepted = match (reason, route.enforce) {
         (None, _) | (Some(_), Enforce::Observe) => Some(true),

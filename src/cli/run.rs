@@ -19,7 +19,7 @@ use crate::gateway::{Gateway, Snapshot, admin_text};
 use crate::keys::RemoteKeys;
 use crate::quarantine::Quarantine;
 use crate::telemetry::{self, Metrics};
-use crate::{admin, buffer};
+use crate::{admin, buffer, expiry};
 
 /// Threads for deliveries, the admin API, key refresh and signals: half as many as there are cores, eight at most. The
 /// edge has its own. On a small machine one is cheaper than two that wake each other.
@@ -67,6 +67,8 @@ enum Failure {
     Admin(String),
     #[error("{what} ended unexpectedly")]
     Ended { what: &'static str },
+    #[error("the clients' URLs can't be read: {0}")]
+    Endpoints(#[source] buffer::BufferError),
     #[error("the buffer could not be closed cleanly: {0}")]
     Close(#[from] buffer::BufferError),
     #[error("{0}")]
@@ -142,8 +144,12 @@ impl Run {
 
 /// Runs until a signal or a failure, then ends everything in order. Whatever happened, the buffer is closed.
 async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
+    // Before anything is sent: what was paused stays so.
+    gateway.pauses.restore().await?;
     gateway.announce_backlog().await;
-    let running = match Running::start(&gateway) {
+    // Before the first request: who has a URL must not be told that there is none.
+    let loaded = gateway.endpoints.load().await.map_err(Failure::Endpoints);
+    let running = match loaded.and_then(|()| Running::start(&gateway)) {
         Ok(mut running) => {
             let result = running.until_told_to_end(&gateway).await;
             let ended = running.end(&gateway).await;
@@ -188,6 +194,8 @@ impl Running {
         let admin = tokio::spawn(admin::serve(gateway.clone(), admin_closes));
         let watched = gateway.clone();
         let watch = tokio::spawn(async move { watched.watch().await });
+        // Ends with the runtime: it holds nothing.
+        tokio::spawn(expiry::watch(gateway.clone()));
         let (close_listeners, listeners_close) = watch::channel(false);
         let (now_ready, ready) = watch::channel(false);
         let (edge_ends, edge) = oneshot::channel();

@@ -1,5 +1,7 @@
 //! Choosing events on the command line: by id, or by filters.
 
+use std::time::Duration;
+
 use jiff::{Span, SpanRelativeTo};
 
 use super::client::Client;
@@ -201,9 +203,17 @@ fn moment_at(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         return u64::try_from(time.as_millisecond()).map(Timestamp).map_err(|_| wrong());
     }
     let ago = text.trim().trim_end_matches("ago").trim();
-    let span: Span = ago.parse().map_err(|_| wrong())?;
-    let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    std::time::Duration::try_from(span).map(|ago| now.saturating_sub(ago)).map_err(|_| wrong())
+    span(ago).map(|ago| now.saturating_sub(ago)).ok_or_else(wrong)
+}
+
+/// `24h`, `7d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    span(text).ok_or_else(|| format!("`{text}` is no duration: write it like `30m`, `24h` or `7d`"))
+}
+
+fn span(text: &str) -> Option<Duration> {
+    let span: Span = text.parse().ok()?;
+    Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
 #[cfg(test)]

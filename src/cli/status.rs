@@ -9,7 +9,8 @@ use super::output::{
     Format, OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, print, print_json, size, span,
 };
 use crate::admin::views::{
-    BufferStatus, DestinationStatus, KeySet, QuarantineStatus, RangesInUse, ReloadStatus, Status as Running,
+    BreakerView, BufferStatus, DestinationStatus, KeySet, QuarantineStatus, RangesInUse, ReloadStatus,
+    Status as Running,
 };
 
 /// Show what the running gateway does
@@ -68,6 +69,11 @@ fn text(of: &Running, output: &OutputArgs) -> String {
     text += &format!("listening {}\n", listeners.join(", "));
     for set in &of.key_sets {
         text += &format!("keys      {}\n", key_set(set, Times::of(output)));
+    }
+    for secret in &of.secrets {
+        let verb = if secret.ended { "ENDED" } else { "ends" };
+        let (route, label) = (harmless(&secret.route), harmless(&secret.label));
+        text += &format!("secret    {route}: {label} {verb} {}\n", Times::of(output).show(&secret.until));
     }
     for ranges in &of.ranges {
         text += &format!("ranges    {}\n", ranges_in_use(ranges, Times::of(output)));
@@ -174,10 +180,39 @@ fn destinations(of: &[DestinationStatus], times: Times) -> String {
             (destination.backlog.to_string(), tone(destination.backlog, Tone::Waiting)),
             (destination.oldest.as_deref().map_or("-".into(), |t| times.show(t)), Tone::Plain),
             (destination.dead.to_string(), tone(destination.dead, Tone::Bad)),
-            (if destination.configured { "" } else { "not in the config" }.into(), Tone::Waiting),
+            (held(destination, times), Tone::Waiting),
         ]);
     }
     rows.text()
+}
+
+/// Why deliveries wait, if they do.
+fn held(of: &DestinationStatus, times: Times) -> String {
+    if !of.configured {
+        return "not in the config".into();
+    }
+    if let Some(since) = &of.paused_since {
+        return format!("paused by an operator since {}", times.show(since));
+    }
+    if let Some(until) = &of.closed_until {
+        return format!("closed until {}", times.show(until));
+    }
+    of.breaker.as_ref().map(|breaker| spared(breaker, times)).unwrap_or_default()
+}
+
+fn spared(of: &BreakerView, times: Times) -> String {
+    let why = of.why.as_deref().map(|why| format!(": {}", harmless(why))).unwrap_or_default();
+    let since = of.since.as_deref().map(|at| format!(" since {}", times.show(at))).unwrap_or_default();
+    match of.state.as_str() {
+        "closed" => String::new(),
+        "open" => {
+            let probe = of.next_probe.as_deref().map(|at| format!(", next probe {}", times.show(at)));
+            format!("breaker open{since}{why}{}", probe.unwrap_or_default())
+        }
+        "half_open" => format!("breaker half open{since}{why}"),
+        "slow_start" => "slow start".into(),
+        other => harmless(other),
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Needed, Route};
 use crate::message::{PathParams, Request};
 use crate::route::Match;
+use crate::tenants::Held;
 use crate::verify::{Explanation, Verifier, nearest};
 
 /// Verify captured requests offline against a route
@@ -119,10 +120,19 @@ impl Verify {
         let mut out = std::io::stdout().lock();
         each_line(&self.requests, now, Clock::System.now(), |Line { number, mut request, at, .. }| {
             request.params = params(&request);
+            let tenant = route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None));
+            let held = Held::of(tenant).unwrap_or_else(|refusal| {
+                eprintln!("line {number}: {}", harmless(&refusal.to_string()));
+                Held::Nobody
+            });
+            if matches!(held, Held::Nobody) {
+                eprintln!("line {number}: there is no such tenant, so that nothing is right for it");
+            }
+            let rule = held.rule(&route.verify);
             let explanation = (self.explain || self.output == Output::Text)
-                .then(|| route.verify.explain(&request, route.public_url.as_deref(), at, &others));
+                .then(|| rule.explain(&request, route.public_url.as_deref(), at, &others));
             let told = explanation.as_ref().map(|explanation| self.text(number, explanation));
-            let decision = self.decide(route, request, at, explanation.as_ref());
+            let decision = self.decide(route, &held, request, at, explanation.as_ref());
             match (self.output, told) {
                 (Output::Text, Some(told)) => {
                     let key = decision.event_key.map(|key| format!("  event key  {}\n", harmless(&key)));
@@ -144,6 +154,7 @@ impl Verify {
     fn decide(
         &self,
         route: &Route,
+        held: &Held,
         request: Request,
         now: Timestamp,
         explanation: Option<&Explanation>,
@@ -153,7 +164,7 @@ impl Verify {
         let explained = |detail, by, label| {
             (self.explain && self.output == Output::Json).then_some(Explained { detail, by, label, likely })
         };
-        match route.verify.verify(request, route.public_url.as_deref(), now) {
+        match held.verify(&route.verify, request, route.public_url.as_deref(), now) {
             Ok(verified) => {
                 let key = route.idempotency.as_ref().map(|rule| rule.key.key(verified.get()));
                 let label = verified.label().map(ToString::to_string);
@@ -197,12 +208,15 @@ impl Verify {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::spec::SecretSpec;
 
     #[test]
     fn a_decision_names_reason_and_key() {
-        let spec = crate::verify::VerifySpec::of_provider("gitlab", vec!["s".to_owned()]);
+        let spec = crate::verify::VerifySpec::of_provider("gitlab", vec![SecretSpec::of("s".to_owned())]);
         let compiled = crate::verify::compile(&spec, &crate::verify::testing::World::default()).unwrap();
         let route = Route {
+            tenants: None,
+            clients: config::Clients::Any,
             name: "r".into(),
             host: None,
             path: "/in".to_owned(),
@@ -212,7 +226,6 @@ mod tests {
             enforce: config::Enforce::On,
             quarantine: config::KeepRefused::Never,
             expect_every: None,
-            secrets_end: Vec::new(),
             public_url: None,
             greeting_methods: Vec::new(),
             handshakes: crate::verify::Handshakes::default(),
@@ -239,7 +252,7 @@ mod tests {
         };
         let decide = |token: &str| {
             let r = crate::verify::testing::request("/in", &[("X-Gitlab-Token", token)], br#"{"id":7}"#);
-            serde_json::to_string(&verify.decide(&route, r, Timestamp(0), None)).unwrap()
+            serde_json::to_string(&verify.decide(&route, &Held::Route, r, Timestamp(0), None)).unwrap()
         };
         assert_eq!(decide("s"), r#"{"accepted":true,"reason":null,"event_key":"7"}"#);
         assert_eq!(decide("x"), r#"{"accepted":false,"reason":"signature_invalid","event_key":null}"#);

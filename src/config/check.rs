@@ -6,9 +6,11 @@ mod destinations;
 mod handshakes;
 mod listeners;
 mod names;
+mod pace;
 mod routes;
 mod rules;
 mod settings;
+mod tenants;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::model::{AdminAddress, AdminSettings, Config, Listener, ProviderRanges, Route};
+use super::model::{AdminAddress, AdminSettings, Config, Listener, ProviderRanges, Route, SecretSettings};
 use super::outside::Outside;
 use super::place::{Place, Step};
 use super::problem::{Report, Scope};
@@ -49,6 +51,10 @@ pub(super) fn check(
 
     let limits = checker.section::<raw::Limits>(value, "limits").unwrap_or_default();
     let limits = checker.limits(&limits);
+    // Before the routes, whose secrets' ends are warned of by it.
+    let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
+    let secrets = checker.secrets(&secrets);
+    checker.secrets = secrets.clone();
     // Before the listeners, which may ask for the ranges of the routes' providers.
     let routes = checker.items::<raw::Route>(value, "routes");
     let (routes, table) = checker.routes(&routes, &limits);
@@ -83,6 +89,7 @@ pub(super) fn check(
         alerts,
         log,
         shutdown,
+        secrets,
         ranges,
         provider_ranges,
         threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
@@ -112,6 +119,7 @@ fn parts<T: DeserializeOwned>(whole: &Value, rest: &Value, key: &str) -> Vec<Pla
 struct Checker<'c, 'r> {
     report: &'c mut Report<'r>,
     references: &'c References<'c>,
+    secrets: SecretSettings,
     /// What `provider` in an `allow` has asked for so far.
     provider_ranges: Vec<ProviderRanges>,
     /// Of the routes so far: the name, and the pack if it has one.
@@ -131,7 +139,13 @@ enum Whose<'p> {
 
 impl<'c, 'r> Checker<'c, 'r> {
     fn new(report: &'c mut Report<'r>, references: &'c References<'c>) -> Self {
-        Self { report, references, provider_ranges: Vec::new(), packs: Vec::new() }
+        Self {
+            report,
+            references,
+            secrets: SecretSettings::default(),
+            provider_ranges: Vec::new(),
+            packs: Vec::new(),
+        }
     }
 }
 
@@ -183,6 +197,7 @@ impl Checker<'_, '_> {
         let mut report = Report::of(self.report.document, Scope::Written);
         let mut checker = Checker::new(&mut report, self.references);
         checker.packs = std::mem::take(&mut self.packs);
+        checker.secrets = self.secrets.clone();
         let (whole, rest) = (&shaped.whole, &shaped.rest);
         for listener in parts::<raw::Listener>(whole, rest, "listeners") {
             checker.listeners(std::slice::from_ref(&listener));

@@ -11,10 +11,13 @@
 mod check;
 mod model;
 mod outside;
+mod pace;
+mod percent;
 mod place;
 mod problem;
 mod raw;
 mod references;
+mod schedule;
 mod schema;
 mod shape;
 mod source;
@@ -26,8 +29,10 @@ use std::sync::Arc;
 
 pub use model::*;
 pub use outside::Needed;
+pub use pace::*;
 pub use problem::{Problem, Problems};
 pub use references::is_loopback;
+pub use schedule::{Hours, Schedule};
 pub use schema::schema;
 
 use outside::{Outside, Real};

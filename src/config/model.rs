@@ -16,7 +16,8 @@ use crate::message::Method;
 use crate::providers::Ranges;
 use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Handshakes, Split, Verifier};
+use crate::tenants::Tenants;
+use crate::verify::{Expiry, Extract, Handshakes, Split, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub struct Config {
     pub alerts: AlertSettings,
     pub log: LogSettings,
     pub shutdown: Shutdown,
+    pub secrets: SecretSettings,
     /// How the ranges of providers are kept fresh.
     pub ranges: RangeSettings,
     /// What `allow: [provider]` asks for, each provider once.
@@ -42,6 +44,17 @@ pub struct Config {
     pub threads: usize,
     /// SHA-256 (hex) of the config files' bytes: which config runs, for `status`.
     pub hash: String,
+}
+
+impl Config {
+    /// Secrets that have an end, with their routes, in the order written.
+    pub fn expiries(&self) -> Vec<(Arc<str>, Expiry)> {
+        let of = |route: &Arc<Route>| {
+            let name = route.name.clone();
+            route.verify.expiries().to_vec().into_iter().map(move |expiry| (name.clone(), expiry))
+        };
+        self.routes.iter().flat_map(of).collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -148,13 +161,15 @@ pub struct Route {
     pub greeting_methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allow>,
+    /// The rule. Where keys depend on who sends, those are not in it: see `tenants`.
     pub verify: Verifier,
+    /// The rule for each tenant, where keys depend on who sends.
+    pub tenants: Option<Arc<Tenants>>,
+    pub clients: Clients,
     pub enforce: Enforce,
     pub quarantine: KeepRefused,
     /// A longer silence of the sender is an alert.
     pub expect_every: Option<Duration>,
-    /// Secrets of this route whose end is known.
-    pub secrets_end: Vec<SecretEnd>,
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
@@ -167,6 +182,16 @@ pub struct Route {
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
+}
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clients {
+    /// Whoever its rule proves.
+    #[default]
+    Any,
+    /// Clients that were given a URL of their own: what stands in the path's `{endpoint}`.
+    Endpoints,
 }
 
 /// What becomes of a request that verification refuses.
@@ -247,6 +272,16 @@ pub struct Destination {
     /// Attempts in flight at once.
     pub concurrency: usize,
     pub retry: Retry,
+    /// `None`: off.
+    pub breaker: Option<super::BreakerSettings>,
+    /// `None`: as fast as it takes them.
+    pub rate: Option<super::Rate>,
+    /// How its servers take turns.
+    pub balance: super::Balancing,
+    /// `None`: its servers are not asked.
+    pub health: Option<super::HealthCheck>,
+    /// `None`: at any time.
+    pub deliver_between: Option<Arc<super::Schedule>>,
     pub headers: HeaderChanges,
     /// Keep the sender's `Host` (default) or send the upstream's own.
     pub host: HostHeader,
@@ -409,6 +444,15 @@ pub enum AccessLog {
     Off,
     Errors,
     All,
+}
+
+/// How secrets are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretSettings {
+    /// How long before its end a secret is warned of. Default 14 days.
+    pub warn_before: Duration,
+    /// How long what was read of a tenant's files counts. Default 30 s.
+    pub refresh: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

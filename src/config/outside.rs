@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::Tls;
+use crate::clock::{Clock, Timestamp};
 
 /// Secrets, keys and certificates are small: a file beyond this is a mistake.
 const MAX_FILE: u64 = 1 << 20;
@@ -16,9 +17,14 @@ pub(super) trait Outside {
     }
     /// What the machine is called.
     fn host_name(&self) -> String;
+    fn now(&self) -> Timestamp {
+        Clock::System.now()
+    }
     fn env(&self, name: &str) -> Option<OsString>;
     /// A small file's bytes; the error text is for the user.
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+    /// Whether this is a folder that can be looked into; the error text is for the user.
+    fn folder(&self, path: &Path) -> Result<(), String>;
     /// Whether a listener could serve with these certificates.
     fn certificates(&self, tls: &Tls) -> Result<(), String>;
     /// The PEM file of a destination; `None` if such files are not looked at.
@@ -68,6 +74,10 @@ impl Outside for Real {
             Ok(bytes) => Ok(bytes),
             Err(error) => Err(std::io::Error::to_string(&error)),
         }
+    }
+
+    fn folder(&self, path: &Path) -> Result<(), String> {
+        std::fs::read_dir(path).map(|_| ()).map_err(|error| error.to_string())
     }
 
     fn certificates(&self, tls: &Tls) -> Result<(), String> {

@@ -5,11 +5,13 @@
 
 mod alerts;
 mod destination;
+mod pace;
 mod route;
 mod sections;
 
 pub(super) use alerts::*;
 pub(super) use destination::*;
+pub(super) use pace::*;
 pub(super) use route::*;
 pub(super) use sections::*;
 
@@ -76,6 +78,9 @@ pub(super) struct Root {
     /// How the gateway goes down.
     #[schemars(default)]
     pub shutdown: Shutdown,
+    /// Secrets: when their end is warned of, and how soon a change of tenants' files is seen.
+    #[schemars(default)]
+    pub secrets: Secrets,
     /// Worker threads, each with its own runtime. Default: one a processor.
     #[schemars(range(min = 1, max = 1024))]
     pub threads: Option<usize>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::KeySources;
 use super::outside::Outside;
 use crate::providers::{self, Pack};
-use crate::secret::Secret;
+use crate::secret::{Secret, trim_line_end};
 use crate::verify::{KeySource, Remote, Resolver};
 
 /// Whether secrets may stand in the config itself.
@@ -43,6 +43,20 @@ impl References<'_> {
         reference.strip_prefix("file:").map(|path| self.file(path))
     }
 
+    /// Whether a folder that files are read from later is there.
+    pub fn folder(&self, folder: &Path) -> Result<(), String> {
+        if !self.outside.secrets_are_needed() {
+            return Ok(());
+        }
+        let path = self.base.join(folder);
+        self.outside.folder(&path).map_err(|error| {
+            format!(
+                "the folder {} can't be used: {error} (paths start from the config's folder)",
+                path.display()
+            )
+        })
+    }
+
     fn variable(&self, name: &str) -> Result<Vec<u8>, NotFetched> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         if name.is_empty() || !name.bytes().all(legal) {
@@ -72,12 +86,7 @@ impl References<'_> {
                 false => format!("{}: {error}", path.display()),
             })
         })?;
-        if bytes.ends_with(b"\n") {
-            bytes.pop();
-            if bytes.ends_with(b"\r") {
-                bytes.pop();
-            }
-        }
+        trim_line_end(&mut bytes);
         match bytes.is_empty() {
             true => Err(NotFetched::Missing(format!("{} is empty", path.display()))),
             false => Ok(bytes),

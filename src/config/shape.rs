@@ -8,6 +8,7 @@ mod view;
 
 use serde_json::{Map, Number, Value};
 
+use super::percent::{PERCENT_HELP, Percent};
 use super::place::Place;
 use super::problem::Report;
 use super::source::Document;
@@ -206,6 +207,7 @@ impl<'s> Walk<'s> {
         let (what, help) = match unit {
             "size" => ("a size", SIZE_HELP),
             "share" => ("a share", SHARE_HELP),
+            "percent" => ("a share in percent", PERCENT_HELP),
             "rate" => ("a rate", RATE_HELP),
             _ => ("a duration", TIME_HELP),
         };
@@ -215,6 +217,7 @@ impl<'s> Walk<'s> {
             let read = match unit {
                 "size" => Size::parse(text).is_some(),
                 "share" => Share::parse(text).is_some(),
+                "percent" => Percent::parse(text).is_some(),
                 "rate" => Rate::parse(text).is_some(),
                 _ => Time::parse(text).is_some(),
             };

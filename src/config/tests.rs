@@ -49,6 +49,12 @@ impl Outside for Machine {
             _ => Ok(format!("{SECRET}\n").into_bytes()),
         }
     }
+    fn folder(&self, path: &Path) -> Result<(), String> {
+        match path.ends_with("nowhere") {
+            true => Err("No such file or directory".into()),
+            false => Ok(()),
+        }
+    }
     fn certificates(&self, _: &Tls) -> Result<(), String> {
         Ok(())
     }
@@ -217,6 +223,70 @@ fn case_is_the_likeliest_slip() {
 }
 
 #[test]
+fn the_end_of_a_secret_is_warned_of_where_it_is_written() {
+    let config = routes(
+        "  - path: /a\n    provider: github\n    forward_to: http://127.0.0.1:1\n    secrets:\n      \
+         - { secret: env:NEW, label: new }\n      - { secret: env:OLD, label: old, until: 2020-01-01T00:00:00Z }\n      \
+         - { secret: env:LAST, until: 2999-01-01T00:00:00Z }\n",
+    );
+    let warnings = load_text(&config).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].key, "routes[0].secrets[1]");
+    assert!(warnings[0].message.contains("`old` has ended at 2020-01-01"), "{}", warnings[0].message);
+    let early = format!("{config}secrets: {{ warn_before: 36500d }}\n");
+    assert_eq!(load_text(&early).unwrap().warnings.len(), 1);
+    let near = config.replace("2999-01-01", "2100-01-01");
+    assert_eq!(load_text(&format!("{near}secrets: {{ warn_before: 36500d }}\n")).unwrap().warnings.len(), 2);
+    let said = problems(&config.replace("2020-01-01T", "2020-13-01T"));
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].starts_with("routes[0].secrets[1].until: `2020-13-01T00:00:00Z` is not a time"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_secret_that_depends_on_the_path_is_checked_as_far_as_it_can_be() {
+    let route = |path: &str, secret: &str| {
+        routes(&format!(
+            "  - {{ name: r, path: '{path}', provider: github, secret: '{secret}', forward_to: 'http://127.0.0.1:1' }}\n"
+        ))
+    };
+    let config = load_text(&route("/in/{account}", "file:secrets/{account}")).unwrap().config;
+    assert!(config.routes[0].tenants.is_some());
+    let config = load_text(&route("/in/{account}", "file:secrets/all")).unwrap().config;
+    assert!(config.routes[0].tenants.is_none());
+    for (path, secret, expected) in [
+        ("/in/{account}", "file:secrets/{acount}", "has no parameter `{acount}`, did you mean `{account}`?"),
+        ("/in", "file:secrets/{account}", "has no parameter `{account}`"),
+        ("/in/{account}", "file:nowhere/{account}", "nowhere can't be used: No such file"),
+        ("/in/{account}", "file:secrets/{account", "without its `}`"),
+        ("/in/{account}", "env:SECRET_{account}", "takes the name of an environment variable"),
+        ("/in/{account}", "client:secret", "needs `clients: endpoints`"),
+    ] {
+        let said = problems(&route(path, secret));
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("routes[0].secret: ") && said[0].contains(expected), "{said:?}");
+    }
+}
+
+#[test]
+fn clients_urls_need_a_place_in_the_path() {
+    let route = |path: &str, more: &str| {
+        routes(&format!("  - {{ name: r, path: '{path}', forward_to: 'http://127.0.0.1:1', {more} }}\n"))
+    };
+    let config = load_text(&route("/in/{endpoint}", "clients: endpoints, verify: none"));
+    // Whoever has the URL is known, so nobody is warned of events from anyone.
+    assert!(config.is_ok_and(|loaded| loaded.warnings.is_empty()));
+    let rule = "clients: endpoints, provider: github, secret: client:secret";
+    assert!(load_text(&route("/in/{endpoint}", rule)).unwrap().config.routes[0].tenants.is_some());
+    let said = problems(&route("/in/{client}", rule));
+    assert!(said.len() == 1 && said[0].starts_with("routes[0].path: "), "{said:?}");
+    let said = problems(&route("/in/{endpoint}", "clients: endpoints, mode: pass"));
+    assert!(said.len() == 1 && said[0].starts_with("routes[0].clients: "), "{said:?}");
+}
+
+#[test]
 fn the_word_provider_needs_a_provider_that_publishes_its_ranges() {
     let of = |provider: &str, allow: &str| {
         format!(
@@ -296,9 +366,8 @@ fn words_of_later_versions_are_told_apart_from_slips() {
     assert_eq!(told("    rate: 5/s"), "`rate` is not supported yet");
     assert_eq!(told("    mode: spill"), "`spill` is not supported yet");
     assert_eq!(told("    mode: inspect"), "`inspect` is not supported yet");
-    let problem =
-        only(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, breaker: { failures: 5 } }")));
-    assert_eq!(problem.message, "`breaker` is not supported yet");
+    let problem = only(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, ramp: 5m }")));
+    assert_eq!(problem.message, "`ramp` is not supported yet");
     let text = format!("listeners: [{{ address: \"127.0.0.1:0\", routes: [] }}]\nroutes:\n{OPEN}");
     assert_eq!(only(&text).message, "`routes` is not supported yet");
 }

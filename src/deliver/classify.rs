@@ -6,7 +6,8 @@
 //!   are used up or the delivery is older than `max_age`. A retry that would only come after `max_age` is not waited
 //!   for: the delivery is dead at once, so that an operator sees it at once.
 //! - What the gateway could not do itself (no address for the name, no file descriptor) is not the app's failure: it
-//!   uses up no attempt, and is tried again for as long as it takes (see `trouble`).
+//!   uses up no attempt, and is tried again for as long as it takes. Nor does what fails while the destination's breaker
+//!   is not closed (see `breaker`).
 //! - A delivery that was never tried is tried at least once, however long it waited.
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use crate::buffer::{AttemptOutcome, DeadReason, Next};
 use crate::clock::Timestamp;
 use crate::config::Retry;
-use crate::upstream::UpstreamError;
+use crate::upstream::{self, UpstreamError};
 
 use super::backoff;
 
@@ -53,9 +54,9 @@ pub(super) fn finding(result: &Result<Answered, UpstreamError>, retry: &Retry, n
     match result {
         Ok(Answered { status: 200..=299, .. }) => Finding::Success,
         Ok(Answered { status, .. }) if retry.give_up_on.contains(status) => Finding::GivenUp,
-        Ok(Answered { retry_after, .. }) => {
-            Finding::Failure { asked: retry_after.as_deref().and_then(|value| after(value, now)) }
-        }
+        Ok(Answered { retry_after, .. }) => Finding::Failure {
+            asked: retry_after.as_deref().and_then(|value| upstream::retry_after(value, now)),
+        },
         Err(error) if error.is_ours() => Finding::Ours,
         Err(_) => Finding::Failure { asked: None },
     }
@@ -101,18 +102,6 @@ pub(super) fn after_failure(
     }
 }
 
-/// `Retry-After`: seconds, or an HTTP date. What is neither is as if it were not there; a date in the past is now.
-fn after(value: &[u8], now: Timestamp) -> Option<Duration> {
-    let text = std::str::from_utf8(value).ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // So many digits that it is no number is still "much later"; the cap is the caller's.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
-    }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    let at = Timestamp(u64::try_from(date.as_millisecond()).unwrap_or(0));
-    Some(at.since(now))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,19 +137,6 @@ mod tests {
         }
         assert_eq!(finding(Err(UpstreamError::Dns(text()))), Finding::Ours);
         assert_eq!(finding(Err(UpstreamError::Local(text()))), Finding::Ours);
-    }
-
-    #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date() {
-        let after = |text: &str| after(text.as_bytes(), NOW).map(|d| d.as_secs());
-        assert_eq!(after("120"), Some(120));
-        assert_eq!(after(" 0 "), Some(0));
-        assert_eq!(after("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
-        assert_eq!(after("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        assert!(after("99999999999999999999999999").unwrap() > 1_000_000);
-        for odd in ["", "-1", "1.5", "soon", "1e3", "+5"] {
-            assert_eq!(after(odd), None, "{odd}");
-        }
     }
 
     #[test]

@@ -5,15 +5,15 @@
 //! abandoned).
 //!
 //! Each destination has one task (`scheduler`) that leases what is due and starts attempts (`worker`); `classify`
-//! says what an outcome means, `backoff` how long to wait, `trouble` how long to pause when the fault is ours,
-//! `health` what the log says. A `lease` that is not settled gives itself back, whatever ends its holder.
+//! says what an outcome means, `backoff` how long to wait, `pace` and `rate` when the next may begin; whether the app is to be left alone is the `breaker`'s. A
+//! `lease` that is not settled gives itself back, whatever ends its holder.
 
 mod backoff;
 mod classify;
-mod health;
 mod lease;
+mod pace;
+mod rate;
 mod scheduler;
-mod trouble;
 mod worker;
 
 #[cfg(test)]
@@ -29,14 +29,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::breaker::Breakers;
 use crate::buffer::{Buffer, DestinationName};
 use crate::clock::Clock;
 use crate::config::Destination;
+use crate::pauses::Paused;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
 use scheduler::{Scheduler, Stop};
-use trouble::Trouble;
 use worker::{App, Settings, Surroundings};
 
 /// All delivery workers of the process. Dropped without `shutdown`, it breaks off what is in flight (and the buffer
@@ -47,8 +48,8 @@ pub struct Deliverer {
 
 impl Deliverer {
     /// Must be called within the tokio runtime that the workers shall run on.
-    pub fn new(buffer: Arc<dyn Buffer>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { inner: Inner::new(buffer, metrics, clock) }
+    pub fn new(seams: Seams) -> Self {
+        Self { inner: Inner::new(seams) }
     }
 
     /// Makes exactly these destinations be worked on, with these settings: new ones start, changed ones go over to the
@@ -64,11 +65,19 @@ impl Deliverer {
     }
 }
 
+/// What deliveries meet on their way.
+#[derive(Clone)]
+pub struct Seams {
+    pub buffer: Arc<dyn Buffer>,
+    pub breakers: Arc<Breakers>,
+    pub pauses: watch::Receiver<Paused>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
 /// The same over any way to the app.
 struct Inner<A> {
-    buffer: Arc<dyn Buffer>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
+    seams: Seams,
     runtime: Handle,
     stop: watch::Sender<Stop>,
     destinations: Mutex<HashMap<DestinationName, Worked<A>>>,
@@ -82,10 +91,9 @@ struct Worked<A> {
 }
 
 impl<A: App> Inner<A> {
-    fn new(buffer: Arc<dyn Buffer>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    fn new(seams: Seams) -> Self {
         let (stop, _) = watch::channel(Stop::No);
-        let destinations = Mutex::default();
-        Self { buffer, metrics, clock, runtime: Handle::current(), stop, destinations }
+        Self { seams, runtime: Handle::current(), stop, destinations: Mutex::default() }
     }
 
     fn apply(&self, destinations: Vec<(Arc<Destination>, A)>) {
@@ -118,11 +126,12 @@ impl<A: App> Inner<A> {
     fn start(&self, name: DestinationName, settings: Option<Arc<Settings<A>>>) -> Worked<A> {
         let (settings, receiver) = watch::channel(settings);
         let around = Arc::new(Surroundings {
-            metrics: self.metrics.clone(),
-            clock: self.clock.clone(),
-            trouble: Mutex::new(Trouble::default()),
+            metrics: self.seams.metrics.clone(),
+            clock: self.seams.clock.clone(),
+            breaker: self.seams.breakers.of(&name),
         });
-        let (buffer, stop) = (self.buffer.clone(), self.stop.subscribe());
+        let (buffer, stop) = (self.seams.buffer.clone(), self.stop.subscribe());
+        let pauses = self.seams.pauses.clone();
         let supervised = async move {
             loop {
                 let scheduler = Scheduler {
@@ -130,6 +139,7 @@ impl<A: App> Inner<A> {
                     buffer: buffer.clone(),
                     around: around.clone(),
                     settings: receiver.clone(),
+                    pauses: pauses.clone(),
                     stop: stop.clone(),
                 };
                 // In a task of its own, so that a panic neither ends the destination's work nor goes unsaid; its

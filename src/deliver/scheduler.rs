@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::buffer::{Buffer, BufferError, DestinationName};
+use crate::pauses::{self, Paused};
 
-use super::health::{Change, Health};
 use super::lease::Lease;
-use super::worker::{App, Report, Settings, Surroundings, work};
+use super::pace::{Pace, Room};
+use super::worker::{App, Settings, Surroundings, work};
 
 /// Leases taken at once, at most.
 const BATCH: usize = 64;
@@ -49,6 +50,8 @@ struct Load {
     /// Leased, but not begun.
     ready: usize,
     typical_body: usize,
+    /// Nothing is leased beyond what may begin.
+    exact: bool,
 }
 
 impl Load {
@@ -59,7 +62,8 @@ impl Load {
 
     /// How many leases to take. Some are held ready, so that a quick app is fed in batches instead of one by one.
     fn wants(&self) -> usize {
-        let ahead = if self.typical_body <= SMALL_BODY { self.allowed.min(AHEAD) } else { 0 };
+        let small = self.typical_body <= SMALL_BODY && !self.exact;
+        let ahead = if small { self.allowed.min(AHEAD) } else { 0 };
         let missing = (self.allowed + ahead).saturating_sub(self.running + self.ready);
         // As long as there is work in hand, wait until a batch is worth its while.
         let least = if self.ready > 0 { (ahead / 2).max(1) } else { 1 };
@@ -75,6 +79,7 @@ pub(super) struct Scheduler<A> {
     pub around: Arc<Surroundings>,
     /// `None`: the destination is no longer in the config; its deliveries stay in the buffer.
     pub settings: watch::Receiver<Option<Arc<Settings<A>>>>,
+    pub pauses: watch::Receiver<Paused>,
     pub stop: watch::Receiver<Stop>,
 }
 
@@ -88,11 +93,11 @@ enum Due {
 }
 
 struct Hands {
-    running: JoinSet<Report>,
+    running: JoinSet<()>,
     ready: VecDeque<Lease>,
     /// A running mean of bodies; large until the first are known.
     typical_body: usize,
-    health: Health,
+    pace: Pace,
 }
 
 impl<A: App> Scheduler<A> {
@@ -101,7 +106,7 @@ impl<A: App> Scheduler<A> {
             running: JoinSet::new(),
             ready: VecDeque::new(),
             typical_body: usize::MAX,
-            health: Health::default(),
+            pace: Pace::default(),
         };
         let arrivals: Arc<Notify> = self.buffer.arrivals(&self.name);
         // Listening begins before the first look, so that nothing arrives unnoticed in between.
@@ -115,13 +120,21 @@ impl<A: App> Scheduler<A> {
             if settings.is_none() {
                 hands.ready.clear();
             }
+            let paused = pauses::since(&self.pauses.borrow_and_update(), &self.name).is_some();
             let now = Instant::now();
-            let pause = self.around.trouble.lock().paused_until(now);
+            let mut grows_at = None;
             let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now);
 
             if let Some(settings) = &settings {
-                self.start(&mut hands, settings);
-                let wants = self.load(&hands, settings).wants();
+                self.start(&mut hands, settings, paused);
+                let room = self.room(&mut hands, settings, paused);
+                if room.held {
+                    // What is in hand waits in the buffer, where it costs nothing.
+                    hands.ready.clear();
+                    due = Due::Unknown;
+                }
+                grows_at = room.grows_at;
+                let wants = load(&hands, room).wants();
                 if due == Due::Unknown && held_up.is_none() && wants > 0 {
                     match self.lease(&mut hands, wants).await {
                         Ok(taken) => {
@@ -143,20 +156,23 @@ impl<A: App> Scheduler<A> {
                 _ => None,
             };
             let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now).or(held_up);
-            let wake = [pause, held_up, retry].into_iter().flatten().min();
+            let wake = [grows_at, held_up, retry].into_iter().flatten().min();
 
             tokio::select! {
                 biased;
                 gone = self.stop.changed() => if gone.is_err() { break },
                 gone = self.settings.changed() => {
                     if gone.is_err() { break }
+                    hands.pace.changed();
                     due = Due::Unknown;
                 }
+                // Who pauses may be gone at the end; what was paused then stays so.
+                Ok(()) = self.pauses.changed() => {}
                 Some(done) = hands.running.join_next() => {
-                    self.done(&mut hands, done);
+                    self.done(&hands, done);
                     // All that are done by now, before the next look at the buffer.
                     while let Some(done) = hands.running.try_join_next() {
-                        self.done(&mut hands, done);
+                        self.done(&hands, done);
                     }
                 }
                 // While there is work in hand, an arrival can wait; it is not forgotten.
@@ -171,20 +187,22 @@ impl<A: App> Scheduler<A> {
         self.finish(hands).await;
     }
 
-    fn load(&self, hands: &Hands, settings: &Settings<A>) -> Load {
-        let concurrency = settings.destination.concurrency.max(1);
-        Load {
-            allowed: self.around.trouble.lock().allows(concurrency, Instant::now()),
-            running: hands.running.len(),
-            ready: hands.ready.len(),
-            typical_body: hands.typical_body,
-        }
+    /// How many attempts may be in flight now, and when that changes by itself.
+    fn room(&self, hands: &mut Hands, settings: &Settings<A>, paused: bool) -> Room {
+        let running = hands.running.len();
+        let Surroundings { breaker, clock, .. } = &*self.around;
+        hands.pace.room(&settings.destination, breaker, paused, running, clock)
     }
 
-    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>) {
-        let starts = self.load(hands, settings).starts();
-        for lease in hands.ready.drain(..starts) {
-            hands.running.spawn(work(lease, settings.clone(), self.around.clone()));
+    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>, paused: bool) {
+        let room = self.room(hands, settings, paused);
+        let starts = load(hands, room).starts();
+        for _ in 0..starts {
+            // What is in flight counts against the room, so there is leave for each; were there none, it would wait.
+            let Ok(permit) = self.around.breaker.admit(settings.destination.breaker.as_ref()) else { break };
+            let Some(lease) = hands.ready.pop_front() else { break };
+            hands.pace.begins(&settings.destination, &self.around.breaker);
+            hands.running.spawn(work(lease, permit, settings.clone(), self.around.clone()));
         }
         if starts > 0 {
             self.around.metrics.in_flight(&self.name.0, hands.running.len());
@@ -230,26 +248,15 @@ impl<A: App> Scheduler<A> {
         (pause, Instant::now() + pause)
     }
 
-    fn done(&self, hands: &mut Hands, done: Result<Report, tokio::task::JoinError>) {
+    fn done(&self, hands: &Hands, done: Result<(), tokio::task::JoinError>) {
         self.around.metrics.in_flight(&self.name.0, hands.running.len());
-        let destination = &self.name;
         match done {
-            Ok(Report::Delivered) => {
-                if let Some(Change::Recovered { failures }) = hands.health.succeeded() {
-                    tracing::info!(%destination, failures, "the destination has recovered");
-                }
-            }
-            Ok(Report::Failed(error) | Report::Ours(error)) => {
-                if hands.health.failed() == Some(Change::Failing) {
-                    tracing::warn!(%destination, error, "the destination is failing; deliveries are retried");
-                }
-            }
-            Ok(Report::NotTried) => {}
             // Its lease gave itself back.
             Err(error) if error.is_panic() => {
+                let destination = &self.name;
                 tracing::error!(%destination, %error, "an attempt panicked; its delivery is tried again later");
             }
-            Err(_) => {}
+            Ok(()) | Err(_) => {}
         }
     }
 
@@ -262,7 +269,7 @@ impl<A: App> Scheduler<A> {
             Stop::No => Instant::now(),
         };
         while let Ok(Some(done)) = tokio::time::timeout_at(until, hands.running.join_next()).await {
-            self.done(&mut hands, done);
+            self.done(&hands, done);
         }
         let broken_off = hands.running.len();
         if broken_off > 0 {
@@ -274,6 +281,16 @@ impl<A: App> Scheduler<A> {
     }
 }
 
+fn load(hands: &Hands, room: Room) -> Load {
+    Load {
+        allowed: room.allowed,
+        running: hands.running.len(),
+        ready: hands.ready.len(),
+        typical_body: hands.typical_body,
+        exact: room.exact,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +298,7 @@ mod tests {
 
     #[test]
     fn small_bodies_are_fetched_in_batches_and_large_ones_one_for_each_free_place() {
-        let small = Load { allowed: 16, running: 0, ready: 0, typical_body: 2048 };
+        let small = Load { allowed: 16, running: 0, ready: 0, typical_body: 2048, exact: false };
         assert_eq!(small.wants(), 32);
         assert_eq!(Load { running: 16, ready: 16, ..small }.wants(), 0);
         assert_eq!(Load { running: 16, ready: 10, ..small }.wants(), 0, "a batch is not worth its while yet");
@@ -289,14 +306,15 @@ mod tests {
         let large = Load { typical_body: 1 << 20, ..small };
         assert_eq!(large.wants(), 16);
         assert_eq!(Load { running: 15, ..large }.wants(), 1);
+        assert_eq!(Load { allowed: 1, exact: true, ..small }.wants(), 1, "a probe, and nothing beyond it");
     }
 
     proptest! {
         #[test]
         fn the_places_are_never_exceeded_and_never_stay_empty(
-            allowed in 0usize..200, running in 0usize..200, ready in 0usize..200, typical_body in 0usize..200_000,
+            allowed in 0usize..200, running in 0usize..200, ready in 0usize..200, typical_body in 0usize..200_000, exact in any::<bool>(),
         ) {
-            let load = Load { allowed, running, ready, typical_body };
+            let load = Load { allowed, running, ready, typical_body, exact };
             prop_assert!(running > allowed || running + load.starts() <= allowed);
             prop_assert!(load.starts() <= ready);
             let held = running + ready + load.wants();

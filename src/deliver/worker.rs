@@ -1,19 +1,20 @@
 //! One attempt: from a lease to its settlement.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::breaker::{self, Breaker, Charge, Outcome, Permit};
 use crate::buffer::{Attempt, DeadReason, Event, Leased, Next};
 use crate::clock::Clock;
 use crate::config::Destination;
 use crate::telemetry::Metrics;
 use crate::upstream::{EventHeaders, Forward, Upstream, UpstreamError};
 
+use super::backoff;
 use super::classify::{self, Answered, Finding, Progress};
 use super::lease::Lease;
-use super::trouble::Trouble;
 
 /// Bytes of an answer's body that are read (and thrown away) so that the connection can be used again; the status
 /// counts even if there are more.
@@ -51,6 +52,7 @@ impl App for Arc<Upstream> {
                 verified: &event.verified,
                 batch: event.origin.batch,
                 would_refuse: event.origin.would_refuse,
+                client: event.origin.client.as_deref(),
             }),
             upgrade: false,
         }
@@ -79,28 +81,20 @@ pub(super) struct Settings<A> {
 pub(super) struct Surroundings {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
-    pub trouble: Mutex<Trouble>,
+    pub breaker: Arc<Breaker>,
 }
 
-/// What an attempt says of its destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Report {
-    Delivered,
-    /// The app failed it; the text is for the log.
-    Failed(String),
-    /// We failed it.
-    Ours(String),
-    /// Nothing was tried.
-    NotTried,
-}
+/// After a probe that failed its delivery waits until another has had its turn.
+const ITS_TURN: Duration = Duration::from_millis(1);
 
 pub(super) async fn work<A: App>(
     lease: Lease,
+    permit: Permit,
     settings: Arc<Settings<A>>,
     around: Arc<Surroundings>,
-) -> Report {
+) {
     let Some(Leased { event, destination: name, attempts, since, .. }) = lease.leased().cloned() else {
-        return Report::NotTried;
+        return;
     };
     let Settings { destination, app } = &*settings;
     let retry = &destination.retry;
@@ -111,10 +105,11 @@ pub(super) async fn work<A: App>(
 
     let at = around.clock.now();
     if let Err(reason) = classify::may_try(Progress { attempts, since }, retry, at) {
+        permit.end(Outcome::Unused, "");
         lease.settle(None, Next::Dead(reason));
-        around.metrics.delivery(&name.0, "dead", std::time::Duration::ZERO);
+        around.metrics.delivery(&name.0, "dead", Duration::ZERO);
         dead(reason, attempts, "not tried again");
-        return Report::NotTried;
+        return;
     }
 
     let began = Instant::now();
@@ -127,22 +122,25 @@ pub(super) async fn work<A: App>(
         Err(error) => error.to_string(),
     };
     let progress = Progress { attempts: attempts.saturating_add(1), since };
-    let attempt = Some(Attempt { at, took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), outcome });
-    let (attempt, next, report) = match classify::finding(&result, retry, now) {
-        Finding::Success => (attempt, Next::Delivered, Report::Delivered),
-        Finding::GivenUp => (attempt, Next::Dead(DeadReason::GivenUp), Report::Failed(text)),
-        Finding::Failure { asked } => {
-            let next = classify::after_failure(progress, asked, retry, now, fastrand::f64());
-            (attempt, next, Report::Failed(text))
+    let attempt = Attempt { at, took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), outcome };
+    let finding = classify::finding(&result, retry, now);
+    let charge = permit.end(health(&result, &finding), &text);
+    let (attempt, next) = match (finding, charge) {
+        (Finding::Success, _) => (Some(attempt), Next::Delivered),
+        (Finding::GivenUp, _) => (Some(attempt), Next::Dead(DeadReason::GivenUp)),
+        // Held, nothing charged: it waits for the next probe, and lets others have their turn with it.
+        (Finding::Failure { .. } | Finding::Ours, Charge::Spared { until }) => {
+            let wait = until.saturating_duration_since(Instant::now()) + ITS_TURN;
+            (None, Next::Retry(now.saturating_add(wait)))
         }
-        Finding::Ours => {
-            let wait = around.trouble.lock().met(Instant::now());
-            (None, Next::Retry(now.saturating_add(wait)), Report::Ours(text))
+        // The breaker never charges for what is ours.
+        (Finding::Ours, Charge::Counts) => {
+            (None, Next::Retry(now.saturating_add(backoff::ceiling(retry, 1))))
+        }
+        (Finding::Failure { asked }, Charge::Counts) => {
+            (Some(attempt), classify::after_failure(progress, asked, retry, now, fastrand::f64()))
         }
     };
-    if !matches!(report, Report::Ours(_)) {
-        around.trouble.lock().over();
-    }
     lease.settle(attempt, next);
     let word = match next {
         Next::Delivered => "delivered",
@@ -150,8 +148,16 @@ pub(super) async fn work<A: App>(
         Next::Retry(_) | Next::Release => "retry",
     };
     around.metrics.delivery(&name.0, word, took);
-    if let (Next::Dead(reason), Report::Failed(last)) = (next, &report) {
-        dead(reason, progress.attempts, last);
+    if let Next::Dead(reason) = next {
+        dead(reason, progress.attempts, &text);
     }
-    report
+}
+
+/// What an attempt says of the app's health.
+fn health(result: &Result<Answered, UpstreamError>, finding: &Finding) -> Outcome {
+    match (result, finding) {
+        (Err(error), _) => breaker::of_error(error),
+        (Ok(answered), Finding::Failure { asked }) => breaker::of_status(answered.status, *asked),
+        (Ok(_), _) => Outcome::Well,
+    }
 }

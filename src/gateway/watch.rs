@@ -7,9 +7,11 @@ use super::{Gateway, Snapshot};
 use crate::alerts::{
     AlertsStatus, DestinationSample, Disk, Expiring, Fetched, OpenBreaker, RouteSample, Sample, Tested,
 };
+use crate::breaker::Phase;
 use crate::buffer::{Admission, Stats};
 use crate::config::{CertificateFiles, Config};
 use crate::ranges::Source;
+use crate::verify::Expiry;
 
 /// A sample goes without the buffer's numbers if they take longer.
 const STATS_PATIENCE: Duration = Duration::from_secs(3);
@@ -80,9 +82,15 @@ impl Gateway {
         }
     }
 
-    /// Those that hold deliveries back. The seam for breakers: nothing holds any back yet.
+    /// Those that hold deliveries back.
     fn open_breakers(&self) -> Vec<OpenBreaker> {
-        Vec::new()
+        let now = self.clock.now();
+        let open = self.breakers.status().into_iter().filter(|breaker| breaker.phase == Phase::Open);
+        open.map(|breaker| OpenBreaker {
+            destination: breaker.destination.0,
+            since: breaker.since.map_or(now, |since| now.saturating_sub(since)),
+        })
+        .collect()
     }
 }
 
@@ -97,14 +105,11 @@ fn destinations(stats: &Stats) -> Vec<DestinationSample> {
 }
 
 fn secrets(config: &Config) -> Vec<Expiring> {
-    let of = |route: &Arc<crate::config::Route>| {
-        let expiring = |end: &crate::config::SecretEnd| Expiring {
-            name: format!("{}: {}", route.name, end.name).into(),
-            ends: end.at,
-        };
-        route.secrets_end.iter().map(expiring).collect::<Vec<_>>()
+    let expiring = |(route, Expiry { name, until, .. }): (Arc<str>, Expiry)| Expiring {
+        name: format!("{route}: {name}").into(),
+        ends: until,
     };
-    config.routes.iter().flat_map(of).collect()
+    config.expiries().into_iter().map(expiring).collect()
 }
 
 /// When the certificates end that are shown to senders and apps. Those that can't be read are reported elsewhere.

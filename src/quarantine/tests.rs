@@ -82,6 +82,8 @@ fn route(name: &str) -> Route {
         crate::verify::compile(&crate::verify::VerifySpec::None, &crate::verify::testing::World::default());
     Route {
         name: name.into(),
+        tenants: None,
+        clients: crate::config::Clients::Any,
         host: None,
         path: "/in".into(),
         methods: Vec::new(),
@@ -90,7 +92,6 @@ fn route(name: &str) -> Route {
         enforce: Default::default(),
         quarantine: KeepRefused::AsConfigured,
         expect_every: None,
-        secrets_end: Vec::new(),
         public_url: None,
         greeting_methods: Vec::new(),
         handshakes: crate::verify::Handshakes::default(),

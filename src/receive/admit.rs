@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use crate::buffer::{AppendError, Appended, BatchAppended, DestinationName, Event, EventId, NewBatch};
 use crate::config::{Mode, Route};
+use crate::endpoints::Endpoints;
 use crate::gateway::{Gateway, Snapshot};
 use crate::message::{PathParams, Request};
 use crate::quarantine::Item;
 use crate::route::Match;
+use crate::tenants::Held;
 use crate::verify::{Refusal, Verified};
 
-use super::answers;
 use super::idempotency::{self, shortened};
 use super::mode::split::taken_apart;
+use super::{answers, endpoint, tenant};
 
 /// What verification says of an item with the secrets of the config that runs, at the time of its reception.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +56,11 @@ pub enum Admission {
     NotStored(String),
 }
 
-pub fn recheck(snapshot: &Snapshot, item: &Item) -> Recheck {
+pub async fn recheck(snapshot: &Snapshot, endpoints: &Endpoints, item: &Item) -> Recheck {
     let Some((route, request)) = found(snapshot, item) else { return Recheck::NoRoute };
-    match route.verify.verify(request, route.public_url.as_deref(), item.received_at) {
+    match verified(route, request, item, endpoints, Force::No).await {
         Ok(verified) => Recheck::Verifies { by: verified.by().clone(), label: verified.label().cloned() },
-        Err((_, refusal)) => Recheck::Refused(refusal),
+        Err(refusal) => Recheck::Refused(refusal),
     }
 }
 
@@ -70,7 +72,7 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
     let Mode::Buffer { answer, destinations } = &route.mode else {
         return Admission::NotBuffered(route.mode.word());
     };
-    let mut verified = match verified(route, request, item, force) {
+    let mut verified = match verified(route, request, item, &gateway.endpoints, force).await {
         Ok(verified) => verified,
         Err(refusal) => return Admission::Refused(refusal),
     };
@@ -129,17 +131,27 @@ async fn admit_batch(
     }
 }
 
-fn verified(
+async fn verified(
     route: &Route,
     request: Request,
     item: &Item,
+    endpoints: &Endpoints,
     force: Force,
 ) -> Result<Verified<Request>, Refusal> {
-    let url = route.public_url.as_deref();
-    match force {
-        Force::No => route.verify.verify(request, url, item.received_at).map_err(|(_, refusal)| refusal),
-        Force::Yes => Ok(route.verify.observe(request, url, item.received_at, None)),
-    }
+    let (rule, url, at) = (&route.verify, route.public_url.as_deref(), item.received_at);
+    // A URL that has ended since: who used it can't be told any more.
+    let client = match endpoint::find(route, &request.params, endpoints) {
+        Ok(client) => client,
+        Err(ended) => return Err(Refusal::new(ended.reason, "the client's URL has ended")),
+    };
+    let held = tenant::find(route, &request.params, endpoint::as_client(client.as_deref())).await;
+    let verified = match (held, force) {
+        (Ok(held), Force::No) => held.verify(rule, request, url, at).map_err(|(_, refusal)| refusal),
+        (Ok(held), Force::Yes) => Ok(held.observe(rule, request, url, at, None)),
+        (Err(refusal), Force::No) => Err(refusal),
+        (Err(refusal), Force::Yes) => Ok(Held::Nobody.observe(rule, request, url, at, Some(refusal))),
+    }?;
+    Ok(verified.by_client(client.map(|client| client.client.clone())))
 }
 
 /// The route that refused an item, as it is now, and the request with the parameters of its path.

@@ -16,14 +16,17 @@ mod body;
 mod budget;
 mod connection;
 mod contain;
+mod endpoint;
 pub mod exchange;
 mod handshake;
 mod idempotency;
 mod in_flight;
 mod mode;
+mod paused;
 mod record;
 mod refused;
 mod route;
+mod tenant;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tracked;
@@ -33,11 +36,14 @@ mod visit;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::breaker::Breakers;
 use crate::buffer::{Buffer, Claimed, DestinationName};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::endpoints::Endpoints;
 use crate::gateway::Gateway;
 use crate::message::Request;
+use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 
@@ -77,7 +83,10 @@ struct Context<'a, A> {
     metrics: &'a Metrics,
     clock: &'a Clock,
     intake: &'a Intake,
+    breakers: &'a Breakers,
+    pauses: &'a Pauses,
     quarantine: &'a Quarantine,
+    endpoints: &'a Endpoints,
 }
 
 impl<A> Context<'_, A> {
@@ -100,7 +109,10 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         metrics: &gateway.metrics,
         clock: &gateway.clock,
         intake: &gateway.intake,
+        breakers: &gateway.breakers,
+        pauses: &gateway.pauses,
         quarantine: &gateway.quarantine,
+        endpoints: &gateway.endpoints,
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -132,8 +144,17 @@ async fn way_in<E: Exchange, A: App>(
     let (route, params) = route::find(config, exchange.head())?;
     record.route(route);
 
+    // Whose URL is it, where each client has its own? 404, as for any path that leads nowhere.
+    let endpoint = endpoint::find(route, &params, context.endpoints)?;
+    if let Some(endpoint) = &endpoint {
+        record.client(&endpoint.client);
+    }
+
     // Is the address allowed? 403, before a byte of the body is read.
     allowlist::check(route, exchange.head())?;
+
+    // Is its app given a rest by an operator? 503, on inline routes.
+    paused::check(route, context.pauses)?;
 
     // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
     if let Mode::Pass(destination) = &route.mode {
@@ -161,10 +182,15 @@ async fn way_in<E: Exchange, A: App>(
         return handshake::unsigned(context, exchange, route, greeting, request).await;
     }
 
+    // Whose keys is it held against, where they depend on who sends? 503.
+    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
+
     // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
     // anything have an effect.
     let key_wait = config.limits.key_wait;
-    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
+    let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
+    let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone()));
+    record.verified(&request);
 
     // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
     // route only observes: its answer could be a proof that only the sender may have.

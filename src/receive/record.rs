@@ -9,7 +9,7 @@ use crate::config::{AccessLog, Route};
 use crate::message::{Head, Method};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
-use crate::verify::Refusal;
+use crate::verify::{Refusal, Verified};
 
 use super::exchange::Exchange;
 use super::refused::Refused;
@@ -57,6 +57,10 @@ pub(super) struct Record<'a> {
     source: IpAddr,
     method: Method,
     route: Option<Arc<str>>,
+    /// Whose URL it came by.
+    client: Option<Arc<str>>,
+    /// Of the secret or key that verified the request.
+    label: Option<Arc<str>>,
     /// Why verification would have refused it, where it was let through.
     would_refuse: Option<Refusal>,
     counted: bool,
@@ -71,6 +75,8 @@ impl<'a> Record<'a> {
             source: head.client,
             method: head.method.clone(),
             route: None,
+            client: None,
+            label: None,
             would_refuse: None,
             counted: false,
         }
@@ -78,6 +84,17 @@ impl<'a> Record<'a> {
 
     pub fn route(&mut self, route: &Route) {
         self.route = Some(route.name.clone());
+    }
+
+    pub fn client(&mut self, client: &Arc<str>) {
+        self.client = Some(client.clone());
+    }
+
+    pub fn verified<T>(&mut self, verified: &Verified<T>) {
+        self.label = verified.label().cloned();
+        if let Some(client) = verified.client().filter(|_| verified.would_refuse().is_none()) {
+            self.metrics.client_request(self.route.as_deref().unwrap_or_default(), client);
+        }
     }
 
     pub fn would_refuse(&mut self, refusal: &Refusal) {
@@ -128,9 +145,11 @@ impl<'a> Record<'a> {
                     target: "tidegate::request",
                     reason = refused.reason.code(),
                     route = self.route.as_deref(),
+client = self.client.as_deref(),
                     source = %self.source,
                     method = %self.method,
                     path,
+                    label = self.label.as_deref(),
                     status,
                     took_ms = millis(took),
                     detail = (!refused.detail.is_empty()).then_some(&*refused.detail),
@@ -147,32 +166,35 @@ impl<'a> Record<'a> {
 
     fn log_would_refuse(&self, refusal: &Refusal, outcome: Outcome, status: u16, took: Duration) {
         tracing::info!(
-            target: "tidegate::request",
-            reason = refusal.reason.code(),
-            route = self.route.as_deref(),
-            source = %self.source,
-            method = %self.method,
-            outcome = outcome.word(),
-            status,
-            took_ms = millis(took),
-            event = outcome.event().map(tracing::field::display),
-            detail = (!refusal.detail.is_empty()).then_some(&*refusal.detail),
-            "would refuse"
-        );
+                    target: "tidegate::request",
+                    reason = refusal.reason.code(),
+                    route = self.route.as_deref(),
+        client = self.client.as_deref(),
+                    source = %self.source,
+                    method = %self.method,
+                    outcome = outcome.word(),
+                    status,
+                    took_ms = millis(took),
+                    event = outcome.event().map(tracing::field::display),
+                    detail = (!refusal.detail.is_empty()).then_some(&*refusal.detail),
+                    "would refuse"
+                );
     }
 
     fn log_taken(&self, outcome: Outcome, status: u16, took: Duration) {
         tracing::info!(
-            target: "tidegate::request",
-            outcome = outcome.word(),
-            route = self.route.as_deref(),
-            source = %self.source,
-            method = %self.method,
-            status,
-            took_ms = millis(took),
-            event = outcome.event().map(tracing::field::display),
-            "answered"
-        );
+                    target: "tidegate::request",
+                    outcome = outcome.word(),
+                    route = self.route.as_deref(),
+        client = self.client.as_deref(),
+                    source = %self.source,
+                    method = %self.method,
+                    label = self.label.as_deref(),
+                    status,
+                    took_ms = millis(took),
+                    event = outcome.event().map(tracing::field::display),
+                    "answered"
+                );
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Enforce, Route};
 use crate::message::Request;
+use crate::tenants::Held;
 use crate::verify::{Refusal, Verified};
 
 use super::Context;
@@ -30,6 +31,7 @@ pub(super) fn tolerated(route: &Route, found: Result<(), Refused>) -> Result<Opt
 /// Waits at most `key_wait`, all in all, for keys that are being fetched; a route that only observes waits for none.
 pub(super) async fn check<A: Sync>(
     route: &Route,
+    held: Result<Held, Refusal>,
     request: Request,
     suspicion: Option<Refusal>,
     key_wait: Duration,
@@ -37,16 +39,26 @@ pub(super) async fn check<A: Sync>(
     record: &mut Record<'_>,
 ) -> Result<Verified<Request>, Refused> {
     let verified = match route.enforce {
-        Enforce::On => match prove(route, request, key_wait, context).await {
-            Ok(verified) => verified,
-            Err((request, refusal)) => {
-                context.quarantine.offer(route, &request, &refusal);
-                return Err(Refused::because(refusal.reason, refusal.detail));
+        Enforce::On => {
+            let proved = match held {
+                Ok(held) => prove(route, &held, request, key_wait, context).await,
+                Err(refusal) => Err((Box::new(request), refusal)),
+            };
+            match proved {
+                Ok(verified) => verified,
+                Err((request, refusal)) => {
+                    context.quarantine.offer(route, &request, &refusal);
+                    return Err(Refused::because(refusal.reason, refusal.detail));
+                }
             }
-        },
+        }
         Enforce::Observe => {
             let (url, now) = (route.public_url.as_deref(), context.clock.now());
-            route.verify.observe(request, url, now, suspicion)
+            let (held, suspicion) = match held {
+                Ok(held) => (held, suspicion),
+                Err(refusal) => (Held::Nobody, suspicion.or(Some(refusal))),
+            };
+            held.observe(&route.verify, request, url, now, suspicion)
         }
     };
     if let Some(label) = verified.label() {
@@ -61,6 +73,7 @@ pub(super) async fn check<A: Sync>(
 /// Decides, and decides again once a key is there that was needed. Nothing is held meanwhile but the request.
 async fn prove<A: Sync>(
     route: &Route,
+    held: &Held,
     mut request: Request,
     key_wait: Duration,
     context: &Context<'_, A>,
@@ -68,7 +81,7 @@ async fn prove<A: Sync>(
     let url = route.public_url.as_deref();
     let mut deadline = None;
     for _ in 1..MAX_DECISIONS {
-        let (given_back, refusal) = match route.verify.verify(request, url, context.clock.now()) {
+        let (given_back, refusal) = match held.verify(&route.verify, request, url, context.clock.now()) {
             Ok(verified) => return Ok(verified),
             Err(refused) => refused,
         };
@@ -79,5 +92,5 @@ async fn prove<A: Sync>(
         }
         request = *given_back;
     }
-    route.verify.verify(request, url, context.clock.now())
+    held.verify(&route.verify, request, url, context.clock.now())
 }

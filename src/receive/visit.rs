@@ -36,6 +36,11 @@ pub(super) async fn fetch(url: &Uri) -> Result<(), VisitError> {
         timeout: TIMEOUT,
         concurrency: 1,
         retry: Retry::default(),
+        breaker: None,
+        rate: None,
+        balance: crate::config::Balancing::RoundRobin,
+        health: None,
+        deliver_between: None,
         headers: HeaderChanges::default(),
         host: HostHeader::Upstream,
     };

@@ -84,6 +84,10 @@ metrics! {
         "From the end of a request's header to its answer";
     VERIFIED = "tidegate_verified", Number, Counter, ["route", "label"],
         "Requests verified, by the label of the secret or key that matched";
+    CLIENT_REQUESTS = "tidegate_client_requests", Number, Counter, ["route", "client"],
+        "Requests verified on routes with a URL for each client, by client; `other` beyond 200 clients of a route";
+    SECRET_EXPIRES_IN = "tidegate_secret_expires_in", Seconds, Gauge, ["route", "label"],
+        "Until a secret that has an end is refused, by its label or place in the rule; negative after that";
     WOULD_REFUSE = "tidegate_would_refuse", Number, Counter, ["route", "reason"],
         "Requests let through by `enforce: observe` that verification would have refused, by reason code";
     CONNECTIONS = "tidegate_connections", Number, Counter, [],
@@ -108,6 +112,14 @@ metrics! {
         "From the start of an attempt to the end of the app's answer";
     ATTEMPTS_IN_FLIGHT = "tidegate_attempts_in_flight", Number, Gauge, ["destination"],
         "Attempts under way right now";
+    BREAKER = "tidegate_breaker", Number, Gauge, ["destination"],
+        "How a destination's breaker stands: 0 closed, 1 half open, 2 open";
+    BREAKER_TRANSITIONS = "tidegate_breaker_transitions", Number, Counter, ["destination", "state"],
+        "Changes of a destination's breaker, by what it became: open, half_open, closed";
+    UPSTREAM_UP = "tidegate_upstream_up", Number, Gauge, ["destination", "upstream"],
+        "1 if a server of a destination is used, 0 if it is passed over: requests or health checks fail";
+    PAUSED = "tidegate_paused", Number, Gauge, ["destination"],
+        "1 if an operator has paused the destination or its route, else 0";
     BACKLOG = "tidegate_backlog", Number, Gauge, ["destination"],
         "Deliveries pending or retrying";
     BACKLOG_OLDEST_AGE = "tidegate_backlog_oldest_age", Seconds, Gauge, ["destination"],
@@ -200,7 +212,10 @@ mod tests {
                         "destination",
                         "hash",
                         "source",
+                        "client",
                         "provider",
+                        "state",
+                        "upstream",
                         "version"
                     ]
                     .contains(label),

@@ -8,8 +8,10 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text as openmetrics};
 use prometheus_client::registry::Registry;
 
-use crate::buffer::{Admission, Stats};
+use crate::breaker::BreakerStatus;
+use crate::buffer::{Admission, DestinationName, Stats};
 use crate::clock::Timestamp;
+use crate::upstream::ServerStatus;
 
 use super::definitions::{self as table, Definition};
 use super::instruments::{Counter, Histogram};
@@ -31,7 +33,14 @@ pub struct Scrape {
     pub routes: Vec<(String, bool)>,
     /// Of the config that runs, in full.
     pub config_hash: String,
+    /// Secrets that have an end: route, label, seconds left.
+    pub secrets: Vec<(Arc<str>, String, f64)>,
     pub now: Timestamp,
+    pub breakers: Vec<BreakerStatus>,
+    /// Each destination, and whether an operator has paused it.
+    pub paused: Vec<(DestinationName, bool)>,
+    /// How the servers of each destination stand.
+    pub servers: Vec<(DestinationName, Vec<ServerStatus>)>,
 }
 
 pub(super) fn text(counted: Arc<Instruments>, scrape: Scrape) -> String {
@@ -59,6 +68,7 @@ impl Collector for Exposition {
         self.connections(&mut page)?;
         self.buffer_work(&mut page)?;
         self.deliveries(&mut page)?;
+        self.breakers(&mut page)?;
         self.buffer_state(&mut page)?;
         self.config_and_keys(&mut page)?;
         self.alerts(&mut page)?;
@@ -87,6 +97,17 @@ impl Exposition {
                 }
             }
             Ok(())
+        })?;
+        page.family(&table::CLIENT_REQUESTS, |f| {
+            for (route, of) in &routes {
+                for (client, counter) in of.clients.all() {
+                    f.counter(&[route, &client], counter.get())?;
+                }
+            }
+            Ok(())
+        })?;
+        page.family(&table::SECRET_EXPIRES_IN, |f| {
+            self.scrape.secrets.iter().try_for_each(|(route, label, left)| f.float(&[route, label], *left))
         })?;
         page.family(&table::WOULD_REFUSE, |f| {
             for (route, of) in &routes {
@@ -132,6 +153,32 @@ impl Exposition {
             destinations.iter().try_for_each(|(destination, of)| {
                 f.gauge(&[destination], of.in_flight.load(Ordering::Relaxed))
             })
+        })
+    }
+
+    fn breakers(&self, page: &mut Page) -> fmt::Result {
+        let breakers = &self.scrape.breakers;
+        page.family(&table::BREAKER, |f| {
+            breakers.iter().try_for_each(|b| f.gauge(&[&b.destination.0], b.phase.number()))
+        })?;
+        page.family(&table::BREAKER_TRANSITIONS, |f| {
+            breakers.iter().try_for_each(|b| {
+                f.counter(&[&b.destination.0, "open"], b.transitions.opened)?;
+                f.counter(&[&b.destination.0, "half_open"], b.transitions.half_opened)?;
+                f.counter(&[&b.destination.0, "closed"], b.transitions.closed)
+            })
+        })?;
+        page.family(&table::UPSTREAM_UP, |f| {
+            for (destination, servers) in &self.scrape.servers {
+                for server in servers {
+                    f.gauge(&[&destination.0, &server.upstream], u64::from(server.state == "up"))?;
+                }
+            }
+            Ok(())
+        })?;
+        page.family(&table::PAUSED, |f| {
+            let paused = &self.scrape.paused;
+            paused.iter().try_for_each(|(name, paused)| f.gauge(&[&name.0], u64::from(*paused)))
         })
     }
 
@@ -320,7 +367,8 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
-    use crate::buffer::{DestinationName, DestinationStats};
+    use crate::breaker::Breakers;
+    use crate::buffer::DestinationStats;
     use crate::telemetry::{DEFINITIONS, Kind, Metrics};
 
     use super::*;
@@ -343,13 +391,21 @@ mod tests {
             ready: true,
             routes: vec![("billing".into(), true), ("open".into(), false)],
             config_hash: "0123456789abcdef".into(),
+            secrets: vec![("billing".into(), "old".into(), -2.5)],
             now: Timestamp(3_500),
+            servers: vec![(
+                DestinationName::new("billing", "legacy"),
+                vec![ServerStatus { upstream: "http://a".into(), state: "up", in_flight: 0 }],
+            )],
+            paused: vec![(DestinationName::new("billing", "legacy"), true)],
+            breakers: vec![Breakers::default().of(&DestinationName::new("billing", "legacy")).status()],
         }
     }
 
     /// Every metric with at least one series.
     fn busy() -> Metrics {
         let metrics = Metrics::default();
+        metrics.client_request("billing", "acme");
         metrics.request("billing", "accepted");
         metrics.request("billing", "signature_invalid");
         metrics.request("", "no_route");

@@ -48,6 +48,10 @@ impl Metrics {
     pub fn would_refuse(&self, route: &str, reason: &'static str) {
         self.all.routes.with(route, |route| route.would_refuse.inc(reason));
     }
+    /// A verified request came by the URL of this client.
+    pub fn client_request(&self, route: &str, client: &str) {
+        self.all.routes.with(route, |route| route.clients.with(client, Counter::inc));
+    }
     /// An append waited this long for its group's sync.
     pub fn appended(&self, took: Duration) {
         self.all.appends.observe(nanos(took));
@@ -160,6 +164,8 @@ const MAX_DESTINATIONS: usize = 1000;
 const MAX_SOURCES: usize = 100;
 /// Labels of secrets a route: enough for every rotation, and never one a customer.
 const MAX_LABELS_PER_ROUTE: usize = 16;
+/// Clients a route that are counted by name: beyond it they share `other`.
+const MAX_CLIENTS_PER_ROUTE: usize = 200;
 /// Fixed words in code, see the methods above.
 const MAX_WORDS: usize = 16;
 
@@ -270,6 +276,7 @@ struct RouteInstruments {
     would_refuse: Outcomes,
     duration: Histogram,
     labels: Labelled<Counter>,
+    clients: Labelled<Counter>,
 }
 
 impl RouteInstruments {
@@ -279,6 +286,7 @@ impl RouteInstruments {
             would_refuse: Outcomes::new(request_outcome, 5 + Reason::ALL.len() + 1),
             duration: Histogram::new(LATENCY, Scale::Nanoseconds),
             labels: Labelled::new(MAX_LABELS_PER_ROUTE, Counter::default),
+            clients: Labelled::new(MAX_CLIENTS_PER_ROUTE, Counter::default),
         }
     }
 

@@ -47,6 +47,8 @@ struct Metadata {
     would_refuse: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quarantine: Option<(EventId, Timestamp)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
     /// The request's id, which of its events this was, and of how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<(EventId, u32, u32)>,
@@ -85,6 +87,7 @@ pub fn put(out: &mut Vec<u8>, event: &Event, deliveries: Vec<Delivery>) -> io::R
         event_type: event.event_type.clone(),
         would_refuse: event.origin.would_refuse.map(|reason| reason.code().to_owned()),
         quarantine: event.origin.quarantine,
+        client: event.origin.client.as_deref().map(str::to_owned),
         batch: event.origin.batch.map(|BatchPart { id, number, count }| (id, number, count)),
         deliveries,
     };
@@ -184,6 +187,7 @@ impl Metadata {
             event_type: self.event_type,
             origin: Origin {
                 would_refuse,
+                client: self.client.map(Into::into),
                 quarantine: self.quarantine,
                 batch: self.batch.map(|(id, number, count)| BatchPart { id, number, count }),
             },
@@ -215,6 +219,7 @@ mod tests {
             event_type: None,
             origin: Origin {
                 would_refuse: Some(Reason::SignatureInvalid),
+                client: Some("acme".into()),
                 quarantine: Some((EventId::new(at), at)),
                 batch: Some(BatchPart { id: EventId::new(at), number: 2, count: 3 }),
             },

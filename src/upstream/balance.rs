@@ -1,36 +1,64 @@
-//! Which upstream is tried: in turn, passing over those that could not be reached lately. Pure but for its atomics.
+//! Which upstream is tried: by the policy, passing over those that are not well. Pure but for its atomics.
 //!
-//! Passive: only what real requests met counts. An upstream that could not be reached (connect, TLS or DNS) is skipped
-//! for 1 s, doubling with each further failure up to 30 s; a connection that succeeds clears it. If all are skipped,
-//! all are tried: skipping never makes a request fail that could have succeeded.
+//! Two things make a server be passed over. Passive: what real requests met. One that could not be reached (connect,
+//! TLS or DNS), or that failed [`SICK_AFTER`] times in a row, is skipped for 1 s, doubling with each further failure up
+//! to 30 s; a success clears it. Active: what the health checks say (see `checks`). If all are passed over, all are
+//! tried: skipping never makes a request fail that could have succeeded.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::Balancing;
+
 const FIRST_SKIP: Duration = Duration::from_secs(1);
 const LONGEST_SKIP: Duration = Duration::from_secs(30);
+/// Answers in a row that say that a server can't (5xx, none in time, broken off) after which it is skipped.
+const SICK_AFTER: u32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Balance {
+    policy: Balancing,
     next: AtomicUsize,
-    servers: Box<[Health]>,
+    servers: Arc<[Standing]>,
     began: Instant,
 }
 
+/// How a server stands.
 #[derive(Debug, Default)]
-struct Health {
+struct Standing {
+    /// Failures in a row to reach it.
     failures: AtomicU32,
+    /// Failures in a row to answer.
+    sick: AtomicU32,
     /// Milliseconds since `began`.
     skip_until: AtomicU64,
+    /// As the health checks say.
+    down: AtomicBool,
+    in_flight: AtomicUsize,
+}
+
+/// A request that a server works on; ends with its answer.
+#[derive(Debug)]
+pub(super) struct Turn {
+    servers: Arc<[Standing]>,
+    server: usize,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.servers[self.server].in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Balance {
-    pub fn new(servers: usize) -> Self {
+    pub fn new(servers: usize, policy: Balancing) -> Self {
         Self {
+            policy,
             next: AtomicUsize::new(0),
-            servers: (0..servers).map(|_| Health::default()).collect(),
+            servers: (0..servers).map(|_| Standing::default()).collect(),
             began: Instant::now(),
         }
     }
@@ -38,34 +66,93 @@ impl Balance {
     /// The servers in the order in which one request tries them.
     pub fn order(&self) -> impl Iterator<Item = usize> + Send + use<> {
         let count = self.servers.len();
-        let first = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count.max(1) };
         let mut turns: Vec<usize> = Vec::new();
         if count > 1 {
+            let first = match self.policy {
+                Balancing::Failover => 0,
+                // Least in flight too: among equals they take turns.
+                Balancing::RoundRobin | Balancing::LeastInFlight => {
+                    self.next.fetch_add(1, Ordering::Relaxed) % count
+                }
+            };
             let now = self.now();
             let around = || (0..count).map(|n| (first + n) % count);
-            let skipped = |server: &usize| self.servers[*server].skip_until.load(Ordering::Relaxed) > now;
-            turns.extend(around().filter(|s| !skipped(s)));
+            turns.extend(around().filter(|server| !self.is_passed_over(*server, now)));
             if turns.is_empty() {
                 turns.extend(around());
+            }
+            if self.policy == Balancing::LeastInFlight {
+                turns.sort_by_cached_key(|server| self.in_flight(*server));
             }
         }
         let single = (count == 1).then_some(0);
         single.into_iter().chain(turns)
     }
 
+    fn is_passed_over(&self, server: usize, now: u64) -> bool {
+        let standing = &self.servers[server];
+        standing.skip_until.load(Ordering::Relaxed) > now || standing.down.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as in flight until the turn is dropped.
+    pub fn turn(&self, server: usize) -> Turn {
+        self.servers[server].in_flight.fetch_add(1, Ordering::Relaxed);
+        Turn { servers: self.servers.clone(), server }
+    }
+    pub fn in_flight(&self, server: usize) -> usize {
+        self.servers[server].in_flight.load(Ordering::Relaxed)
+    }
+
     pub fn reached(&self, server: usize) {
-        let health = &self.servers[server];
-        if health.failures.load(Ordering::Relaxed) != 0 {
-            health.failures.store(0, Ordering::Relaxed);
-            health.skip_until.store(0, Ordering::Relaxed);
+        let standing = &self.servers[server];
+        if standing.failures.swap(0, Ordering::Relaxed) != 0
+            && standing.sick.load(Ordering::Relaxed) < SICK_AFTER
+        {
+            standing.skip_until.store(0, Ordering::Relaxed);
         }
     }
 
     pub fn unreachable(&self, server: usize) {
-        let health = &self.servers[server];
-        let failures = health.failures.fetch_add(1, Ordering::Relaxed);
-        let skip = FIRST_SKIP.saturating_mul(1 << failures.min(10)).min(LONGEST_SKIP);
-        health.skip_until.store(self.now() + skip.as_millis() as u64, Ordering::Relaxed);
+        let failures = self.servers[server].failures.fetch_add(1, Ordering::Relaxed);
+        self.skip(server, failures);
+    }
+
+    /// It answered, and is well or not.
+    pub fn answered(&self, server: usize, well: bool) {
+        let standing = &self.servers[server];
+        if !well {
+            let failures = standing.sick.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            if let Some(further) = failures.checked_sub(SICK_AFTER) {
+                self.skip(server, further);
+            }
+        } else if standing.sick.load(Ordering::Relaxed) != 0
+            && standing.sick.swap(0, Ordering::Relaxed) >= SICK_AFTER
+        {
+            standing.skip_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn skip(&self, server: usize, earlier: u32) {
+        let skip = FIRST_SKIP.saturating_mul(1 << earlier.min(10)).min(LONGEST_SKIP);
+        let until = self.now().saturating_add(u64::try_from(skip.as_millis()).unwrap_or(0));
+        self.servers[server].skip_until.store(until, Ordering::Relaxed);
+    }
+
+    /// What the health checks say.
+    pub fn checked(&self, server: usize, up: bool) {
+        self.servers[server].down.store(!up, Ordering::Relaxed);
+    }
+
+    /// How a server stands, in one word.
+    pub fn word(&self, server: usize) -> &'static str {
+        let standing = &self.servers[server];
+        if standing.down.load(Ordering::Relaxed) {
+            "down"
+        } else if standing.skip_until.load(Ordering::Relaxed) > self.now() {
+            "skipped"
+        } else {
+            "up"
+        }
     }
 
     fn now(&self) -> u64 {
@@ -83,17 +170,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn servers_take_turns_and_the_rest_follow_in_order() {
-        let balance = Balance::new(3);
+        let balance = Balance::new(3, Balancing::RoundRobin);
         assert_eq!(order(&balance), [0, 1, 2]);
         assert_eq!(order(&balance), [1, 2, 0]);
         assert_eq!(order(&balance), [2, 0, 1]);
         assert_eq!(order(&balance), [0, 1, 2]);
-        assert_eq!(order(&Balance::new(1)), [0]);
+        assert_eq!(order(&Balance::new(1, Balancing::RoundRobin)), [0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_cant_be_reached_is_skipped_for_a_growing_time_until_it_is_reached() {
-        let balance = Balance::new(2);
+        let balance = Balance::new(2, Balancing::RoundRobin);
         let mut last = Duration::ZERO;
         for round in 0..8 {
             balance.unreachable(0);
@@ -113,9 +200,55 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn if_all_are_skipped_all_are_tried() {
-        let balance = Balance::new(2);
+        let balance = Balance::new(2, Balancing::RoundRobin);
         balance.unreachable(0);
         balance.unreachable(1);
         assert_eq!(order(&balance).len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failover_goes_to_the_first_that_is_well() {
+        let balance = Balance::new(3, Balancing::Failover);
+        assert_eq!((order(&balance), order(&balance)), (vec![0, 1, 2], vec![0, 1, 2]));
+        balance.unreachable(0);
+        assert_eq!(order(&balance), [1, 2]);
+        balance.checked(1, false);
+        assert_eq!((order(&balance), balance.word(1)), (vec![2], "down"));
+        balance.checked(1, true);
+        tokio::time::advance(FIRST_SKIP).await;
+        assert_eq!(order(&balance), [0, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn least_in_flight_goes_to_the_idlest_and_takes_turns_among_equals() {
+        let balance = Balance::new(3, Balancing::LeastInFlight);
+        assert_eq!((order(&balance)[0], order(&balance)[0], order(&balance)[0]), (0, 1, 2));
+        let busy = [balance.turn(0), balance.turn(0), balance.turn(2)];
+        for _ in 0..3 {
+            assert_eq!(order(&balance), [1, 2, 0]);
+        }
+        drop(busy);
+        assert_eq!((0..3).map(|server| balance.in_flight(server)).sum::<usize>(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_keeps_failing_is_skipped_until_it_succeeds() {
+        let balance = Balance::new(2, Balancing::RoundRobin);
+        for n in 0..SICK_AFTER {
+            assert!(order(&balance).contains(&0), "{n}");
+            balance.answered(0, false);
+        }
+        assert_eq!((order(&balance), balance.word(0)), (vec![1], "skipped"));
+        // That it can be reached does not make it well.
+        balance.unreachable(0);
+        balance.reached(0);
+        assert_eq!(order(&balance), [1]);
+        tokio::time::advance(FIRST_SKIP).await;
+        assert!(order(&balance).contains(&0), "it has another try");
+        balance.answered(0, false);
+        tokio::time::advance(FIRST_SKIP).await;
+        assert_eq!(order(&balance), [1], "longer this time");
+        balance.answered(0, true);
+        assert!(order(&balance).contains(&0));
     }
 }

@@ -12,7 +12,7 @@ pub enum UpstreamError {
     /// No address for the upstream's name: the gateway's side, not the app's fault.
     #[error("dns: {0}")]
     Dns(String),
-    /// The gateway itself could not try: no file descriptor, no local port, no memory. Not the app's fault.
+    /// The gateway itself could not try: no file descriptor, no local port, no memory, no route. Not the app's fault.
     #[error("local: {0}")]
     Local(String),
     /// What was waited for: `connect`, `answer`, `body`.
@@ -47,9 +47,15 @@ impl UpstreamError {
     /// A failed `connect(2)` or socket call.
     pub(super) fn connecting(error: &io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM) => {
-                UpstreamError::Local(error.to_string())
-            }
+            Some(
+                libc::EMFILE
+                | libc::ENFILE
+                | libc::EADDRNOTAVAIL
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::ENETUNREACH
+                | libc::ENETDOWN,
+            ) => UpstreamError::Local(error.to_string()),
             _ => UpstreamError::Connect(text(error)),
         }
     }
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_the_gateway_lacks_is_not_the_apps_fault() {
-        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOMEM] {
+        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOMEM, libc::ENETUNREACH] {
             assert!(UpstreamError::connecting(&io::Error::from_raw_os_error(ours)).is_ours());
         }
         for theirs in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ETIMEDOUT] {

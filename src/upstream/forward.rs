@@ -49,6 +49,8 @@ pub struct EventHeaders<'a> {
     pub batch: Option<BatchPart>,
     /// Why verification would have refused it, where it was let through all the same.
     pub would_refuse: Option<Reason>,
+    /// The client whose URL it came by.
+    pub client: Option<&'a str>,
 }
 
 impl Forward<'_> {
@@ -145,6 +147,9 @@ impl Forward<'_> {
             add("tidegate-attempt", format_args!("{}", event.attempt));
             add("tidegate-received-at", format_args!("{}", event.received_at));
             add("tidegate-verified", format_args!("{}", event.verified));
+            if let Some(client) = event.client {
+                add("tidegate-client", format_args!("{client}"));
+            }
             if let Some(batch) = event.batch {
                 add("tidegate-batch", format_args!("{batch}"));
             }
@@ -254,6 +259,7 @@ mod tests {
                 verified: "stripe",
                 batch: None,
                 would_refuse: None,
+                client: Some("acme"),
             }),
             upgrade: false,
         }
@@ -284,6 +290,7 @@ mod tests {
                 "tidegate-attempt: 3",
                 "tidegate-received-at: 2025-11-24T16:00:00.123Z",
                 "tidegate-verified: stripe",
+                "tidegate-client: acme",
             ]
         );
     }

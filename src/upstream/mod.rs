@@ -14,6 +14,7 @@
 //! `limit` says how long it may take. What the app is sent is `forward`'s.
 
 mod balance;
+mod checks;
 mod connect;
 mod error;
 mod forward;
@@ -22,6 +23,7 @@ mod h2;
 mod limit;
 mod origin;
 mod pool;
+mod retry_after;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,17 +36,19 @@ pub mod parsers {
     pub use super::h1::parsers::{Answer, answer};
 }
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::config::{Destination, HostHeader, UpstreamHttp};
+use crate::buffer::DestinationName;
+use crate::config::{Destination, HealthCheck, HostHeader, UpstreamHttp};
 use crate::message::{Headers, Method, Scheme};
 
-use balance::Balance;
+use balance::{Balance, Turn};
+use checks::Checks;
 use connect::{Server, Stream};
 use limit::{Limit, far};
 use origin::Origin;
@@ -52,6 +56,7 @@ use pool::Key;
 
 pub use error::{SetupError, UpstreamError};
 pub use forward::{EventHeaders, Forward};
+pub use retry_after::retry_after;
 pub use streamed::{Answering, BodyWriter};
 
 /// A destination's client. Cheap to clone; pools are per thread.
@@ -66,16 +71,21 @@ pub struct Upstream {
 struct Inner {
     /// Tells this client's pooled connections from those of others.
     id: u64,
+    name: DestinationName,
     endpoints: Vec<Endpoint>,
     balance: Balance,
     http: UpstreamHttp,
     connect_timeout: Duration,
     timeout: Duration,
+    check: Option<HealthCheck>,
+    checks: OnceLock<Checks>,
 }
 
 /// One upstream server of a destination.
 #[derive(Debug)]
 struct Endpoint {
+    /// Its URL, as it may be shown.
+    name: String,
     server: Server,
     /// Replaces the value of `Host`, if the upstream's own is asked for.
     host: Option<String>,
@@ -131,14 +141,18 @@ impl Upstream {
             .into_iter()
             .map(|origin| {
                 let host = own_host.then(|| origin.authority.clone());
+                let name = format!("{}://{}", origin.scheme.as_str(), origin.authority);
                 let server = Server::new(origin, &destination.tls, destination.http, connector.as_ref())?;
-                Ok(Endpoint { server, host, connecting: Semaphore::new(1) })
+                Ok(Endpoint { name, server, host, connecting: Semaphore::new(1) })
             })
             .collect::<Result<_, SetupError>>()?;
         Ok(Self {
             inner: Arc::new(Inner {
                 id: IDS.fetch_add(1, Ordering::Relaxed),
-                balance: Balance::new(endpoints.len()),
+                name: destination.name.clone(),
+                balance: Balance::new(endpoints.len(), destination.balance),
+                check: destination.health.clone(),
+                checks: OnceLock::new(),
                 endpoints,
                 http: destination.http,
                 connect_timeout: destination.connect_timeout,
@@ -154,13 +168,16 @@ impl Upstream {
         let mut limit = Limit::whole(self.inner.timeout);
         let mut failure = None;
         for server in self.inner.balance.order() {
-            let sent = match self.inner.http {
-                UpstreamHttp::Http1 => self.send_h1(server, request, &body, &mut limit).await,
-                UpstreamHttp::Http2 => self.send_h2(server, request, &body, &mut limit).await,
-            };
-            match sent {
-                Ok(incoming) => return Ok(incoming),
-                Err(Miss::Final(error)) => return Err(error),
+            let turn = self.inner.balance.turn(server);
+            match self.try_server(server, request, &body, &mut limit).await {
+                Ok(incoming) => {
+                    self.inner.balance.answered(server, incoming.status < 500);
+                    return Ok(Incoming { _turn: Some(turn), ..incoming });
+                }
+                Err(Miss::Final(error)) => {
+                    self.inner.balance.answered(server, error.is_ours());
+                    return Err(error);
+                }
                 Err(Miss::Unreachable(error)) => failure = Some(worse(failure, error)),
             }
             if limit.deadline() <= tokio::time::Instant::now() {
@@ -168,6 +185,41 @@ impl Upstream {
             }
         }
         Err(failure.unwrap_or(UpstreamError::Timeout("connect")))
+    }
+
+    /// The same to a given server, whatever it did lately.
+    async fn send_to(
+        &self,
+        server: usize,
+        request: &Outgoing,
+        body: &Bytes,
+        limit: &mut Limit,
+    ) -> Result<Incoming, UpstreamError> {
+        let sent = self.try_server(server, request, body, limit).await;
+        sent.map_err(|(Miss::Unreachable(error) | Miss::Final(error))| error)
+    }
+
+    async fn try_server(
+        &self,
+        server: usize,
+        request: &Outgoing,
+        body: &Bytes,
+        limit: &mut Limit,
+    ) -> Result<Incoming, Miss> {
+        match self.inner.http {
+            UpstreamHttp::Http1 => self.send_h1(server, request, body, limit).await,
+            UpstreamHttp::Http2 => self.send_h2(server, request, body, limit).await,
+        }
+    }
+
+    /// How each server stands.
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        let of = |(server, endpoint): (usize, &Endpoint)| ServerStatus {
+            upstream: endpoint.name.clone(),
+            state: self.inner.balance.word(server),
+            in_flight: self.inner.balance.in_flight(server),
+        };
+        self.inner.endpoints.iter().enumerate().map(of).collect()
     }
 
     async fn send_h1(
@@ -202,7 +254,12 @@ impl Upstream {
         let asked = if request.method == Method::HEAD { h1::Asked::Head } else { h1::Asked::Other };
         let (head, unread) = h1::Reader::whole(conn, body.clone(), asked).head(limit).await?;
         let body = h1::Body::new(&head, unread, self.key(server), std::mem::replace(limit, Limit::None));
-        Ok(Incoming { status: head.status, headers: head.headers, body: Body::H1(Box::new(body)) })
+        Ok(Incoming {
+            status: head.status,
+            headers: head.headers,
+            body: Body::H1(Box::new(body)),
+            _turn: None,
+        })
     }
 
     async fn send_h2(
@@ -306,6 +363,18 @@ pub struct Incoming {
     /// As received (on HTTP/2 with lower-case names), those of the hop included.
     pub headers: Headers,
     body: Body,
+    /// Ends with it.
+    _turn: Option<Turn>,
+}
+
+/// How one server of a destination stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Scheme, host and port.
+    pub upstream: String,
+    /// `up`, `skipped` (real requests failed lately) or `down` (health checks fail).
+    pub state: &'static str,
+    pub in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -317,7 +386,12 @@ enum Body {
 impl Incoming {
     fn h2(response: http::Response<hyper::body::Incoming>, limit: Limit) -> Self {
         let (status, headers) = (response.status().as_u16(), h2::headers(&response));
-        Self { status, headers, body: Body::H2(Box::new(h2::Body::new(response.into_body(), limit))) }
+        Self {
+            status,
+            headers,
+            body: Body::H2(Box::new(h2::Body::new(response.into_body(), limit))),
+            _turn: None,
+        }
     }
 
     /// Gives the app more time: so much of it has passed while the caller did not ask.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::config::UpstreamHttp;
 use crate::message::Method;
 
+use super::balance::Turn;
 use super::limit::{Limit, Progress};
 use super::{Body, From, Incoming, Outgoing, Upstream, UpstreamError, h1, h2, pool, worse};
 
@@ -33,6 +34,7 @@ impl Upstream {
     ) -> Result<(BodyWriter, Answering), UpstreamError> {
         let mut failure = None;
         for server in self.inner.balance.order() {
+            let turn = self.inner.balance.turn(server);
             let connected = match self.inner.http {
                 UpstreamHttp::Http1 => self.connection(server, request, length).await.map(Wire::H1),
                 UpstreamHttp::Http2 => {
@@ -42,9 +44,13 @@ impl Upstream {
             };
             match connected {
                 Ok(Wire::H1((conn, from))) => {
-                    return self.start_h1(conn, from, server, request, length).await;
+                    let (writer, answering) = self.start_h1(conn, from, server, request, length).await?;
+                    return Ok((writer, Answering { turn: Some(turn), ..answering }));
                 }
-                Ok(Wire::H2(sender)) => return self.start_h2(sender, server, request, length),
+                Ok(Wire::H2(sender)) => {
+                    let (writer, answering) = self.start_h2(sender, server, request, length)?;
+                    return Ok((writer, Answering { turn: Some(turn), ..answering }));
+                }
                 Err(error) => failure = Some(worse(failure, error)),
             }
         }
@@ -92,7 +98,10 @@ impl Upstream {
             }
         };
         let exchange = Exchange::H1 { reader: Box::new(reader), repeat };
-        Ok((BodyWriter { sending: writer }, Answering { upstream: self.clone(), server, exchange }))
+        Ok((
+            BodyWriter { sending: writer },
+            Answering { upstream: self.clone(), server, exchange, turn: None },
+        ))
     }
 
     fn start_h2(
@@ -112,7 +121,7 @@ impl Upstream {
         let repeat = may_repeat(request, length).then(|| request.clone());
         let answer = Box::pin(async move { h2::exchange(&mut sender, head).await });
         let exchange = Exchange::H2 { answer, progress, repeat };
-        Ok((BodyWriter { sending }, Answering { upstream: self.clone(), server, exchange }))
+        Ok((BodyWriter { sending }, Answering { upstream: self.clone(), server, exchange, turn: None }))
     }
 
     fn stall(&self) -> Duration {
@@ -177,6 +186,7 @@ pub struct Answering {
     upstream: Upstream,
     server: usize,
     exchange: Exchange,
+    turn: Option<Turn>,
 }
 
 type H2Answer = dyn Future<Output = Result<http::Response<hyper::body::Incoming>, h2::Failure>> + Send;
@@ -197,8 +207,14 @@ impl std::fmt::Debug for Exchange {
 
 impl Answering {
     /// The head of the answer. On HTTP/2 the request goes out with the first poll of this.
-    pub async fn head(self) -> Result<Incoming, UpstreamError> {
-        let Self { upstream, server, exchange } = self;
+    pub async fn head(mut self) -> Result<Incoming, UpstreamError> {
+        let turn = self.turn.take();
+        let incoming = self.await_head().await?;
+        Ok(Incoming { _turn: turn, ..incoming })
+    }
+
+    async fn await_head(self) -> Result<Incoming, UpstreamError> {
+        let Self { upstream, server, exchange, .. } = self;
         let mut limit = Limit::gap(upstream.inner.timeout);
         match exchange {
             Exchange::H1 { reader, repeat } => {
@@ -211,7 +227,12 @@ impl Answering {
                 };
                 let limit = if head.status == 101 { Limit::None } else { Limit::gap(upstream.stall()) };
                 let body = h1::Body::new(&head, unread, upstream.key(server), limit);
-                Ok(Incoming { status: head.status, headers: head.headers, body: Body::H1(Box::new(body)) })
+                Ok(Incoming {
+                    status: head.status,
+                    headers: head.headers,
+                    body: Body::H1(Box::new(body)),
+                    _turn: None,
+                })
             }
             Exchange::H2 { answer, progress, repeat } => {
                 let mut answer = pin!(answer);

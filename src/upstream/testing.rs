@@ -26,6 +26,11 @@ pub(crate) fn destination(url: &str) -> Destination {
         timeout: Duration::from_secs(30),
         concurrency: 4,
         retry: Retry::default(),
+        breaker: None,
+        rate: None,
+        balance: crate::config::Balancing::RoundRobin,
+        health: None,
+        deliver_between: None,
         headers: HeaderChanges::default(),
         host: HostHeader::Keep,
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::encoding::Encoding;
 use super::mac::Hash;
+use super::scheme::Labelled;
 use super::spec::SecretSpec;
+use super::window::Window;
 use super::{Resolver, SpecProblem, nearest};
 use crate::secret::Secret;
 
@@ -54,7 +56,8 @@ impl<'p> Problems<'p> {
                 // A key of the user's that does not fit is shown where the user gave it.
                 Some(own) if inside.len() > own + 1 => {
                     let list = if inside[own] == "public_keys" { "public_keys" } else { "secrets" };
-                    problem.at.extend([list.to_owned(), inside[own + 1].clone()]);
+                    problem.at.push(list.to_owned());
+                    problem.at.extend_from_slice(&inside[own + 1..]);
                 }
                 _ => {
                     problem.at.push("provider".to_owned());
@@ -64,15 +67,14 @@ impl<'p> Problems<'p> {
         }
     }
 
-    /// Gives what was noted since `count` at `from` the place `to`.
+    /// Gives what was noted since `count` at `from`, or within it, the place `to`.
     pub(super) fn rename(&mut self, count: usize, from: &[&str], to: &[&str]) {
         let depth = self.base.len();
         for problem in self.list.iter_mut().skip(count) {
-            if problem.at.len() >= depth
-                && problem.at[depth..].iter().map(String::as_str).eq(from.iter().copied())
+            if let Some(inside) = problem.at.get(depth..depth + from.len())
+                && inside.iter().map(String::as_str).eq(from.iter().copied())
             {
-                problem.at.truncate(depth);
-                problem.at.extend(to.iter().map(|part| (*part).to_owned()));
+                problem.at.splice(depth..depth + from.len(), to.iter().map(|part| (*part).to_owned()));
             }
         }
     }
@@ -133,10 +135,44 @@ impl Building<'_> {
         }
     }
 
+    /// A key with what `spec` says of it.
+    pub(super) fn labelled<T>(
+        &self,
+        value: T,
+        spec: &SecretSpec,
+        at: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Labelled<T> {
+        let window = self.window(spec, at, problems);
+        Labelled { value, label: spec.label.as_deref().map(Into::into), window }
+    }
+
+    /// When a key is live.
+    pub(super) fn window(&self, spec: &SecretSpec, at: &[&str], problems: &mut Problems<'_>) -> Window {
+        Window::of(spec).unwrap_or_else(|(key, message)| {
+            let at: Vec<&str> = at.iter().copied().chain([key]).collect();
+            problems.note_help::<()>(&at, message, "write a time such as `2026-12-01T00:00:00Z`");
+            Window::default()
+        })
+    }
+
     /// The text behind a reference, or the text itself.
     pub(super) fn text(&self, reference: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<String> {
         match self.resolver.text(reference) {
             Ok(text) => Some(text),
+            Err(message) => problems.note(at, message),
+        }
+    }
+
+    /// The public key behind a reference, or the key itself; `None` without a problem if this sender has none.
+    pub(super) fn public_key(
+        &self,
+        reference: &str,
+        at: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Option<String> {
+        match self.resolver.public_key(reference) {
+            Ok(text) => text,
             Err(message) => problems.note(at, message),
         }
     }

@@ -382,11 +382,11 @@ fn keys(
         let mut keys = Vec::new();
         for (at, spec) in given.public_keys.iter().enumerate() {
             let at = ["public_keys", &at.to_string()];
-            let Some(text) = building.text(&spec.secret, &at, problems) else { continue };
+            let Some(text) = building.public_key(&spec.secret, &at, problems) else { continue };
             let text = text.trim();
             let prefix = key.and_then(|key| key.prefix.as_deref()).unwrap_or_default();
             match PublicKey::parse(algorithm, text.strip_prefix(prefix).unwrap_or(text)) {
-                Ok(key) => keys.push(Labelled { value: key, label: spec.label.as_deref().map(Into::into) }),
+                Ok(key) => keys.push(building.labelled(key, spec, &at, problems)),
                 Err(message) => problems.note(&at, message).unwrap_or_default(),
             }
         }
@@ -398,13 +398,18 @@ fn keys(
         if let Some(secret) = building.secret(spec, &at, problems)
             && let Some(key) = derive(&secret, key, &at, problems)
         {
-            let label = spec.label.as_deref().map(Into::into);
-            secrets.push(GivenSecret { given: secret, key, label });
+            let Labelled { value: key, label, window } = building.labelled(key, spec, &at, problems);
+            secrets.push(GivenSecret { given: secret, key, label, window });
         }
     }
     for secret in given.param_secrets {
-        let derived = derive(secret, key, &[], problems);
-        secrets.extend(derived.map(|key| GivenSecret { given: secret.clone(), key, label: None }));
+        let derived = derive(secret, key, &[], problems).map(Labelled::unnamed);
+        secrets.extend(derived.map(|Labelled { value: key, label, window }| GivenSecret {
+            given: secret.clone(),
+            key,
+            label,
+            window,
+        }));
     }
     let given = GivenSecrets { secrets, key: key.cloned() };
     Some((keys_of(algorithm, &given.secrets), given))
@@ -412,14 +417,17 @@ fn keys(
 
 /// The keys of an algorithm that takes shared secrets.
 fn keys_of(algorithm: Algorithm, secrets: &[GivenSecret]) -> Keys {
-    let labelled =
-        secrets.iter().map(|secret| Labelled { value: secret.key.clone(), label: secret.label.clone() });
+    let labelled = secrets.iter().map(|GivenSecret { key, label, window, .. }| Labelled {
+        value: key.clone(),
+        label: label.clone(),
+        window: *window,
+    });
     match algorithm {
         Algorithm::Hmac(hash) => Keys::Mac(
             labelled
                 .filter_map(|secret| {
                     let value = MacKey::new(hash, secret.value.expose())?;
-                    Some(Labelled { value, label: secret.label })
+                    Some(Labelled { value, label: secret.label, window: secret.window })
                 })
                 .collect(),
         ),

@@ -56,7 +56,7 @@ impl Check {
             How::Scheme(scheme) => scheme.check(request, public_url, now)?,
             How::Jwt(jwt) => jwt.check(request, public_url, now)?,
             How::HttpSignature(signature) => signature.check(request, public_url, now)?,
-            How::Credentials(credentials) => credentials.check(request)?,
+            How::Credentials(credentials) => credentials.check(request, now)?,
             How::Ways(ways) => {
                 let (matched, proof) = first(ways, request, public_url, now)?;
                 contradicted(ways, matched, request)?;
@@ -88,7 +88,7 @@ impl Check {
             How::Scheme(scheme) => scheme.sign(request, public_url, now, private_key),
             How::Jwt(jwt) => jwt.sign(request, public_url, now),
             How::HttpSignature(signature) => signature.sign(request, public_url, now, private_key),
-            How::Credentials(credentials) => credentials.sign(request),
+            How::Credentials(credentials) => credentials.sign(request, now),
             How::Ways(rules) | How::Any(rules) => {
                 let mut error = SignError::Impossible("there is nothing to sign with");
                 for rule in rules {

@@ -10,6 +10,7 @@ use super::credentials::{Credential, Credentials, Dress};
 use super::locate::Location;
 use super::scheme::Labelled;
 use super::spec::{Rule, SchemeSpec, SecretSpec, VerifySpec};
+use super::window::{self, Window};
 use super::{Compiled, Resolver, SpecProblem, Verifier, http_signature, jwt, nearest};
 use crate::providers::Pack;
 use crate::secret::Secret;
@@ -32,7 +33,7 @@ pub fn compile(spec: &VerifySpec, resolver: &dyn Resolver) -> Result<Compiled, V
                 [first, rest @ ..] if rest.iter().all(|pack| pack.name == first.name) => Some(first.clone()),
                 _ => None,
             };
-            Ok(Compiled { verifier: Verifier::of(check), pack })
+            Ok(Compiled { verifier: Verifier::of(check, window::expiries(spec)), pack })
         }
         _ => {
             // A pack's ways share the user's keys: what is wrong with one is said once.
@@ -61,7 +62,7 @@ pub fn awaiting_keys(spec: &VerifySpec, resolver: &dyn Resolver) -> Option<Compi
     }
     // One of none must hold: none ever does.
     let check = Check { by: pack.name.as_str().into(), how: How::Any(Vec::new()) };
-    Some(Compiled { verifier: Verifier::of(check), pack: Some(pack) })
+    Some(Compiled { verifier: Verifier::of(check, Vec::new()), pack: Some(pack) })
 }
 
 /// The keys of a rule, for suggestions.
@@ -276,22 +277,22 @@ pub(super) fn inner(
     }
     let keyed = |specs: &[SecretSpec], at: &str, problems: &mut Problems<'_>| {
         let before = problems.count();
-        let mut live = Vec::new();
+        let mut keys = Vec::new();
         for (index, spec) in specs.iter().chain(secrets).enumerate() {
             let at = [at, &index.to_string()];
             let Some(secret) = building.secret(spec, &at, problems) else { continue };
             match Credential::new(None, &secret) {
-                Ok(value) => live.push(Labelled { value, label: spec.label.as_deref().map(Into::into) }),
+                Ok(value) => keys.push(building.labelled(value, spec, &at, problems)),
                 Err(message) => problems.note(&at, message).unwrap_or_default(),
             }
         }
         for secret in param_secrets {
-            live.extend(Credential::new(None, secret).ok().map(|value| Labelled { value, label: None }));
+            keys.extend(Credential::new(None, secret).ok().map(Labelled::unnamed));
         }
-        if live.is_empty() && problems.count() == before {
+        if keys.is_empty() && problems.count() == before {
             problems.note::<()>(&[at], "the list is empty: nobody could send");
         }
-        live
+        keys
     };
     if let Some(spec) = &rule.api_key {
         let problems = &mut problems.within(&["api_key"]);
@@ -300,20 +301,20 @@ pub(super) fn inner(
             (None, Some(query)) => format!("query:{query}"),
             _ => return problems.note(&[], "give either `header` or `query`, where the key is"),
         };
-        let live = keyed(&spec.keys, "keys", problems);
+        let keys = keyed(&spec.keys, "keys", problems);
         return match Location::parse(&place) {
-            Ok(at) => Some(of("api_key", How::Credentials(Credentials { at, dress: Dress::Bare, live }))),
+            Ok(at) => Some(of("api_key", How::Credentials(Credentials { at, dress: Dress::Bare, keys }))),
             Err(message) => problems.note(&["header"], message),
         };
     }
     let at = Location::Header("authorization".into());
     if let Some(spec) = &rule.bearer {
-        let live = keyed(&spec.tokens, "tokens", &mut problems.within(&["bearer"]));
-        return Some(of("bearer", How::Credentials(Credentials { at, dress: Dress::Bearer, live })));
+        let keys = keyed(&spec.tokens, "tokens", &mut problems.within(&["bearer"]));
+        return Some(of("bearer", How::Credentials(Credentials { at, dress: Dress::Bearer, keys })));
     }
     let spec = rule.basic.as_ref()?;
     let problems = &mut problems.within(&["basic", "users"]);
-    let mut live = Vec::new();
+    let mut keys = Vec::new();
     for (index, user) in spec.users.iter().enumerate() {
         let index = index.to_string();
         if user.name.is_empty() || user.name.contains(':') {
@@ -324,12 +325,15 @@ pub(super) fn inner(
             continue;
         };
         match Credential::new(Some(&user.name), &secret) {
-            Ok(value) => live.push(Labelled { value, label: Some(user.name.as_str().into()) }),
+            Ok(value) => {
+                let label = Some(user.name.as_str().into());
+                keys.push(Labelled { value, label, window: Window::default() });
+            }
             Err(message) => problems.note(&at, message).unwrap_or_default(),
         }
     }
     if spec.users.is_empty() {
         problems.note::<()>(&[], "the list is empty: nobody could send");
     }
-    Some(of("basic", How::Credentials(Credentials { at, dress: Dress::Basic, live })))
+    Some(of("basic", How::Credentials(Credentials { at, dress: Dress::Basic, keys })))
 }

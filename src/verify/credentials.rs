@@ -8,8 +8,9 @@ use super::draft;
 use super::locate::{Location, View};
 use super::mac::Hash;
 use super::refusal::{Refusal, at};
-use super::scheme::{Labelled, Match};
+use super::scheme::{Labelled, Match, live};
 use super::sign::SignError;
+use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::secret::{Secret, same};
@@ -19,7 +20,7 @@ use crate::secret::{Secret, same};
 pub(super) struct Credentials {
     pub(super) at: Location,
     pub(super) dress: Dress,
-    pub(super) live: Vec<Labelled<Credential>>,
+    pub(super) keys: Vec<Labelled<Credential>>,
 }
 
 /// How the credential is dressed where it stands.
@@ -77,7 +78,7 @@ impl Credential {
 }
 
 impl Credentials {
-    pub(super) fn check(&self, request: &Request) -> Result<Match, Refusal> {
+    pub(super) fn check(&self, request: &Request, now: Timestamp) -> Result<Match, Refusal> {
         let missing =
             || Refusal::new(Reason::CredentialsMissing, format!("{} holds no credentials", self.at));
         let value = at(&self.at, self.at.find(View::of(request)))?.ok_or_else(missing)?;
@@ -98,32 +99,32 @@ impl Credentials {
         }
         let digest = Hash::Sha256.of(secret);
         let mut matched = None;
-        // All are compared, whichever matches: which one it is does not show either.
-        for one in &self.live {
+        // All that are live are compared, whichever matches: which one it is does not show either.
+        for one in live(&self.keys, now) {
             if one.value.is(user, digest.as_bytes()) {
                 matched = Some(&one.label);
             }
         }
-        matched
-            .cloned()
-            .ok_or_else(|| wrong(&format!("does not match any of {} live credential(s)", self.live.len())))
+        matched.cloned().ok_or_else(|| {
+            wrong(&format!("does not match any of {} live credential(s)", live(&self.keys, now).count()))
+        })
     }
 
     /// The credentials that are known by more than their digests.
     pub(super) fn plain(&self) -> impl Iterator<Item = &Secret> {
-        self.live.iter().filter_map(|one| one.value.plain.as_ref())
+        self.keys.iter().filter_map(|one| one.value.plain.as_ref())
     }
 
     /// `request` with the first credential.
-    pub(super) fn sign(&self, request: &Request) -> Result<Request, SignError> {
+    pub(super) fn sign(&self, request: &Request, now: Timestamp) -> Result<Request, SignError> {
         let mut request = request.clone();
-        draft::put(&mut request, &self.at, &[self.first().map_err(SignError::Impossible)?])?;
+        draft::put(&mut request, &self.at, &[self.first(now).map_err(SignError::Impossible)?])?;
         Ok(request)
     }
 
     /// The first credential as it is sent, or why there is none.
-    fn first(&self) -> Result<String, &'static str> {
-        let first = self.live.first().ok_or("there is no credential")?;
+    fn first(&self, now: Timestamp) -> Result<String, &'static str> {
+        let first = live(&self.keys, now).next().ok_or("no credential is live")?;
         let plain = first.value.plain.as_ref().ok_or("only the credential's digest is known")?;
         let plain = std::str::from_utf8(plain.expose()).map_err(|_| "the credential is not text")?;
         Ok(match self.dress {
@@ -154,20 +155,22 @@ pub(super) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]
 mod tests {
     use super::*;
     use crate::verify::testing::request;
+    use crate::verify::window::Window;
 
     fn rule(place: &str, dress: Dress, live: &[(Option<&str>, &str)]) -> Credentials {
-        let live = live
+        let keys = live
             .iter()
             .map(|(user, secret)| Labelled {
                 value: Credential::new(*user, &Secret::new(secret.as_bytes().to_vec())).unwrap(),
                 label: user.map(Into::into),
+                window: Window::default(),
             })
             .collect();
-        Credentials { at: Location::parse(place).unwrap(), dress, live }
+        Credentials { at: Location::parse(place).unwrap(), dress, keys }
     }
 
     fn reason(rule: &Credentials, r: &Request) -> Result<Match, Reason> {
-        rule.check(r).map_err(|refusal| refusal.reason)
+        rule.check(r, Timestamp(0)).map_err(|refusal| refusal.reason)
     }
 
     #[test]
@@ -177,7 +180,11 @@ mod tests {
         for (sent, right) in
             [("one", true), ("two", true), ("on", false), ("one ", true), ("One", false), (&digest, false)]
         {
-            assert_eq!(rule.check(&request("/", &[("x-api-key", sent)], b"")).is_ok(), right, "{sent}");
+            assert_eq!(
+                rule.check(&request("/", &[("x-api-key", sent)], b""), Timestamp(0)).is_ok(),
+                right,
+                "{sent}"
+            );
         }
         assert_eq!(reason(&rule, &request("/", &[], b"")), Err(Reason::CredentialsMissing));
         assert_eq!(reason(&rule, &request("/", &[("x-api-key", "")], b"")), Err(Reason::CredentialsMissing));
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn a_key_in_the_query_is_decoded() {
         let rule = rule("query:key", Dress::Bare, &[(None, "a b+c")]);
-        assert!(rule.check(&request("/?key=a+b%2Bc", &[], b"")).is_ok());
+        assert!(rule.check(&request("/?key=a+b%2Bc", &[], b""), Timestamp(0)).is_ok());
         assert_eq!(reason(&rule, &request("/?key=a+b%2Bc&key=x", &[], b"")), Err(Reason::AmbiguousRequest));
     }
 
@@ -219,7 +226,9 @@ mod tests {
             rule("header:authorization", Dress::Bearer, &[(None, "k")]),
             rule("header:authorization", Dress::Basic, &[(Some("u"), "k")]),
         ] {
-            assert!(rule.check(&rule.sign(&request("/", &[], b"")).unwrap()).is_ok());
+            assert!(
+                rule.check(&rule.sign(&request("/", &[], b""), Timestamp(0)).unwrap(), Timestamp(0)).is_ok()
+            );
         }
     }
 }

@@ -43,6 +43,7 @@ pub(crate) mod testing;
 mod tests;
 mod time;
 mod url;
+mod window;
 
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ pub use remote::{
 pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;
 pub(crate) use time::duration as parse_duration;
+pub use window::Expiry;
 
 /// A value whose sender has been proved by a route's rule, or for which the operator has said in so many words that no
 /// proof is asked: `verify: none`, `enforce: observe`, an admission by force.
@@ -77,6 +79,7 @@ pub struct Verified<T> {
     by: Arc<str>,
     label: Option<Arc<str>>,
     would_refuse: Option<Refusal>,
+    client: Option<Arc<str>>,
 }
 
 impl<T> Verified<T> {
@@ -93,6 +96,14 @@ impl<T> Verified<T> {
     /// The label of the secret or key that matched, if it has one.
     pub fn label(&self) -> Option<&Arc<str>> {
         self.label.as_ref()
+    }
+    /// The client whose URL it came by, on routes where each has its own.
+    pub fn client(&self) -> Option<&Arc<str>> {
+        self.client.as_ref()
+    }
+    /// The same, known to have come by this client's URL.
+    pub fn by_client(self, client: Option<Arc<str>>) -> Self {
+        Self { client, ..self }
     }
     /// Why the rule would have refused it, had it been asked to: it is only here because somebody said so.
     pub fn would_refuse(&self) -> Option<&Refusal> {
@@ -114,6 +125,11 @@ pub trait Resolver {
     fn secret(&self, reference: &str) -> Result<Secret, String>;
     /// The text behind `file:PATH`, `env:NAME`, or the given text itself (public keys, certificates).
     fn text(&self, reference: &str) -> Result<String, String>;
+    /// The public key behind a reference, as [`text`](Self::text); `None` if there is none for this sender, and the rule is
+    /// to be compiled without it.
+    fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
+        self.text(reference).map(Some)
+    }
     /// The source of keys that are fetched: the same for what is asked for in the same way.
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
@@ -142,6 +158,7 @@ pub struct Verifier {
     check: Check,
     headers: Vec<String>,
     credentials: CredentialPlaces,
+    expiries: Vec<Expiry>,
 }
 
 /// Where a rule reads credentials: what proves every request of its sender (a key, a token), unlike a signature, which
@@ -155,14 +172,14 @@ pub struct CredentialPlaces {
 }
 
 impl Verifier {
-    fn of(check: Check) -> Self {
+    fn of(check: Check, expiries: Vec<Expiry>) -> Self {
         let mut headers = Vec::new();
         check.collect_headers(&mut headers);
         headers.sort_unstable();
         headers.dedup();
         let mut credentials = CredentialPlaces::default();
         check.collect_credentials(&mut credentials);
-        Self { check, headers, credentials }
+        Self { check, headers, credentials, expiries }
     }
 
     /// Decides whether `request` comes from whom the rule trusts. `public_url` is the route's, for schemes that sign
@@ -174,9 +191,13 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<Verified<Request>, (Box<Request>, Refusal)> {
         match self.check.run(&request, public_url, now) {
-            Ok(proof) => {
-                Ok(Verified { value: request, by: proof.by, label: proof.label, would_refuse: None })
-            }
+            Ok(proof) => Ok(Verified {
+                value: request,
+                by: proof.by,
+                label: proof.label,
+                would_refuse: None,
+                client: None,
+            }),
             Err(refusal) => Err((Box::new(request), refusal)),
         }
     }
@@ -191,8 +212,13 @@ impl Verifier {
         now: Timestamp,
         earlier: Option<Refusal>,
     ) -> Verified<Request> {
-        let refused =
-            |value, refusal| Verified { value, by: "none".into(), label: None, would_refuse: Some(refusal) };
+        let refused = |value, refusal| Verified {
+            value,
+            by: "none".into(),
+            label: None,
+            would_refuse: Some(refusal),
+            client: None,
+        };
         match (earlier, self.verify(request, public_url, now)) {
             (None, Ok(verified)) => verified,
             (Some(refusal), Ok(verified)) => refused(verified.value, refusal),
@@ -231,6 +257,11 @@ impl Verifier {
     /// Where the rule reads credentials, for whoever shows requests.
     pub const fn credentials_in(&self) -> &CredentialPlaces {
         &self.credentials
+    }
+
+    /// The keys of the rule that have an end, in the order written.
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
     }
 
     /// `request` as its sender would send it at `now`, so that it passes this rule: for tests and the command line. A

@@ -17,6 +17,7 @@ use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::spec::KeySpec;
 use super::template::{Filling, Template};
 use super::time::{TimeFormat, distance};
+use super::window::Window;
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
@@ -57,6 +58,7 @@ pub(super) struct GivenSecret {
     /// What it stands for.
     pub(super) key: Secret,
     pub(super) label: Option<Arc<str>>,
+    pub(super) window: Window,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +80,8 @@ pub(super) struct BodyDigest {
 pub(super) struct Labelled<T> {
     pub(super) value: T,
     pub(super) label: Option<Arc<str>>,
+    /// When it is live.
+    pub(super) window: Window,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +93,18 @@ pub(super) enum Keys {
     Token(Vec<Labelled<Secret>>),
     Public(Vec<Labelled<PublicKey>>),
     Fetched(Fetched),
+}
+
+impl<T> Labelled<T> {
+    /// A key without a name, live at all times.
+    pub(super) fn unnamed(value: T) -> Self {
+        Self { value, label: None, window: Window::default() }
+    }
+}
+
+/// Those of `keys` that are live at `now`.
+pub(super) fn live<T>(keys: &[Labelled<T>], now: Timestamp) -> impl Iterator<Item = &Labelled<T>> {
+    keys.iter().filter(move |key| key.window.is_open(now))
 }
 
 /// The label of the key that matched.
@@ -194,19 +210,19 @@ impl Scheme {
                         self.check_only(view)?;
                         return Ok(matched);
                     }
-                    None => note(self.no_match(location, group)),
+                    None => note(self.no_match(location, group, now)),
                 }
             }
         }
         Err(refused.unwrap_or_else(|| missing(&self.places())))
     }
 
-    /// The label of a key that some signature of `group` is right for.
+    /// The label of a key, live at `now`, that some signature of `group` is right for.
     fn matches(&self, group: &[u8], filling: &Filling<'_>, now: Timestamp) -> Result<Option<Match>, Refusal> {
         let mut buffer = [0; MAX_SIGNATURE];
         match &self.keys {
             Keys::Mac(keys) => {
-                for key in keys {
+                for key in live(keys, now) {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
                         return Ok(Some(key.label.clone()));
@@ -214,7 +230,7 @@ impl Scheme {
                 }
             }
             Keys::Digest(hash, secrets) => {
-                for secret in secrets {
+                for secret in live(secrets, now) {
                     let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
                         return Ok(Some(secret.label.clone()));
@@ -222,7 +238,7 @@ impl Scheme {
                 }
             }
             Keys::Token(tokens) => {
-                for token in tokens {
+                for token in live(tokens, now) {
                     if self.form.signatures(group).any(|text| token.value.is(text)) {
                         return Ok(Some(token.label.clone()));
                     }
@@ -232,7 +248,7 @@ impl Scheme {
                 let message = self.template.whole(filling)?;
                 for text in self.form.signatures(group) {
                     let Some(signature) = self.form.encoding.decode(text, &mut buffer) else { continue };
-                    for key in keys {
+                    for key in live(keys, now) {
                         if key.value.verifies(&message, signature) {
                             return Ok(Some(key.label.clone()));
                         }
@@ -290,7 +306,7 @@ impl Scheme {
     }
 
     /// Says why nothing in `group` matched.
-    fn no_match(&self, location: &Location, group: &[u8]) -> Refusal {
+    fn no_match(&self, location: &Location, group: &[u8], now: Timestamp) -> Refusal {
         let mut buffer = [0; MAX_SIGNATURE];
         let mut seen = 0;
         let mut decoded = 0;
@@ -311,13 +327,13 @@ impl Scheme {
             ),
             (1, _) => Refusal::new(
                 Reason::SignatureInvalid,
-                format!("{location} does not match any of {} live key(s)", self.keys.len()),
+                format!("{location} does not match any of {} live key(s)", self.keys.live(now)),
             ),
             (many, _) => Refusal::new(
                 Reason::SignatureInvalid,
                 format!(
                     "none of {many} signatures in {location} matches any of {} live key(s)",
-                    self.keys.len()
+                    self.keys.live(now)
                 ),
             ),
         }
@@ -360,6 +376,16 @@ impl Scheme {
 }
 
 impl Keys {
+    /// How many are live.
+    pub(super) fn live(&self, now: Timestamp) -> usize {
+        match self {
+            Keys::Mac(keys) => live(keys, now).count(),
+            Keys::Digest(_, keys) | Keys::Token(keys) => live(keys, now).count(),
+            Keys::Public(keys) => live(keys, now).count(),
+            Keys::Fetched(_) => 1,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Keys::Mac(keys) => keys.len(),

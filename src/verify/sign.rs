@@ -13,7 +13,7 @@ use rustls_pki_types::pem::PemObject;
 use super::draft;
 use super::locate::{Location, View};
 use super::public_key::Asymmetric;
-use super::scheme::{Keys, Scheme, TimeRule};
+use super::scheme::{Keys, Scheme, TimeRule, live};
 use super::signatures::{SignatureForm, TimeFrom};
 use super::template::{Filling, Unbuildable};
 use crate::clock::Timestamp;
@@ -145,7 +145,9 @@ impl Scheme {
         let time_beside = time.as_ref().map_or("", |(_, text)| text);
         let signatures: Result<Vec<String>, SignError> = bodies
             .into_iter()
-            .map(|body| self.value(View { request: &request, body }, public_url, time_beside, private_key))
+            .map(|body| {
+                self.value(View { request: &request, body }, public_url, (now, time_beside), private_key)
+            })
             .collect();
         draft::put(&mut request, place, &signatures?)?;
         Ok(request)
@@ -156,7 +158,7 @@ impl Scheme {
         &self,
         view: View<'_>,
         public_url: Option<&str>,
-        now: &str,
+        (now, written): (Timestamp, &str),
         private_key: Option<&PrivateKey>,
     ) -> Result<String, SignError> {
         let found = |location: &Location| match location.find(view) {
@@ -166,28 +168,28 @@ impl Scheme {
         let id = self.id.as_ref().map(&found).transpose()?.unwrap_or_default();
         let time = match &self.timestamp {
             Some(TimeRule { from: TimeFrom::At(location), .. }) => found(location)?,
-            _ => now.as_bytes().into(),
+            _ => written.as_bytes().into(),
         };
         let url = OnceCell::new();
         let filling = Filling { view, public_url, timestamp: &time, id: &id, url: &url };
         let encode = |bytes: &[u8]| self.form.encoding.encode(bytes);
         let signature = match &self.keys {
             Keys::Mac(keys) => {
-                let key = keys.first().ok_or(SignError::Impossible("there is no secret"))?;
+                let key = live(keys, now).next().ok_or(SignError::Impossible("no secret is live"))?;
                 encode(key.value.mac(|sink| self.template.feed(&filling, b"", sink))?.as_bytes())
             }
             Keys::Digest(hash, secrets) => {
-                let secret = secrets.first().ok_or(SignError::Impossible("there is no secret"))?;
+                let secret = live(secrets, now).next().ok_or(SignError::Impossible("no secret is live"))?;
                 let secret = secret.value.expose();
                 encode(hash.digest(|sink| self.template.feed(&filling, secret, sink))?.as_bytes())
             }
             Keys::Token(tokens) => {
-                let token = tokens.first().ok_or(SignError::Impossible("there is no secret"))?;
+                let token = live(tokens, now).next().ok_or(SignError::Impossible("no secret is live"))?;
                 String::from_utf8(token.value.expose().to_vec())
                     .map_err(|_| SignError::Impossible("the token is not text"))?
             }
             Keys::Public(keys) => {
-                let key = keys.first().ok_or(SignError::Impossible("there is no public key"))?;
+                let key = live(keys, now).next().ok_or(SignError::Impossible("no public key is live"))?;
                 let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
                 encode(&private_key.sign(key.value.algorithm(), &self.template.whole(&filling)?)?)
             }
@@ -196,7 +198,7 @@ impl Scheme {
                 encode(&private_key.sign(fetched.algorithm, &self.template.whole(&filling)?)?)
             }
         };
-        Ok(self.form.dress(&signature, self.timestamp.as_ref().map(|rule| (&rule.from, now))))
+        Ok(self.form.dress(&signature, self.timestamp.as_ref().map(|rule| (&rule.from, written))))
     }
 }
 

@@ -153,7 +153,7 @@ async fn an_https_app_is_who_it_says_and_so_are_we() {
 async fn a_failing_app_behind_proxy_and_pass_mode_is_told_apart_from_its_own_answers() {
     let app = App::start().await;
     let gateway = gateway()
-        .route(stripe().mode("proxy").to(&app).delivery("timeout", "1500ms"))
+        .route(stripe().mode("proxy").to(&app).delivery("timeout", "1500ms").delivery("breaker", "off"))
         .route(pass().to(&app).delivery("timeout", "1500ms"))
         .start()
         .await;
@@ -298,7 +298,8 @@ async fn used_up_attempts_end_as_a_dead_letter_that_can_be_replayed() {
     let app = App::start().await;
     app.behaves(Behaviour::status(500));
     let retry = json!({"first": "10ms", "max": "20ms", "attempts": 3});
-    let gateway = gateway().route(github().to(&app).delivery("retry", retry)).start().await;
+    let route = github().to(&app).delivery("retry", retry).delivery("breaker", "off");
+    let gateway = gateway().route(route).start().await;
     let event = signed::github(push());
     let answer = gateway.send(&event).await;
     eventually("a dead letter", async || gateway.metric("tidegate_dead_letters", &[]).await == 1.0).await;
@@ -352,7 +353,8 @@ async fn an_event_too_old_is_given_up_visibly() {
     let app = App::start().await;
     app.behaves(Behaviour::status(500));
     let retry = json!({"first": "50ms", "max": "100ms", "attempts": 1000, "max_age": "1s"});
-    let gateway = gateway().route(github().to(&app).delivery("retry", retry)).start().await;
+    let gateway =
+        gateway().route(github().to(&app).delivery("retry", retry).delivery("breaker", "off")).start().await;
     gateway.send(&signed::github(push())).await;
     eventually("a dead letter", async || gateway.metric("tidegate_dead_letters", &[]).await == 1.0).await;
     assert!(gateway.cli_json(&["dead", "list"]).await.to_string().contains("too_old"));

@@ -91,9 +91,10 @@ impl Route {
         self.destination.insert(key.into(), value.into());
         self
     }
-    /// Retries soon and often: for tests in which the app is sick for a moment.
+    /// Retries soon and often, and spares the app for a moment only: for tests in which it is sick so long.
     pub fn impatient(self) -> Self {
         self.delivery("retry", json!({"first": "20ms", "max": "200ms", "attempts": 10_000}))
+            .delivery("breaker", json!({"probe_after": "100ms", "slow_start": "0s"}))
     }
 
     fn finished(&self) -> Value {

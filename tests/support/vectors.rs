@@ -40,11 +40,18 @@ impl Captured {
         rest.find('/').map_or("/", |at| &rest[at..])
     }
 
+    /// Scheme and host.
+    pub fn origin(&self) -> &str {
+        &self.url[..self.url.len() - self.target().len()]
+    }
+
     /// The same, as it is sent to `host`.
     pub fn to_host(&self, host: &str) -> Request {
         let body = STANDARD.decode(&self.body_base64).expect("base64");
         let mut request = Request::new(&self.method, self.target(), body).header("Host", host);
-        request.headers.extend(self.headers.iter().cloned());
+        // The sender writes the length itself, and no request may have two.
+        let own = self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"));
+        request.headers.extend(own.cloned());
         request
     }
 }
@@ -83,13 +90,14 @@ impl Vector {
         };
         for key in ["secrets", "public_keys"] {
             for one in rule.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
-                *one = file(one.as_str().expect("text"));
+                let text = if one.is_object() { &mut one["secret"] } else { one };
+                *text = file(text.as_str().expect("text"));
             }
         }
         if let Some(jwks) = rule.get_mut("jwks") {
             *jwks = file(&jwks.to_string());
         }
-        let public_url = rule.remove("public_url").unwrap_or_else(|| json!("https://hooks.example.com"));
+        let public_url = rule.remove("public_url").unwrap_or_else(|| json!(self.request.origin()));
         let verify = if self.provider == "jwt" {
             json!({ "jwt": rule })
         } else {
@@ -112,7 +120,7 @@ impl Vector {
         };
         let path = self.request.target().split('?').next().unwrap_or_default();
         let route = json!({
-            "name": name, "host": format!("{name}.example"), "path": path, "methods": ["POST", "GET"],
+            "name": name, "host": format!("{name}.example"), "path": path, "methods": [self.request.method],
             "verify": verify, "public_url": public_url
         });
         files.into_iter().fold(Route::new(route), |route, (file, content)| route.secret(&file, &content))

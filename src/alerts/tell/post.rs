@@ -38,6 +38,11 @@ impl Post {
             timeout: WHOLE,
             concurrency: 1,
             retry: Retry::default(),
+            breaker: None,
+            rate: None,
+            balance: crate::config::Balancing::RoundRobin,
+            health: None,
+            deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Upstream,
         };

@@ -61,6 +61,10 @@ async fn a_target_that_hangs_holds_up_nobody_and_what_is_too_much_is_dropped() {
             admission: crate::buffer::Admission::Open,
             ready: true,
             routes: Vec::new(),
+            breakers: Vec::new(),
+            paused: Vec::new(),
+            servers: Vec::new(),
+            secrets: Vec::new(),
             config_hash: String::new(),
             now: Timestamp(0),
         });

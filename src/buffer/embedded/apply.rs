@@ -15,6 +15,7 @@ use super::super::{
 use super::batch::AppendBatch;
 use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
+use super::endpoints::ChangeEndpoints;
 use super::keys::{self, Class};
 use super::lane::{Held, Lane, Place};
 use super::waiting::Promise;
@@ -34,6 +35,8 @@ pub(super) enum Op {
     ForgetJob(EventId, Promise<Result<(), BufferError>>),
     /// Writes so many bytes of nothing, in place of the last ones.
     Fill(usize, Promise<Result<(), BufferError>>),
+    Note(Note),
+    Endpoints(ChangeEndpoints),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),
@@ -68,6 +71,13 @@ pub(super) struct Settle {
     pub(super) siblings: u32,
     pub(super) size: u32,
     pub(super) record: Record,
+}
+
+/// A small record of another part's to keep, or to remove.
+pub(super) struct Note {
+    pub(super) key: String,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) done: Promise<Result<(), BufferError>>,
 }
 
 /// What is done to some events, as far as their deliveries meet `only` when it is applied.
@@ -155,6 +165,16 @@ pub(super) struct Effects {
 }
 
 impl Draft<'_> {
+    pub(super) fn note(&mut self, op: Note, effects: &mut Effects) {
+        let Note { key, value, done } = op;
+        match value {
+            Some(value) => self.put(keys::note(&key), value),
+            None => self.remove(keys::note(&key)),
+        }
+        self.sync = true;
+        effects.swept.push(Answer { done, outcome: Ok(()) });
+    }
+
     pub(super) fn append(&mut self, op: Append, now: Timestamp, effects: &mut Effects) {
         let Append { event, encoded, lanes, claim, queued, done } = op;
         let outcome = match self.store_event(&event, encoded, &lanes, claim, now, effects) {

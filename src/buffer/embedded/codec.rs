@@ -45,8 +45,10 @@ pub(super) fn encode_event(
         Scheme::Http => 0,
         Scheme::Https => 1,
     };
-    let ordinary = event.origin == Origin::default();
-    out.push(if ordinary { scheme } else { scheme | HAS_ORIGIN });
+    let Origin { would_refuse, quarantine, batch, client } = &event.origin;
+    let has_origin = would_refuse.is_some() || quarantine.is_some() || batch.is_some();
+    let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+    out.push(scheme | flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT));
     put_number(out, event.received_at.as_millis());
     match event.source {
         IpAddr::V4(ip) => {
@@ -77,13 +79,18 @@ pub(super) fn encode_event(
         out.extend_from_slice(value);
     }
     put_bytes(out, &event.body);
-    if !ordinary {
+    if has_origin {
         put_origin(out, &event.origin);
+    }
+    if let Some(client) = client {
+        put_bytes(out, client.as_bytes());
     }
 }
 
 /// In the byte of the scheme: how the event came in is out of the ordinary, and stands behind its body.
 const HAS_ORIGIN: u8 = 0x80;
+/// In the same byte: the name of the client whose URL it came by stands last.
+const HAS_CLIENT: u8 = 0x40;
 
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     put_optional(out, origin.would_refuse.map(Reason::code));
@@ -125,7 +132,7 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
         }
         _ => return Err(Malformed("unknown tag")),
     };
-    Ok(Origin { would_refuse, quarantine, batch })
+    Ok(Origin { would_refuse, quarantine, batch, client: None })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -134,7 +141,7 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let shared = Bytes::copy_from_slice(record);
     let mut r = Reader::versioned(record)?;
     let first = r.byte()?;
-    let scheme = match first & !HAS_ORIGIN {
+    let scheme = match first & !(HAS_ORIGIN | HAS_CLIENT) {
         0 => Scheme::Http,
         1 => Scheme::Https,
         _ => return Err(Malformed("unknown scheme")),
@@ -172,7 +179,10 @@ pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
     let len = r.len()?;
     let start = r.at;
     r.take(len)?;
-    let origin = if first & HAS_ORIGIN == 0 { Origin::default() } else { origin(&mut r)? };
+    let mut origin = if first & HAS_ORIGIN == 0 { Origin::default() } else { origin(&mut r)? };
+    if first & HAS_CLIENT != 0 {
+        origin.client = Some(r.text()?.into());
+    }
     r.end()?;
     let body = shared.slice(start..start + len);
     let event = Event {
@@ -486,9 +496,10 @@ mod tests {
         let reason = Reason::ALL[at as usize % Reason::ALL.len()];
         let id = EventId([at as u8; 16]);
         Origin {
-            would_refuse: (at % 2 == 0).then_some(reason),
-            quarantine: (at % 3 != 0).then_some((id, Timestamp(at))),
-            batch: (at % 5 != 0).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
+            would_refuse: at.is_multiple_of(2).then_some(reason),
+            quarantine: (!at.is_multiple_of(3)).then_some((id, Timestamp(at))),
+            batch: (!at.is_multiple_of(5)).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
+            client: at.is_multiple_of(7).then(|| "acme".into()),
         }
     }
 

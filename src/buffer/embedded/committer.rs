@@ -24,6 +24,7 @@ use super::admission::Space;
 use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
+use super::endpoints::ChangeEndpoints;
 use super::retention::Swept;
 use super::store::Store;
 use super::waiting::{Promise, Wakes};
@@ -252,6 +253,11 @@ impl Committer {
                 Op::Change(change) => draft.change(change, now, &mut effects),
                 Op::ForgetJob(id, done) => draft.forget_job(id, done, &mut effects),
                 Op::Fill(bytes, done) => draft.fill(bytes, done, &mut effects),
+                Op::Note(note) => draft.note(note, &mut effects),
+                Op::Endpoints(ChangeEndpoints { changes, done }) => {
+                    let outcome = draft.change_endpoints(changes).map(|_| ());
+                    effects.swept.push(Answer { done, outcome });
+                }
                 Op::Sweep(done) => wanted.push(done),
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]
@@ -416,6 +422,10 @@ impl Committer {
                 Op::Change(change) => change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Sweep(done) | Op::ForgetJob(_, done) | Op::Fill(_, done) => {
                     done.keep(Err(BufferError::Failed(why.clone())), &mut wakes)
+                }
+                Op::Note(note) => note.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
+                Op::Endpoints(change) => {
+                    change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
                 }
                 Op::Claim { .. } | Op::Settle(_) => {}
                 Op::Close(done) => closed = Some(done),

@@ -13,15 +13,16 @@ use tokio::sync::Notify;
 
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, Event, EventId, Imported, Job, Leased, NewBatch, NewClaim,
-    Next, Page, Search, Selection, Settlement, Stats, Step, Task,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, Leased,
+    NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats, Step, StoredEndpoint, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
-use super::apply::{Append, Change, Changed, Import, Only, Op, Settle, What};
+use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
 use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
+use super::endpoints::{self, ChangeEndpoints};
 use super::filter::Filter;
 use super::lane::{Lane, Lease};
 use super::retention::Keep;
@@ -520,6 +521,45 @@ impl Buffer for Embedded {
 
     async fn scrub(&self) -> Result<(), BufferError> {
         self.scrubbed().await
+    }
+
+    async fn note(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Note(Note { key: key.to_owned(), value, done }))?;
+        let outcome = outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())));
+        outcome.map(|_| ())
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, BufferError> {
+        let from = keys::note(prefix);
+        self.read(move |store, _| {
+            let mut notes = Vec::new();
+            for entry in store.scan(from.clone(), vec![b'M' + 1]) {
+                let (key, value) = entry?;
+                if !key.starts_with(&from) {
+                    break;
+                }
+                let name = std::str::from_utf8(&key[1..])
+                    .map_err(|_| store.malformed("note", "", wire::Malformed("its key is no text")))?;
+                notes.push((name.to_owned(), value.to_vec()));
+            }
+            Ok(notes)
+        })
+        .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
+        let now = self.shared.clock.now();
+        self.read(move |store, _| endpoints::all(store, now)).await
+    }
+
+    async fn change_endpoints(&self, changes: Vec<EndpointChange>) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Endpoints(ChangeEndpoints { changes, done }))?;
+        let written = outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())));
+        written.map(|_| ())
     }
 
     async fn stats(&self) -> Result<Stats, BufferError> {

@@ -15,6 +15,9 @@
 //! | `D` event, destination | the delivery, once there is something to say | |
 //! | `L` event, destination | – | dead letters, by event |
 //! | `J` job | the job, as JSON | jobs by the time of their making |
+//! | `M` key | a note of another part | |
+//! | `E` endpoint key | until, and what `crate::endpoints` wrote | |
+//! | `G` until, endpoint key | – | records of endpoints that end, by their end |
 //! | `V` settled at, event | size | events whose deliveries are all delivered, for retention |
 //! | `T` settled at, event | size | events that are settled and have a dead letter, for retention |
 //! | [`FILL`] | zeros | |
@@ -72,8 +75,18 @@ pub(super) fn dead(event: EventId, destination: u32) -> Key {
 pub(super) fn job(id: EventId) -> Key {
     key(b'J', &[&id.0])
 }
+/// The notes whose keys begin with `of`, or one note.
+pub(super) fn note(of: &str) -> Key {
+    key(b'M', &[of.as_bytes()])
+}
 pub(super) fn retention(class: Class, at: u64, event: EventId) -> Key {
     key(class.prefix(), &[&at.to_be_bytes(), &event.0])
+}
+pub(super) fn endpoint(endpoint: [u8; 32]) -> Key {
+    key(b'E', &[&endpoint])
+}
+pub(super) fn ending(at: u64, endpoint: [u8; 32]) -> Key {
+    key(b'G', &[&at.to_be_bytes(), &endpoint])
 }
 /// The first possible key of a time-ordered index at `at`.
 pub(super) fn time_floor(prefix: u8, at: u64) -> Key {

@@ -80,9 +80,15 @@ pub(super) fn from_disk(
     let mut window = Vec::new();
     lane.state().take_window(max - granted.leases.len(), &mut window);
     granted.leases.extend(window.iter().map(|(place, held)| lane.leased(*place, held)));
-    let fresh = reserve_fresh(store, lane, max - granted.leases.len())?;
-    read(store, lane, fresh, &mut granted)?;
-    Ok(granted)
+    // What can't be read leaves room: fewer than asked for must mean that there is no more.
+    loop {
+        let fresh = reserve_fresh(store, lane, max - granted.leases.len())?;
+        let whole = granted.leases.len() + fresh.len();
+        read(store, lane, fresh, &mut granted)?;
+        if granted.leases.len() == whole {
+            return Ok(granted);
+        }
+    }
 }
 
 /// Reserves retries that are due, in order; those that are still in memory are leased at once.

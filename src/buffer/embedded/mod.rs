@@ -14,6 +14,7 @@ mod codec;
 mod committer;
 mod directory;
 mod draft;
+mod endpoints;
 mod engine;
 mod filter;
 mod journal;

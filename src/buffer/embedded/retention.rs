@@ -1,4 +1,5 @@
-//! What is past its time goes, in bounded steps: expired claims, delivered events, dead letters.
+//! What is past its time goes, in bounded steps: expired claims, clients' URLs that have ended,
+//! delivered events, dead letters.
 //!
 //! An event is deleted when all its deliveries are settled and their retention has ended; one with a pending delivery
 //! stands in no retention index, so it can't be met here. Each index is in order of time, and a step goes on where the
@@ -47,6 +48,7 @@ impl Draft<'_> {
     pub(super) fn sweep(&mut self, keep: &Keep, now: Timestamp) -> Result<Swept, BufferError> {
         let mut budget = STEP;
         self.sweep_claims(now.0, &mut budget)?;
+        self.sweep_endpoints(now.0, &mut budget)?;
         self.sweep_events(Class::Delivered, now.saturating_sub(keep.delivered).0, keep, &mut budget)?;
         self.sweep_events(Class::Dead, now.saturating_sub(keep.dead).0, keep, &mut budget)?;
         Ok(if budget == 0 { Swept::Part } else { Swept::All })

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use lettre::message::Mailbox;
-use serde_json::Value;
 
 use super::Checker;
 use super::names::is_name;
-use crate::clock::Timestamp;
 use crate::config::is_loopback;
 use crate::config::model::{
-    AlertRules, AlertSettings, AlertTarget, Growth, Mail, MailSecurity, SecretEnd, Surge, TellBy,
+    AlertRules, AlertSettings, AlertTarget, Growth, Mail, MailSecurity, Surge, TellBy,
 };
 use crate::config::place::Place;
 use crate::config::raw::{self, OrOff};
@@ -247,55 +245,6 @@ impl Checker<'_, '_> {
             ca: raw.ca.as_ref().map(|ca| self.references.path(ca)),
         })
     }
-
-    /// When secrets below `verify` end: each `{ secret, expires }`, however deep.
-    pub(super) fn secrets_end(&mut self, value: &Value, place: &Place) -> Vec<SecretEnd> {
-        let mut found = Vec::new();
-        self.find_ends(value, place, &mut found);
-        found
-    }
-
-    fn find_ends(&mut self, value: &Value, place: &Place, found: &mut Vec<SecretEnd>) {
-        match value {
-            Value::Array(items) => {
-                items.iter().enumerate().for_each(|(i, item)| self.find_ends(item, &place.index(i), found));
-            }
-            Value::Object(map) => {
-                let text = |key: &str| map.get(key).and_then(Value::as_str);
-                if let (Some(secret), Some(expires)) = (text("secret"), text("expires")) {
-                    match moment(expires) {
-                        Some(at) => {
-                            // A secret that stands in the config itself must not get into an alert.
-                            let reference = [("env:"), ("file:")].iter().any(|kind| secret.starts_with(kind));
-                            let name = text("label").or(reference.then_some(secret));
-                            let name = name.unwrap_or("a secret without a label").to_owned();
-                            found.push(SecretEnd { name, at });
-                        }
-                        None => {
-                            let help =
-                                "write a date such as `2027-01-31`, or RFC 3339: `2027-01-31T12:00:00Z`";
-                            let message = format!("`{expires}` is not a time");
-                            self.error(&place.key("expires"), message, help);
-                        }
-                    }
-                }
-                map.iter().for_each(|(key, value)| self.find_ends(value, &place.key(key), found));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// A date (its beginning in UTC) or RFC 3339.
-fn moment(text: &str) -> Option<Timestamp> {
-    let millis = match text.parse::<jiff::civil::Date>() {
-        // A time with an offset would parse as a date, too.
-        Ok(date) if text.len() == 10 => {
-            jiff::tz::TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?.as_millisecond()
-        }
-        _ => text.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
-    };
-    u64::try_from(millis).ok().map(Timestamp)
 }
 
 fn whole_url(text: &str) -> Option<http::Uri> {
@@ -303,18 +252,4 @@ fn whole_url(text: &str) -> Option<http::Uri> {
     let whole =
         matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|h| !h.is_empty());
     whole.then_some(url)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_date_begins_at_midnight_and_a_time_is_exact() {
-        assert_eq!(moment("2027-01-31"), Some(Timestamp(1_801_353_600_000)));
-        assert_eq!(moment("2027-01-31T12:00:00Z"), Some(Timestamp(1_801_396_800_000)));
-        for wrong in ["", "soon", "2027-02-30", "31.1.2027", "2027-01-31T12:00:00"] {
-            assert_eq!(moment(wrong), None, "{wrong}");
-        }
-    }
 }

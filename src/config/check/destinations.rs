@@ -12,6 +12,7 @@ use crate::buffer::DestinationName;
 use crate::config::model::{
     Destination, HeaderChanges, HostHeader, Jitter, Retry, TrustedRoots, UpstreamHttp, UpstreamTls,
 };
+use crate::config::pace::Balancing;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::source::doubled;
@@ -87,6 +88,11 @@ impl Checker<'_, '_> {
             timeout: default_timeout(purpose),
             concurrency: CONCURRENCY,
             retry: Retry::default(),
+            breaker: self.breaker(None, place, purpose, &Retry::default()),
+            rate: None,
+            balance: Balancing::RoundRobin,
+            health: None,
+            deliver_between: None,
             headers: HeaderChanges::default(),
             host: HostHeader::Keep,
         })
@@ -134,6 +140,11 @@ impl Checker<'_, '_> {
             Some(retry) => self.retry(retry, &place.key("retry")),
             None => Retry::default(),
         };
+        let breaker = self.breaker(raw.breaker.as_ref(), place, purpose, &retry);
+        let balance = self.balance(raw, place);
+        let health = raw.health.as_ref().map(|health| self.health(health, &place.key("health")));
+        let rate = self.rate(raw.rate.as_ref(), place, purpose);
+        let deliver_between = self.schedule(raw.deliver_between.as_ref(), place, purpose);
         let headers = match &raw.headers {
             Some(headers) => self.headers(headers, &place.key("headers")),
             None => HeaderChanges::default(),
@@ -150,6 +161,11 @@ impl Checker<'_, '_> {
             timeout: raw.timeout.map_or_else(|| default_timeout(purpose), |t| t.0),
             concurrency: raw.concurrency.unwrap_or(CONCURRENCY),
             retry,
+            breaker,
+            rate,
+            balance,
+            health,
+            deliver_between,
             headers,
             host: match raw.host {
                 raw::HostWord::Keep => HostHeader::Keep,

@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::rules::Proof;
+use super::tenants::OfRoute;
 use crate::config::place::Place;
 use crate::config::raw::{self, HandshakeWord};
 use crate::message::Method;
@@ -20,9 +21,9 @@ impl Checker<'_, '_> {
         let own = place.key("handshake");
         let word = match &raw.handshake {
             Some(raw::Handshake::One(spec)) => {
-                return self.own(std::slice::from_ref(spec), false, proof, &own);
+                return self.own(raw, std::slice::from_ref(spec), false, proof, &own);
             }
-            Some(raw::Handshake::Many(specs)) => return self.own(specs, true, proof, &own),
+            Some(raw::Handshake::Many(specs)) => return self.own(raw, specs, true, proof, &own),
             Some(raw::Handshake::Word(HandshakeWord::Off)) => return Handshakes::default(),
             Some(raw::Handshake::Word(word)) => Some(*word),
             None => None,
@@ -48,11 +49,17 @@ impl Checker<'_, '_> {
             _ => Policy::Answer,
         };
         let written = Written::Pack { pack, shows };
-        let compiled = handshake::compile(written, &proof.spec, policy, self.references);
+        let Some(references) = self.of_route(raw, place) else { return Handshakes::default() };
+        let compiled = handshake::compile(written, &proof.spec, policy, &references);
         // They stand in the rule, where they have been warned of.
         self.references.seen_inline.take();
         match compiled {
-            Ok(handshakes) => handshakes,
+            Ok(handshakes) => {
+                if !handshakes.is_empty() {
+                    self.same_for_all(&references, &place.key("provider"));
+                }
+                handshakes
+            }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
                     let message = format!("in the pack, at `handshake.{}`: {message}", at.join("."));
@@ -63,9 +70,26 @@ impl Checker<'_, '_> {
         }
     }
 
+    /// Greetings come before it is known whose they are.
+    fn same_for_all(&mut self, references: &OfRoute<'_>, place: &Place) {
+        if references.depend_on_sender() {
+            let help = "write `handshake: forward`, so that the app answers greetings, or `handshake: off`";
+            let message = "greetings are answered with the secret, which depends on who sends here";
+            self.error(place, message, help);
+        }
+    }
+
     /// `listed`: whether they stand in a list.
-    fn own(&mut self, specs: &[HandshakeSpec], listed: bool, proof: &Proof, place: &Place) -> Handshakes {
-        let compiled = handshake::compile(Written::Own(specs), &proof.spec, Policy::Answer, self.references);
+    fn own(
+        &mut self,
+        raw: &raw::Route,
+        specs: &[HandshakeSpec],
+        listed: bool,
+        proof: &Proof,
+        place: &Place,
+    ) -> Handshakes {
+        let Some(references) = self.of_route(raw, place) else { return Handshakes::default() };
+        let compiled = handshake::compile(Written::Own(specs), &proof.spec, Policy::Answer, &references);
         for secret in self.references.seen_inline.take() {
             let at = self.find(place, &secret);
             if at != *place {
@@ -74,7 +98,10 @@ impl Checker<'_, '_> {
             }
         }
         match compiled {
-            Ok(handshakes) => handshakes,
+            Ok(handshakes) => {
+                self.same_for_all(&references, place);
+                handshakes
+            }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
                     let steps = if listed { &at[..] } else { at.get(1..).unwrap_or_default() };

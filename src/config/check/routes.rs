@@ -7,11 +7,14 @@ use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
-use crate::config::model::{Acknowledgement, Enforce, Idempotency, KeepRefused, Limits, Mode, Route};
+use crate::config::model::{
+    Acknowledgement, Clients, Enforce, Idempotency, KeepRefused, Limits, Mode, Route,
+};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
+use crate::endpoints::ENDPOINT;
 use crate::message::Method;
 use crate::providers::{Batch, Repeats};
 use crate::route::{PathPattern, RouteTable, Rule};
@@ -118,13 +121,12 @@ impl Checker<'_, '_> {
         };
         let split = self.split(raw, place, proof.as_ref());
         self.public_url(raw, place);
+        self.clients(raw, place, path.as_ref());
         let enforce = self.enforce(raw, place, proof.as_ref());
         let max_body = self.max_body(raw, place, limits);
         if let Some(every) = raw.expect_every {
             self.not_zero(place, "expect_every", every);
         }
-        let secrets_end =
-            raw.verify.as_ref().map(|v| self.secrets_end(&v.0, &place.key("verify"))).unwrap_or_default();
         let purpose = Purpose {
             route: name,
             mode: raw.mode,
@@ -155,13 +157,14 @@ impl Checker<'_, '_> {
                 greeting_methods,
                 allow,
                 verify: proof.compiled.verifier,
+                tenants: proof.tenants,
+                clients: raw.clients.map_or(Clients::Any, |raw::Clients::Endpoints| Clients::Endpoints),
                 enforce,
                 quarantine: match raw.quarantine {
                     Some(raw::Off::Off) => KeepRefused::Never,
                     None => KeepRefused::AsConfigured,
                 },
                 expect_every: raw.expect_every.map(|every| every.0),
-                secrets_end,
                 public_url: raw.public_url.clone(),
                 handshakes,
                 idempotency,
@@ -244,6 +247,21 @@ impl Checker<'_, '_> {
         let content_type =
             answer.content_type.or_else(|| (!body.is_empty()).then(|| "text/plain".to_owned()));
         Acknowledgement { status, content_type, body }
+    }
+
+    fn clients(&mut self, raw: &raw::Route, place: &Place, path: Option<&PathPattern>) {
+        if raw.clients.is_none() {
+            return;
+        }
+        if path.is_some_and(|path| !path.parameters().any(|name| &**name == ENDPOINT)) {
+            let help = "write the path with `{endpoint}` as a segment, such as `/in/{endpoint}`";
+            let message = "`clients: endpoints` needs a place for each client's part of the URL";
+            self.error(&place.key("path"), message, help);
+        }
+        if raw.mode == raw::Mode::Pass {
+            let message = "`clients` has no meaning on a `pass` route, which never verifies";
+            self.error(&place.key("clients"), message, "use `mode: proxy` to forward inline");
+        }
     }
 
     fn public_url(&mut self, raw: &raw::Route, place: &Place) {

@@ -1,5 +1,6 @@
 //! How a route's senders prove who they are: from `provider`/`secret` or `verify` to a rule that may run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,11 +9,14 @@ use super::Checker;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::Time;
-use crate::verify::{self, Compiled, SpecProblem, VerifySpec};
+use crate::tenants::Tenants;
+use crate::verify::{self, Compiled, Expiry, SpecProblem, VerifySpec};
 
 /// A route's rule, and what else the checks want to know of it.
 pub(super) struct Proof {
     pub compiled: Compiled,
+    /// Where keys depend on who sends.
+    pub tenants: Option<Arc<Tenants>>,
     /// The rule as written.
     pub spec: VerifySpec,
     kind: Kind,
@@ -51,6 +55,9 @@ impl Keys {
     }
 }
 
+/// A rule that may run, as written, and its tenants where keys depend on who sends.
+type Ready = (Compiled, VerifySpec, Option<Arc<Tenants>>);
+
 /// Where the parts of a rule are written.
 enum Form<'a> {
     /// `provider` and `secret`/`secrets`.
@@ -74,7 +81,7 @@ impl Checker<'_, '_> {
                     self.error(&place.key(key), message, "use `mode: proxy` to verify and forward inline");
                 }
             }
-            return self.none(place);
+            return self.none(raw, place);
         }
         if let (Some(_), Some(_)) = (&raw.provider, &raw.verify) {
             let help =
@@ -109,10 +116,10 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn none(&mut self, place: &Place) -> Option<Proof> {
+    fn none(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof> {
         let form = Form::Long(place.key("verify"));
-        let (compiled, spec) = self.compiled(&json!("none"), &form, place, Keys::Needed)?;
-        Some(Proof { compiled, spec, kind: Kind::None, tolerance: None })
+        let (compiled, spec, tenants) = self.compiled(raw, &json!("none"), &form, place)?;
+        Some(Proof { compiled, tenants, spec, kind: Kind::None, tolerance: None })
     }
 
     fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof> {
@@ -127,28 +134,29 @@ impl Checker<'_, '_> {
             (None, None) => Vec::new(),
         };
         let spec = VerifySpec::of_provider(provider, secrets);
-        let compiled = self.compile(&spec, &Form::Short(raw), place, Keys::of(raw))?;
-        Some(Proof { compiled, spec, kind: Kind::Rule, tolerance: None })
+        let (compiled, spec, tenants) = self.compile(raw, spec, &Form::Short(raw), place)?;
+        Some(Proof { compiled, tenants, spec, kind: Kind::Rule, tolerance: None })
     }
 
     fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
         let rule = place.key("verify");
         let kind = if written == "none" { Kind::None } else { Kind::Rule };
-        if kind == Kind::None && raw.mode == raw::Mode::Buffer && raw.allow.is_none() {
+        if kind == Kind::None && raw.mode == raw::Mode::Buffer && raw.allow.is_none() && raw.clients.is_none()
+        {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
-        let (compiled, spec) = self.compiled(written, &Form::Long(rule), place, Keys::of(raw))?;
-        Some(Proof { compiled, spec, kind, tolerance: tolerance(written) })
+        let (compiled, spec, tenants) = self.compiled(raw, written, &Form::Long(rule), place)?;
+        Some(Proof { compiled, tenants, spec, kind, tolerance: tolerance(written) })
     }
 
     fn compiled(
         &mut self,
+        raw: &raw::Route,
         written: &Value,
         form: &Form<'_>,
         place: &Place,
-        keys: Keys,
-    ) -> Option<(Compiled, VerifySpec)> {
+    ) -> Option<Ready> {
         let spec = match serde_json::from_value::<VerifySpec>(written.clone()) {
             Ok(spec) => spec,
             Err(error) => {
@@ -157,13 +165,18 @@ impl Checker<'_, '_> {
                 return None;
             }
         };
-        let compiled = self.compile(&spec, form, place, keys)?;
-        Some((compiled, spec))
+        self.compile(raw, spec, form, place)
     }
 
-    fn compile(&mut self, spec: &VerifySpec, form: &Form<'_>, place: &Place, keys: Keys) -> Option<Compiled> {
-        if keys == Keys::Awaited
-            && let Some(compiled) = verify::awaiting_keys(spec, self.references)
+    fn compile(
+        &mut self,
+        raw: &raw::Route,
+        spec: VerifySpec,
+        form: &Form<'_>,
+        place: &Place,
+    ) -> Option<Ready> {
+        if Keys::of(raw) == Keys::Awaited
+            && let Some(compiled) = verify::awaiting_keys(&spec, self.references)
         {
             let message = "the route has no secret yet: every event is refused";
             self.warning(
@@ -171,12 +184,17 @@ impl Checker<'_, '_> {
                 message,
                 "store the secret that the sender's greeting brings, and name it here",
             );
-            return Some(compiled);
+            return Some((compiled, spec, None));
         }
-        let compiled = verify::compile(spec, self.references);
+        let references = self.of_route(raw, place)?;
+        let compiled = verify::compile(&spec, &references);
         self.warn_of_inline_secrets(place);
         match compiled {
-            Ok(compiled) => Some(compiled),
+            Ok(compiled) => {
+                self.warn_of_expiry(compiled.verifier.expiries(), form, place);
+                let tenants = references.tenants(&spec, self.secrets.refresh);
+                Some((compiled, spec, tenants))
+            }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
                     let at = self.spec_place(&at, form, place);
@@ -192,12 +210,36 @@ impl Checker<'_, '_> {
         }
     }
 
+    /// Warns of each secret whose end is near or past.
+    fn warn_of_expiry(&mut self, expiries: &[Expiry], form: &Form<'_>, place: &Place) {
+        let (now, before) = (self.references.outside.now(), self.secrets.warn_before);
+        for Expiry { name, at, until } in expiries.iter().filter(|e| e.is_due(now, before)) {
+            let (message, help) = if *until <= now {
+                (
+                    format!("the secret `{name}` has ended at {until}: nothing that it signs is accepted"),
+                    "remove it; if it shall go on, move its `until`",
+                )
+            } else {
+                (
+                    format!("the secret `{name}` ends at {until}"),
+                    "see that the sender uses its successor by then (metric `tidegate_verified_total`)",
+                )
+            };
+            let place = self.spec_place(at, form, place);
+            self.warning(&place, message, help);
+        }
+    }
+
     /// From a place within a rule to a place within the config.
     fn spec_place(&self, at: &[String], form: &Form<'_>, route: &Place) -> Place {
         match form {
             Form::Long(rule) => at.iter().fold(rule.clone(), |place, step| self.descend(&place, step)),
             Form::Short(raw) => match at.first().map(String::as_str) {
-                Some("secret" | "secrets") if raw.secret.is_some() => route.key("secret"),
+                // The one secret stands in a list of one, or in none.
+                Some(word @ ("secret" | "secrets")) if raw.secret.is_some() => {
+                    let inside = at.iter().skip(if word == "secret" { 1 } else { 2 });
+                    inside.fold(route.key("secret"), |place, step| self.descend(&place, step))
+                }
                 Some("secret" | "secrets") if raw.secrets.is_some() => {
                     at.iter().skip(1).fold(route.key("secrets"), |place, step| self.descend(&place, step))
                 }

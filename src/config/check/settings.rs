@@ -1,4 +1,4 @@
-//! Sections that concern the whole process: limits, buffer, admin, log, shutdown.
+//! Sections that concern the whole process: limits, buffer, admin, log, secrets, shutdown.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Checker;
 use crate::config::model::{
     AccessLog, AdminAddress, AdminSettings, BufferSettings, Limits, LogFormat, LogSettings,
-    QuarantineSettings, RangeSettings, Shutdown,
+    QuarantineSettings, RangeSettings, SecretSettings, Shutdown,
 };
 use crate::config::place::Place;
 use crate::config::raw;
@@ -190,6 +190,16 @@ impl Checker<'_, '_> {
 
     pub(super) fn shutdown(&mut self, raw: &raw::Shutdown) -> Shutdown {
         Shutdown { grace: raw.grace.0, delay: raw.delay.0 }
+    }
+
+    pub(super) fn secrets(&mut self, raw: &raw::Secrets) -> SecretSettings {
+        let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+        if !range.contains(&raw.refresh.0) {
+            let place = Place::root().key("secrets").key("refresh");
+            let help = "write a duration from `1s` to `1h`; `tidegate reload` sees changes at once";
+            self.error(&place, format!("{} is out of range", raw.refresh), help);
+        }
+        SecretSettings { warn_before: raw.warn_before.0, refresh: raw.refresh.0 }
     }
 
     fn at_least(&mut self, place: &Place, key: &str, size: Size, least: Size) {

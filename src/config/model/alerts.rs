@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::clock::Timestamp;
 use crate::secret::Secret;
 
 /// What is watched, and who is told.
@@ -99,12 +98,4 @@ pub enum MailSecurity {
     StartTls,
     Tls,
     None,
-}
-
-/// When a secret ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretEnd {
-    /// Its label or reference, never the secret itself.
-    pub name: String,
-    pub at: Timestamp,
 }

@@ -50,7 +50,7 @@ pub(in crate::config) struct Alerts {
     pub disk: OrOff<Percent>,
     /// How long before its end a certificate (of a listener, or one shown to an app) is told of, or `off`. Default: 14d.
     pub certificate_expiry: OrOff<Time>,
-    /// How long before its `expires` a secret is told of, or `off`. Default: 14d.
+    /// How long before its `until` a secret is told of, or `off`. Default: 14d.
     pub secret_expiry: OrOff<Time>,
     /// How old keys that are fetched may become, or `off`. Default: 6h.
     pub stale_keys: OrOff<Time>,

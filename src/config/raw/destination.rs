@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::TextOrList;
+use super::pace::{BalanceWord, BreakerOrOff, Health, RateText};
 use super::sections::{Certificate, secs};
 use crate::config::units::Time;
 
@@ -23,7 +25,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "rate", "order", "batch", "breaker", "sign", "when", "health", "transform", "balance", "ramp",
+    "order", "batch", "sign", "when", "transform", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -33,6 +35,13 @@ pub(in crate::config) struct Destination {
     /// Several servers of the app, taken in turn; one that can't be reached is passed over. Or `url`.
     #[schemars(length(min = 1))]
     pub upstreams: Option<Vec<String>>,
+    /// How several servers are used: `round-robin` (in turn), or `least-in-flight`. Default: round-robin.
+    pub balance: Option<BalanceWord>,
+    /// Use the first server that is well, in the order written, instead of all of them. Default: `false`.
+    #[serde(default)]
+    pub failover: bool,
+    /// Ask each server whether it is well, and pass over those that are not. Default: real requests alone tell.
+    pub health: Option<Health>,
     /// From the start of an attempt to the end of the app's answer. Default: 30s; with `mode: proxy` the provider's own
     /// deadline if that is shorter.
     pub timeout: Option<Time>,
@@ -51,6 +60,14 @@ pub(in crate::config) struct Destination {
     pub tls: Option<DestinationTls>,
     /// When a failed delivery is tried again.
     pub retry: Option<Retry>,
+    /// How many attempts may begin: `50/s`, `600/m`, `1000/h`, or with a `burst`. Default: no limit.
+    pub rate: Option<RateText>,
+    /// When attempts may begin: `22:00-06:00 Europe/Paris`, with days `mon-fri 22:00-06:00 UTC`, or several. Outside of it
+    /// deliveries wait. Default: at any time.
+    pub deliver_between: Option<TextOrList>,
+    /// When deliveries are held because the app can't take them, or `off`. It never gives an event up. Default: on, with
+    /// the values below.
+    pub breaker: Option<BreakerOrOff>,
     /// Headers that are set or removed before the app gets them.
     pub headers: Option<HeaderChanges>,
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{ForwardTo, Off, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
-use crate::verify::spec::HandshakeSpec;
+use crate::verify::spec::{HandshakeSpec, SecretSpec};
 
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -34,14 +34,18 @@ pub(in crate::config) struct Route {
     /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
     /// `provider` and `secrets`. It brings the signature scheme, idempotency key, event type and handshake.
     pub provider: Option<String>,
-    /// A reference to the provider's secret: `env:NAME` or `file:PATH`.
-    pub secret: Option<String>,
-    /// References to several secrets that are live at once, for rotation.
+    /// The provider's secret: a reference such as `env:NAME` or `file:PATH`.
+    pub secret: Option<SecretSpec>,
+    /// Several secrets for rotation, each a reference, or `{ secret: env:NAME, label: new, from: TIME, until: TIME }`.
     #[schemars(length(min = 1))]
-    pub secrets: Option<Vec<String>>,
+    pub secrets: Option<Vec<SecretSpec>>,
     /// How senders prove who they are, or the word `none`. Needed without `provider`, except on `pass` routes, which
     /// never verify.
     pub verify: Option<Verify>,
+    /// `endpoints`: only clients that were given a URL of their own with `tidegate endpoints create` may send. The path
+    /// then holds `{endpoint}`, and `secret: client:secret` is the secret that was made with the URL.
+    #[serde(default)]
+    pub clients: Option<Clients>,
     /// `on`: what verification refuses is refused. `observe`: it is let through, and what verification said is logged,
     /// counted, and told to the app: for the time before one trusts a new rule. `check` warns about it. Default: on.
     pub enforce: Option<Enforce>,
@@ -119,6 +123,13 @@ pub(in crate::config) enum Verb {
     Patch,
     Delete,
     Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum Clients {
+    Endpoints,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

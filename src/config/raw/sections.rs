@@ -309,6 +309,23 @@ impl Default for Shutdown {
     }
 }
 
+/// Secrets: when their end is warned of, and how soon a change of tenants' files is seen.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Secrets {
+    /// How long before its `until` a secret is warned of, once a day. Default: 14d.
+    pub warn_before: Time,
+    /// How soon a file of `file:secrets/{parameter}` that was added, changed or removed is seen without a reload, from
+    /// `1s` to `1h`. Default: 30s.
+    pub refresh: Time,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self { warn_before: secs(14 * 24 * 3600), refresh: secs(30) }
+    }
+}
+
 pub(in crate::config) const fn secs(secs: u64) -> Time {
     Time(Duration::from_secs(secs))
 }

@@ -14,9 +14,11 @@ use tokio::sync::Notify;
 use crate::buffer::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::Destination;
+use crate::deliver::Seams;
 use crate::deliver::classify::Answered;
 use crate::deliver::worker::App;
 use crate::message::{Headers, Method, Scheme};
+use crate::pauses::Pauses;
 use crate::upstream::UpstreamError;
 
 /// Wall time that moves with tokio's paused time.
@@ -31,6 +33,12 @@ pub(crate) fn clock() -> Clock {
         }
     });
     Clock::Manual(clock)
+}
+
+/// All that deliveries meet, fresh but for the buffer and the clock.
+pub(crate) fn seams(buffer: Arc<dyn Buffer>, clock: &Clock) -> Seams {
+    let pauses = Pauses::new(buffer.clone()).watch();
+    Seams { buffer, breakers: Arc::default(), pauses, metrics: Arc::default(), clock: clock.clone() }
 }
 
 #[derive(Clone, Debug)]

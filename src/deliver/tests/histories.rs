@@ -8,9 +8,8 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use crate::buffer::{DeadReason, EventId};
-use crate::config::{Destination, Retry};
+use crate::config::{BreakerSettings, Destination, Retry};
 use crate::deliver::Inner;
-use crate::telemetry::Metrics;
 use crate::upstream::UpstreamError;
 use crate::upstream::testing::destination;
 
@@ -26,6 +25,12 @@ fn settings(rng: &mut Rng) -> Arc<Destination> {
             max_age: MAX_AGE,
             ..Retry::default()
         },
+        breaker: rng.bool().then(|| BreakerSettings {
+            failures: rng.u32(1..6),
+            probe_after: Duration::from_millis(rng.u64(1..1000)),
+            slow_start: Duration::from_millis(rng.u64(0..2000)),
+            ..BreakerSettings::default()
+        }),
         ..destination("http://app")
     })
 }
@@ -69,7 +74,7 @@ async fn history(seed: u64) {
     };
 
     let mut most = 0;
-    let start = || Inner::new(memory.clone(), Arc::new(Metrics::default()), clock.clone());
+    let start = || Inner::new(seams(memory.clone(), &clock));
     let mut deliverer = start();
     for n in 0..EVENTS {
         if n % 10 == 0 {

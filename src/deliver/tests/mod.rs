@@ -2,5 +2,7 @@
 
 mod fake;
 mod histories;
+mod outages;
 mod over_sockets;
+mod paces;
 mod scheduling;

@@ -8,11 +8,10 @@ use tokio::io::AsyncWriteExt;
 use crate::clock::Clock;
 use crate::config::{Destination, Retry};
 use crate::deliver::Deliverer;
-use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::testing::{App, destination, read_request};
 
-use super::fake::Memory;
+use super::fake::{Memory, seams};
 
 /// The value of a header in a head as `read_request` gives it.
 fn header<'a>(head: &'a str, name: &str) -> &'a str {
@@ -59,7 +58,7 @@ async fn events_reach_a_flaky_app_with_their_bytes_and_their_attempts_counted() 
         ..destination(&app.url())
     });
     memory.fill(100, clock.now(), b"the body");
-    let deliverer = Deliverer::new(memory.clone(), Arc::new(Metrics::default()), clock);
+    let deliverer = Deliverer::new(seams(memory.clone(), &clock));
     let upstream = Arc::new(Upstream::new(&destination).unwrap());
     deliverer.apply(vec![(destination, upstream)]);
     tokio::time::timeout(Duration::from_secs(60), memory.until_settled()).await.unwrap();

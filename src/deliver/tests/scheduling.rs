@@ -9,14 +9,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Destination, Jitter, Retry};
 use crate::deliver::Inner;
 use crate::deliver::classify::Answered;
-use crate::telemetry::Metrics;
 use crate::upstream::UpstreamError;
 use crate::upstream::testing::destination;
 
 use super::fake::*;
 
 fn deliverer(memory: &Arc<Memory>, clock: &Clock) -> Inner<Simulated> {
-    Inner::new(memory.clone(), Arc::new(Metrics::default()), clock.clone())
+    Inner::new(seams(memory.clone(), clock))
 }
 
 fn with(concurrency: usize) -> Arc<Destination> {

@@ -10,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
+use crate::breaker::{self, Breaker};
 use crate::buffer::{Claimed, EventId, FirstAnswer};
-use crate::config::Destination;
+use crate::clock::Clock;
+use crate::config::{BreakerSettings, Destination};
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::receive::app::{App, AppAnswer};
@@ -22,7 +24,7 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
-use crate::upstream::{EventHeaders, Forward, Outgoing, UpstreamError};
+use crate::upstream::{EventHeaders, Forward, Outgoing, UpstreamError, retry_after};
 use crate::verify::Verified;
 
 pub(in crate::receive) async fn forward<E: Exchange, A: App>(
@@ -48,6 +50,7 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
             verified: request.by(),
             batch: None,
             would_refuse: request.would_refuse().map(|refusal| refusal.reason),
+            client: request.client().map(|client| &**client),
         }),
         upgrade: false,
     }
@@ -56,7 +59,10 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
         return Err(Refused::internal(format!("no client for {}", destination.name)));
     };
     let body = request.into_inner().body;
-    let call = Call { app: &**app, id, outgoing, body, timeout: destination.timeout };
+    let breaker =
+        Guarded { breaker: context.breakers.of(&destination.name), settings: destination.breaker.as_ref() };
+    let call =
+        Call { app: &**app, breaker, clock: context.clock, id, outgoing, body, timeout: destination.timeout };
     match identity {
         None => call.relay(exchange).await,
         Some(identity) => call.relay_once(context, exchange, &identity).await,
@@ -66,15 +72,46 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
 /// One event for the app.
 struct Call<'a, A> {
     app: &'a A,
+    breaker: Guarded<'a>,
+    clock: &'a Clock,
     id: EventId,
     outgoing: Outgoing,
     body: Bytes,
     timeout: Duration,
 }
 
+/// What spares the app.
+struct Guarded<'a> {
+    breaker: Arc<Breaker>,
+    /// `None`: off.
+    settings: Option<&'a BreakerSettings>,
+}
+
 impl<A: App> Call<'_, A> {
+    /// Sends it, if the app is not given a rest. The head of the answer says how the app is.
+    async fn send(&self) -> Result<A::Answer, Refused> {
+        let Guarded { breaker, settings } = &self.breaker;
+        let permit = match breaker.admit(*settings) {
+            Ok(permit) => permit,
+            Err(rest) => return Err(Refused::paused(rest, "the destination's breaker is open")),
+        };
+        match self.app.send(&self.outgoing, self.body.clone()).await {
+            Ok(incoming) => {
+                let status = incoming.status();
+                let asked = incoming.headers().first("retry-after");
+                let asked = asked.and_then(|value| retry_after(value, self.clock.now()));
+                permit.end(breaker::of_status(status, asked), &format!("status {status}"));
+                Ok(incoming)
+            }
+            Err(error) => {
+                permit.end(breaker::of_error(&error), &error.to_string());
+                Err(error.into())
+            }
+        }
+    }
+
     async fn relay<E: Exchange>(&self, exchange: &mut Tracked<'_, E>) -> Result<Outcome, Refused> {
-        let mut incoming = self.app.send(&self.outgoing, self.body.clone()).await?;
+        let mut incoming = self.send().await?;
         let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
         self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
         Ok(Outcome::Forwarded(self.id))
@@ -98,7 +135,7 @@ impl<A: App> Call<'_, A> {
             return Ok(repeat(exchange, &claimed).await);
         }
 
-        let mut incoming = self.app.send(&self.outgoing, self.body.clone()).await?;
+        let mut incoming = self.send().await?;
         if !(200..300).contains(&incoming.status()) {
             // Not a success: the next may try, while this sender is told what the app said.
             drop(turn);

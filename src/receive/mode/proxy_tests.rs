@@ -5,11 +5,14 @@ use std::task::{Context as Task, Poll, Waker};
 use proptest::prelude::*;
 
 use super::*;
+use crate::buffer::DestinationName;
 use crate::receive::testing::{FakeApp, InMemory, Says, Scene, Script, identity, now_or_never, outgoing};
 
 fn call(scene: &Scene<FakeApp>) -> Call<'_, FakeApp> {
     Call {
         app: &scene.app,
+        breaker: Guarded { breaker: scene.breakers.of(&DestinationName::new("r", "d")), settings: None },
+        clock: &scene.clock,
         id: EventId::new(scene.clock.now()),
         outgoing: outgoing(),
         body: Bytes::from_static(b"{}"),
@@ -102,6 +105,36 @@ fn an_app_that_is_down_or_slow_is_502_or_504_and_releases_the_claim() {
         assert_eq!(exchange.reason(), Some(reason.code()));
         assert_eq!((scene.buffer.claims(), scene.intake.in_flight.len()), (0, 0));
     }
+}
+
+#[test]
+fn an_open_breaker_answers_at_once_and_one_request_probes() {
+    let settings = BreakerSettings { failures: 1, ..BreakerSettings::default() };
+    let scene = Scene::new(FakeApp::new([Script::answers(500, &["sick"]), Script::answers(200, &["ok"])]));
+    let send = async || {
+        let mut exchange = InMemory::post("/");
+        let mut tracked = Tracked::new(&mut exchange);
+        let mut call = call(&scene);
+        call.breaker.settings = Some(&settings);
+        let result = call.relay(&mut tracked).await;
+        if let Err(refused) = &result {
+            tracked.refuse(refused).await;
+        }
+        (result, exchange)
+    };
+    within(async {
+        assert!(send().await.0.is_ok(), "the app's own 500 is passed on");
+        let (refused, exchange) = send().await;
+        assert_eq!(refused.map_err(|refused| refused.reason), Err(Reason::UpstreamPaused));
+        let answer = exchange.answered().unwrap();
+        assert_eq!(answer.status, 503);
+        assert!(answer.headers.contains(&("retry-after".into(), "30".into())), "{answer:?}");
+        assert_eq!(answer.headers.iter().filter(|(name, _)| *name == "retry-after").count(), 1);
+        assert_eq!(scene.app.requests.load(SeqCst), 1, "the app is left alone");
+        tokio::time::sleep(settings.probe_after).await;
+        assert!(send().await.0.is_ok() && send().await.0.is_ok());
+        assert_eq!(scene.app.requests.load(SeqCst), 3);
+    });
 }
 
 #[test]

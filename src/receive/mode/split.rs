@@ -15,7 +15,7 @@ use crate::config::{Acknowledgement, Destination, Route};
 use crate::message::{Headers, Request};
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, key_of_part, shortened};
+use crate::receive::idempotency::{Identity, key_of_part, scope, shortened};
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
@@ -93,8 +93,9 @@ pub(in crate::receive) fn taken_apart(
     let mut ids: Vec<EventId> = elements.iter().map(|_| EventId::new(whole.received_at)).collect();
     // Ids of one millisecond come in any order; within a batch they shall sort as its events do.
     ids.sort_unstable();
+    let scope = scope(route, request);
     let part = |(number, (element, event_id)): (u32, (Element, EventId))| {
-        let claim = claim(route, &element, whole.origin.would_refuse, answer);
+        let claim = claim(route, &scope, &element, whole.origin.would_refuse, answer);
         let Element { body, key, event_type } = element;
         // A copy: a part would keep the whole request in memory for as long as its own event waits there.
         let mut event = Event { id: event_id, body: Bytes::copy_from_slice(&body), ..whole.clone() };
@@ -110,12 +111,13 @@ pub(in crate::receive) fn taken_apart(
 /// The claim of an element.
 fn claim(
     route: &Route,
+    scope: &str,
     element: &Element,
     would_refuse: Option<Reason>,
     answer: &FirstAnswer,
 ) -> Option<NewClaim> {
     let window = route.idempotency.as_ref()?.window;
-    let key = key_of_part(&route.name, element.key.as_bytes(), &element.body, would_refuse);
+    let key = key_of_part(scope, element.key.as_bytes(), &element.body, would_refuse);
     // What its repeats would be answered, were they to come alone: nobody asks.
     Some(NewClaim { key, window, answer: answer.clone() })
 }

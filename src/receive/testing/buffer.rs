@@ -24,6 +24,7 @@ struct State {
     claims: HashMap<ClaimKey, Claimed>,
     trouble: Trouble,
     backlog: Option<(DestinationName, u64)>,
+    endpoints: HashMap<[u8; 32], StoredEndpoint>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +156,22 @@ impl Buffer for FakeBuffer {
         Ok(Imported::Stored)
     }
     async fn scrub(&self) -> Result<(), BufferError> {
+        Ok(())
+    }
+    async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
+        Ok(self.state.lock().endpoints.values().cloned().collect())
+    }
+    async fn change_endpoints(&self, changes: Vec<EndpointChange>) -> Result<(), BufferError> {
+        let mut state = self.state.lock();
+        if state.trouble == Trouble::Failed {
+            return Err(BufferError::Failed("test".into()));
+        }
+        for change in changes {
+            match change {
+                EndpointChange::Put(endpoint) => drop(state.endpoints.insert(endpoint.key, endpoint)),
+                EndpointChange::Remove(key) => drop(state.endpoints.remove(&key)),
+            }
+        }
         Ok(())
     }
     async fn stats(&self) -> Result<Stats, BufferError> {

@@ -15,9 +15,12 @@ use bytes::Bytes;
 
 use super::idempotency::Identity;
 use super::{Context, Intake};
+use crate::breaker::Breakers;
 use crate::buffer::{ClaimKey, DestinationName, Event, EventId};
 use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::endpoints::Endpoints;
 use crate::message::{Head, Headers, Method, Scheme, Version};
+use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
 use crate::upstream::Outgoing;
@@ -87,9 +90,13 @@ pub struct Scene<A> {
     pub upstreams: HashMap<DestinationName, Arc<A>>,
     pub app: Arc<A>,
     pub buffer: FakeBuffer,
+    /// None, over a buffer of their own.
+    pub endpoints: Endpoints,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub intake: Intake,
+    pub breakers: Breakers,
+    pub pauses: Pauses,
     /// Off, and on no disk.
     pub quarantine: Quarantine,
 }
@@ -102,7 +109,10 @@ impl<A> Scene<A> {
             upstreams: HashMap::from([(DestinationName::new("r", "d"), app.clone())]),
             app,
             buffer: FakeBuffer::default(),
+            endpoints: Endpoints::new(Arc::new(FakeBuffer::default()), Clock::System),
             intake: Intake::new(metrics.clone()),
+            breakers: Breakers::default(),
+            pauses: Pauses::new(Arc::new(FakeBuffer::default())),
             quarantine: Quarantine::new(Path::new("/nowhere"), metrics.clone(), Clock::System),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
@@ -116,7 +126,10 @@ impl<A> Scene<A> {
             metrics: &self.metrics,
             clock: &self.clock,
             intake: &self.intake,
+            breakers: &self.breakers,
+            pauses: &self.pauses,
             quarantine: &self.quarantine,
+            endpoints: &self.endpoints,
         }
     }
 }

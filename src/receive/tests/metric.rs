@@ -13,11 +13,15 @@ impl Stage {
 
     fn series(&self, start: &str) -> Vec<(String, f64)> {
         let scrape = Scrape {
+            breakers: Vec::new(),
+            paused: Vec::new(),
+            servers: Vec::new(),
             stats: None,
             admission: Admission::Open,
             ready: true,
             routes: Vec::new(),
             config_hash: String::new(),
+            secrets: Vec::new(),
             now: Timestamp(0),
         };
         let text = self.scene.metrics.expose(scrape);

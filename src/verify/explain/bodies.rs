@@ -228,23 +228,29 @@ fn unescaped(json: &[u8]) -> Vec<u8> {
 
 /// With `\/` for each `/`, as some languages write JSON.
 fn slashes_escaped(json: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json.len() + 16);
-    for (at, byte) in json.iter().enumerate() {
-        if *byte == b'/' && (at == 0 || json[at - 1] != b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*byte);
-    }
-    out
+    with_slashes(json, b"\\/")
 }
 
 fn slashes_plain(json: &[u8]) -> Vec<u8> {
-    let mut out: Vec<u8> = Vec::with_capacity(json.len());
-    for byte in json {
-        if *byte == b'/' && out.last() == Some(&b'\\') {
-            out.pop();
+    with_slashes(json, b"/")
+}
+
+/// Every slash written as `slash`, whether it was escaped or not. A backslash belongs to the byte behind it.
+fn with_slashes(json: &[u8], slash: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() + 16);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match (byte, byte == &b'\\') {
+            (b'/', _) => out.extend_from_slice(slash),
+            (_, false) => out.push(*byte),
+            (_, true) => match bytes.next() {
+                Some(b'/') => out.extend_from_slice(slash),
+                escaped => {
+                    out.push(*byte);
+                    out.extend(escaped);
+                }
+            },
         }
-        out.push(*byte);
     }
     out
 }
@@ -254,6 +260,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_backslash_before_a_slash_keeps_its_own() {
+        assert_eq!(slashes_plain(br#"["\\/","\/"]"#), br#"["\\/","/"]"#);
+        assert_eq!(slashes_escaped(br#"["\\/","\/"]"#), br#"["\\\/","\/"]"#);
+    }
 
     #[test]
     fn json_is_written_as_the_usual_writers_do() {

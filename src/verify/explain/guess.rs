@@ -186,12 +186,12 @@ fn passes(scheme: &Scheme, asked: &Asked<'_>, undone: &[&Try]) -> bool {
 fn other_keys(scheme: &Scheme, key: Option<&Secret>, hash: Option<Hash>) -> Option<Keys> {
     let configured = || scheme.given.secrets.iter().map(|secret| &secret.key);
     let secrets: Vec<&Secret> = key.map_or_else(|| configured().collect(), |key| vec![key]);
-    let labelled = |secret: &Secret| Labelled { value: secret.clone(), label: None };
+    let labelled = |secret: &Secret| Labelled::unnamed(secret.clone());
     match &scheme.keys {
         Keys::Mac(keys) => {
             let hash = hash.or_else(|| keys.first().map(|key| key.value.hash()))?;
             let keys = secrets.iter().filter_map(|secret| MacKey::new(hash, secret.expose()));
-            Some(Keys::Mac(keys.map(|value| Labelled { value, label: None }).collect()))
+            Some(Keys::Mac(keys.map(Labelled::unnamed).collect()))
         }
         Keys::Digest(own, _) => {
             Some(Keys::Digest(hash.unwrap_or(*own), secrets.into_iter().map(labelled).collect()))

@@ -133,7 +133,7 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
             ways.push(told(name, signature.check(asked.request, asked.public_url, asked.now)));
         }
         How::Credentials(credentials) => {
-            let decision = credentials.check(asked.request);
+            let decision = credentials.check(asked.request, asked.now);
             let likely = match &decision {
                 Ok(_) => Vec::new(),
                 Err(_) => credential::likely(credentials, asked),
@@ -217,7 +217,7 @@ fn scheme_way(scheme: &Scheme, name: String, asked: &Asked<'_>) -> Way {
             step("signed", format!("its URL is {}", printable(url.as_bytes(), 2048)));
         }
     }
-    step("secrets", secrets_step(scheme, &decision));
+    step("secrets", secrets_step(scheme, &decision, asked.now));
     let expected =
         if decision.is_err() && applies.is_none() { expected(scheme, &filling) } else { Vec::new() };
     let likely = match &decision {
@@ -324,7 +324,7 @@ fn signed_text(bytes: &[u8], without_secret: bool) -> String {
     }
 }
 
-fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>) -> String {
+fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>, now: Timestamp) -> String {
     let kind = match &scheme.keys {
         Keys::Mac(keys) => keys.first().map(|key| format!("HMAC with {}", key.value.hash().name())),
         Keys::Digest(hash, _) => Some(format!("{} over the secret and the rest", hash.name())),
@@ -333,16 +333,20 @@ fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>) -
         Keys::Fetched(fetched) => Some(format!("{:?}", fetched.algorithm)),
     };
     let live = match &scheme.keys {
-        Keys::Public(keys) => count(keys.len(), "public key"),
+        Keys::Public(_) => count(scheme.keys.live(now), "public key"),
         Keys::Fetched(_) => "fetched keys".into(),
-        keys => count(keys.len(), "secret"),
+        keys => count(keys.live(now), "secret"),
     };
     let matched = match decision {
         Ok(Some(label)) => format!("`{label}` matches"),
         Ok(None) => "one matches".into(),
         Err(_) => "none was found to match".into(),
     };
-    format!("{}, {live} live: {matched}", kind.unwrap_or_default())
+    let asleep = match scheme.keys.len() - scheme.keys.live(now) {
+        0 => String::new(),
+        some => format!(", {some} outside of their `from` and `until`"),
+    };
+    format!("{}, {live} live{asleep}: {matched}", kind.unwrap_or_default())
 }
 
 /// What the signature would have to be.

@@ -338,7 +338,7 @@ fn forwarded_greetings_are_recognised_without_what_only_the_app_knows() {
     let sender =
         senders().into_iter().find(|sender| sender.route.as_deref() == Some("meta-without-a-token")).unwrap();
     let pack = pack(&sender);
-    let spec = VerifySpec::of_provider("meta", vec!["s".into()]);
+    let spec = VerifySpec::of_provider("meta", vec![crate::verify::spec::SecretSpec::of("s".into())]);
     let world = World { packs: [(pack.name.clone(), pack.clone())].into(), ..World::default() };
     let handshakes =
         |policy| compile(Written::Pack { pack: &pack, shows: false }, &spec, policy, &world).unwrap();

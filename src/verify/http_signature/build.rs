@@ -121,7 +121,7 @@ fn keys(
                 format!("use at least {MIN_SECRET} random bytes"),
             );
         }
-        let label = spec.label.as_deref().map(Into::into);
+        let named = building.labelled((), spec, &at, problems);
         // The registered way to write such keys is base64; who has no base64 has text.
         let text = secret.expose().trim_ascii();
         let decoded =
@@ -129,21 +129,23 @@ fn keys(
         for key in [Some(secret.expose().to_vec()), decoded].into_iter().flatten() {
             let material = MacKey::new(Hash::Sha256, &zeroize::Zeroizing::new(key))
                 .map(|key| Material::Shared(Box::new(key)));
-            keys.extend(
-                material
-                    .map(|material| Labelled { value: Key { algorithm, material }, label: label.clone() }),
-            );
+            keys.extend(material.map(|material| Labelled {
+                value: Key { algorithm, material },
+                label: named.label.clone(),
+                window: named.window,
+            }));
         }
     }
     for (at, spec) in public_keys.iter().enumerate() {
         let at = ["public_keys", &at.to_string()];
-        let Some(text) = building.text(&spec.secret, &at, problems) else { continue };
+        let Some(text) = building.public_key(&spec.secret, &at, problems) else { continue };
+        let named = building.labelled((), spec, &at, problems);
         let mut error = Some("public keys fit none of `algorithms`".to_owned());
         for (algorithm, kind) in algorithms.iter().filter_map(|(name, kind)| kind.map(|kind| (*name, kind))) {
             match PublicKey::parse(kind, &text) {
                 Ok(key) => {
                     let value = Key { algorithm, material: Material::Public(key) };
-                    keys.push(Labelled { value, label: spec.label.as_deref().map(Into::into) });
+                    keys.push(Labelled { value, label: named.label.clone(), window: named.window });
                     error = None;
                 }
                 Err(message) => error = error.map(|_| message),

@@ -14,7 +14,7 @@ use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
 use super::refusal::Refusal;
-use super::scheme::{Labelled, Match};
+use super::scheme::{Labelled, Match, live};
 use super::sign::{PrivateKey, SignError};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
@@ -128,12 +128,12 @@ impl HttpSignature {
         let named =
             |key: &&Labelled<Key>| input.key_id.as_deref().is_some_and(|id| key.label.as_deref() == Some(id));
         // A key that is called what the signature calls its key is meant; otherwise it may be any.
-        let is_named = self.keys.iter().any(|key| named(&key));
+        let is_named = live(&self.keys, now).any(|key| named(&key));
         let fits = |key: &&Labelled<Key>| {
             input.algorithm.as_deref().is_none_or(|algorithm| algorithm == key.value.algorithm)
                 && (!is_named || named(key))
         };
-        let right = self.keys.iter().filter(fits).find(|key| key.value.verifies(&message, signature));
+        let right = live(&self.keys, now).filter(fits).find(|key| key.value.verifies(&message, signature));
         let Some(key) = right else {
             return Err(wrong(format!("the signature {} does not match any live key", input.label)));
         };
@@ -197,7 +197,7 @@ impl HttpSignature {
         now: Timestamp,
         private_key: Option<&PrivateKey>,
     ) -> Result<Request, SignError> {
-        let key = self.keys.first().ok_or(SignError::Impossible("there is no key"))?;
+        let key = live(&self.keys, now).next().ok_or(SignError::Impossible("no key is live"))?;
         let mut added = Vec::new();
         let digest = format!("\"{DIGEST}\"");
         if self.components.contains(&digest) && !request.head.headers.contains(DIGEST) {

@@ -61,6 +61,7 @@ pub(in crate::verify) fn build(
             keys.push(Key {
                 kid: None,
                 label: secret.label.as_deref().map(Into::into),
+                window: building.window(secret, &["secrets", &at], problems),
                 algorithms: shared.clone(),
                 key: DecodingKey::from_secret(secret_bytes.expose()),
             });
@@ -73,11 +74,12 @@ pub(in crate::verify) fn build(
     let public_keys = spec.public_keys.as_deref().unwrap_or_default();
     for (at, key) in public_keys.iter().chain(more_keys).enumerate() {
         let at = at.to_string();
-        if let Some(text) = building.text(&key.secret, &["public_keys", &at], problems) {
+        if let Some(text) = building.public_key(&key.secret, &["public_keys", &at], problems) {
             match public_key(&text, &algorithms) {
                 Ok((algorithms, decoding)) => keys.push(Key {
                     kid: None,
                     label: key.label.as_deref().map(Into::into),
+                    window: building.window(key, &["public_keys", &at], problems),
                     algorithms,
                     key: decoding,
                 }),

@@ -12,6 +12,7 @@ use super::invalid;
 use crate::reason::Reason;
 use crate::verify::public_key::{Asymmetric, PublicKey};
 use crate::verify::remote::{self, Document, RemoteKey};
+use crate::verify::window::Window;
 use crate::verify::{KeySource, Refusal};
 
 /// A key that may verify, and for what.
@@ -19,6 +20,8 @@ use crate::verify::{KeySource, Refusal};
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     pub(super) label: Option<Arc<str>>,
+    /// When it is live; keys of a set are as long as they are in it.
+    pub(super) window: Window,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) key: DecodingKey,
 }
@@ -107,7 +110,7 @@ pub(super) fn of_spki(spki: &[u8], algorithms: &[Algorithm]) -> Option<Key> {
             AlgorithmFamily::Rsa => algorithms.iter().filter(same).copied().collect(),
             _ => vec![*algorithm],
         };
-        Some(Key { kid: None, label: None, algorithms, key: decoding(&key) })
+        Some(Key { kid: None, label: None, window: Window::default(), algorithms, key: decoding(&key) })
     })
 }
 
@@ -118,7 +121,7 @@ impl Key {
             RemoteKey::Jwk(jwk) => Self::of(jwk),
             RemoteKey::Text(text) => {
                 let (algorithms, key) = public_key(text, algorithms).ok()?;
-                Some(Self { kid: None, label: None, algorithms, key })
+                Some(Self { kid: None, label: None, window: Window::default(), algorithms, key })
             }
             RemoteKey::Certified { spki, .. } => of_spki(spki, algorithms),
         }
@@ -152,6 +155,7 @@ impl Key {
         Some(Self {
             kid: common.key_id.clone(),
             label: common.key_id.as_deref().map(Into::into),
+            window: Window::default(),
             algorithms,
             key: DecodingKey::from_jwk(jwk).ok()?,
         })

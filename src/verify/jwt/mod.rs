@@ -134,7 +134,7 @@ impl Jwt {
         let per_key = self.set.as_ref().is_some_and(KeySet::is_per_key);
         let remote = remote.iter().filter(|key| per_key || header.kid.is_none() || key.kid.is_some());
         for key in self.keys.iter().chain(remote).filter(named).chain(&certified) {
-            if !key.algorithms.contains(&header.alg) || tried == MAX_KEYS_TRIED {
+            if !key.algorithms.contains(&header.alg) || !key.window.is_open(now) || tried == MAX_KEYS_TRIED {
                 continue;
             }
             tried += 1;

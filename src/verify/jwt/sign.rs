@@ -27,7 +27,8 @@ impl Jwt {
             .iter()
             .find(|(algorithm, _)| algorithm.family() == AlgorithmFamily::Hmac)
             .ok_or(ONLY_SHARED)?;
-        let key = self.keys.iter().find(|key| key.algorithms.contains(algorithm)).ok_or(ONLY_SHARED)?;
+        let mut keys = self.keys.iter().filter(|key| key.window.is_open(now));
+        let key = keys.find(|key| key.algorithms.contains(algorithm)).ok_or(ONLY_SHARED)?;
         let secret = key.key.try_get_as_bytes().map_err(|_| ONLY_SHARED)?;
         let seconds = now.as_secs();
         let mut claims = Map::new();

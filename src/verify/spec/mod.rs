@@ -333,10 +333,10 @@ pub struct BearerSpec {
 
 impl VerifySpec {
     /// What the short form of a route means: `provider: NAME` with `secret:`/`secrets:`.
-    pub fn of_provider(provider: &str, secrets: Vec<String>) -> Self {
+    pub fn of_provider(provider: &str, secrets: Vec<SecretSpec>) -> Self {
         VerifySpec::Rule(Box::new(Rule {
             provider: Some(provider.to_owned()),
-            secrets: (!secrets.is_empty()).then(|| secrets.into_iter().map(SecretSpec::of).collect()),
+            secrets: (!secrets.is_empty()).then_some(secrets),
             ..Rule::default()
         }))
     }

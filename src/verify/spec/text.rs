@@ -17,19 +17,21 @@ pub struct Texts(pub Vec<String>);
 #[serde(transparent)]
 pub struct Param(pub Texts);
 
-/// A secret: a reference, or a reference with a label.
+/// A secret: a reference, or a reference with a label and the times between which it is live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretSpec {
     pub secret: String,
-    /// Names the secret in logs and in what the app is told; never secret itself.
+    /// Names the secret in logs and metrics; never secret itself.
     pub label: Option<String>,
-    /// When it ends: a date or RFC 3339. Nothing here ends by it: an alert comes before.
-    pub expires: Option<String>,
+    /// RFC 3339; before it the secret verifies nothing.
+    pub from: Option<String>,
+    /// RFC 3339; from then on the secret verifies nothing.
+    pub until: Option<String>,
 }
 
 impl SecretSpec {
     pub fn of(reference: String) -> Self {
-        Self { secret: reference, label: None, expires: None }
+        Self { secret: reference, ..Self::default() }
     }
 }
 
@@ -144,15 +146,17 @@ impl JsonSchema for Param {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Labelled {
-    /// The reference: `env:NAME` or `file:PATH`.
+    /// The reference: `env:NAME` or `file:PATH`, where `{parameter}`s of the route's path may stand in the file's name.
     secret: String,
-    /// Names the secret in logs and in what the app is told.
+    /// Names the secret in logs and metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label: Option<String>,
-    /// When the sender stops using it, such as `2027-01-31`: an alert comes before. It verifies for as long as it stands
-    /// here.
+    /// When it begins to be live, such as `2026-12-01T00:00:00Z`. Default: it is already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    expires: Option<String>,
+    from: Option<String>,
+    /// When it ends to be live, such as `2026-12-15T00:00:00Z`; before and after that it is warned of. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for SecretSpec {
@@ -169,9 +173,9 @@ impl<'de> Deserialize<'de> for SecretSpec {
                 Ok(SecretSpec::of(text.to_owned()))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretSpec, A::Error> {
-                let Labelled { secret, label, expires } =
+                let Labelled { secret, label, from, until } =
                     Labelled::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(SecretSpec { secret, label, expires })
+                Ok(SecretSpec { secret, label, from, until })
             }
         }
         deserializer.deserialize_any(TextOrMap)
@@ -180,11 +184,11 @@ impl<'de> Deserialize<'de> for SecretSpec {
 
 impl Serialize for SecretSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { secret, label, expires } = self.clone();
-        match (&label, &expires) {
-            (None, None) => serializer.serialize_str(&secret),
-            _ => Labelled { secret, label, expires }.serialize(serializer),
+        if (&self.label, &self.from, &self.until) == (&None, &None, &None) {
+            return serializer.serialize_str(&self.secret);
         }
+        let Self { secret, label, from, until } = self.clone();
+        Labelled { secret, label, from, until }.serialize(serializer)
     }
 }
 
@@ -195,7 +199,7 @@ impl JsonSchema for SecretSpec {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let labelled = generator.subschema_for::<Labelled>();
         json_schema!({
-            "description": "A secret: a reference, or a reference with a label.",
+            "description": "A secret: a reference, or a reference with a label and the times between which it is live.",
             "anyOf": [{ "type": "string" }, labelled]
         })
     }

@@ -2,6 +2,7 @@
 
 use super::{NOW, compiled, problems, refused, spec};
 use crate::reason::Reason;
+use crate::verify::spec::SecretSpec;
 use crate::verify::testing::{World, request};
 use crate::verify::{VerifySpec, compile};
 
@@ -23,9 +24,41 @@ fn none_proves_nobody_and_says_so() {
 
 #[test]
 fn the_short_form_is_a_provider_with_its_secrets() {
-    let short = VerifySpec::of_provider("github", vec!["a".into(), "b".into()]);
+    let short =
+        VerifySpec::of_provider("github", vec![SecretSpec::of("a".into()), SecretSpec::of("b".into())]);
     assert_eq!(short, spec("{ provider: github, secrets: [a, b] }"));
     assert!(compile(&VerifySpec::of_provider("github", vec![]), &World::default()).is_err());
+}
+
+#[test]
+fn outside_its_window_a_secret_proves_nothing_whatever_the_scheme() {
+    let before = "until: \"2025-11-24T16:00:00Z\"";
+    let after = "from: \"2025-11-24T16:00:01Z\"";
+    let within = "from: \"2025-11-24T16:00:00Z\", until: \"2025-11-24T16:00:01Z\", label: this";
+    for scheme in [
+        "{ algorithm: hmac-sha256, signature: { from: header:X, encoding: hex }, secrets: [KEY] }",
+        "{ algorithm: sha256, signed: '{secret}{body}', signature: { from: header:X, encoding: hex }, secrets: [KEY] }",
+        "{ algorithm: token, signature: { from: header:X }, secrets: [KEY] }",
+        "{ provider: github, secret: KEY }",
+        "{ api_key: { header: X, keys: [KEY] } }",
+        "{ bearer: { tokens: [KEY] } }",
+        "{ jwt: { algorithms: HS256, issuer: i, secrets: [KEY] } }",
+    ] {
+        let rule = |window: &str| {
+            let secret = "00112233445566778899aabbccddeeff";
+            compiled(&scheme.replace("KEY", &format!("{{ secret: {secret}, {window} }}")))
+        };
+        let bare = request("/", &[], b"{}");
+        let signed = rule(within).verifier.sign(&bare, None, NOW, None).unwrap();
+        let verified = rule(within).verifier.verify(signed.clone(), None, NOW).unwrap();
+        assert_eq!(verified.label().map(|label| &**label), Some("this"), "{scheme}");
+        assert!(refused(&rule(before), &signed).is_some(), "{scheme}");
+        assert!(refused(&rule(after), &signed).is_some(), "{scheme}");
+        assert!(rule(after).verifier.sign(&bare, None, NOW, None).is_err(), "{scheme}");
+    }
+    let said = said("{ provider: github, secret: { secret: s, until: \"soon\" } }");
+    assert_eq!(said.len(), 1);
+    assert!(said[0].starts_with("secret.until: `soon` is not a time"), "{}", said[0]);
 }
 
 #[test]

@@ -22,6 +22,23 @@ async fn an_event_comes_back_as_it_was_received() {
 }
 
 #[tokio::test]
+async fn notes_are_kept_until_they_are_removed() {
+    let bench = Bench::new();
+    for (key, value) in [("pause/b", "1"), ("pause/a", "2"), ("pausf", "3"), ("job/1", "4"), ("pause/b", "5")]
+    {
+        bench.buffer.note(key, Some(value.into())).await.unwrap();
+    }
+    let bench = bench.reopen();
+    let notes = async |prefix: &str| -> Vec<(String, Vec<u8>)> { bench.buffer.notes(prefix).await.unwrap() };
+    let kept = [("pause/a".to_owned(), b"2".to_vec()), ("pause/b".to_owned(), b"5".to_vec())];
+    assert_eq!(notes("pause/").await, kept);
+    bench.buffer.note("pause/a", None).await.unwrap();
+    bench.buffer.note("pause/never", None).await.unwrap();
+    assert_eq!(notes("pause/").await, kept[1..]);
+    assert_eq!(notes("").await.len(), 3);
+}
+
+#[tokio::test]
 async fn a_folder_that_is_made_is_for_nobody_else() {
     use std::os::unix::fs::PermissionsExt;
     let bench = Bench::with(|settings| settings.path = settings.path.join("new/data"));

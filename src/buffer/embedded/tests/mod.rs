@@ -4,6 +4,7 @@ mod basics;
 mod batches;
 mod crash;
 mod damage;
+mod endpoints;
 mod erased;
 mod imports;
 mod limits;

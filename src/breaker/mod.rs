@@ -1,0 +1,211 @@
+//! The circuit breaker of each destination: when an app is spared, and how it gets its work back.
+//!
+//! It only ever pauses (promise 6): a breaker holds deliveries and refuses inline requests for a while, and never
+//! disables a route or discards an event. `state` is the pure machine, `window` counts for it; here the machines have
+//! names, their changes are logged, and a try that ends without a word (dropped, panicked) gives its place back.
+//! Who works on a destination (`deliver`, and `receive` for inline routes) asks for a [`Permit`] before each try.
+
+mod state;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+
+use crate::buffer::DestinationName;
+use crate::config::BreakerSettings;
+use crate::upstream::UpstreamError;
+
+use state::{Change, State, Ticket};
+pub use state::{Charge, Outcome, Phase, Room};
+
+/// All breakers of the process. They outlive reloads, as the destinations' tasks do: there are as many as destinations
+/// that were ever configured.
+#[derive(Debug, Default)]
+pub struct Breakers {
+    all: RwLock<HashMap<DestinationName, Arc<Breaker>>>,
+}
+
+impl Breakers {
+    /// The breaker of a destination, made with its first use.
+    pub fn of(&self, name: &DestinationName) -> Arc<Breaker> {
+        if let Some(breaker) = self.all.read().get(name) {
+            return breaker.clone();
+        }
+        self.all.write().entry(name.clone()).or_insert_with(|| Arc::new(Breaker::new(name.clone()))).clone()
+    }
+
+    /// How all of them stand, by name.
+    pub fn status(&self) -> Vec<BreakerStatus> {
+        let mut all: Vec<_> = self.all.read().values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.iter().map(|breaker| breaker.status()).collect()
+    }
+}
+
+/// How a breaker stands at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakerStatus {
+    pub destination: DestinationName,
+    pub phase: Phase,
+    /// How long it has stood so; `None` if it was never open.
+    pub since: Option<Duration>,
+    /// Until the next probe may begin; `None` if nothing is held back.
+    pub next_probe: Option<Duration>,
+    /// Why it opened; `None` if it is closed.
+    pub why: Option<String>,
+    pub transitions: Transitions,
+}
+
+/// Changes since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transitions {
+    pub opened: u64,
+    pub half_opened: u64,
+    pub closed: u64,
+}
+
+/// One destination's breaker. Its settings come with each call, so that a reload holds at once.
+#[derive(Debug)]
+pub struct Breaker {
+    name: DestinationName,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: State,
+    /// What the failure was that opened it.
+    why: String,
+    transitions: Transitions,
+}
+
+impl Breaker {
+    fn new(name: DestinationName) -> Self {
+        Self { name, inner: Mutex::default() }
+    }
+
+    /// How many tries may be under way, of the `most` that the config allows. `settings` is `None` where the breaker is
+    /// `off`: then only the gateway's own failures pause.
+    pub fn room(&self, settings: Option<&BreakerSettings>, most: usize) -> Room {
+        self.inner.lock().state.room(settings, most, Instant::now())
+    }
+
+    /// The share of the destination's rate that it may get now, above 0 and at most 1: less than 1 in a slow start.
+    pub fn strength(&self, settings: Option<&BreakerSettings>) -> f64 {
+        self.inner.lock().state.strength(settings, Instant::now())
+    }
+
+    /// Leave for one try, or for how long there is none.
+    pub fn admit(self: &Arc<Self>, settings: Option<&BreakerSettings>) -> Result<Permit, Duration> {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let (ticket, change) =
+            inner.state.begin(settings, now).map_err(|until| until.saturating_duration_since(now))?;
+        self.told(&mut inner, change, "", now);
+        Ok(Permit { breaker: self.clone(), settings: settings.cloned(), ticket: Some(ticket) })
+    }
+
+    pub fn status(&self) -> BreakerStatus {
+        let now = Instant::now();
+        let inner = self.inner.lock();
+        let phase = inner.state.phase(now);
+        BreakerStatus {
+            destination: self.name.clone(),
+            phase,
+            since: inner.state.since().map(|since| now.saturating_duration_since(since)),
+            next_probe: inner.state.next_probe().map(|at| at.saturating_duration_since(now)),
+            why: (phase != Phase::Closed).then(|| inner.why.clone()),
+            transitions: inner.transitions,
+        }
+    }
+
+    fn ended(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        why: &str,
+        settings: Option<&BreakerSettings>,
+    ) -> Charge {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let (charge, change) = inner.state.end(ticket, outcome, settings, now);
+        self.told(&mut inner, change, why, now);
+        charge
+    }
+
+    fn told(&self, inner: &mut Inner, change: Option<Change>, why: &str, now: Instant) {
+        let destination = &self.name;
+        match change {
+            None => {}
+            Some(Change::Opened { until }) => {
+                inner.transitions.opened += 1;
+                inner.why = why.to_owned();
+                let probe_in = until.saturating_duration_since(now);
+                tracing::warn!(%destination, why, ?probe_in, "the breaker opened: deliveries are held, none is lost");
+            }
+            Some(Change::HalfOpened) => {
+                inner.transitions.half_opened += 1;
+                tracing::debug!(%destination, "the breaker is half open: one delivery probes");
+            }
+            Some(Change::Reopened { until }) => {
+                inner.transitions.opened += 1;
+                inner.why = why.to_owned();
+                let probe_in = until.saturating_duration_since(now);
+                tracing::debug!(%destination, why, ?probe_in, "the probe failed, the breaker is open again");
+            }
+            Some(Change::Closed { after }) => {
+                inner.transitions.closed += 1;
+                inner.why.clear();
+                tracing::info!(%destination, ?after, "the breaker closed: the destination has recovered");
+            }
+        }
+    }
+}
+
+/// Leave for one try. Dropped without a word, it is given back: nothing was learned.
+#[derive(Debug)]
+pub struct Permit {
+    breaker: Arc<Breaker>,
+    settings: Option<BreakerSettings>,
+    /// `None` once it has ended.
+    ticket: Option<Ticket>,
+}
+
+impl Permit {
+    /// Tells what came of the try; `why` is for the log and the status, if it was a failure. Gives whether the try
+    /// counts for its delivery.
+    pub fn end(mut self, outcome: Outcome, why: &str) -> Charge {
+        match self.ticket.take() {
+            Some(ticket) => self.breaker.ended(ticket, outcome, why, self.settings.as_ref()),
+            None => Charge::Counts,
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.breaker.ended(ticket, Outcome::Unknown, "", self.settings.as_ref());
+        }
+    }
+}
+
+/// What a failure to get an answer says about the app.
+pub fn of_error(error: &UpstreamError) -> Outcome {
+    if error.is_ours() { Outcome::Ours } else { Outcome::Sick { asked: None } }
+}
+
+/// What an answer says about the app: a server error, a time-out and "too many" mean that it can't, whatever it is
+/// sent. Other refusals are about the one event, by an app that is well enough to say so. `asked` is its
+/// `Retry-After`, obeyed for 429 and 503.
+pub fn of_status(status: u16, asked: Option<Duration>) -> Outcome {
+    match status {
+        429 | 503 => Outcome::Sick { asked },
+        408 | 425 | 500..=599 => Outcome::Sick { asked: None },
+        _ => Outcome::Well,
+    }
+}

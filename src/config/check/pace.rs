@@ -1,0 +1,148 @@
+//! How an app is spared: breaker, rate, schedule, and how its servers take turns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Checker;
+use super::destinations::Purpose;
+use crate::config::model::Retry;
+use crate::config::pace::{Balancing, BreakerSettings, HealthCheck, Rate};
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::config::schedule::{SCHEDULE_HELP, Schedule};
+
+/// A sender that waits for the app's answer is not kept away for longer, whatever the app asked.
+const LONGEST_INLINE: Duration = Duration::from_secs(60);
+
+/// The part of a rate that may begin at once after a rest, where nothing is said.
+const BURST: Duration = Duration::from_millis(50);
+
+impl Checker<'_, '_> {
+    pub(super) fn breaker(
+        &mut self,
+        raw: Option<&raw::BreakerOrOff>,
+        destination: &Place,
+        purpose: Purpose<'_>,
+        retry: &Retry,
+    ) -> Option<BreakerSettings> {
+        let place = destination.key("breaker");
+        if purpose.mode == raw::Mode::Pass {
+            if raw.is_some() {
+                let help =
+                    "such a route passes everything on; `mode: proxy` and `mode: buffer` have a breaker";
+                self.error(&place, "`breaker` has no meaning on a `pass` route", help);
+            }
+            return None;
+        }
+        let standard = raw::Breaker::default();
+        let raw = match raw {
+            Some(raw::BreakerOrOff::Off(_)) => return None,
+            Some(raw::BreakerOrOff::On(own)) => own,
+            None => &standard,
+        };
+        self.not_zero(&place, "window", raw.window);
+        self.not_zero(&place, "probe_after", raw.probe_after);
+        Some(BreakerSettings {
+            failures: raw.failures,
+            share_percent: raw.share.0,
+            window: raw.window.0,
+            min_attempts: raw.min_attempts,
+            probe_after: raw.probe_after.0,
+            slow_start: raw.slow_start.0,
+            longest_pause: match purpose.mode {
+                raw::Mode::Buffer => retry.max,
+                raw::Mode::Proxy | raw::Mode::Pass => retry.max.min(LONGEST_INLINE),
+            },
+        })
+    }
+
+    pub(super) fn rate(
+        &mut self,
+        raw: Option<&raw::RateText>,
+        destination: &Place,
+        purpose: Purpose<'_>,
+    ) -> Option<Rate> {
+        let (limit, burst) = match raw? {
+            raw::RateText::Plain(limit) => (*limit, None),
+            raw::RateText::With(raw::Rate { limit, burst }) => (*limit, *burst),
+        };
+        if !self.only_buffered("rate", destination, purpose) {
+            return None;
+        }
+        let standard = u128::from(limit.count) * BURST.as_millis() / limit.per.as_millis().max(1);
+        let burst = burst.unwrap_or_else(|| u32::try_from(standard).unwrap_or(u32::MAX));
+        Some(Rate { count: limit.count, per: limit.per, burst: burst.max(1) })
+    }
+
+    pub(super) fn schedule(
+        &mut self,
+        raw: Option<&raw::TextOrList>,
+        destination: &Place,
+        purpose: Purpose<'_>,
+    ) -> Option<Arc<Schedule>> {
+        let texts = match raw? {
+            raw::TextOrList::Text(text) => std::slice::from_ref(text),
+            raw::TextOrList::List(texts) => texts.as_slice(),
+        };
+        if !self.only_buffered("deliver_between", destination, purpose) {
+            return None;
+        }
+        match Schedule::parse(texts.iter().map(String::as_str)) {
+            Ok(schedule) => Some(Arc::new(schedule)),
+            Err(problem) => {
+                self.error(&destination.key("deliver_between"), problem, SCHEDULE_HELP);
+                None
+            }
+        }
+    }
+
+    fn only_buffered(&mut self, key: &str, destination: &Place, purpose: Purpose<'_>) -> bool {
+        let buffered = purpose.mode == raw::Mode::Buffer;
+        if !buffered {
+            let help = "inline the sender waits for the app; `mode: buffer` delivers at a pace";
+            self.error(&destination.key(key), format!("`{key}` has no meaning inline"), help);
+        }
+        buffered
+    }
+
+    pub(super) fn balance(&mut self, raw: &raw::Destination, place: &Place) -> Balancing {
+        let several = raw.upstreams.as_ref().is_some_and(|upstreams| upstreams.len() > 1);
+        for (key, written) in [("balance", raw.balance.is_some()), ("failover", raw.failover)] {
+            if written && !several {
+                let help = "name at least two servers as `upstreams`";
+                self.warning(&place.key(key), format!("`{key}` has no effect on a single server"), help);
+            }
+        }
+        match (raw.failover, raw.balance) {
+            (true, Some(_)) => {
+                let help = "`failover` uses one server at a time, `balance` all of them: keep one";
+                self.error(&place.key("balance"), "both `balance` and `failover` are given", help);
+                Balancing::Failover
+            }
+            (true, None) => Balancing::Failover,
+            (false, None | Some(raw::BalanceWord::RoundRobin)) => Balancing::RoundRobin,
+            (false, Some(raw::BalanceWord::LeastInFlight)) => Balancing::LeastInFlight,
+        }
+    }
+
+    pub(super) fn health(&mut self, raw: &raw::Health, place: &Place) -> HealthCheck {
+        if !raw.path.starts_with('/') || raw.path.bytes().any(|b| !(b'!'..=b'~').contains(&b) || b == b'#') {
+            let message = format!("`{}` is not a path", raw.path);
+            self.error(&place.key("path"), message, "write a path such as `/healthz`");
+        }
+        for (key, time) in [("every", raw.every), ("timeout", raw.timeout)] {
+            if let Some(time) = time {
+                self.not_zero(place, key, time);
+            }
+        }
+        let standard = HealthCheck::default();
+        HealthCheck {
+            path: raw.path.clone(),
+            every: raw.every.map_or(standard.every, |time| time.0),
+            timeout: raw.timeout.map_or(standard.timeout, |time| time.0),
+            status: raw.status.clone().unwrap_or(standard.status),
+            rise: raw.rise.unwrap_or(standard.rise),
+            fall: raw.fall.unwrap_or(standard.fall),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Rules whose keys depend on who sends: `secret: file:secrets/{account}`, and secrets of clients with a URL of their
+//! own (`client:secret`).
+//!
+//! Verification stays pure: a rule is compiled once for each tenant, and kept, so that a request finds its verifier in
+//! memory before `verify` begins. Here live the references with parameters (`reference`) and the cache; reading is done
+//! off the threads that serve. What is read counts for a configured time, so a file that was added, changed or removed
+//! is seen without a reload.
+//!
+//! Promise 2: a tenant that is not known has no verifier, and is refused by one with keys that nobody has, so that
+//! neither the answer nor its time tells which tenants there are. Promise 5: both caches are bounded, apart from each
+//! other (who tries names does not push those who are known out), and few files are read at once.
+
+mod held;
+mod reference;
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::message::PathParams;
+use crate::providers::Pack;
+use crate::secret::{NoRandomness, Secret, random_text, trim_line_end};
+use crate::verify::{KeySource, Remote, Resolver, SpecProblem, Verifier, VerifySpec, compile};
+
+pub use held::Held;
+pub use reference::Reference;
+
+/// In the place of a secret: the one that was made for the client whose URL was used.
+pub const CLIENT_SECRET: &str = "client:secret";
+
+/// Tenants whose verifier is kept, and names that are known to be nobody's, at most.
+const KNOWN: u64 = 10_000;
+const UNKNOWN: u64 = 10_000;
+/// Files that are read at the same time.
+const LOADING: usize = 8;
+/// Bytes of a file with a secret or key; a longer one is a mistake.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// What is the same for all tenants of a rule, as it was when the config was read.
+#[derive(Default)]
+pub struct Shared {
+    pub secrets: HashMap<String, Secret>,
+    pub texts: HashMap<String, String>,
+    pub key_sources: Vec<(Remote, Arc<dyn KeySource>)>,
+    pub packs: HashMap<String, Arc<Pack>>,
+}
+
+/// A rule and its tenants. Lives as long as the config that it is of: a reload begins with empty caches.
+pub struct Tenants {
+    spec: VerifySpec,
+    shared: Shared,
+    references: Vec<Reference>,
+    /// Parameters that the references name, each once.
+    parameters: Vec<Arc<str>>,
+    /// Where relative paths start.
+    base: PathBuf,
+    /// In the place of what is not there: a secret that nobody has.
+    decoy: Secret,
+    needs: Needs,
+    known: moka::sync::Cache<String, Tenant>,
+    unknown: moka::sync::Cache<String, Tenant>,
+    loading: Semaphore,
+}
+
+/// Whether a client's rule asks for a secret of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Needs {
+    #[default]
+    Nothing,
+    Secret,
+}
+
+/// Whose request it is.
+#[derive(Clone, Debug)]
+pub enum Tenant {
+    Known(Arc<Verifier>),
+    /// There is no file for it.
+    Unknown,
+    /// What there is for it can't be used; the text is for the log.
+    Broken(Arc<str>),
+}
+
+/// A client with a URL of its own, as far as its rule is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Unique, and another one with each secret.
+    pub id: &'a str,
+    pub secret: Option<&'a Secret>,
+}
+
+/// A secret that nobody has, of a form that every scheme takes.
+pub fn decoy() -> Result<Secret, NoRandomness> {
+    random_text()
+}
+
+impl std::fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tenants").field("references", &self.references).finish_non_exhaustive()
+    }
+}
+
+impl Tenants {
+    /// `refresh`: how long what was read counts.
+    pub fn new(
+        spec: VerifySpec,
+        shared: Shared,
+        references: Vec<Reference>,
+        needs: Needs,
+        base: PathBuf,
+        decoy: Secret,
+        refresh: Duration,
+    ) -> Self {
+        let mut parameters: Vec<Arc<str>> = Vec::new();
+        for name in references.iter().flat_map(Reference::parameters) {
+            if !parameters.contains(name) {
+                parameters.push(name.clone());
+            }
+        }
+        let cache = |max| moka::sync::Cache::builder().max_capacity(max).time_to_live(refresh).build();
+        Self {
+            spec,
+            shared,
+            references,
+            parameters,
+            base,
+            decoy,
+            needs,
+            known: cache(KNOWN),
+            unknown: cache(UNKNOWN),
+            loading: Semaphore::new(LOADING),
+        }
+    }
+
+    /// Parameters of the path that say whose request it is.
+    pub fn parameters(&self) -> &[Arc<str>] {
+        &self.parameters
+    }
+
+    /// Whether the rule asks for a secret that is made with a client's URL.
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Whose request with these parameters is, from memory if it was looked up lately.
+    pub async fn find(self: &Arc<Self>, params: &PathParams, client: Option<Client<'_>>) -> Tenant {
+        let Some(key) = self.key(params, client) else { return Tenant::Unknown };
+        if let Some(tenant) = self.known.get(&key).or_else(|| self.unknown.get(&key)) {
+            return tenant;
+        }
+        if self.references.is_empty() {
+            // Nothing to read: compiling takes microseconds.
+            return self.keep(key, self.load(params, client));
+        }
+        // Never closed, so there is always a permit to wait for.
+        let Ok(_permit) = self.loading.acquire().await else { return Tenant::Unknown };
+        // Whoever asked for the same before us has it by now.
+        if let Some(tenant) = self.known.get(&key).or_else(|| self.unknown.get(&key)) {
+            return tenant;
+        }
+        let (tenants, params) = (Arc::clone(self), params.clone());
+        let client = client.map(|client| (client.id.to_owned(), client.secret.cloned()));
+        let read = tokio::task::spawn_blocking(move || {
+            let client = client.as_ref().map(|(id, secret)| Client { id, secret: secret.as_ref() });
+            tenants.load(&params, client)
+        });
+        match read.await {
+            Ok(tenant) => self.keep(key, tenant),
+            Err(error) => Tenant::Broken(error.to_string().into()),
+        }
+    }
+
+    fn keep(&self, key: String, tenant: Tenant) -> Tenant {
+        let cache = if matches!(tenant, Tenant::Unknown) { &self.unknown } else { &self.known };
+        cache.insert(key, tenant.clone());
+        tenant
+    }
+
+    /// What the verifier depends on; `None` if a value can't name a file.
+    fn key(&self, params: &PathParams, client: Option<Client<'_>>) -> Option<String> {
+        let mut key = String::new();
+        for name in &self.parameters {
+            key.push_str(params.get(name).filter(|value| reference::is_plain(value))?);
+            key.push('/');
+        }
+        if let Some(client) = client {
+            key.push_str(client.id);
+        }
+        Some(key)
+    }
+
+    /// The same without memory: reads the files. Blocks.
+    pub fn load(&self, params: &PathParams, client: Option<Client<'_>>) -> Tenant {
+        let mut files = HashMap::with_capacity(self.references.len());
+        for reference in &self.references {
+            let Some(path) = reference.path(params) else { return Tenant::Unknown };
+            match read(&self.base.join(&path)) {
+                Ok(bytes) => files.insert(reference.written.as_str(), bytes),
+                Err(error) => {
+                    return Tenant::Broken(format!("{}: {error}", path.display()).into());
+                }
+            };
+        }
+        if !self.references.is_empty() && files.values().all(Option::is_none) {
+            return Tenant::Unknown;
+        }
+        let resolver = Resolved { tenants: self, files, client };
+        match compile(&self.spec, &resolver) {
+            Ok(compiled) => Tenant::Known(Arc::new(compiled.verifier)),
+            Err(problems) => {
+                let text =
+                    |SpecProblem { at, message, .. }: &SpecProblem| format!("{}: {message}", at.join("."));
+                Tenant::Broken(problems.iter().map(text).collect::<Vec<_>>().join("; ").into())
+            }
+        }
+    }
+}
+
+/// A file's bytes without its final line end; `None` if there is no such file.
+fn read(path: &std::path::Path) -> std::io::Result<Option<Vec<u8>>> {
+    // Asked first: opening what is no file (a pipe) could wait for ever.
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut bytes = Vec::new();
+    match std::fs::File::open(path) {
+        Ok(file) => file.take(MAX_FILE + 1).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!("is larger than {MAX_FILE} bytes")));
+    }
+    trim_line_end(&mut bytes);
+    Ok(Some(bytes))
+}
+
+/// Compiling the same rule asks for the same references, so nobody gets to read this.
+const NOT_SEEN: &str = "was not there when the config was read";
+
+/// What a tenant's rule refers to.
+struct Resolved<'a> {
+    tenants: &'a Tenants,
+    files: HashMap<&'a str, Option<Vec<u8>>>,
+    client: Option<Client<'a>>,
+}
+
+impl Resolved<'_> {
+    fn same<T: Clone>(of: &HashMap<String, T>, reference: &str) -> Result<T, String> {
+        of.get(reference).cloned().ok_or_else(|| NOT_SEEN.to_owned())
+    }
+}
+
+impl Resolver for Resolved<'_> {
+    fn secret(&self, reference: &str) -> Result<Secret, String> {
+        let secret = match self.files.get(reference) {
+            Some(bytes) => bytes.clone().map(Secret::new),
+            None if reference == CLIENT_SECRET => self.client.and_then(|client| client.secret.cloned()),
+            None => return Self::same(&self.tenants.shared.secrets, reference),
+        };
+        Ok(secret.unwrap_or_else(|| self.tenants.decoy.clone()))
+    }
+
+    fn text(&self, reference: &str) -> Result<String, String> {
+        Self::same(&self.tenants.shared.texts, reference)
+    }
+
+    fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
+        match self.files.get(reference) {
+            Some(None) => Ok(None),
+            Some(Some(bytes)) => match String::from_utf8(bytes.clone()) {
+                Ok(text) => Ok(Some(text)),
+                Err(_) => Err("is not UTF-8 text".to_owned()),
+            },
+            None => self.text(reference).map(Some),
+        }
+    }
+
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
+        let known = self.tenants.shared.key_sources.iter().find(|(known, _)| *known == remote);
+        known.map(|(_, source)| source.clone()).ok_or_else(|| NOT_SEEN.to_owned())
+    }
+
+    fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
+        Self::same(&self.tenants.shared.packs, name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The breaker through the real binary: a sick app is left alone, its events wait at no cost, and it gets its work back
+//! slowly. Times are short; every wait is for a condition.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+const DESTINATION: &str = "github/app";
+
+fn quick() -> serde_json::Value {
+    json!({"failures": 3, "probe_after": "300ms", "slow_start": "2s"})
+}
+
+/// As the gauge says: 0 closed, 1 half open, 2 open.
+async fn breaker(gateway: &Gateway, destination: &str) -> f64 {
+    gateway.metric("tidegate_breaker", &[("destination", destination)]).await
+}
+
+async fn transitions(gateway: &Gateway, state: &str) -> f64 {
+    gateway
+        .metric("tidegate_breaker_transitions_total", &[("destination", DESTINATION), ("state", state)])
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sick_app_is_left_alone_at_no_cost_of_attempts_and_gets_all_of_it_once_it_is_well() {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(500));
+    let retry = json!({"first": "10ms", "max": "20ms", "attempts": 4});
+    let route = github().to(&app).delivery("retry", retry).delivery("breaker", quick());
+    let gateway = gateway().route(route.delivery("concurrency", 8)).start().await;
+    for _ in 0..100 {
+        assert_eq!(gateway.send(&signed::github(push())).await.status, 202, "senders feel nothing");
+    }
+    eventually("it has opened and probed in vain", async || transitions(&gateway, "half_open").await >= 6.0)
+        .await;
+    // Of four attempts each, more probes than that were made.
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[]).await, 0.0);
+    assert_eq!(gateway.backlog().await, 100.0);
+    let sent = app.count();
+    assert!(sent < 8 + 3 + 30, "only probes: {sent}");
+
+    let status = gateway.cli_json(&["status"]).await;
+    let shown = &status["destinations"][0]["breaker"];
+    assert!(shown["state"] == "open" || shown["state"] == "half_open", "{shown}");
+    assert!(shown["why"].as_str().is_some_and(|why| why.contains("500")), "{shown}");
+    assert!(shown["since"].is_string() && shown["next_probe"].is_string(), "{shown}");
+    let text = String::from_utf8(gateway.cli(&["status"]).await.stdout).expect("text");
+    assert!(text.contains("breaker"), "{text}");
+
+    app.forget();
+    app.behaves(Behaviour::Slow(Duration::from_millis(20)));
+    gateway.drained().await;
+    let received = app.received();
+    assert_eq!(received.len(), 100, "each once");
+    assert!(received.iter().all(|received| received.attempt() <= 4));
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[]).await, 0.0);
+    assert_eq!(breaker(&gateway, DESTINATION).await, 0.0);
+    assert_eq!(transitions(&gateway, "closed").await, 1.0);
+    // The slow start: with room for one at first, the first of them do not come all at once.
+    let first_eight = received[7].at - received[0].at;
+    assert!(first_eight >= Duration::from_millis(7 * 20 / 2), "{first_eight:?}");
+    let lines: Vec<_> = gateway.log_lines();
+    let said = |what: &str| lines.iter().filter(|line| line.to_string().contains(what)).count();
+    assert_eq!((said("the breaker opened"), said("the breaker closed")), (1, 1), "one line a change");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sick_destination_does_not_hold_another() {
+    let (well, sick) = (App::start().await, App::start().await);
+    sick.refuse().await;
+    let gateway = gateway()
+        .route(github().to(&well))
+        .route(stripe().to(&sick).impatient().delivery("breaker", quick()))
+        .start()
+        .await;
+    for _ in 0..20 {
+        assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 202);
+        assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
+    }
+    well.receives(20).await;
+    eventually("the other is open", async || breaker(&gateway, "stripe/app").await == 2.0).await;
+    assert_eq!(breaker(&gateway, DESTINATION).await, 0.0);
+    sick.accept().await;
+    gateway.drained().await;
+    assert!(sick.count() >= 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_breaker_holds_survives_a_crash() {
+    let app = App::start().await;
+    app.refuse().await;
+    let route = github().to(&app).impatient().delivery("breaker", quick());
+    let mut gateway = gateway().route(route).start().await;
+    for _ in 0..30 {
+        assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
+    }
+    eventually("it is open", async || breaker(&gateway, DESTINATION).await == 2.0).await;
+    gateway.kill().await;
+    gateway.restart().await;
+    assert_eq!(gateway.backlog().await, 30.0);
+    app.accept().await;
+    gateway.drained().await;
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[]).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_breaker_answers_inline_requests_at_once() {
+    let app = App::start().await;
+    let route = stripe().mode("proxy").to(&app).delivery("timeout", "500ms");
+    let breaker = json!({"failures": 2, "probe_after": "1s"});
+    let gateway = gateway().route(route.delivery("breaker", breaker)).start().await;
+    app.behaves(Behaviour::Hang);
+    for _ in 0..2 {
+        assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 504);
+    }
+    let sent = app.count();
+    let began = Instant::now();
+    let answer = gateway.send(&signed::stripe(invoice_paid())).await;
+    assert_eq!((answer.status, answer.reason()), (503, "upstream_paused"));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(began.elapsed() < Duration::from_millis(400), "it did not wait for the app");
+    assert_eq!(app.count(), sent);
+    app.behaves(Behaviour::status(200));
+    // The sender's own retries are the probes.
+    let event = signed::stripe(invoice_paid());
+    eventually("a probe succeeds", async || gateway.send(&event).await.status == 200).await;
+    assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turned_off_nothing_is_held_and_attempts_count() {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(500));
+    let retry = json!({"first": "10ms", "max": "20ms", "attempts": 3});
+    let route = github().to(&app).delivery("retry", retry).delivery("breaker", "off");
+    let gateway = gateway().route(route).start().await;
+    for _ in 0..10 {
+        gateway.send(&signed::github(push())).await;
+    }
+    eventually("all are dead", async || gateway.metric("tidegate_dead_letters", &[]).await == 10.0).await;
+    assert_eq!(app.count(), 30);
+}
