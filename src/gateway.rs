@@ -23,6 +23,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
 use crate::deliver::{self, Deliverer};
 use crate::endpoints::Endpoints;
+use crate::jobs::Jobs;
 use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub pauses: Arc<Pauses>,
     /// Refused requests, if the config asks to keep some.
     pub quarantine: Arc<Quarantine>,
+    /// Replays, purges and erasures in the background.
+    pub jobs: Jobs,
     /// What is wrong, and for how long.
     alerts: Alerts,
     /// URLs of clients' own; a reload keeps them.
@@ -151,6 +154,7 @@ impl Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             deliverer: Deliverer::new(seams),
             intake: Intake::new(metrics.clone()),
+            jobs: Jobs::new(buffer.clone(), clock.clone()),
             alerts: Alerts::new(metrics.clone(), clock.clone()),
             breakers,
             pauses,

@@ -25,8 +25,10 @@ pub mod verify;
 pub mod breaker;
 pub mod buffer;
 pub mod deliver;
+pub mod jobs;
 pub mod pauses;
 pub mod quarantine;
+pub mod transfer;
 pub mod upstream;
 
 // What lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.

@@ -6,17 +6,19 @@ use async_trait::async_trait;
 
 use crate::alerts::{AlertsStatus, Tested};
 use crate::breaker::BreakerStatus;
-use crate::buffer::{Buffer, BufferError, DestinationName};
+use crate::buffer::{Buffer, BufferError, DestinationName, Event, NewClaim};
 use crate::clock::Timestamp;
 use crate::config::{AdminAddress, Clients, Config, Hours, Route};
 use crate::endpoints::{ENDPOINT, Endpoints};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
+use crate::jobs::Jobs;
 use crate::keys::KeySetStatus;
+use crate::message::{PathParams, host_of};
 use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
-use crate::route::{PathPattern, Segment};
+use crate::route::{Match, PathPattern, Segment};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::tenants::Needs;
@@ -50,6 +52,10 @@ pub enum NoEndpoints {
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
     fn buffer(&self) -> &Arc<dyn Buffer>;
+    /// The claim of an event that comes from another buffer, as far as it would stand still. The error says why the
+    /// running config does not take such events.
+    fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String>;
+    fn jobs(&self) -> &Jobs;
     fn metrics(&self) -> &Arc<Metrics>;
     fn now(&self) -> Timestamp;
     fn readiness(&self) -> NotReady;
@@ -95,6 +101,22 @@ pub trait Control: Send + Sync + 'static {
 impl Control for Gateway {
     fn buffer(&self) -> &Arc<dyn Buffer> {
         &self.buffer
+    }
+    fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String> {
+        let snapshot = self.snapshot.load();
+        let config = &snapshot.config;
+        let at = config.routes.iter().position(|route| route.name == event.route);
+        let at = at.ok_or_else(|| format!("the running config has no route `{}`", event.route))?;
+        // Of a path that leads elsewhere by now there are none.
+        let path = event.target.split('?').next().unwrap_or_default();
+        let params = match config.table.find(&host_of(&event.authority), path, &event.method) {
+            Match::Route { index, params } if index == at => params,
+            _ => PathParams::default(),
+        };
+        receive::claim_of(&config.routes[at], &params, event, self.clock.now())
+    }
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
     fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics

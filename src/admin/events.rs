@@ -1,5 +1,7 @@
 //! Listing, showing, replaying and purging what is in the buffer.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -8,16 +10,17 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::SemaphorePermit;
 
-use crate::buffer::{Buffer, BufferError, Delivery, Event, EventFilter, EventId, Selection};
+use crate::buffer::{
+    Buffer, BufferError, Delivery, Event, EventFilter, EventId, Head, Hidden, HiddenOfRoute, Search,
+    Selection,
+};
 
 use super::App;
+use super::control::Control;
 use super::filter::{Choice, Chosen, ListQuery, Listing};
 use super::problem::Problem;
+use super::redact::Redact;
 use super::views::{EventDetail, EventPage, EventSummary, Purged, Replayed};
-
-/// Events taken from the buffer at once for a listing. They come with their bodies, so this, times the largest body,
-/// bounds a listing's memory; a longer page is put together of several.
-const EVENTS_AT_ONCE: usize = 16;
 
 type Queried = Result<Query<ListQuery>, QueryRejection>;
 
@@ -33,22 +36,38 @@ fn queried(query: Queried) -> Result<ListQuery, Problem> {
     query.map(|Query(query)| query).map_err(|e| Problem::bad_request(e.body_text()))
 }
 
+/// A page holds no bodies, and is looked for in a bounded time: it may be short and still have a next one.
 async fn page(app: &App, listing: Listing) -> Result<Json<EventPage>, Problem> {
-    let _turn = turn(app).await?;
-    let Listing { filter, mut after, limit } = listing;
-    let mut events = Vec::new();
-    while events.len() < limit {
-        let at_once = EVENTS_AT_ONCE.min(limit - events.len());
-        let page = app.control.buffer().list(filter.clone(), after, at_once).await?;
-        events.extend(page.events.iter().map(|(event, deliveries)| {
-            EventSummary::new(event, deliveries, &app.control.redact(&event.route))
-        }));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    Ok(Json(EventPage { events, next: after.map(|id| id.to_string()) }))
+    let Listing { filter, after, limit } = listing;
+    let search = Search { hidden: hidden(&app.control), ..Search::new(filter, limit).after(after) };
+    let page = app.control.buffer().search(search).await?;
+    let summary = |(event, deliveries): &(Head, Vec<Delivery>)| {
+        EventSummary::new(event, deliveries, &app.control.redact(&event.route))
+    };
+    Ok(Json(EventPage {
+        events: page.events.iter().map(summary).collect(),
+        next: page.next.map(|id| id.to_string()),
+    }))
+}
+
+/// What can't be read can't be searched.
+pub(super) fn hidden(control: &Arc<dyn Control>) -> Hidden {
+    let control = control.clone();
+    Arc::new(move |route| hides(&control.redact(route)))
+}
+
+/// The same for what outlives requests, and must not hold the gateway.
+pub(super) fn hidden_by<C: Control>(control: &Arc<C>) -> Hidden {
+    let control = Arc::downgrade(control);
+    Arc::new(move |route| match control.upgrade() {
+        Some(control) => hides(&control.redact(route)),
+        None => Box::new(|_| true),
+    })
+}
+
+fn hides(redact: &Redact) -> HiddenOfRoute {
+    let redact = redact.clone();
+    Box::new(move |name| redact.hides(name))
 }
 
 pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<EventDetail>, Problem> {

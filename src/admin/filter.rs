@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{EventFilter, EventId};
+use crate::buffer::{DeadReason, EventFilter, EventId, ValueIs};
 use crate::clock::Timestamp;
+use crate::verify::{JsonPointer, nearest};
 
 use super::problem::Problem;
 
@@ -25,12 +26,32 @@ pub struct Conditions {
     pub destination: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Why a delivery was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of the last attempt: `503`, `5xx`, or `none` for no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
     #[serde(rename = "type", alias = "event_type", skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<When>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<When>,
+    /// An address or a range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// A text in a line `Name: value` of the headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Where a value stands in a JSON body; what it must be is `equals`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub equals: Option<String>,
 }
 
 /// A time: RFC 3339, or milliseconds since the epoch.
@@ -59,6 +80,11 @@ impl When {
     }
 }
 
+/// The text of a condition that is not what it must be: names the field and says what would be right.
+fn wrong(field: &str, text: &str, right: &str) -> Problem {
+    Problem::bad_request(format!("`{field}`: `{text}` is not {right}"))
+}
+
 impl Conditions {
     /// Checked, in the buffer's words.
     pub fn filter(&self) -> Result<EventFilter, Problem> {
@@ -72,15 +98,56 @@ impl Conditions {
         {
             return Err(Problem::bad_request("`destination` is written as `route/destination`"));
         }
+        for (field, text) in [("header", &self.header), ("key", &self.key)] {
+            if text.as_ref().is_some_and(String::is_empty) {
+                return Err(Problem::bad_request(format!("`{field}` is empty and would match everything")));
+            }
+        }
         Ok(EventFilter {
+            ids: Vec::new(),
             route: self.route.clone(),
             destination: self.destination.clone(),
             state: self.state.clone(),
+            reason: self.reason.as_deref().map(reason).transpose()?,
+            status: parsed("status", self.status.as_deref())?,
             event_type: self.event_type.clone(),
             since: self.since.as_ref().map(|t| t.timestamp("since")).transpose()?,
             until: self.until.as_ref().map(|t| t.timestamp("until")).transpose()?,
+            source: parsed("source", self.source.as_deref())?,
+            idempotency_key: self.key.clone(),
+            header: self.header.clone(),
+            body: self.value()?,
         })
     }
+
+    fn value(&self) -> Result<Option<ValueIs>, Problem> {
+        match (&self.pointer, &self.equals) {
+            (None, None) => Ok(None),
+            (Some(pointer), Some(equals)) => match JsonPointer::parse(pointer) {
+                Ok(_) => Ok(Some(ValueIs { pointer: pointer.clone(), equals: equals.clone() })),
+                Err(why) => Err(Problem::bad_request(format!("`pointer`: {why}"))),
+            },
+            _ => Err(Problem::bad_request(
+                "`pointer` and `equals` go together: where the value stands, and what it is",
+            )),
+        }
+    }
+}
+
+fn parsed<T: std::str::FromStr<Err = &'static str>>(
+    field: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, Problem> {
+    text.map(|text| text.parse().map_err(|right| wrong(field, text, right))).transpose()
+}
+
+fn reason(code: &str) -> Result<DeadReason, Problem> {
+    DeadReason::ALL.into_iter().find(|reason| reason.code() == code).ok_or_else(|| {
+        let codes = DeadReason::ALL.map(DeadReason::code);
+        let meant = nearest(code, codes.into_iter()).map(|near| format!("; did you mean `{near}`?"));
+        let right = format!("one of {}{}", codes.join(", "), meant.unwrap_or_default());
+        wrong("reason", code, &right)
+    })
 }
 
 /// The query of a listing.
@@ -90,10 +157,17 @@ pub struct ListQuery {
     route: Option<String>,
     destination: Option<String>,
     state: Option<String>,
+    reason: Option<String>,
+    status: Option<String>,
     #[serde(rename = "type", alias = "event_type")]
     event_type: Option<String>,
     since: Option<String>,
     until: Option<String>,
+    source: Option<String>,
+    key: Option<String>,
+    header: Option<String>,
+    pointer: Option<String>,
+    equals: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
 }
@@ -119,9 +193,16 @@ impl ListQuery {
             route: self.route,
             destination: self.destination,
             state: self.state,
+            reason: self.reason,
+            status: self.status,
             event_type: self.event_type,
             since: self.since.map(When::Text),
             until: self.until.map(When::Text),
+            source: self.source,
+            key: self.key,
+            header: self.header,
+            pointer: self.pointer,
+            equals: self.equals,
         };
         Ok(Listing { filter: conditions.filter()?, after, limit })
     }
@@ -152,7 +233,7 @@ pub struct Chosen {
 /// What a replay or a purge works on, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
-    /// Of these events, the deliveries that meet the filter's `destination` and `state`.
+    /// Of these events, the deliveries that meet the filter's conditions on deliveries.
     Ids(Vec<EventId>, EventFilter),
     Matching(EventFilter),
 }
@@ -169,14 +250,9 @@ impl Chosen {
                 let ids =
                     ids.map_err(|_| Problem::bad_request("`ids` holds something that is no event id"))?;
                 let only = conditions.unwrap_or_default().filter()?;
-                let of_deliveries = EventFilter {
-                    destination: only.destination.clone(),
-                    state: only.state.clone(),
-                    ..EventFilter::default()
-                };
-                if only != of_deliveries {
+                if only != only.of_deliveries() {
                     return Err(Problem::bad_request(
-                        "beside `ids`, `filter` holds nothing but `destination` and `state`",
+                        "beside `ids`, `filter` holds nothing but `destination`, `state`, `reason` and `status`",
                     ));
                 }
                 Ok(Choice::Ids(ids, only))
@@ -215,6 +291,7 @@ mod tests {
             serde_json::json!({"filter": {"state": "lost"}}),
             serde_json::json!({"filter": {"destination": "legacy"}}),
             serde_json::json!({"ids": ["nonsense"]}),
+            serde_json::json!({"filter": {"header": ""}}),
         ] {
             assert!(chosen(json.clone()).is_err(), "{json}");
         }
@@ -234,6 +311,24 @@ mod tests {
         assert_eq!(of(1_764_000_000_123_u64.into()), expected);
         assert_eq!(of("yesterday".into()), None);
         assert_eq!(of("1900-01-01T00:00:00Z".into()), None);
+    }
+
+    #[test]
+    fn a_wrong_condition_is_named() {
+        for (field, value, right) in [
+            ("state", "lost", "pending, retrying"),
+            ("reason", "given-up", "did you mean `given_up`"),
+            ("status", "5x", "a class such as 5xx"),
+            ("source", "example.com", "a range such as"),
+            ("pointer", "data", "go together"),
+            ("destination", "legacy", "route/destination"),
+            ("since", "yesterday", "2026-11-24"),
+        ] {
+            let problem = chosen(serde_json::json!({"filter": {field: value}})).unwrap_err();
+            assert!(problem.contains(&format!("`{field}`")) && problem.contains(right), "{problem}");
+        }
+        let problem = chosen(serde_json::json!({"filter": {"pointer": "data", "equals": "x"}})).unwrap_err();
+        assert!(problem.contains("`pointer`") && problem.contains("begins with `/`"), "{problem}");
     }
 
     #[test]

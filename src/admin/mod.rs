@@ -1,6 +1,6 @@
 //! The admin API: looks in from outside. Health, metrics, status, reload, and the events in the buffer.
 //!
-//! `listen` opens the socket, `guard` decides who may ask what, the other files answer. Nothing here takes part in
+//! `jobs` is for work on many events that goes on by itself. `listen` opens the socket, `guard` decides who may ask what, the other files answer. Nothing here takes part in
 //! receiving or delivering; all it needs of the gateway stands in `control`. Carries promise 5 for itself: every
 //! listing, body and wait has a limit.
 
@@ -12,6 +12,7 @@ pub mod filter;
 mod guard;
 mod health;
 pub mod items;
+pub mod jobs;
 mod listen;
 mod pauses;
 mod problem;
@@ -22,6 +23,7 @@ mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 pub mod views;
 
 use std::sync::Arc;
@@ -51,6 +53,10 @@ const HEAVY_REQUESTS: usize = 2;
 /// does not move it, but a new token counts at once). With `admin` off it only waits. The error says why the address
 /// can't be used.
 pub async fn serve(gateway: Arc<Gateway>, mut shutdown: watch::Receiver<bool>) -> Result<(), String> {
+    // Also with `admin` off: they may have been begun before.
+    if let Err(error) = gateway.jobs.start(events::hidden_by(&gateway)).await {
+        tracing::error!(%error, "the jobs of earlier processes could not be read");
+    }
     let settings = gateway.snapshot.load().config.admin.clone();
     match open(&settings).await? {
         Some(socket) => {
@@ -109,6 +115,11 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/endpoints/rotate", post(endpoints::rotate))
         .route("/endpoints/revoke", post(endpoints::revoke))
         .route("/dead", get(events::list_dead))
+        .route("/export", get(transfer::export))
+        .route("/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
+        .route("/jobs", get(jobs::list).post(jobs::begin))
+        .route("/jobs/{id}", get(jobs::show))
+        .route("/jobs/{id}/{command}", post(jobs::tell))
         .route("/quarantine", get(quarantine::list))
         .route("/quarantine/re-verify", post(quarantine::recheck))
         .route("/quarantine/admit", post(quarantine::admit))

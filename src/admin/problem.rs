@@ -46,7 +46,9 @@ impl Problem {
 impl From<BufferError> for Problem {
     fn from(error: BufferError) -> Self {
         let status = match error {
-            BufferError::Closed | BufferError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            BufferError::Closed | BufferError::Failed(_) | BufferError::NoSpace(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             BufferError::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

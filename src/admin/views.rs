@@ -1,11 +1,13 @@
 //! What the API answers, as types: written by the handlers, read by the CLI. Times are RFC 3339 in UTC.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Tested;
-use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event};
+use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event, Head};
 
 use crate::gateway::{LastReload, ReloadOutcome};
 use crate::keys::KeySetStatus;
@@ -27,6 +29,14 @@ pub struct Setup {
     pub admin: String,
     pub listeners: Vec<ListenerSetup>,
     pub routes: Vec<RouteSetup>,
+}
+
+impl Setup {
+    /// The names (`route/destination`) of all that is delivered to out of the buffer.
+    pub(super) fn buffered(&self) -> BTreeSet<String> {
+        let routes = self.routes.iter().filter(|route| route.mode == "buffer");
+        routes.flat_map(|route| route.destinations.iter().map(|d| d.name.clone())).collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,7 +273,8 @@ pub struct Readiness {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
     pub events: Vec<EventSummary>,
-    /// Pass as `after` for the next page; `null` at the end.
+    /// Pass as `after` for the next page; `null` at the end. A page may be short and still have a next one: the time
+    /// for one is bounded.
     pub next: Option<String>,
 }
 
@@ -398,7 +409,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl EventSummary {
-    pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
+    pub(super) fn new(event: &Head, deliveries: &[Delivery], redact: &Redact) -> Self {
         Self {
             id: event.id.to_string(),
             route: event.route.to_string(),
@@ -419,7 +430,7 @@ impl EventSummary {
                 number,
                 count,
             }),
-            body_bytes: event.body.len() as u64,
+            body_bytes: event.body_bytes,
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Last)).collect(),
         }
     }
@@ -429,7 +440,7 @@ impl EventDetail {
     pub(super) fn new(event: &Event, deliveries: &[Delivery], redact: &Redact) -> Self {
         let summary = EventSummary {
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Whole)).collect(),
-            ..EventSummary::new(event, &[], redact)
+            ..EventSummary::new(&Head::from(event), &[], redact)
         };
         let headers =
             event.headers.iter().map(|(name, value)| HeaderView::new(name, value, redact)).collect();

@@ -26,6 +26,29 @@ impl EventId {
         random.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
         Self(uuid::Builder::from_unix_timestamp_millis(now.as_millis(), &random).into_uuid().into_bytes())
     }
+
+    /// The time in it: a UUIDv7 begins with 48 bits of milliseconds.
+    pub const fn time(self) -> Timestamp {
+        let [a, b, c, d, e, f, ..] = self.0;
+        Timestamp(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    /// The lowest possible id of a time.
+    pub fn first_of(at: Timestamp) -> Self {
+        Self::bound(at, 0)
+    }
+
+    /// The highest possible id of a time.
+    pub fn last_of(at: Timestamp) -> Self {
+        Self::bound(at, 0xff)
+    }
+
+    fn bound(at: Timestamp, rest: u8) -> Self {
+        let millis = at.0.min((1 << 48) - 1);
+        let mut id = [rest; 16];
+        id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+        Self(id)
+    }
 }
 
 impl fmt::Display for EventId {
@@ -282,6 +305,13 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    pub const ALL: [DeadReason; 4] = [
+        DeadReason::AttemptsExhausted,
+        DeadReason::TooOld,
+        DeadReason::GivenUp,
+        DeadReason::DestinationRemoved,
+    ];
+
     pub const fn code(self) -> &'static str {
         match self {
             DeadReason::AttemptsExhausted => "attempts_exhausted",

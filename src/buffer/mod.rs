@@ -6,6 +6,8 @@
 
 pub mod embedded;
 mod event;
+mod job;
+mod search;
 
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use tokio::sync::Notify;
 use crate::clock::Timestamp;
 
 pub use event::*;
+pub use job::*;
+pub use search::*;
 
 /// A durable store of events and deliveries. All methods may be called from any task; none blocks the caller's
 /// thread for longer than a memory-resident lookup.
@@ -29,6 +33,16 @@ pub trait Buffer: Send + Sync + 'static {
         destinations: &[DestinationName],
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError>;
+
+    /// Stores an event that came from another buffer, with its deliveries and its claim, as one atomic write. What
+    /// waited there is due here at once; what was settled stays so. Nothing is stored if it is here already, or if its
+    /// claim stands for another event.
+    async fn import(
+        &self,
+        event: Event,
+        deliveries: Vec<Delivery>,
+        claim: Option<NewClaim>,
+    ) -> Result<Imported, AppendError>;
 
     /// Stores the events of one request, each with its claim and one pending delivery a destination, and the request's
     /// own claim, as one atomic write, and returns once that write is synced. Events whose claim stands already are left
@@ -75,19 +89,28 @@ pub trait Buffer: Send + Sync + 'static {
     /// An event with all its deliveries.
     async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError>;
 
-    /// A page of events that match, newest first. `after` continues behind the last id of the page before.
-    async fn list(
-        &self,
-        filter: EventFilter,
-        after: Option<EventId>,
-        limit: usize,
-    ) -> Result<Page, BufferError>;
+    /// A page of events that match, without headers and bodies.
+    async fn search(&self, search: Search) -> Result<Page, BufferError>;
 
     /// Makes the matching deliveries pending again with a fresh retry budget. Returns how many. Durable on return.
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError>;
 
     /// Deletes the matching events for good (never one with a delivery still under way). Returns how many.
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError>;
+
+    /// Does a step of a job: changes its events and writes the job down, with what came of it, as one atomic write.
+    /// Durable on return; returns the job as it was written.
+    async fn step(&self, step: Step) -> Result<Job, BufferError>;
+
+    /// All jobs that were written down, the oldest first.
+    async fn jobs(&self) -> Result<Vec<Job>, BufferError>;
+
+    /// Forgets a job.
+    async fn forget_job(&self, id: EventId) -> Result<(), BufferError>;
+
+    /// Makes sure that nothing of what was deleted before is left in the buffer's files. Reads and writes all that it
+    /// holds: for minutes, if that is much.
+    async fn scrub(&self) -> Result<(), BufferError>;
 
     /// All records of clients' URLs that have not ended. There are few (see `crate::endpoints::MAX`): for the start.
     async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
@@ -130,6 +153,16 @@ pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
     /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
     /// takes nothing new for a while.
     fn give_way(&self, bytes: u64);
+}
+
+/// The outcome of an import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imported {
+    Stored,
+    /// It is here already.
+    Present,
+    /// Its key was claimed by this event.
+    Duplicate(EventId),
 }
 
 /// A due delivery in the hands of a worker.
@@ -200,38 +233,13 @@ pub enum Next {
     Release,
 }
 
-/// Which events; all given conditions hold. A delivery condition (`destination`, `state`) holds if any delivery
-/// meets all of them together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventFilter {
-    pub route: Option<String>,
-    /// `route/destination`.
-    pub destination: Option<String>,
-    /// `pending`, `retrying`, `delivered`, `dead`.
-    pub state: Option<String>,
-    pub event_type: Option<String>,
-    /// Received at or after, in milliseconds since the epoch.
-    pub since: Option<Timestamp>,
-    /// Received before, in milliseconds since the epoch.
-    pub until: Option<Timestamp>,
-}
-
 /// What `replay` and `purge` work on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
-    /// One event's deliveries, those that meet the filter's `destination` and `state`; its other conditions are about
+    /// One event's deliveries, those that meet the filter's conditions on deliveries; its other conditions are about
     /// events and do not count here.
     One(EventId, EventFilter),
     Matching(EventFilter),
-}
-
-/// A page of a listing.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub events: Vec<(Event, Vec<Delivery>)>,
-    /// Pass as `after` to get the next page; `None` at the end.
-    pub next: Option<EventId>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -284,6 +292,9 @@ pub enum BufferError {
     Closed,
     #[error("the buffer has failed: {0}")]
     Failed(String),
+    /// There is no room for what was asked; the text says how much it takes.
+    #[error("no room: {0}")]
+    NoSpace(String),
     /// A stored record can't be read; the text names what and where.
     #[error("damaged: {0}")]
     Damaged(String),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -21,6 +21,8 @@ use crate::secret::Secret;
 
 /// A listing of 500 events with everything that is bounded at its bound stays below this.
 const MAX_JSON: usize = 64 * 1024 * 1024;
+/// Of an export: the longest event there can be, and what else a part holds.
+const MAX_PART: usize = (1 << 30) + MAX_JSON;
 /// A replay of many events takes its time; the API itself gives up waiting before this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,6 +30,12 @@ pub struct Client {
     address: Address,
     token: Option<Secret>,
     patience: Duration,
+}
+
+/// What a request carries.
+enum Content {
+    Json(Vec<u8>),
+    Tar(Vec<u8>),
 }
 
 /// Why there is no answer that can be used.
@@ -82,7 +90,25 @@ impl Client {
     ) -> Result<T, ClientError> {
         let body = body.map(serde_json::to_vec).transpose();
         let body = body.map_err(|e| ClientError::Broken(self.address.clone(), e.to_string()))?;
-        block_on(self.json(Method::POST, path, body))
+        block_on(self.json(Method::POST, path, body.map(Content::Json)))
+    }
+
+    /// Sends a part of a tar archive.
+    pub fn post_tar<T: DeserializeOwned>(&self, path: &str, part: Vec<u8>) -> Result<T, ClientError> {
+        block_on(self.json(Method::POST, path, Some(Content::Tar(part))))
+    }
+
+    /// Bytes, and where they go on: the value of the header `next`.
+    pub fn part(&self, path: &str, next: &HeaderName) -> Result<(Bytes, Option<String>), ClientError> {
+        block_on(async {
+            let response = self.start(Method::GET, path, None).await?;
+            let (status, after) = (response.status(), response.headers().get(next).cloned());
+            let body = self.whole(response, MAX_PART).await?;
+            if !status.is_success() {
+                return Err(self.refusal(status, &body));
+            }
+            Ok((body, after.and_then(|value| value.to_str().ok().map(str::to_owned))))
+        })
     }
 
     /// Copies the answer's body to `out` as it comes.
@@ -91,7 +117,7 @@ impl Client {
             let response = self.start(Method::GET, path, None).await?;
             if !response.status().is_success() {
                 let status = response.status();
-                return Err(self.refusal(status, &self.whole(response).await?));
+                return Err(self.refusal(status, &self.whole(response, MAX_JSON).await?));
             }
             let mut body = response.into_body();
             while let Some(frame) = body.frame().await {
@@ -114,7 +140,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Content>,
     ) -> Result<T, ClientError> {
         let (status, body) = self.exchange(method, path, body).await?;
         if !status.is_success() {
@@ -130,11 +156,11 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Content>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let whole = async {
             let response = self.start(method, path, body).await?;
-            Ok((response.status(), self.whole(response).await?))
+            Ok((response.status(), self.whole(response, MAX_JSON).await?))
         };
         match tokio::time::timeout(self.patience, whole).await {
             Ok(answer) => answer,
@@ -147,7 +173,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Content>,
     ) -> Result<Response<Incoming>, ClientError> {
         let request = self.request(method, path, body).map_err(|e| self.broken(&e))?;
         let answer = async {
@@ -172,7 +198,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Content>,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
         let host = match &self.address {
             Address::Tcp(authority) => authority.as_str(),
@@ -185,10 +211,18 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        request.body(Full::from(body.unwrap_or_default()))
+        let body = match body {
+            None => Vec::new(),
+            Some(Content::Json(body)) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                body
+            }
+            Some(Content::Tar(body)) => {
+                request = request.header(CONTENT_TYPE, "application/x-tar");
+                body
+            }
+        };
+        request.body(Full::from(body))
     }
 
     async fn send(
@@ -203,8 +237,8 @@ impl Client {
         sender.send_request(request).await.map_err(|e| self.broken(&e))
     }
 
-    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = http_body_util::Limited::new(response.into_body(), MAX_JSON);
+    async fn whole(&self, response: Response<Incoming>, max: usize) -> Result<Bytes, ClientError> {
+        let body = http_body_util::Limited::new(response.into_body(), max);
         match body.collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
             Err(error) => Err(ClientError::Broken(self.address.clone(), error.to_string())),

@@ -10,7 +10,9 @@ use super::failure::{Failure, exit};
 use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, size};
 use super::select::{Filters, State, Targets};
 use super::show;
-use crate::admin::filter::{Conditions, MAX_LIMIT, When};
+use super::work::{self, Pace};
+use crate::admin::filter::{Conditions, MAX_LIMIT};
+use crate::admin::jobs::NewJob;
 use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Purged, Replayed};
 
 /// List, show, replay and purge events
@@ -20,6 +22,8 @@ Examples:
   tidegate events list --route billing --since 2h
   tidegate events show 01a20c5d-fb8d-77da-9699-2808b038bd6a
   tidegate events list --type invoice.paid -q -n 1000 | xargs tidegate events replay
+  tidegate events list --status 5xx --header 'x-shop: acme' --source 192.0.2.0/24
+  tidegate events replay --route billing --since 2d --to billing/new --rate 50 --dry-run
   tidegate events list -o json | jq '.events[].id'")]
 pub struct Events {
     #[command(flatten)]
@@ -122,24 +126,18 @@ impl List {
     }
 }
 
-fn query(conditions: &Conditions, limit: usize, after: Option<&str>) -> String {
-    let time = |when: &Option<When>| match when {
-        Some(When::Millis(millis)) => Some(millis.to_string()),
-        Some(When::Text(text)) => Some(text.clone()),
-        None => None,
-    };
-    let pairs = [
-        ("route", conditions.route.clone()),
-        ("destination", conditions.destination.clone()),
-        ("state", conditions.state.clone()),
-        ("type", conditions.event_type.clone()),
-        ("since", time(&conditions.since)),
-        ("until", time(&conditions.until)),
-        ("after", after.map(str::to_owned)),
-        ("limit", Some(limit.to_string())),
-    ];
-    let given = pairs.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", encoded(&value?))));
-    given.collect::<Vec<_>>().join("&")
+/// The query of a listing, or of an export.
+pub(super) fn query(conditions: &Conditions, limit: usize, after: Option<&str>) -> String {
+    // Texts and numbers under keys: it always has this form.
+    let conditions = serde_json::to_value(conditions).unwrap_or_default();
+    let mut pairs: Vec<String> = Vec::new();
+    for (key, value) in conditions.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        pairs.push(format!("{key}={}", encoded(&text)));
+    }
+    pairs.extend(after.map(|after| format!("after={}", encoded(after))));
+    pairs.push(format!("limit={limit}"));
+    pairs.join("&")
 }
 
 /// Percent-encodes all but unreserved characters (RFC 3986).
@@ -276,6 +274,11 @@ impl Show {
 pub(super) struct Replay {
     #[command(flatten)]
     targets: Targets,
+    /// To this destination (`route/destination`), whether or not the events were meant for it
+    #[arg(long, value_name = "DESTINATION")]
+    to: Option<String>,
+    #[command(flatten)]
+    pace: Pace,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -288,6 +291,10 @@ impl Replay {
         scope: Option<State>,
     ) -> Result<ExitCode, Failure> {
         let chosen = self.targets.chosen(state, scope)?;
+        if !self.targets.is_by_id() || self.to.is_some() || self.pace.is_given() {
+            let new = NewJob { to: self.to, ..work::of("replay", chosen) };
+            return self.pace.work(admin, new, &self.output);
+        }
         let done: Replayed = Client::new(admin, PATIENCE)?.post("/events/replay", Some(&chosen))?;
         let told = match done.replayed {
             1 => "1 delivery is pending again".to_owned(),
@@ -306,6 +313,8 @@ pub(super) struct Purge {
     #[arg(short, long, help_heading = "Which events")]
     yes: bool,
     #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -317,10 +326,13 @@ impl Purge {
         scope: Option<State>,
     ) -> Result<ExitCode, Failure> {
         let chosen = self.targets.chosen(state, scope)?;
-        if !self.yes {
+        if !self.yes && !self.pace.is_dry_run() {
             return Err(Failure::Usage(
                 "a purge deletes events for good; look at them with `list` first, then add --yes".into(),
             ));
+        }
+        if !self.targets.is_by_id() || self.pace.is_given() {
+            return self.pace.work(admin, work::of("purge", chosen), &self.output);
         }
         let done: Purged = Client::new(admin, PATIENCE)?.post("/events/purge", Some(&chosen))?;
         let told = match done.purged {
@@ -354,6 +366,7 @@ pub(super) fn finished(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::filter::When;
     use crate::admin::views::AttemptView;
 
     #[test]

@@ -13,9 +13,13 @@ mod completions;
 mod dead;
 mod demo;
 mod endpoints;
+mod erase;
 mod events;
+mod export;
 mod failure;
 mod healthcheck;
+mod import;
+mod jobs;
 mod output;
 mod pause;
 mod providers;
@@ -31,6 +35,7 @@ mod show;
 mod sign;
 mod status;
 mod verify;
+mod work;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,6 +86,14 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     /// List, show, replay and purge dead letters
     Dead(dead::Dead),
+    /// List, show, pause, resume and cancel work on many events
+    Jobs(jobs::Jobs),
+    /// Write events with their bodies into a tar archive
+    Export(export::Export),
+    /// Put the events of an export into the buffer
+    Import(import::Import),
+    /// Delete what is known of somebody, and make sure that no file holds it any more
+    Erase(erase::Erase),
     /// Hold the deliveries of a route or destination
     Pause(pause::Pause),
     /// End a pause
@@ -142,6 +155,10 @@ impl Command {
             Command::Events(command) => command.run(),
             Command::Endpoints(command) => command.run(),
             Command::Dead(command) => command.run(),
+            Command::Jobs(command) => command.run(),
+            Command::Export(command) => command.run(),
+            Command::Import(command) => command.run(),
+            Command::Erase(command) => command.run(),
             Command::Pause(command) => command.run(),
             Command::Resume(command) => command.run(),
             Command::Quarantine(command) => command.run(),
@@ -192,6 +209,15 @@ mod tests {
             "tidegate quarantine list --route billing --reason signature_invalid --since 2h -o json",
             "tidegate quarantine re-verify --all -q",
             "tidegate quarantine admit 0190b0c4-0000-7000-8000-000000000001 --force",
+            "tidegate events list --reason too_old --status 5xx --source 10.0.0.0/8 --key k --header x-a",
+            "tidegate dead replay --all --to billing/new --rate 50 --dry-run",
+            "tidegate events purge --until 3d --yes --background",
+            "tidegate jobs ls",
+            "tidegate jobs pause 0190b0c4-0000-7000-8000-000000000001",
+            "tidegate export --route billing --file all.tar",
+            "tidegate import all.tar -q",
+            "tidegate erase --route billing --pointer /data/email --equals a@example.com --dry-run",
+            "tidegate erase --key evt_1 --yes",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
             "tidegate pause --route billing",
@@ -206,6 +232,9 @@ mod tests {
         for line in [
             "tidegate dead list --state pending",
             "tidegate events list --since yesterday",
+            "tidegate erase --route billing",
+            "tidegate erase --pointer /data/email",
+            "tidegate dead replay --all --rate 0",
             "tidegate events list -q -v",
             "tidegate healthcheck --timeout 0",
             "tidegate status --admin https://x:1",

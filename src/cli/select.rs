@@ -13,7 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::verify::nearest;
 
 /// Conditions that events must meet, all of them
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Which events")]
 pub struct Filters {
     /// Accepted by this route
@@ -27,6 +27,34 @@ pub struct Filters {
     /// Of this event type
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
+
+    /// With a delivery that was given up for this reason, such as `attempts_exhausted`
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+
+    /// With a delivery whose last attempt ended so: a status such as `503`, a class such as `5xx`, or `none` for no answer
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+
+    /// Sent from this address, or from this range (CIDR)
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<String>,
+
+    /// With this idempotency key
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+
+    /// With this text in a header, name or value (`Name: value`), case aside; hidden values are not searched
+    #[arg(long, value_name = "TEXT")]
+    header: Option<String>,
+
+    /// With a value at this place of a JSON body, such as `/data/email`
+    #[arg(long, value_name = "POINTER", requires = "equals")]
+    pointer: Option<String>,
+
+    /// What stands at --pointer
+    #[arg(long, value_name = "TEXT", requires = "pointer")]
+    equals: Option<String>,
 
     /// Received at this time or later: how long ago (`2h`, `3d`) or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -79,9 +107,16 @@ impl Filters {
             route: self.route.clone(),
             destination,
             state: state.map(|s| s.word().to_owned()),
+            reason: self.reason.clone(),
+            status: self.status.clone(),
             event_type: self.event_type.clone(),
             since: self.since.map(|t| When::Millis(t.as_millis())),
             until: self.until.map(|t| When::Millis(t.as_millis())),
+            source: self.source.clone(),
+            key: self.key.clone(),
+            header: self.header.clone(),
+            pointer: self.pointer.clone(),
+            equals: self.equals.clone(),
         })
     }
 
@@ -97,9 +132,8 @@ impl Filters {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        let Self { route, destination, event_type, since, until } = self;
-        route.is_none() && destination.is_none() && event_type.is_none() && since.is_none() && until.is_none()
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -119,6 +153,11 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// Whether single events were named, and nothing else.
+    pub fn is_by_id(&self) -> bool {
+        !self.ids.is_empty()
+    }
+
     /// What is sent to the API. `state` is the state that was asked for, `scope` the one that the command implies;
     /// only the former counts as a filter of the user's.
     pub fn chosen(&self, state: Option<State>, scope: Option<State>) -> Result<Chosen, Failure> {

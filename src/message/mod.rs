@@ -87,11 +87,7 @@ impl Head {
 
     /// The host without its port, lower case, without a trailing dot: for matching, not for passing on.
     pub fn host(&self) -> String {
-        let host = match self.authority.rfind(':') {
-            Some(colon) if !self.authority[colon..].contains(']') => &self.authority[..colon],
-            _ => &self.authority,
-        };
-        host.trim_end_matches('.').to_ascii_lowercase()
+        host_of(&self.authority)
     }
 
     /// The full URL as the sender addressed it, as far as this hop can know: scheme, authority, target.
@@ -99,6 +95,15 @@ impl Head {
         let authority = self.asked_authority.as_ref().unwrap_or(&self.authority);
         format!("{}://{authority}{}", self.scheme.as_str(), self.target)
     }
+}
+
+/// The host of an authority as routes are found by: in lower case, without port and closing dot.
+pub(crate) fn host_of(authority: &str) -> String {
+    let host = match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    };
+    host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// Values of the `{parameters}` in a route's path, as they stand in the sent path (not percent-decoded).

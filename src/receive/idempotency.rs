@@ -12,11 +12,14 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::buffer::{ClaimKey, Claimed, EventId, FirstAnswer, NewClaim};
+use crate::buffer::{ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim};
 use crate::clock::Timestamp;
-use crate::config::{Idempotency, Route};
-use crate::message::Request;
+use crate::config::{Idempotency, Mode, Route};
+use crate::message::{PathParams, Request};
+use crate::reason::Reason;
 use crate::verify::Verified;
+
+use super::answers;
 
 /// The longest readable key that is stored with an event, in bytes. Claims are made of the whole key.
 const MAX_READABLE: usize = 256;
@@ -52,29 +55,77 @@ pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Req
     let scope = scope(route, request);
     let claimed = match request.would_refuse() {
         None => ClaimKey::new(&scope, key.as_bytes()),
-        Some(_) => {
-            let body = Sha256::digest(&request.get().body);
-            // No route's name has a space.
-            ClaimKey::new(&format!("{scope} unproved"), &[&body, key.as_bytes()].concat())
-        }
+        Some(_) => unproved(&scope, &request.get().body, key.as_bytes()),
     };
     Identity { key: claimed, readable: shortened(key), window: rule.window }
+}
+
+fn unproved(scope: &str, body: &[u8], key: &[u8]) -> ClaimKey {
+    // No route's name has a space.
+    ClaimKey::new(&format!("{scope} unproved"), &[&Sha256::digest(body), key].concat())
+}
+
+/// The key of one of several events of a request, in a scope of its own: no request's ends in `/`. One that was let
+/// through unproved is bound to its bytes besides, and never meets a proved one.
+pub(super) fn key_of_part(scope: &str, key: &[u8], body: &[u8], would_refuse: Option<Reason>) -> ClaimKey {
+    match would_refuse {
+        None => ClaimKey::new(&format!("{scope}/"), key),
+        Some(_) => ClaimKey::new(&format!("{scope}/unproved"), &[&Sha256::digest(body)[..], key].concat()),
+    }
+}
+
+/// The claim of an event that was accepted at another time (it comes from another buffer), for what is left of its
+/// window at `now`. `params` are those of its path. `None` if nothing is left, if the route drops no repeats, or if
+/// the key was too long to be kept whole.
+///
+/// # Errors
+///
+/// Says why the route takes no such events.
+pub fn claim_of(
+    route: &Route,
+    params: &PathParams,
+    event: &Event,
+    now: Timestamp,
+) -> Result<Option<NewClaim>, String> {
+    let Mode::Buffer { answer, .. } = &route.mode else {
+        return Err(format!("the route `{}` keeps no events: its mode is {}", route.name, route.mode.word()));
+    };
+    let (Some(rule), Some(key)) = (&route.idempotency, &event.idempotency_key) else { return Ok(None) };
+    // A shortened one ends at a character's border near the limit.
+    let is_whole = key.len() < MAX_READABLE - 3;
+    let window = rule.window.saturating_sub(now.since(event.received_at));
+    if key.is_empty() || !is_whole || window.is_zero() {
+        return Ok(None);
+    }
+    let scope = scope_of(route, params, event.origin.client.as_deref());
+    let key = match event.origin.would_refuse {
+        would_refuse if event.origin.batch.is_some() => {
+            key_of_part(&scope, key.as_bytes(), &event.body, would_refuse)
+        }
+        None => ClaimKey::new(&scope, key.as_bytes()),
+        Some(_) => unproved(&scope, &event.body, key.as_bytes()),
+    };
+    Ok(Some(NewClaim { key, window, answer: answers::acknowledgement(answer) }))
 }
 
 /// Within what a key is one key: the route, and where its senders don't know each other, the sender. Two of them may
 /// give the same id to different events.
 pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
-    if route.tenants.is_none() && request.client().is_none() {
+    scope_of(route, &request.get().params, request.client().map(|client| &**client))
+}
+
+fn scope_of<'r>(route: &'r Route, params: &PathParams, client: Option<&str>) -> Cow<'r, str> {
+    if route.tenants.is_none() && client.is_none() {
         return Cow::Borrowed(&route.name);
     }
     // No route's name has a space.
     let mut scope = format!("{} of", route.name);
     for name in route.tenants.iter().flat_map(|tenants| tenants.parameters()) {
-        let value = request.get().params.get(name).unwrap_or_default();
+        let value = params.get(name).unwrap_or_default();
         // The length keeps two values from being read as one.
         let _ = write!(scope, " {}:{value}", value.len());
     }
-    if let Some(client) = request.client() {
+    if let Some(client) = client {
         let _ = write!(scope, " client {client}");
     }
     Cow::Owned(scope)

@@ -51,6 +51,7 @@ pub use admit::{Admission, Force, Recheck, admit, recheck};
 use app::App;
 use budget::Budget;
 use exchange::Exchange;
+pub use idempotency::claim_of;
 use idempotency::{Identity, Recent};
 use in_flight::InFlight;
 use record::{Outcome, Record};

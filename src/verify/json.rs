@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 /// A parsed JSON pointer such as `/data/object/0/id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pointer(Box<[Token]>);
+pub struct Pointer(Box<[Token]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Token {
@@ -31,7 +31,7 @@ impl Pointer {
     }
 
     /// Parses `/a/b/0`; `~1` stands for `/` and `~0` for `~`. The error says what would be right.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err(format!("a JSON pointer begins with `/`, such as `/id` (found `{text}`)"));
         };
@@ -43,7 +43,7 @@ impl Pointer {
     }
 
     /// The text of the value, `None` if there is none (see the module).
-    pub(super) fn text<'b>(&self, document: &'b [u8]) -> Option<Cow<'b, str>> {
+    pub fn text<'b>(&self, document: &'b [u8]) -> Option<Cow<'b, str>> {
         let raw = self.raw(document)?;
         match raw.as_bytes().first()? {
             b'"' => {

@@ -59,6 +59,7 @@ pub use explain::{Explanation, Likely, Step, Way};
 pub use extract::Extract;
 pub(crate) use form::decode as decode_form;
 pub use handshake::{Handshakes, Policy};
+pub use json::Pointer as JsonPointer;
 pub use refusal::Refusal;
 pub(crate) use remote::parse_jwks;
 pub use remote::{

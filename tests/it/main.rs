@@ -15,6 +15,7 @@ mod change;
 mod cli;
 mod clients;
 mod crash;
+mod deadletters;
 mod durable;
 mod floods;
 mod handshakes;

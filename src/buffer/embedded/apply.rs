@@ -1,4 +1,4 @@
-//! What each kind of work changes: append, claim, settle, replay, purge, each applied to the draft of a commit.
+//! What each kind of work changes: append, claim, settle, replay, purge and the steps of jobs, each applied to the draft of a commit.
 //!
 //! An operation reads all that it needs before it changes anything, so one that fails leaves the draft as it was.
 
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use fjall::Slice;
 
 use super::super::{
-    AppendError, Appended, BatchAppended, BufferError, ClaimKey, Claimed, DeadReason, Delivery,
-    DeliveryState, Event, EventId, NewClaim, Next,
+    AppendError, Appended, Attempt, BatchAppended, BufferError, ClaimKey, Claimed, DeadReason, Delivery,
+    DeliveryState, Event, EventId, Imported, Job, NewClaim, Next, StatusIs,
 };
 use super::batch::AppendBatch;
-use super::codec::{QueueEntry, Record, Told};
+use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
 use super::endpoints::ChangeEndpoints;
 use super::keys::{self, Class};
@@ -24,15 +24,18 @@ use crate::clock::Timestamp;
 /// Work for the committer.
 pub(super) enum Op {
     Append(Box<Append>),
+    Import(Box<Import>),
     AppendBatch(Box<AppendBatch>),
     Claim {
         claim: NewClaim,
         event_id: EventId,
     },
     Settle(Box<Settle>),
+    Change(Change),
+    ForgetJob(EventId, Promise<Result<(), BufferError>>),
+    /// Writes so many bytes of nothing, in place of the last ones.
+    Fill(usize, Promise<Result<(), BufferError>>),
     Note(Note),
-    Replay(Change),
-    Purge(Change),
     Endpoints(ChangeEndpoints),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
@@ -51,6 +54,15 @@ pub(super) struct Append {
     pub(super) done: Promise<Result<Appended, AppendError>>,
 }
 
+/// An event from another buffer, with its deliveries.
+pub(super) struct Import {
+    pub(super) event: Event,
+    pub(super) encoded: Slice,
+    pub(super) deliveries: Vec<(Arc<Lane>, Delivery)>,
+    pub(super) claim: Option<NewClaim>,
+    pub(super) done: Promise<Result<Imported, AppendError>>,
+}
+
 /// An attempt's outcome, already accounted for in `record`.
 pub(super) struct Settle {
     pub(super) lane: Arc<Lane>,
@@ -65,14 +77,32 @@ pub(super) struct Settle {
 pub(super) struct Note {
     pub(super) key: String,
     pub(super) value: Option<Vec<u8>>,
-    pub(super) done: Promise<Result<u64, BufferError>>,
+    pub(super) done: Promise<Result<(), BufferError>>,
 }
 
-/// A replay or purge of some events, as far as their deliveries meet `only` when it is applied.
+/// What is done to some events, as far as their deliveries meet `only` when it is applied.
 pub(super) struct Change {
+    pub(super) what: What,
     pub(super) events: Vec<EventId>,
     pub(super) only: Only,
-    pub(super) done: Promise<Result<u64, BufferError>>,
+    /// Is written with it.
+    pub(super) job: Option<Box<Job>>,
+    pub(super) done: Promise<Result<Changed, BufferError>>,
+}
+
+/// See [`super::super::Task`].
+#[derive(Clone)]
+pub(super) enum What {
+    Replay,
+    ReplayTo(Arc<Lane>),
+    Purge,
+}
+
+/// What came of a change.
+pub(super) struct Changed {
+    /// Deliveries made pending, or events deleted.
+    pub(super) count: u64,
+    pub(super) job: Option<Box<Job>>,
 }
 
 /// The conditions of a filter that a single delivery meets or does not.
@@ -81,15 +111,32 @@ pub(super) struct Only {
     /// Of the destination; a name that is not known matches nothing.
     pub(super) destination: Option<Option<u32>>,
     pub(super) state: Option<String>,
+    pub(super) reason: Option<DeadReason>,
+    pub(super) status: Option<StatusIs>,
 }
 
 impl Only {
-    pub(super) fn matches(&self, destination: u32, state: &DeliveryState) -> bool {
+    /// `last`: the latest attempt.
+    pub(super) fn matches(&self, destination: u32, state: &DeliveryState, last: Option<&Attempt>) -> bool {
         self.destination.is_none_or(|wanted| wanted == Some(destination))
             && self.state.as_ref().is_none_or(|word| word == state.word())
+            && self
+                .reason
+                .is_none_or(|wanted| matches!(state, DeliveryState::Dead { reason, .. } if *reason == wanted))
+            && self.status.is_none_or(|wanted| wanted.matches(last))
     }
     pub(super) fn is_any(&self) -> bool {
-        self.destination.is_none() && self.state.is_none()
+        let Self { destination, state, reason, status } = self;
+        destination.is_none() && state.is_none() && reason.is_none() && status.is_none()
+    }
+    /// Whether only a delivery of which there is a record can meet them.
+    pub(super) fn needs_record(&self) -> bool {
+        self.reason.is_some()
+            || self.status.is_some()
+            || self.state.as_deref().is_some_and(|state| state != "pending")
+    }
+    fn meets(&self, (destination, record): &(u32, Record)) -> bool {
+        self.matches(*destination, &record.state, record.history.last())
     }
 }
 
@@ -109,7 +156,8 @@ pub(super) struct Effects {
     pub(super) arrived: Vec<(Arc<Lane>, u64, Option<Held>)>,
     pub(super) settled: Vec<(Arc<Lane>, Place, Option<Place>)>,
     pub(super) claimed: Vec<ClaimKey>,
-    pub(super) changed: Vec<Answer<u64, BufferError>>,
+    pub(super) imported: Vec<Answer<Imported, AppendError>>,
+    pub(super) changed: Vec<Answer<Changed, BufferError>>,
     pub(super) swept: Vec<Answer<(), BufferError>>,
     /// Events stored by this commit, and their bytes.
     pub(super) stored: usize,
@@ -124,7 +172,7 @@ impl Draft<'_> {
             None => self.remove(keys::note(&key)),
         }
         self.sync = true;
-        effects.changed.push(Answer { done, outcome: Ok(1) });
+        effects.swept.push(Answer { done, outcome: Ok(()) });
     }
 
     pub(super) fn append(&mut self, op: Append, now: Timestamp, effects: &mut Effects) {
@@ -194,6 +242,77 @@ impl Draft<'_> {
         effects.bytes += u64::from(size);
     }
 
+    pub(super) fn import(&mut self, op: Import, now: Timestamp, effects: &mut Effects) {
+        let Import { event, encoded, deliveries, claim, done } = op;
+        let outcome = self
+            .take_in(&event, encoded, deliveries, claim, now, effects)
+            .map_err(|e| AppendError::Unavailable(e.to_string()));
+        self.sync = true;
+        effects.imported.push(Answer { done, outcome });
+    }
+
+    fn take_in(
+        &mut self,
+        event: &Event,
+        encoded: Slice,
+        deliveries: Vec<(Arc<Lane>, Delivery)>,
+        claim: Option<NewClaim>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Result<Imported, BufferError> {
+        if self.event(event.id)?.is_some() {
+            return Ok(Imported::Present);
+        }
+        if let Some(claim) = claim {
+            match self.claim(claim.key, now.0)? {
+                // Its own: the event was here, and is gone.
+                Some(first) if first.event_id == event.id => {}
+                Some(first) => return Ok(Imported::Duplicate(first.event_id)),
+                None => {
+                    let (key, claimed) = (claim.key, claimed(claim, event.id, now));
+                    self.store.claims.insert(key, claimed.expires_at.0, now.0);
+                    self.put_claim(key, &claimed);
+                }
+            }
+        }
+        let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        self.put_event(event.id, encoded);
+        let mut records = Vec::with_capacity(deliveries.len());
+        for (lane, delivery) in deliveries {
+            let Delivery { state, attempts, since, mut history, .. } = delivery;
+            let surplus = history.len().saturating_sub(Delivery::MAX_HISTORY);
+            history.drain(..surplus);
+            // What waited for a time there is due here at once.
+            let state = match state {
+                DeliveryState::Retrying { .. } => DeliveryState::Pending,
+                state => state,
+            };
+            let record = Record { state, attempts, since, accepted: event.received_at, history };
+            self.put_record(event.id, lane.id, &record);
+            if record.settled_at().is_none() {
+                let seq = self.next_seq();
+                let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Record };
+                self.put(keys::fresh(lane.id, seq), entry.encode());
+                self.counters(&lane).backlog += 1;
+                effects.arrived.push((lane, seq, None));
+            } else if record.is_dead() {
+                self.counters(&lane).dead += 1;
+                self.put(keys::dead(event.id, lane.id), []);
+            }
+            records.push(record);
+        }
+        let settled = match records.is_empty() {
+            true => Some((Class::Delivered, event.received_at.0)),
+            false => retention_of(records.iter()),
+        };
+        if let Some((class, at)) = settled {
+            self.retain(event.id, Retained { class, at, size });
+        }
+        effects.stored += 1;
+        effects.bytes += u64::from(size);
+        Ok(Imported::Stored)
+    }
+
     /// A claim without an event. The first stands.
     pub(super) fn claim_alone(
         &mut self,
@@ -235,7 +354,7 @@ impl Draft<'_> {
         let (lane, seq) = (&op.lane, op.place.1);
         let mut records: BTreeMap<u32, Record> = match op.siblings {
             // The usual case needs no look at the others.
-            1 => BTreeMap::new(),
+            1 if !self.directory.is_widened() => BTreeMap::new(),
             _ => self.records(op.event)?.into_iter().collect(),
         };
         records.insert(lane.id, op.record.clone());
@@ -265,6 +384,7 @@ impl Draft<'_> {
         self.put_record(op.event, lane.id, &op.record);
         if records.len() as u64 >= u64::from(op.siblings)
             && let Some((class, at)) = retention_of(records.values())
+            && self.is_all(op.event, records.len())?
         {
             if class == Class::Delivered && keep_delivered.is_zero() {
                 let records: Vec<_> = records.into_iter().collect();
@@ -276,17 +396,50 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn replay(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {
-        let mut count = 0;
-        let mut outcome = Ok(());
-        for event in op.events {
-            match self.replay_one(event, &op.only, now, effects) {
-                Ok(replayed) => count += replayed,
-                Err(e) => outcome = Err(e),
+    /// Whether so many deliveries are all of an event's, where some may have been added since it was leased.
+    fn is_all(&self, id: EventId, deliveries: usize) -> Result<bool, BufferError> {
+        if !self.directory.is_widened() {
+            return Ok(true);
+        }
+        Ok(self.event(id)?.is_none_or(|stored| stored.destinations.len() <= deliveries))
+    }
+
+    pub(super) fn change(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {
+        let Change { what, events, only, mut job, done } = op;
+        let mut changed = Changed { count: 0, job: None };
+        let mut failed = None;
+        for event in events {
+            let outcome = match &what {
+                What::Replay => self.replay_one(event, &only, now, effects),
+                What::ReplayTo(lane) => self.give_to(event, lane, now, effects),
+                What::Purge => self.purge_one(event, &only).map(u64::from),
+            };
+            match (outcome, &mut job) {
+                (Ok(count), job) => {
+                    changed.count += count;
+                    if let (Some(job), 0) = (job, count) {
+                        job.untouched += 1;
+                    }
+                }
+                // One that is damaged must not hold a job up for ever.
+                (Err(error), Some(job)) => {
+                    tracing::error!(%error, %event, job = %job.id, "a job leaves an event alone");
+                    job.untouched += 1;
+                }
+                (Err(error), None) => failed = Some(error),
             }
         }
+        if let Some(mut job) = job {
+            job.changed += changed.count;
+            match serde_json::to_vec(&job) {
+                Ok(written) => self.put(keys::job(job.id), written),
+                // Texts and numbers always have a form; if not, the job is not what is wrong.
+                Err(error) => failed = Some(BufferError::Failed(format!("a job can't be written: {error}"))),
+            }
+            changed.job = Some(job);
+        }
         self.sync = true;
-        effects.changed.push(Answer { done: op.done, outcome: outcome.map(|()| count) });
+        effects.changed.push(Answer { done, outcome: failed.map_or(Ok(changed), Err) });
     }
 
     fn replay_one(
@@ -298,24 +451,10 @@ impl Draft<'_> {
     ) -> Result<u64, BufferError> {
         let records = self.records(id)?;
         let kept = self.retained(id, &records)?;
-        let chosen = |(destination, record): &&(u32, Record)| {
-            record.settled_at().is_some() && only.matches(*destination, &record.state)
-        };
         let mut count = 0;
-        for (destination, record) in records.iter().filter(chosen) {
-            let Some(lane) = self.directory.by_id(*destination) else { continue };
-            let seq = self.next_seq();
-            let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record };
-            self.put(keys::fresh(lane.id, seq), entry.encode());
-            let fresh = Record { state: DeliveryState::Pending, attempts: 0, since: now, ..record.clone() };
-            self.put_record(id, lane.id, &fresh);
-            let counters = self.counters(&lane);
-            counters.backlog += 1;
-            if record.is_dead() {
-                counters.dead = counters.dead.saturating_sub(1);
-                self.remove(keys::dead(id, lane.id));
-            }
-            effects.arrived.push((lane, seq, None));
+        for chosen in records.iter().filter(|of| of.1.settled_at().is_some() && only.meets(of)) {
+            let Some(lane) = self.directory.by_id(chosen.0) else { continue };
+            self.enqueue(id, &lane, chosen.1.clone(), now, effects);
             count += 1;
         }
         if count > 0
@@ -326,35 +465,111 @@ impl Draft<'_> {
         Ok(count)
     }
 
-    pub(super) fn purge(&mut self, op: Change, effects: &mut Effects) {
-        let mut count = 0;
-        let mut outcome = Ok(());
-        for event in op.events {
-            match self.purge_one(event, &op.only) {
-                Ok(true) => count += 1,
-                Ok(false) => {}
-                Err(e) => outcome = Err(e),
-            }
+    /// Makes a delivery pending that is settled, or that the event did not have.
+    fn enqueue(
+        &mut self,
+        id: EventId,
+        lane: &Arc<Lane>,
+        record: Record,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let seq = self.next_seq();
+        let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record };
+        self.put(keys::fresh(lane.id, seq), entry.encode());
+        let counters = self.counters(lane);
+        counters.backlog += 1;
+        if record.is_dead() {
+            counters.dead = counters.dead.saturating_sub(1);
+            self.remove(keys::dead(id, lane.id));
         }
+        let fresh = Record { state: DeliveryState::Pending, attempts: 0, since: now, ..record };
+        self.put_record(id, lane.id, &fresh);
+        effects.arrived.push((Arc::clone(lane), seq, None));
+    }
+
+    /// Gives an event to a destination, whether or not it was meant for it. 0 if that delivery is under way.
+    fn give_to(
+        &mut self,
+        id: EventId,
+        lane: &Arc<Lane>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Result<u64, BufferError> {
+        let Some(stored) = self.event(id)? else { return Ok(0) };
+        let records = self.records(id)?;
+        let known = stored.destinations.contains(&lane.id);
+        let record = match records.iter().find(|(of, _)| *of == lane.id) {
+            Some((_, record)) if record.settled_at().is_some() => record.clone(),
+            Some(_) => return Ok(0),
+            None if known => return Ok(0),
+            None => Record::untried(stored.event.received_at),
+        };
+        let kept = self.retained_of(&stored, &records)?;
+        if !known {
+            let mut encoded = Vec::new();
+            let destinations: Vec<u32> = stored.destinations.iter().copied().chain([lane.id]).collect();
+            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter());
+            self.rewrite_event(id, encoded.into());
+        }
+        self.enqueue(id, lane, record, now, effects);
+        match kept {
+            Some(kept) => self.release(id, kept),
+            // Whoever holds one of its deliveries does not know of this one.
+            None => self.directory.widen(),
+        }
+        Ok(1)
+    }
+
+    /// The same for an event that may have no destinations, and so nothing to wait for.
+    fn retained_of(
+        &self,
+        stored: &StoredEvent,
+        records: &[(u32, Record)],
+    ) -> Result<Option<Retained>, BufferError> {
+        if stored.destinations.is_empty() && records.is_empty() {
+            let at = stored.event.received_at.0;
+            return Ok(Some(Retained { class: Class::Delivered, at, size: stored.size }));
+        }
+        self.retained(stored.event.id, records)
+    }
+
+    pub(super) fn fill(
+        &mut self,
+        bytes: usize,
+        done: Promise<Result<(), BufferError>>,
+        effects: &mut Effects,
+    ) {
+        match bytes {
+            0 => self.remove(keys::FILL.to_vec()),
+            bytes => self.put(keys::FILL.to_vec(), vec![0; bytes]),
+        }
+        effects.swept.push(Answer { done, outcome: Ok(()) });
+    }
+
+    pub(super) fn forget_job(
+        &mut self,
+        id: EventId,
+        done: Promise<Result<(), BufferError>>,
+        effects: &mut Effects,
+    ) {
+        self.remove(keys::job(id));
         self.sync = true;
-        effects.changed.push(Answer { done: op.done, outcome: outcome.map(|()| count) });
+        effects.swept.push(Answer { done, outcome: Ok(()) });
     }
 
     /// Whether the event was deleted: only what is settled altogether may go.
     fn purge_one(&mut self, id: EventId, only: &Only) -> Result<bool, BufferError> {
         let records = self.records(id)?;
         let kept = match self.retained(id, &records)? {
-            Some(kept) => kept,
             None if records.is_empty() => match self.event(id)? {
-                // An event without destinations has nothing to wait for.
-                Some(stored) if stored.destinations.is_empty() => {
-                    Retained { class: Class::Delivered, at: stored.event.received_at.0, size: stored.size }
-                }
-                _ => return Ok(false),
+                Some(stored) => self.retained_of(&stored, &records)?,
+                None => None,
             },
-            None => return Ok(false),
+            kept => kept,
         };
-        if !only.is_any() && !records.iter().any(|(d, r)| only.matches(*d, &r.state)) {
+        let Some(kept) = kept else { return Ok(false) };
+        if !only.is_any() && !records.iter().any(|of| only.meets(of)) {
             return Ok(false);
         }
         self.remove_event(id, &records, Some(kept));
@@ -367,12 +582,7 @@ fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {
 }
 
 /// The record of a delivery after its lease ended so.
-pub(super) fn settled(
-    held: &Held,
-    attempt: Option<super::super::Attempt>,
-    next: Next,
-    now: Timestamp,
-) -> Record {
+pub(super) fn settled(held: &Held, attempt: Option<Attempt>, next: Next, now: Timestamp) -> Record {
     let mut record = held.record();
     if let Some(attempt) = attempt {
         record.attempts = record.attempts.saturating_add(1);

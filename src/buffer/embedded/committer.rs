@@ -100,7 +100,7 @@ impl From<Refused> for AppendError {
 
 impl Op {
     const fn is_bounded(&self) -> bool {
-        matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Claim { .. })
+        matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Import(_) | Op::Claim { .. })
     }
     const fn is_awaited(&self) -> bool {
         !matches!(self, Op::Claim { .. } | Op::Settle(_))
@@ -108,6 +108,7 @@ impl Op {
     fn bytes(&self) -> usize {
         match self {
             Op::Append(append) => append.encoded.len(),
+            Op::Import(import) => import.encoded.len(),
             Op::AppendBatch(append) => append.bytes(),
             _ => 0,
         }
@@ -234,6 +235,12 @@ impl Committer {
                         effects.appended.push((answer, append.queued));
                     }
                 },
+                Op::Import(import) => match shared.gate.admit() {
+                    Ok(()) => draft.import(*import, now, &mut effects),
+                    Err(refused) => {
+                        effects.imported.push(Answer { done: import.done, outcome: Err(refused) });
+                    }
+                },
                 Op::AppendBatch(append) => match shared.gate.admit() {
                     Ok(()) => draft.append_batch(*append, now, &mut effects),
                     Err(refused) => {
@@ -243,12 +250,13 @@ impl Committer {
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
                 Op::Settle(settle) => draft.settle(&settle, shared.keep.delivered, &mut effects),
+                Op::Change(change) => draft.change(change, now, &mut effects),
+                Op::ForgetJob(id, done) => draft.forget_job(id, done, &mut effects),
+                Op::Fill(bytes, done) => draft.fill(bytes, done, &mut effects),
                 Op::Note(note) => draft.note(note, &mut effects),
-                Op::Replay(change) => draft.replay(change, now, &mut effects),
-                Op::Purge(change) => draft.purge(change, &mut effects),
                 Op::Endpoints(ChangeEndpoints { changes, done }) => {
-                    let outcome = draft.change_endpoints(changes);
-                    effects.changed.push(Answer { done, outcome });
+                    let outcome = draft.change_endpoints(changes).map(|_| ());
+                    effects.swept.push(Answer { done, outcome });
                 }
                 Op::Sweep(done) => wanted.push(done),
                 Op::Close(done) => closed = Some(done),
@@ -371,6 +379,10 @@ impl Committer {
             }
             done.keep(outcome, &mut wakes);
         }
+        for Answer { done, outcome } in effects.imported {
+            let failure = failed.clone().map(AppendError::Unavailable);
+            done.keep(failure.map_or(outcome, Err), &mut wakes);
+        }
         for (Answer { done, outcome }, queued) in effects.batches {
             let outcome = match &failed {
                 Some(why) => Err(AppendError::Unavailable(why.clone())),
@@ -404,14 +416,17 @@ impl Committer {
                 Op::AppendBatch(append) => {
                     append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
-                Op::Note(note) => note.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
-                Op::Replay(change) | Op::Purge(change) => {
-                    change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
+                Op::Import(import) => {
+                    import.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
+                Op::Change(change) => change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
+                Op::Sweep(done) | Op::ForgetJob(_, done) | Op::Fill(_, done) => {
+                    done.keep(Err(BufferError::Failed(why.clone())), &mut wakes)
+                }
+                Op::Note(note) => note.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Endpoints(change) => {
                     change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
                 }
-                Op::Sweep(done) => done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Claim { .. } | Op::Settle(_) => {}
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -11,6 +12,8 @@ use super::lane::Lane;
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     inner: RwLock<Inner>,
+    /// Whether destinations were added to events while others of their deliveries were under way.
+    widened: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +62,12 @@ impl Directory {
         let mut all: Vec<_> = self.inner.read().by_id.values().cloned().collect();
         all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+    pub(super) fn widen(&self) {
+        self.widened.store(true, Ordering::Relaxed);
+    }
+    pub(super) fn is_widened(&self) -> bool {
+        self.widened.load(Ordering::Relaxed)
     }
     pub(super) fn take_unsaved(&self) -> Vec<Arc<Lane>> {
         // Mostly there are none: the read lock keeps commits from holding appenders up.

@@ -90,6 +90,11 @@ impl<'a> Draft<'a> {
         self.events.insert(id.0, Some(encoded));
     }
 
+    /// The same event, with other destinations.
+    pub(super) fn rewrite_event(&mut self, id: EventId, encoded: Slice) {
+        self.events.insert(id.0, Some(encoded));
+    }
+
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
         match self.events.get(&id.0) {
             Some(None) => Ok(None),

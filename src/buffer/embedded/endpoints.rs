@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 /// Changes that are made together.
 pub(super) struct ChangeEndpoints {
     pub(super) changes: Vec<EndpointChange>,
-    pub(super) done: Promise<Result<u64, BufferError>>,
+    pub(super) done: Promise<Result<(), BufferError>>,
 }
 
 /// In the place of an end: there is none.

@@ -13,11 +13,11 @@ use tokio::sync::Notify;
 
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventFilter, EventId, Leased,
-    NewBatch, NewClaim, Next, Page, Selection, Settlement, Stats, StoredEndpoint,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, Leased,
+    NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats, Step, StoredEndpoint, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
-use super::apply::{Append, Change, Note, Only, Op, Settle};
+use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
 use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
@@ -136,6 +136,8 @@ impl Shared {
 /// The engine behind the trait.
 pub(super) struct Embedded {
     pub(super) shared: Arc<Shared>,
+    /// Held by a scrub.
+    pub(super) scrubbing: tokio::sync::Mutex<()>,
     committer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -195,7 +197,7 @@ impl Embedded {
         let committer =
             thread("tidegate-commit").spawn(move || committer.run()).map_err(OpenError::Thread)?;
         let (watched, knowing) = (Arc::clone(&shared), Arc::clone(&shared));
-        let buffer = Self { shared, committer: Some(committer) };
+        let buffer = Self { shared, scrubbing: tokio::sync::Mutex::default(), committer: Some(committer) };
         thread("tidegate-watch").spawn(move || watched.watch_over()).map_err(OpenError::Thread)?;
         // Until it is done, claims are looked up in the store.
         thread("tidegate-claims").spawn(move || knowing.know_claims()).map_err(OpenError::Thread)?;
@@ -203,7 +205,7 @@ impl Embedded {
     }
 
     /// Runs a read that may block on the disk where it holds nobody up.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store, &Shared) -> Result<T, BufferError> + Send + 'static,
     ) -> Result<T, BufferError> {
@@ -220,36 +222,40 @@ impl Embedded {
         }
     }
 
-    /// Applies a replay or purge to all that a selection holds, step by step.
-    async fn change(&self, selection: Selection, op: impl Fn(Change) -> Op) -> Result<u64, BufferError> {
+    async fn apply(
+        &self,
+        what: What,
+        events: Vec<EventId>,
+        only: Only,
+        job: Option<Box<Job>>,
+    ) -> Result<Changed, BufferError> {
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Change(Change { what, events, only, job, done }))?;
+        outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
+    }
+
+    /// Applies a replay or purge to all that a selection holds, in order of acceptance, step by step.
+    async fn change(&self, selection: Selection, what: What) -> Result<u64, BufferError> {
         self.shared.gate.usable()?;
-        let apply = async |events: Vec<EventId>, only: Only| {
-            let (done, outcome) = waiting::pair();
-            self.shared.inbox.push(op(Change { events, only, done }))?;
-            outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
-        };
         let filter = match selection {
             Selection::One(id, filter) => {
-                return apply(vec![id], select::only(&self.shared.directory, &filter)).await;
+                let only = select::only(&self.shared.directory, &filter);
+                return Ok(self.apply(what, vec![id], only, None).await?.count);
             }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);
+        let mut search = Search::new(filter, CHANGE_STEP).oldest_first();
+        search.upto = Some(EventId::last_of(self.shared.clock.now()));
         let mut count = 0;
-        let mut after = None;
         loop {
-            let filter = filter.clone();
-            let found = self
-                .read(move |store, shared| {
-                    select::find(store, &shared.directory, &filter, after, CHANGE_STEP)
-                })
-                .await?;
+            let found = self.search(search.clone()).await?;
             let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
             if !ids.is_empty() {
-                count += apply(ids, only.clone()).await?;
+                count += self.apply(what.clone(), ids, only.clone(), None).await?.count;
             }
             match found.next {
-                Some(next) => after = Some(next),
+                Some(next) => search.after = Some(next),
                 None => return Ok(count),
             }
         }
@@ -322,6 +328,34 @@ impl Buffer for Embedded {
         let (done, outcome) = waiting::pair();
         let append = Append { event: Arc::new(event), encoded, lanes, claim, queued: Instant::now(), done };
         self.shared.inbox.push(Op::Append(Box::new(append)))?;
+        match outcome.await {
+            Some(outcome) => outcome,
+            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
+        }
+    }
+
+    async fn import(
+        &self,
+        event: Event,
+        deliveries: Vec<Delivery>,
+        claim: Option<NewClaim>,
+    ) -> Result<Imported, AppendError> {
+        self.shared.gate.admit()?;
+        let mut known: Vec<(Arc<Lane>, Delivery)> = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let lane = self.shared.lane(&delivery.destination);
+            if !known.iter().any(|(of, _)| of.id == lane.id) {
+                known.push((lane, delivery));
+            }
+        }
+        let lanes: Vec<Arc<Lane>> = known.iter().map(|(lane, _)| Arc::clone(lane)).collect();
+        let encoded = encode(&event, &lanes);
+        if encoded.len() > MAX_EVENT {
+            return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
+        }
+        let (done, outcome) = waiting::pair();
+        let import = Import { event, encoded, deliveries: known, claim, done };
+        self.shared.inbox.push(Op::Import(Box::new(import)))?;
         match outcome.await {
             Some(outcome) => outcome,
             None => Err(AppendError::Unavailable(self.shared.gate.failure())),
@@ -449,25 +483,44 @@ impl Buffer for Embedded {
         .await
     }
 
-    async fn list(
-        &self,
-        filter: EventFilter,
-        after: Option<EventId>,
-        limit: usize,
-    ) -> Result<Page, BufferError> {
-        self.read(move |store, shared| {
-            let found = select::find(store, &shared.directory, &filter, after, limit)?;
-            Ok(Page { events: found.events, next: found.next })
-        })
-        .await
+    async fn search(&self, search: Search) -> Result<Page, BufferError> {
+        self.read(move |store, shared| select::find(store, &shared.directory, &search)).await
     }
 
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, Op::Replay).await
+        self.change(selection, What::Replay).await
     }
 
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, Op::Purge).await
+        self.change(selection, What::Purge).await
+    }
+
+    async fn step(&self, step: Step) -> Result<Job, BufferError> {
+        self.shared.gate.usable()?;
+        let Step { job, events } = step;
+        let what = match &job.task {
+            Task::Replay => What::Replay,
+            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
+            Task::Purge | Task::Erase => What::Purge,
+        };
+        let only = select::only(&self.shared.directory, &job.filter);
+        let changed = self.apply(what, events, only, Some(Box::new(job))).await?;
+        // It comes back with what it was sent with.
+        changed.job.map(|job| *job).ok_or(BufferError::Closed)
+    }
+
+    async fn jobs(&self) -> Result<Vec<Job>, BufferError> {
+        self.read(|store, _| store.jobs()).await
+    }
+
+    async fn forget_job(&self, id: EventId) -> Result<(), BufferError> {
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::ForgetJob(id, done))?;
+        outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
+    }
+
+    async fn scrub(&self) -> Result<(), BufferError> {
+        self.scrubbed().await
     }
 
     async fn note(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), BufferError> {

@@ -14,11 +14,13 @@
 //! | `O` destination, seq | accepted at | deliveries to be retried, by acceptance (for the oldest age) |
 //! | `D` event, destination | the delivery, once there is something to say | |
 //! | `L` event, destination | – | dead letters, by event |
+//! | `J` job | the job, as JSON | jobs by the time of their making |
 //! | `M` key | a note of another part | |
 //! | `E` endpoint key | until, and what `crate::endpoints` wrote | |
 //! | `G` until, endpoint key | – | records of endpoints that end, by their end |
 //! | `V` settled at, event | size | events whose deliveries are all delivered, for retention |
 //! | `T` settled at, event | size | events that are settled and have a dead letter, for retention |
+//! | [`FILL`] | zeros | |
 
 use super::super::{ClaimKey, EventId};
 
@@ -26,6 +28,9 @@ use super::super::{ClaimKey, EventId};
 pub(super) const COMMIT: &[u8] = b"\0\0tidegate-commit";
 /// Of the mark in `events`: the number of the last commit that touched this keyspace.
 pub(super) const MARK: &[u8] = b"\0\0tidegate-mark";
+
+/// Fills a journal up: see `scrub.rs`.
+pub(super) const FILL: &[u8] = b"Zfill";
 
 /// Of the two queues' and the time-ordered indexes' entries.
 pub(super) type Key = Vec<u8>;
@@ -66,6 +71,9 @@ pub(super) fn deliveries(event: EventId) -> Key {
 }
 pub(super) fn dead(event: EventId, destination: u32) -> Key {
     key(b'L', &[&event.0, &destination.to_be_bytes()])
+}
+pub(super) fn job(id: EventId) -> Key {
+    key(b'J', &[&id.0])
 }
 /// The notes whose keys begin with `of`, or one note.
 pub(super) fn note(of: &str) -> Key {

@@ -24,6 +24,7 @@ mod lease;
 mod open;
 pub mod parsers;
 mod retention;
+mod scrub;
 mod select;
 mod store;
 mod tidy;

@@ -1,27 +1,20 @@
-//! Finding events: pages newest first, without loading more than a page and with bounded work a call.
+//! Finding events: pages in order of ids, in a bounded time a page, with one event in memory at a time.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::super::{BufferError, Delivery, Event, EventFilter, EventId};
+use super::super::{
+    BufferError, Delivery, Event, EventFilter, EventId, Head, HiddenOfRoute, Order, Page, Search,
+};
 use super::apply::Only;
 use super::codec::{Record, StoredEvent};
 use super::directory::Directory;
 use super::keys;
 use super::store::Store;
-use crate::clock::Timestamp;
+use crate::verify::JsonPointer;
 
-/// Events that one look examines at most, and bytes of them. A page may so come out short, or empty, and still have a
-/// next one.
-const LOOK_EVENTS: usize = 5_000;
-const LOOK_BYTES: usize = 32 * 1024 * 1024;
 /// Ids are made right after the time of reception is taken, on clocks that may step; so far they may be apart.
-const ID_SLACK: u64 = 3_600_000;
-
-/// Events found, and where to go on.
-pub(super) struct Found {
-    pub(super) events: Vec<(Event, Vec<Delivery>)>,
-    pub(super) next: Option<EventId>,
-}
+const ID_SLACK: Duration = Duration::from_secs(3600);
 
 /// What a filter asks of one delivery.
 pub(super) fn only(directory: &Directory, filter: &EventFilter) -> Only {
@@ -29,7 +22,7 @@ pub(super) fn only(directory: &Directory, filter: &EventFilter) -> Only {
         let name: Arc<str> = name.into();
         directory.find(&name).map(|lane| lane.id)
     });
-    Only { destination, state: filter.state.clone() }
+    Only { destination, state: filter.state.clone(), reason: filter.reason, status: filter.status }
 }
 
 /// The deliveries of a stored event, in the order of its destinations.
@@ -51,78 +44,126 @@ pub(super) fn deliveries(
     Ok(found.collect())
 }
 
-/// Up to `limit` events that match, newest first, from behind `after` on.
-pub(super) fn find(
-    store: &Store,
-    directory: &Directory,
-    filter: &EventFilter,
-    after: Option<EventId>,
-    limit: usize,
-) -> Result<Found, BufferError> {
-    let only = only(directory, filter);
-    let mut look = Look { filter, only, events: Vec::new(), limit, examined: 0, bytes: 0 };
-    if only_nothing(&look.only) {
-        return Ok(Found { events: Vec::new(), next: None });
+/// The events that a search finds.
+pub(super) fn find(store: &Store, directory: &Directory, search: &Search) -> Result<Page, BufferError> {
+    let only = only(directory, &search.filter);
+    // A filter may name a destination that has never had a delivery.
+    let nothing = only.destination == Some(None);
+    let pointer = match &search.filter.body {
+        None => None,
+        Some(value) => match JsonPointer::parse(&value.pointer) {
+            Ok(pointer) => Some(pointer),
+            // Checked where filters are taken; what is no pointer meets nothing.
+            Err(_) => return Ok(Page { events: Vec::new(), next: None, examined: 0 }),
+        },
+    };
+    let header = search.filter.header.as_ref().map(|text| text.to_ascii_lowercase().into_bytes());
+    let mut look = Look {
+        store,
+        directory,
+        search,
+        only,
+        pointer,
+        header,
+        hidden: None,
+        until: Instant::now() + search.budget,
+        page: Page { events: Vec::new(), next: None, examined: 0 },
+    };
+    let (bottom, top) = bounds(search);
+    if nothing || bottom >= top {
+        return Ok(look.page);
     }
-    let top = upper_bound(filter, after);
-    let bottom = lower_bound(filter);
+    let dead_alone = search.filter.state.as_deref() == Some("dead");
+    let ids: Box<dyn Iterator<Item = Result<EventId, BufferError>>> = match (dead_alone, search.order) {
+        _ if !search.filter.ids.is_empty() => Box::new(chosen_ids(search, bottom, top).into_iter().map(Ok)),
+        (true, Order::NewestFirst) => Box::new(dead_ids(store, bottom, top).rev()),
+        (true, Order::OldestFirst) => Box::new(dead_ids(store, bottom, top)),
+        (false, Order::NewestFirst) => Box::new(event_ids(store, bottom, top).rev()),
+        (false, Order::OldestFirst) => Box::new(event_ids(store, bottom, top)),
+    };
     let mut last = None;
-    if filter.state.as_deref() == Some("dead") {
-        let from = keys::dead(bottom, 0);
-        let to = keys::dead(top, 0);
-        for entry in store.scan(from, to).rev() {
-            let (key, _) = entry?;
-            let Some(id) = keys::id_at(&key, 1) else { continue };
-            if last == Some(id) {
-                continue;
-            }
-            if look.is_over() {
-                return Ok(Found { events: look.events, next: last });
-            }
-            last = Some(id);
-            look.examine(store, directory, id)?;
+    for id in ids {
+        let id = id?;
+        // Not an event's, or that of another dead letter of the same one.
+        if id == NO_EVENT || last == Some(id) {
+            continue;
         }
-    } else {
-        if bottom.0 >= top.0 {
-            return Ok(Found { events: Vec::new(), next: None });
+        if look.is_over() {
+            look.page.next = last;
+            return Ok(look.page);
         }
-        for entry in store.events.range(bottom.0..top.0).rev() {
-            if look.is_over() {
-                return Ok(Found { events: look.events, next: last });
-            }
-            let key = entry
-                .key()
-                .map_err(|e| BufferError::Damaged(format!("the list of events, behind {last:?}: {e}")))?;
-            let Some(id) = keys::id_at(&key, 0).filter(|_| key.len() == 16) else { continue };
-            last = Some(id);
-            look.examine(store, directory, id)?;
-        }
+        last = Some(id);
+        look.examine(id)?;
     }
-    Ok(Found { events: look.events, next: None })
+    Ok(look.page)
 }
 
-/// Whether a filter names a destination that has never had a delivery.
-fn only_nothing(only: &Only) -> bool {
-    only.destination == Some(None)
+/// Stands for entries that are no event's.
+const NO_EVENT: EventId = EventId([0; 16]);
+
+fn chosen_ids(search: &Search, bottom: EventId, top: EventId) -> Vec<EventId> {
+    let mut ids: Vec<_> = search.filter.ids.iter().copied().filter(|id| (bottom..top).contains(id)).collect();
+    ids.sort_unstable();
+    if search.order == Order::NewestFirst {
+        ids.reverse();
+    }
+    ids
+}
+
+fn dead_ids(
+    store: &Store,
+    bottom: EventId,
+    top: EventId,
+) -> impl DoubleEndedIterator<Item = Result<EventId, BufferError>> {
+    let entries = store.scan(keys::dead(bottom, 0), keys::dead(top, 0));
+    entries.map(|entry| Ok(keys::id_at(&entry?.0, 1).unwrap_or(NO_EVENT)))
+}
+
+/// Keys alone: no event is read.
+fn event_ids(
+    store: &Store,
+    bottom: EventId,
+    top: EventId,
+) -> impl DoubleEndedIterator<Item = Result<EventId, BufferError>> {
+    store.events.range(bottom.0..top.0).map(|entry| {
+        let key = entry.key().map_err(|e| BufferError::Damaged(format!("the list of events: {e}")))?;
+        Ok(keys::id_at(&key, 0).filter(|_| key.len() == 16).unwrap_or(NO_EVENT))
+    })
 }
 
 struct Look<'a> {
-    filter: &'a EventFilter,
+    store: &'a Store,
+    directory: &'a Directory,
+    search: &'a Search,
     only: Only,
-    events: Vec<(Event, Vec<Delivery>)>,
-    limit: usize,
-    examined: usize,
-    bytes: usize,
+    pointer: Option<JsonPointer>,
+    /// Lower case.
+    header: Option<Vec<u8>>,
+    /// Of the route that was looked at last.
+    hidden: Option<(Arc<str>, HiddenOfRoute)>,
+    until: Instant,
+    page: Page,
 }
 
 impl Look<'_> {
     fn is_over(&self) -> bool {
-        self.events.len() >= self.limit || self.examined >= LOOK_EVENTS || self.bytes >= LOOK_BYTES
+        // A page without any progress would be asked for again and again.
+        self.page.events.len() >= self.search.limit
+            || (self.page.examined > 0 && Instant::now() >= self.until)
     }
 
-    fn examine(&mut self, store: &Store, directory: &Directory, id: EventId) -> Result<(), BufferError> {
-        self.examined += 1;
-        let stored = match store.event(id) {
+    fn examine(&mut self, id: EventId) -> Result<(), BufferError> {
+        self.page.examined += 1;
+        // The small records say no for most events before one is read.
+        if self.only.needs_record() {
+            let records = self.store.deliveries(id)?;
+            let meets =
+                |(to, record): &(u32, Record)| self.only.matches(*to, &record.state, record.history.last());
+            if !records.iter().any(meets) {
+                return Ok(());
+            }
+        }
+        let stored = match self.store.event(id) {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(()),
             // One that can't be read must not hide the others.
@@ -132,43 +173,77 @@ impl Look<'_> {
             }
             Err(error) => return Err(error),
         };
-        self.bytes += stored.size as usize;
-        if !event_matches(self.filter, &stored.event) {
+        if !self.event_matches(&stored.event) {
             return Ok(());
         }
-        let deliveries = deliveries(store, directory, &stored)?;
-        if self.only.is_any() || deliveries.iter().any(|(id, d)| self.only.matches(*id, &d.state)) {
-            self.events.push((stored.event, deliveries.into_iter().map(|(_, d)| d).collect()));
+        let deliveries = deliveries(self.store, self.directory, &stored)?;
+        let meets = |(to, d): &(u32, Delivery)| self.only.matches(*to, &d.state, d.history.last());
+        if self.only.is_any() || deliveries.iter().any(meets) {
+            let deliveries = deliveries.into_iter().map(|(_, d)| d).collect();
+            self.page.events.push((Head::from(&stored.event), deliveries));
         }
         Ok(())
     }
+
+    fn event_matches(&mut self, event: &Event) -> bool {
+        let filter = &self.search.filter;
+        filter.route.as_deref().is_none_or(|route| *route == *event.route)
+            && filter.event_type.as_deref().is_none_or(|kind| event.event_type.as_deref() == Some(kind))
+            && filter.since.is_none_or(|since| event.received_at >= since)
+            && filter.until.is_none_or(|until| event.received_at < until)
+            && filter.source.is_none_or(|range| range.contains(event.source))
+            && filter
+                .idempotency_key
+                .as_deref()
+                .is_none_or(|key| event.idempotency_key.as_deref() == Some(key))
+            && self.value_matches(event)
+            && self.headers_match(event)
+    }
+
+    fn value_matches(&self, event: &Event) -> bool {
+        match (&self.pointer, &self.search.filter.body) {
+            (Some(pointer), Some(value)) => {
+                pointer.text(&event.body).as_deref() == Some(value.equals.as_str())
+            }
+            _ => true,
+        }
+    }
+
+    fn headers_match(&mut self, event: &Event) -> bool {
+        let Some(wanted) = &self.header else { return true };
+        if self.hidden.as_ref().is_none_or(|(route, _)| *route != event.route) {
+            self.hidden = Some((event.route.clone(), (self.search.hidden)(&event.route)));
+        }
+        let hides = |name: &str| self.hidden.as_ref().is_none_or(|(_, hides)| hides(name));
+        let mut line = Vec::new();
+        event.headers.iter().any(|(name, value)| {
+            line.clear();
+            line.extend_from_slice(name.as_bytes());
+            line.extend_from_slice(b": ");
+            if !hides(name) {
+                line.extend_from_slice(value);
+            }
+            line.make_ascii_lowercase();
+            memchr::memmem::find(&line, wanted).is_some()
+        })
+    }
 }
 
-fn event_matches(filter: &EventFilter, event: &Event) -> bool {
-    filter.route.as_deref().is_none_or(|route| *route == *event.route)
-        && filter.event_type.as_deref().is_none_or(|kind| event.event_type.as_deref() == Some(kind))
-        && filter.since.is_none_or(|since| event.received_at >= since)
-        && filter.until.is_none_or(|until| event.received_at < until)
-}
-
-/// Ids at or above this are left out.
-fn upper_bound(filter: &EventFilter, after: Option<EventId>) -> EventId {
-    let time = match filter.until {
-        Some(until) => id_floor(Timestamp(until.0.saturating_add(ID_SLACK))),
-        None => EventId([0xff; 16]),
-    };
-    after.map_or(time, |after| after.min(time))
-}
-
-/// Ids below this are left out.
-fn lower_bound(filter: &EventFilter) -> EventId {
-    filter.since.map_or(EventId([0; 16]), |since| id_floor(Timestamp(since.0.saturating_sub(ID_SLACK))))
-}
-
-/// The lowest id of a time: a UUIDv7 begins with 48 bits of milliseconds.
-fn id_floor(at: Timestamp) -> EventId {
-    let millis = at.0.min((1 << 48) - 1);
-    let mut id = [0; 16];
-    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-    EventId(id)
+/// The ids that are looked at: from the first on, below the second.
+fn bounds(search: &Search) -> (EventId, EventId) {
+    let Search { filter, order, after, upto, .. } = search;
+    let behind = |id: EventId| EventId(u128::from_be_bytes(id.0).saturating_add(1).to_be_bytes());
+    let mut bottom =
+        filter.since.map_or(EventId([0; 16]), |since| EventId::first_of(since.saturating_sub(ID_SLACK)));
+    let mut top =
+        filter.until.map_or(EventId([0xff; 16]), |until| EventId::first_of(until.saturating_add(ID_SLACK)));
+    if let Some(upto) = upto {
+        top = top.min(behind(*upto));
+    }
+    match (after, order) {
+        (Some(after), Order::NewestFirst) => top = top.min(*after),
+        (Some(after), Order::OldestFirst) => bottom = bottom.max(behind(*after)),
+        (None, _) => {}
+    }
+    (bottom, top)
 }

@@ -4,14 +4,16 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fjall::compaction::filter::Factory;
 use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, UserValue,
 };
 
-use super::super::{BufferError, ClaimKey, Claimed, EventId};
+use super::super::{BufferError, ClaimKey, Claimed, EventId, Job};
 use super::codec::{self, CommitRecord, QueueEntry, Record, StoredEvent};
 use super::filter::Filter;
 use super::keys;
+use super::scrub::Scrub;
 use super::wire::Malformed;
 
 /// Events of at least this many bytes are kept out of the tree, so that compaction does not write them again.
@@ -37,12 +39,19 @@ pub(super) struct Store {
     pub(super) index: Keyspace,
     /// Shared with whoever asks without a look at the store.
     pub(super) claims: Arc<Filter>,
+    pub(super) scrub: Arc<Scrub>,
     folder: PathBuf,
 }
 
 impl Store {
     pub(super) fn open(folder: &Path, memtable: u64) -> fjall::Result<Self> {
+        let scrub = Arc::new(Scrub::default());
+        let filter = Arc::clone(&scrub);
         let db = Database::builder(folder)
+            .with_compaction_filter_factories(Arc::new(move |keyspace| match keyspace {
+                "events" => Some(Arc::clone(&filter) as Arc<dyn Factory>),
+                _ => None,
+            }))
             .cache_size(BLOCK_CACHE)
             .journal_compression(CompressionType::None)
             .max_journaling_size(JOURNALS)
@@ -59,7 +68,7 @@ impl Store {
         })?;
         let index =
             db.keyspace("index", || KeyspaceCreateOptions::default().max_memtable_size(INDEX_MEMTABLE))?;
-        Ok(Self { db, events, index, claims: Arc::default(), folder: folder.into() })
+        Ok(Self { db, events, index, claims: Arc::default(), scrub, folder: folder.into() })
     }
 
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
@@ -115,6 +124,19 @@ impl Store {
     pub(super) fn claim(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         let value = self.get(&keys::claim(key))?;
         value.map(|v| codec::decode_claim(&v).map_err(|e| self.malformed("claim", "", e))).transpose()
+    }
+
+    /// All jobs; one that can't be read is left out.
+    pub(super) fn jobs(&self) -> Result<Vec<Job>, BufferError> {
+        let mut jobs = Vec::new();
+        for entry in self.scan(keys::job(EventId([0; 16])), vec![b'J' + 1]) {
+            let (_, value) = entry?;
+            match serde_json::from_slice(&value) {
+                Ok(job) => jobs.push(job),
+                Err(error) => tracing::error!(%error, "a job can't be read and is left out"),
+            }
+        }
+        Ok(jobs)
     }
 
     pub(super) fn commit(&self) -> Result<Option<CommitRecord>, BufferError> {
@@ -200,7 +222,16 @@ impl Store {
         Ok((used, used.saturating_sub(newest.1) + self.db.write_buffer_size()))
     }
 
-    fn failed(&self, part: &str, what: impl std::fmt::Display, error: fjall::Error) -> BufferError {
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn failed(
+        &self,
+        part: &str,
+        what: impl std::fmt::Display,
+        error: fjall::Error,
+    ) -> BufferError {
         use fjall::{Error, LsmError};
         let text = format!("{}: {part} {what}: {error}", self.folder.display());
         match error {

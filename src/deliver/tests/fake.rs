@@ -202,13 +202,28 @@ impl Buffer for Memory {
     async fn get(&self, _: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
         unimplemented!()
     }
-    async fn list(&self, _: EventFilter, _: Option<EventId>, _: usize) -> Result<Page, BufferError> {
+    async fn search(&self, _: Search) -> Result<Page, BufferError> {
+        unimplemented!()
+    }
+    async fn step(&self, _: Step) -> Result<Job, BufferError> {
+        unimplemented!()
+    }
+    async fn jobs(&self) -> Result<Vec<Job>, BufferError> {
+        unimplemented!()
+    }
+    async fn forget_job(&self, _: EventId) -> Result<(), BufferError> {
         unimplemented!()
     }
     async fn replay(&self, _: Selection) -> Result<u64, BufferError> {
         unimplemented!()
     }
     async fn purge(&self, _: Selection) -> Result<u64, BufferError> {
+        unimplemented!()
+    }
+    async fn import(&self, _: Event, _: Vec<Delivery>, _: Option<NewClaim>) -> Result<Imported, AppendError> {
+        unimplemented!()
+    }
+    async fn scrub(&self) -> Result<(), BufferError> {
         unimplemented!()
     }
     async fn stats(&self) -> Result<Stats, BufferError> {

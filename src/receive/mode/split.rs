@@ -7,17 +7,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::buffer::{
-    AppendError, BatchAppended, BatchPart, ClaimKey, DestinationName, Event, EventId, FirstAnswer, NewBatch,
-    NewClaim,
+    AppendError, BatchAppended, BatchPart, DestinationName, Event, EventId, FirstAnswer, NewBatch, NewClaim,
 };
 use crate::config::{Acknowledgement, Destination, Route};
 use crate::message::{Headers, Request};
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, scope, shortened};
+use crate::receive::idempotency::{Identity, key_of_part, scope, shortened};
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
@@ -110,8 +108,7 @@ pub(in crate::receive) fn taken_apart(
     Ok(Some(NewBatch { id, events, claim: None }))
 }
 
-/// The claim of an element, in a scope of its own: no request's ends in `/`. One that was let through unproved is bound to
-/// its bytes besides, and never meets a proved one.
+/// The claim of an element.
 fn claim(
     route: &Route,
     scope: &str,
@@ -120,13 +117,7 @@ fn claim(
     answer: &FirstAnswer,
 ) -> Option<NewClaim> {
     let window = route.idempotency.as_ref()?.window;
-    let key = match would_refuse {
-        None => ClaimKey::new(&format!("{scope}/"), element.key.as_bytes()),
-        Some(_) => {
-            let hash = Sha256::digest(&element.body);
-            ClaimKey::new(&format!("{scope}/unproved"), &[&hash[..], element.key.as_bytes()].concat())
-        }
-    };
+    let key = key_of_part(scope, element.key.as_bytes(), &element.body, would_refuse);
     // What its repeats would be answered, were they to come alone: nobody asks.
     Some(NewClaim { key, window, answer: answer.clone() })
 }

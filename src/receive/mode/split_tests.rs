@@ -1,4 +1,5 @@
 use super::*;
+use crate::buffer::ClaimKey;
 use crate::buffer::FirstAnswer;
 use crate::config::{self, Mode};
 use crate::message::PathParams;

@@ -134,14 +134,29 @@ impl Buffer for FakeBuffer {
     async fn get(&self, _: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
         Ok(None)
     }
-    async fn list(&self, _: EventFilter, _: Option<EventId>, _: usize) -> Result<Page, BufferError> {
-        Ok(Page { events: Vec::new(), next: None })
+    async fn search(&self, _: Search) -> Result<Page, BufferError> {
+        Ok(Page { events: Vec::new(), next: None, examined: 0 })
+    }
+    async fn step(&self, step: Step) -> Result<Job, BufferError> {
+        Ok(step.job)
+    }
+    async fn jobs(&self) -> Result<Vec<Job>, BufferError> {
+        Ok(Vec::new())
+    }
+    async fn forget_job(&self, _: EventId) -> Result<(), BufferError> {
+        Ok(())
     }
     async fn replay(&self, _: Selection) -> Result<u64, BufferError> {
         Ok(0)
     }
     async fn purge(&self, _: Selection) -> Result<u64, BufferError> {
         Ok(0)
+    }
+    async fn import(&self, _: Event, _: Vec<Delivery>, _: Option<NewClaim>) -> Result<Imported, AppendError> {
+        Ok(Imported::Stored)
+    }
+    async fn scrub(&self) -> Result<(), BufferError> {
+        Ok(())
     }
     async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
         Ok(self.state.lock().endpoints.values().cloned().collect())

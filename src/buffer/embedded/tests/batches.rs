@@ -27,9 +27,12 @@ fn batch(now: Timestamp, whole: u64, keys: &[u64]) -> NewBatch {
 
 impl Bench {
     async fn bodies(&self) -> Vec<String> {
-        let page = self.buffer.list(EventFilter::default(), None, 1000).await.unwrap();
-        let mut bodies: Vec<String> =
-            page.events.iter().map(|(e, _)| String::from_utf8(e.body.to_vec()).unwrap()).collect();
+        let page = self.buffer.search(Search::new(EventFilter::default(), 1000)).await.unwrap();
+        let mut bodies = Vec::new();
+        for (head, _) in page.events {
+            let (event, _) = self.buffer.get(head.id).await.unwrap().unwrap();
+            bodies.push(String::from_utf8(event.body.to_vec()).unwrap());
+        }
         bodies.sort();
         bodies
     }
@@ -111,7 +114,7 @@ async fn a_crash_at_any_byte_leaves_a_batch_whole_or_not_at_all() {
         written[start..cut].copy_from_slice(&after[start..cut]);
         std::fs::write(journal(crashed.path()), written).unwrap();
         let opened = open_at(&settings(crashed.path()), &bench.clock).unwrap();
-        let stored = opened.list(EventFilter::default(), None, 100).await.unwrap().events.len();
+        let stored = opened.search(Search::new(EventFilter::default(), 100)).await.unwrap().events.len();
         let mut claims = 0;
         for n in &keys {
             claims += usize::from(opened.claimed(key(*n)).await.unwrap().is_some());

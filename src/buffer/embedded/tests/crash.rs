@@ -114,9 +114,10 @@ async fn whatever_was_acknowledged_survives_a_kill_once_and_with_its_claim() {
         let mut after = None;
         let mut found = BTreeSet::new();
         loop {
-            let page = buffer.list(EventFilter::default(), after, 1000).await.unwrap();
+            let page = buffer.search(Search::new(EventFilter::default(), 1000).after(after)).await.unwrap();
             for (event, deliveries) in page.events {
                 assert_eq!(deliveries.len(), 1);
+                let (event, _) = buffer.get(event.id).await.unwrap().expect("it was listed");
                 assert!(bodies.insert(event.body.clone()), "stored twice");
                 assert!(event.body != "twin");
                 found.insert(event.id);

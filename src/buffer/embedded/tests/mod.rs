@@ -5,9 +5,12 @@ mod batches;
 mod crash;
 mod damage;
 mod endpoints;
+mod erased;
+mod imports;
 mod limits;
 mod model;
 mod queue;
+mod search;
 
 use std::net::IpAddr;
 use std::path::Path;

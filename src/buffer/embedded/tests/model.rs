@@ -119,12 +119,33 @@ pub(super) fn audit(buffer: &Embedded) {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Append { to: u8, claim: Option<u8>, big: bool },
-    Lease { to: u8, max: usize },
-    Settle { which: prop::sample::Index, next: ModelNext },
-    Advance { secs: u64 },
-    Replay { which: Option<prop::sample::Index> },
-    Purge { which: Option<prop::sample::Index> },
+    Append {
+        to: u8,
+        claim: Option<u8>,
+        big: bool,
+    },
+    Lease {
+        to: u8,
+        max: usize,
+    },
+    Settle {
+        which: prop::sample::Index,
+        next: ModelNext,
+    },
+    Advance {
+        secs: u64,
+    },
+    Replay {
+        which: Option<prop::sample::Index>,
+    },
+    Purge {
+        which: Option<prop::sample::Index>,
+    },
+    /// Gives an event to a destination, as the step of a job.
+    Give {
+        which: prop::sample::Index,
+        to: u8,
+    },
     Sweep,
     Reopen,
 }
@@ -153,6 +174,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0u64..40).prop_map(|secs| Step::Advance { secs }),
         1 => prop::option::of(index()).prop_map(|which| Step::Replay { which }),
         1 => prop::option::of(index()).prop_map(|which| Step::Purge { which }),
+        1 => (index(), 0u8..2).prop_map(|(which, to)| Step::Give { which, to }),
         1 => Just(Step::Sweep),
         1 => Just(Step::Reopen),
     ];
@@ -255,6 +277,7 @@ async fn run(steps: Vec<Step>) {
             Step::Advance { secs } => bench.clock.advance(Duration::from_secs(secs)),
             Step::Replay { which } => replay(&bench, &mut model, which).await,
             Step::Purge { which } => purge(&bench, &mut model, which).await,
+            Step::Give { which, to } => give(&bench, &mut model, which, to).await,
             Step::Sweep => sweep(&bench, &mut model).await,
             Step::Reopen => {
                 sweep(&bench, &mut model).await;
@@ -393,7 +416,7 @@ async fn replay(bench: &Bench, model: &mut Model, which: Option<prop::sample::In
         ),
         None => {
             let filter = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
-            (Selection::Matching(filter), ids.into_iter().rev().collect())
+            (Selection::Matching(filter), ids)
         }
     };
     let dead_only = which.is_none();
@@ -418,6 +441,43 @@ async fn replay(bench: &Bench, model: &mut Model, which: Option<prop::sample::In
         again.into_iter().for_each(|to| model.enter(to, 0, id));
     }
     assert_eq!(bench.buffer.replay(selection).await.unwrap(), expected, "replayed");
+}
+
+async fn give(bench: &Bench, model: &mut Model, which: prop::sample::Index, to: u8) {
+    sweep(bench, model).await;
+    let ids: Vec<_> = model.events.keys().copied().collect();
+    if ids.is_empty() {
+        return;
+    }
+    let id = ids[which.index(ids.len())];
+    let deliveries = model.events.get_mut(&id).expect("chosen from it");
+    let under_way = deliveries
+        .get(&to)
+        .is_some_and(|(state, _)| matches!(state, DeliveryState::Pending | DeliveryState::Retrying { .. }));
+    if !under_way {
+        deliveries.insert(to, (DeliveryState::Pending, 0));
+        model.settled.remove(&id);
+        model.enter(to, 0, id);
+    }
+    let job = Job {
+        id: EventId([1; 16]),
+        task: Task::ReplayTo { to: destination(to) },
+        effect: Effect::Change,
+        filter: EventFilter::default(),
+        rate: None,
+        state: JobState::Running,
+        created: bench.now(),
+        from: None,
+        cursor: Some(id),
+        examined: 1,
+        matched: 1,
+        changed: 10,
+        untouched: 10,
+    };
+    let done = bench.buffer.step(crate::buffer::Step { job, events: vec![id] }).await.unwrap();
+    let expected = if under_way { (10, 11) } else { (11, 10) };
+    assert_eq!((done.changed, done.untouched), expected);
+    assert_eq!(bench.buffer.jobs().await.unwrap(), [done], "written with what it did");
 }
 
 async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {
@@ -450,7 +510,7 @@ async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Ind
 async fn check(bench: &Bench, model: &mut Model) {
     sweep(bench, model).await;
     audit(&bench.buffer);
-    let page = bench.buffer.list(EventFilter::default(), None, 10_000).await.unwrap();
+    let page = bench.buffer.search(Search::new(EventFilter::default(), 10_000)).await.unwrap();
     let listed: BTreeSet<_> = page.events.iter().map(|(e, _)| e.id).collect();
     assert_eq!(listed, model.events.keys().copied().collect(), "the events that are kept");
     for (event, deliveries) in page.events {

@@ -246,7 +246,7 @@ async fn delivered_events_go_after_their_time_or_beyond_their_bytes() {
     }
     bench.settled().await;
     bench.buffer.sweep().await.unwrap();
-    let left = bench.buffer.list(EventFilter::default(), None, 100).await.unwrap();
+    let left = bench.buffer.search(Search::new(EventFilter::default(), 100)).await.unwrap();
     let left: Vec<_> = left.events.iter().map(|(e, _)| e.id).collect();
     assert_eq!(left, ids[7..].iter().rev().copied().collect::<Vec<_>>(), "the oldest go first");
     bench.clock.advance(Duration::from_secs(3600 + 10));
@@ -350,7 +350,7 @@ async fn a_listing_is_newest_first_page_by_page_and_filtered() {
     let all = async |filter: EventFilter, limit| {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
-            let page = bench.buffer.list(filter.clone(), after, limit).await.unwrap();
+            let page = bench.buffer.search(Search::new(filter.clone(), limit).after(after)).await.unwrap();
             assert!(page.events.len() <= limit);
             found.extend(page.events.iter().map(|(e, _)| e.id));
             match page.next {

@@ -1,0 +1,172 @@
+//! Makes sure that nothing of what was deleted is left in the store's files.
+//!
+//! A deleted event still stands in three places: in the journals until they are let go, in tables until they are
+//! compacted, and in blob files, which the engine lets go once enough of them is garbage: a single event in one would
+//! stay for as long as its neighbours do. So here the newest journal is filled up, which makes the engine begin a new
+//! one; everything is flushed until the old ones are gone; and all events are written anew, slice by slice, so that
+//! each old blob file is garbage altogether and goes.
+//!
+//! Costs as much as the buffer is large, which is why only an erase asks for it.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fjall::compaction::filter::{
+    CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+};
+
+use super::super::BufferError;
+use super::apply::Op;
+use super::engine::Embedded;
+use super::store::Store;
+use super::{Shared, waiting};
+
+/// The engine begins a new journal when a flush finds more than 64 million bytes in it.
+const JOURNAL: usize = 64_000_000;
+/// Bytes of one write that fills it: a few milliseconds of the committer's time.
+const FILL: usize = 1024 * 1024;
+/// Bytes of events that are written anew at once: so much space is needed beside them.
+const SLICE: u64 = 256 * 1024 * 1024;
+/// How long the engine may take to let the old journals go.
+const JOURNALS_GO: Duration = Duration::from_secs(60);
+
+type Slice = RangeInclusive<[u8; 16]>;
+
+/// Which events the next compaction writes anew: none, but for a scrub.
+#[derive(Debug, Default)]
+pub(super) struct Scrub(Mutex<Option<Slice>>);
+
+impl Scrub {
+    fn set(&self, slice: Option<Slice>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = slice;
+    }
+}
+
+impl Factory for Scrub {
+    fn name(&self) -> &str {
+        "scrub"
+    }
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Rewrite(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+}
+
+struct Rewrite(Option<Slice>);
+
+impl CompactionFilter for Rewrite {
+    fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        let Some(slice) = &self.0 else { return Ok(Verdict::Keep) };
+        let is_in = <[u8; 16]>::try_from(&**item.key()).is_ok_and(|key| slice.contains(&key));
+        // What stands in a table itself is written anew anyway.
+        if is_in && item.is_indirection() {
+            return item.value().map(Verdict::ReplaceValue);
+        }
+        Ok(Verdict::Keep)
+    }
+}
+
+impl Embedded {
+    pub(super) async fn scrubbed(&self) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        // Two at once would only do the same.
+        let _alone = self.scrubbing.lock().await;
+        let old = self
+            .read(|store, shared| {
+                room(store, shared)?;
+                journals(store)
+            })
+            .await?;
+        for _ in 0..JOURNAL.div_ceil(FILL) + 1 {
+            self.fill(FILL).await?;
+        }
+        self.fill(0).await?;
+        self.read(move |store, shared| {
+            let_go(store, shared, &old)?;
+            rewrite(store, shared)
+        })
+        .await
+    }
+
+    /// Writes so many bytes of nothing in place of the last ones.
+    async fn fill(&self, bytes: usize) -> Result<(), BufferError> {
+        let (done, outcome) = waiting::pair();
+        self.shared.inbox.push(Op::Fill(bytes, done))?;
+        outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
+    }
+}
+
+/// Refuses if there is no room to write beside what is there.
+fn room(store: &Store, shared: &Shared) -> Result<(), BufferError> {
+    let needed = store.events.disk_space().min(SLICE) * 2 + 2 * JOURNAL as u64;
+    let free = shared.free_bytes.load(Relaxed);
+    if free < needed {
+        return Err(BufferError::NoSpace(format!(
+            "what was erased is deleted, but still stands in the files: writing them anew needs {needed} free bytes, and there are {free}; free some and run the erase again"
+        )));
+    }
+    Ok(())
+}
+
+fn journals(store: &Store) -> Result<BTreeSet<PathBuf>, BufferError> {
+    let failed = |e: std::io::Error| BufferError::Failed(format!("the folder can't be listed: {e}"));
+    let entries = std::fs::read_dir(store.folder()).map_err(failed)?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed));
+    paths.filter(|path| path.as_ref().map_or(true, |p| p.extension().is_some_and(|e| e == "jnl"))).collect()
+}
+
+/// Flushes until the journals that were there are gone.
+fn let_go(store: &Store, shared: &Shared, old: &BTreeSet<PathBuf>) -> Result<(), BufferError> {
+    let until = Instant::now() + JOURNALS_GO;
+    while !journals(store)?.is_disjoint(old) {
+        if shared.gate.is_closed() {
+            return Err(BufferError::Closed);
+        }
+        if Instant::now() > until {
+            return Err(BufferError::Damaged("the engine does not let its old journals go".into()));
+        }
+        for keyspace in [&store.index, &store.events] {
+            keyspace.rotate_memtable_and_wait().map_err(|e| store.failed(keyspace.name(), "flush", e))?;
+        }
+        // The engine looks after its journals when a flush is done.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn rewrite(store: &Store, shared: &Shared) -> Result<(), BufferError> {
+    let failed = |e| store.failed("events", "compaction", e);
+    store.index.major_compact().map_err(failed)?;
+    for slice in slices(store, shared)? {
+        if shared.gate.is_closed() {
+            return Err(BufferError::Closed);
+        }
+        store.scrub.set(Some(slice));
+        let compacted = store.events.major_compact();
+        store.scrub.set(None);
+        compacted.map_err(failed)?;
+    }
+    // Of files whose last living event moved with the last slice.
+    store.events.major_compact().map_err(failed)
+}
+
+/// All events, in slices of about the same size.
+fn slices(store: &Store, shared: &Shared) -> Result<Vec<Slice>, BufferError> {
+    let events = shared.events.load(Relaxed).max(1);
+    let each = (store.events.disk_space() / events).max(1);
+    let at_once = (SLICE / each).max(1);
+    let (mut slices, mut first, mut count) = (Vec::new(), [0; 16], 0);
+    for entry in store.events.range([0u8; 16]..=[0xff; 16]) {
+        let key = entry.key().map_err(|e| store.failed("events", "list", e))?;
+        count += 1;
+        if let (true, Ok(key)) = (count >= at_once, <[u8; 16]>::try_from(&*key)) {
+            slices.push(first..=key);
+            (first, count) = (key, 0);
+        }
+    }
+    slices.push(first..=[0xff; 16]);
+    Ok(slices)
+}

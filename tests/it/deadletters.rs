@@ -1,0 +1,223 @@
+//! Dead letters and what can be done about many events: finding them, replaying them in the background (also through
+//! a `kill -9`), giving them to another destination, moving them to another gateway, and erasing them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::*;
+
+fn printed(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a command that must work, and gives what it printed.
+async fn done(gateway: &Gateway, arguments: &[&str]) -> String {
+    let output = gateway.cli(arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    printed(&output)
+}
+
+async fn dead_letters(gateway: &Gateway, count: usize) {
+    let what = format!("{count} dead letters");
+    eventually(&what, async || gateway.metric("tidegate_dead_letters", &[]).await == count as f64).await;
+}
+
+fn github_event(n: usize) -> Request {
+    signed::github(format!(
+        "{{\"n\":{n},\"user\":{{\"email\":\"user-{n:03}@example.com\"}},\"id\":{}}}",
+        unique()
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_found_by_every_condition_and_a_wrong_one_is_named() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    app.behaves_next([Behaviour::status(410)]);
+    let dead = gateway.send(&github_event(1)).await;
+    dead_letters(&gateway, 1).await;
+    let good = gateway.send(&github_event(2).header("X-Shop", "Blue Whale")).await;
+    gateway.drained().await;
+    let found = async |arguments: &[&str]| {
+        let page = gateway.cli_json(&[&["events", "list"], arguments].concat()).await;
+        let ids = page["events"].as_array().expect("events").iter();
+        ids.map(|event| event["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&["--reason", "given_up"]).await, [dead.event_id()]);
+    assert_eq!(found(&["--status", "4xx"]).await, [dead.event_id()]);
+    assert_eq!(found(&["--status", "200"]).await, [good.event_id()]);
+    assert_eq!(found(&["--header", "x-shop: blue"]).await, [good.event_id()]);
+    assert_eq!(found(&["--source", "127.0.0.0/8"]).await.len(), 2);
+    assert_eq!(found(&["--source", "10.0.0.0/8"]).await.len(), 0);
+    let email = ["--pointer", "/user/email", "--equals", "user-002@example.com"];
+    assert_eq!(found(&email).await, [good.event_id()]);
+    let page = gateway.cli_json(&["events", "list", "--status", "200"]).await;
+    let key = page["events"][0]["idempotency_key"].as_str().expect("a key").to_owned();
+    assert_eq!(found(&["--key", &key]).await, [good.event_id()]);
+    let wrong = gateway.cli(&["dead", "list", "--reason", "given-up"]).await;
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(printed(&wrong).contains("did you mean `given_up`"), "{}", printed(&wrong));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_goes_on_after_a_kill_and_each_dead_letter_comes_once() {
+    const EVENTS: usize = 120;
+    let app = App::start().await;
+    app.behaves(Behaviour::status(410));
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    for n in 0..EVENTS {
+        gateway.send(&github_event(n)).await;
+    }
+    dead_letters(&gateway, EVENTS).await;
+    let counted = done(&gateway, &["dead", "replay", "--all", "--dry-run"]).await;
+    assert!(counted.contains(&format!("{EVENTS} events would be replayed")), "{counted}");
+    app.forget();
+    app.behaves(Behaviour::status(200));
+    let job = gateway.cli_json(&["dead", "replay", "--all", "--rate", "60", "--background"]).await;
+    let id = job["id"].as_str().expect("an id").to_owned();
+    app.receives(EVENTS / 4).await;
+    gateway.kill().await;
+    gateway.restart().await;
+    let shown = async |gateway: &Gateway| gateway.cli_json(&["jobs", "show", &id]).await;
+    eventually("the job's end", async || shown(&gateway).await["state"] == "done").await;
+    let job = shown(&gateway).await;
+    assert_eq!((&job["changed"], &job["untouched"]), (&EVENTS.into(), &0.into()), "{job}");
+    gateway.drained().await;
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[]).await, 0.0);
+    let mut times: HashMap<String, Vec<u32>> = HashMap::new();
+    for received in app.received() {
+        times.entry(received.event_id().to_owned()).or_default().push(received.attempt());
+    }
+    assert_eq!(times.len(), EVENTS, "none is lost");
+    // What was in flight at the kill may repeat, with its attempt; a second replay would begin a new budget.
+    let repeated = times.values().filter(|attempts| attempts.len() > 1).count();
+    assert!(repeated <= 32, "{repeated} came twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_paused_over_a_restart_resumed_and_cancelled() {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(410));
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    for n in 0..20 {
+        gateway.send(&github_event(n)).await;
+    }
+    dead_letters(&gateway, 20).await;
+    let job = gateway.cli_json(&["dead", "replay", "--all", "--rate", "1", "--background"]).await;
+    let id = job["id"].as_str().expect("an id").to_owned();
+    let paused = gateway.cli_json(&["jobs", "pause", &id]).await;
+    assert_eq!(paused["state"], "paused", "{paused}");
+    gateway.kill().await;
+    gateway.restart().await;
+    assert_eq!(gateway.cli_json(&["jobs", "list"]).await["jobs"][0]["state"], "paused");
+    assert_eq!(gateway.cli_json(&["jobs", "resume", &id]).await["state"], "running");
+    let cancelled = gateway.cli_json(&["jobs", "cancel", &id]).await;
+    assert_eq!(cancelled["state"], "cancelled");
+    assert!(cancelled["changed"].as_u64().expect("a number") < 20, "{cancelled}");
+    let again = gateway.cli(&["jobs", "resume", &id]).await;
+    assert!(again.status.code() == Some(1) && printed(&again).contains("ended already"), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_given_to_another_destination_when_asked_and_only_then() {
+    let (app, other) = (App::start().await, App::start().await);
+    let gateway = gateway()
+        .route(github().named("first").to(&app))
+        .route(stripe().named("second").to(&other))
+        .start()
+        .await;
+    let answer = gateway.send(&github_event(1)).await;
+    app.receives(1).await;
+    gateway.drained().await;
+    assert_eq!(other.count(), 0);
+    let wrong = gateway.cli(&["events", "replay", "--route", "first", "--to", "second/none"]).await;
+    assert!(printed(&wrong).contains("second/default"), "{}", printed(&wrong));
+    done(&gateway, &["events", "replay", "--route", "first", "--to", "second/default"]).await;
+    assert_eq!(other.receives(1).await[0].event_id(), answer.event_id());
+    gateway.drained().await;
+    assert_eq!(app.count(), 1, "the first destination gets nothing again");
+    let shown = gateway.cli_json(&["events", "show", answer.event_id()]).await;
+    let deliveries = shown["deliveries"].as_array().expect("deliveries");
+    assert!(deliveries.len() == 2 && deliveries.iter().all(|d| d["state"] == "delivered"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_move_to_another_gateway_once_and_with_their_state() {
+    let (app, target) = (App::start().await, App::start().await);
+    let from = gateway().route(github().to(&app)).start().await;
+    let delivered = github_event(1);
+    from.send(&delivered).await;
+    app.receives(1).await;
+    from.drained().await;
+    app.behaves(Behaviour::status(410));
+    let dead = from.send(&signed::github(vec![0xff; 100_000])).await;
+    dead_letters(&from, 1).await;
+    app.behaves(Behaviour::Hang);
+    let waiting = github_event(3);
+    let pending = from.send(&waiting).await;
+    done(&from, &["export", "--file", "all.tar"]).await;
+
+    let to = gateway().route(github().to(&target)).start().await;
+    let archive = from.path("all.tar");
+    let archive = archive.to_str().expect("a path");
+    let told = done(&to, &["import", archive]).await;
+    assert!(told.contains("3 imported"), "{told}");
+    let received = target.receives(1).await;
+    assert_eq!((received[0].event_id(), &received[0].body[..]), (pending.event_id(), &waiting.body[..]));
+    to.drained().await;
+    dead_letters(&to, 1).await;
+    assert_eq!(to.send(&delivered).await.status, 202, "a repeat of what was imported is answered");
+    let told = done(&to, &["import", archive]).await;
+    assert!(told.contains("0 imported, 3 here already"), "{told}");
+    done(&to, &["dead", "replay", "--all"]).await;
+    let received = target.receives(2).await;
+    assert_eq!(received[1].event_id(), dead.event_id());
+    assert_eq!(received[1].body, vec![0xff; 100_000]);
+    to.drained().await;
+    assert_eq!(target.count(), 2, "neither the delivered one nor its repeat comes to the app");
+
+    let cut = to.path("cut.tar");
+    let bytes = std::fs::read(archive).expect("the archive");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("write");
+    let broken = to.cli(&["import", "cut.tar"]).await;
+    assert!(!broken.status.success() && printed(&broken).contains("breaks off"), "{broken:?}");
+}
+
+/// The files below a folder that hold `text`.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if std::fs::read(&path).expect("a file").windows(text.len()).any(|w| w == text.as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_erased_is_in_no_file_of_the_buffer() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    for n in 0..4 {
+        gateway.send(&github_event(n)).await;
+    }
+    app.receives(4).await;
+    gateway.drained().await;
+    let who = ["--pointer", "/user/email", "--equals", "user-002@example.com"];
+    let erase = |more: &'static [&'static str]| [&["erase", "--route", "github"][..], &who, more].concat();
+    let refused = gateway.cli(&erase(&[])).await;
+    assert_eq!(refused.status.code(), Some(2), "it needs --yes");
+    let counted = done(&gateway, &erase(&["--dry-run"])).await;
+    assert!(counted.contains("1 event would be deleted"), "{counted}");
+    let buffer = gateway.path("buffer");
+    assert!(!files_with(&buffer, "user-002@example.com").is_empty());
+    let told = done(&gateway, &erase(&["--yes"])).await;
+    assert!(told.contains("1 event is deleted, and no file"), "{told}");
+    assert_eq!(files_with(&buffer, "user-002@example.com"), Vec::<PathBuf>::new());
+    let left = gateway.cli_json(&["events", "list"]).await;
+    assert_eq!(left["events"].as_array().expect("events").len(), 3);
+}
