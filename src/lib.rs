@@ -31,7 +31,8 @@ pub mod quarantine;
 pub mod transfer;
 pub mod upstream;
 
-// What lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.
+// What the gateway itself asks others for, and what lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.
+pub mod ask;
 pub mod fetch;
 pub mod keys;
 pub mod ranges;

@@ -14,7 +14,6 @@ mod answers;
 mod app;
 mod body;
 mod budget;
-mod connection;
 mod contain;
 mod endpoint;
 pub mod exchange;
@@ -166,8 +165,7 @@ async fn way_in<E: Exchange, A: App>(
     admission::check(route, context.buffer)?;
 
     // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
-    let connection = connection::check(route.verify.headers_used(), &exchange.head().headers);
-    let suspicion = verify::tolerated(route, connection)?;
+    let suspicion = verify::tolerated(route, route.verify.connection(&exchange.head().headers))?;
 
     // The whole body, bounded by the route and by the budget of all bodies. 413, 408, 503. The reservation ends with
     // this request.

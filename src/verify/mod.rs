@@ -15,6 +15,7 @@ mod check;
 mod compile;
 mod compile_pack;
 mod condition;
+mod connection;
 mod credentials;
 mod draft;
 mod encoding;
