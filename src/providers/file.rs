@@ -262,7 +262,9 @@ fn pack(file: PackFile) -> Result<Pack, String> {
 fn success(written: Option<OneOrMany<Word>>) -> Result<Success, String> {
     let words = match written.map(OneOrMany::into_vec) {
         None => return Ok(Success::Any2xx),
-        Some(words) if matches!(words.as_slice(), [Word(only)] if only == "2xx") => return Ok(Success::Any2xx),
+        Some(words) if matches!(words.as_slice(), [Word(only)] if only == "2xx") => {
+            return Ok(Success::Any2xx);
+        }
         Some(words) => words,
     };
     let statuses = words.iter().map(|Word(word)| match word.parse() {

@@ -207,9 +207,16 @@ pub(super) fn names(algorithms: &[Algorithm]) -> String {
 
 /// A claim as found.
 pub(super) fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(|| "missing".to_owned(), |value| printable(value.to_string().as_bytes(), SHOWN))
+    match value {
+        None => "missing".to_owned(),
+        Some(Value::String(text)) => quoted(text),
+        Some(other) => printable(other.to_string().as_bytes(), SHOWN),
+    }
 }
 
 fn quoted(text: &str) -> String {
     format!("`{}`", printable(text.as_bytes(), SHOWN))
 }
+
+#[cfg(test)]
+mod tests;
