@@ -96,7 +96,7 @@ fn proof(rule: &Rule) -> String {
         Rule { bearer: Some(_), .. } => return "bearer token".to_owned(),
         _ => {}
     }
-    let scheme = rule.scheme.as_ref().unwrap_or(&rule.inline);
+    let scheme = rule.scheme.as_deref().unwrap_or(&rule.inline);
     let algorithm = scheme.algorithm.as_deref().unwrap_or("signature");
     let Texts(places) = scheme.signature.as_ref().map(|signature| signature.from.clone()).unwrap_or_default();
     let at = if places.is_empty() { String::new() } else { format!(" in {}", places.join(" or ")) };

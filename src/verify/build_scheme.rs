@@ -98,7 +98,7 @@ pub(super) fn build(
             if source.is_some() && !algorithm.is_asymmetric() {
                 problems.within(within).note::<()>(&["key_source"], "only public keys are fetched");
             }
-            keys(algorithm, spec.key.as_ref(), given, building, problems)
+            keys(algorithm, spec.key.as_deref(), given, building, problems)
         }
         (None, _) => None,
     };
