@@ -15,7 +15,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
+use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings};
 use crate::deliver::Deliverer;
 use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::quarantine::Quarantine;
@@ -286,9 +286,9 @@ impl Snapshot {
         if problems.is_empty() { Ok(Self { config, upstreams, tls }) } else { Err(problems.join("\n")) }
     }
 
-    /// The destinations of `buffer` routes, with their clients.
+    /// The destinations of `buffer` and `spill` routes, with their clients.
     fn buffered(&self) -> Vec<(Arc<Destination>, Arc<Upstream>)> {
-        let buffered = self.config.routes.iter().filter(|route| matches!(route.mode, Mode::Buffer { .. }));
+        let buffered = self.config.routes.iter().filter(|route| route.mode.is_buffered());
         buffered
             .flat_map(|route| route.mode.destinations())
             .filter_map(|to| Some((to.clone(), self.upstreams.get(&to.name)?.clone())))

@@ -88,6 +88,8 @@ pub struct Origin {
     pub would_refuse: Option<Reason>,
     /// It had been refused and was admitted later: the id that it had in quarantine, and when it was first received.
     pub quarantine: Option<(EventId, Timestamp)>,
+    /// It was sent inline first, and the app may have had it: `mode: spill`.
+    pub may_repeat: bool,
 }
 
 impl Event {
@@ -114,7 +116,7 @@ impl Event {
             verified: request.by().clone(),
             idempotency_key,
             event_type,
-            origin: Origin { would_refuse: request.would_refuse().map(|r| r.reason), quarantine: None },
+            origin: Origin { would_refuse: request.would_refuse().map(|r| r.reason), ..Origin::default() },
         }
     }
 }

@@ -162,6 +162,8 @@ pub enum Mode {
     Buffer { answer: Acknowledgement, destinations: Vec<Arc<Destination>> },
     /// Forward inline and give the app's real answer.
     Proxy(Arc<Destination>),
+    /// Like `Proxy`; what the app can't take within `deadline` is stored, acknowledged with `answer` and delivered later.
+    Spill { answer: Acknowledgement, destination: Arc<Destination>, deadline: Duration },
     /// Stream through untouched, no verification.
     Pass(Arc<Destination>),
 }
@@ -171,13 +173,20 @@ impl Mode {
         match self {
             Mode::Buffer { .. } => "buffer",
             Mode::Proxy(_) => "proxy",
+            Mode::Spill { .. } => "spill",
             Mode::Pass(_) => "pass",
         }
+    }
+    /// Whether events of such a route may come into the buffer.
+    pub const fn is_buffered(&self) -> bool {
+        matches!(self, Mode::Buffer { .. } | Mode::Spill { .. })
     }
     pub fn destinations(&self) -> &[Arc<Destination>] {
         match self {
             Mode::Buffer { destinations, .. } => destinations,
-            Mode::Proxy(destination) | Mode::Pass(destination) => std::slice::from_ref(destination),
+            Mode::Proxy(destination) | Mode::Spill { destination, .. } | Mode::Pass(destination) => {
+                std::slice::from_ref(destination)
+            }
         }
     }
 }

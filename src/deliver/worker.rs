@@ -50,6 +50,7 @@ impl App for Arc<Upstream> {
                 received_at: event.received_at,
                 verified: &event.verified,
                 would_refuse: event.origin.would_refuse,
+                may_repeat: event.origin.may_repeat,
             }),
             upgrade: false,
         }

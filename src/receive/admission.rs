@@ -11,7 +11,8 @@ use super::refused::Refused;
 pub(super) fn check(route: &Route, buffer: &dyn Buffer) -> Result<(), Refused> {
     match route.mode {
         Mode::Buffer { .. } => open(buffer.admission()),
-        Mode::Proxy(_) | Mode::Pass(_) => Ok(()),
+        // What can't be stored may still be taken inline.
+        Mode::Proxy(_) | Mode::Spill { .. } | Mode::Pass(_) => Ok(()),
     }
 }
 

@@ -66,8 +66,10 @@ pub fn recheck(snapshot: &Snapshot, item: &Item) -> Recheck {
 pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
     let snapshot = gateway.snapshot.load_full();
     let Some((route, request)) = found(&snapshot, item) else { return Admission::NoRoute };
-    let Mode::Buffer { answer, destinations } = &route.mode else {
-        return Admission::NotBuffered(route.mode.word());
+    let (answer, destinations) = match &route.mode {
+        Mode::Buffer { answer, destinations } => (answer, destinations.as_slice()),
+        Mode::Spill { answer, destination, .. } => (answer, std::slice::from_ref(destination)),
+        Mode::Proxy(_) | Mode::Pass(_) => return Admission::NotBuffered(route.mode.word()),
     };
     let mut verified = match verified(route, request, item, force) {
         Ok(verified) => verified,

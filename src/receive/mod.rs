@@ -58,7 +58,7 @@ pub struct Intake {
     budget: Budget,
     /// Claims that were met again lately, in front of the buffer's index.
     recent: Recent,
-    /// Claims of `proxy` routes whose forward is under way.
+    /// Claims of `proxy` and `spill` routes whose forward is under way.
     in_flight: InFlight,
 }
 
@@ -175,6 +175,10 @@ async fn way_in<E: Exchange, A: App>(
         }
         Mode::Proxy(destination) => {
             mode::proxy::forward(context, exchange, destination, identity, request).await
+        }
+        Mode::Spill { answer, destination, deadline } => {
+            let spill = mode::spill::Spill { route, destination, answer, deadline: *deadline };
+            Box::pin(mode::spill::forward(context, exchange, spill, identity, request)).await
         }
         // Taken above; a request that came here anyway must not be sent on as if it had been streamed.
         Mode::Pass(_) => Err(Refused::internal("a pass route went past its step")),

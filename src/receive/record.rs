@@ -24,6 +24,8 @@ pub(super) enum Outcome {
     Duplicate(EventId),
     /// The app answered, whatever it said.
     Forwarded(EventId),
+    /// The app could not take it now: stored, and acknowledged.
+    Spilled(EventId),
     Passed,
     Handshake,
 }
@@ -34,13 +36,17 @@ impl Outcome {
             Outcome::Accepted(_) => "accepted",
             Outcome::Duplicate(_) => "duplicate",
             Outcome::Forwarded(_) => "forwarded",
+            Outcome::Spilled(_) => "spilled",
             Outcome::Passed => "passed",
             Outcome::Handshake => "handshake",
         }
     }
     const fn event(self) -> Option<EventId> {
         match self {
-            Outcome::Accepted(id) | Outcome::Duplicate(id) | Outcome::Forwarded(id) => Some(id),
+            Outcome::Accepted(id)
+            | Outcome::Duplicate(id)
+            | Outcome::Forwarded(id)
+            | Outcome::Spilled(id) => Some(id),
             Outcome::Passed | Outcome::Handshake => None,
         }
     }

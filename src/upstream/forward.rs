@@ -47,6 +47,8 @@ pub struct EventHeaders<'a> {
     pub verified: &'a str,
     /// Why verification would have refused it, where it was let through all the same.
     pub would_refuse: Option<Reason>,
+    /// The app may have had it already, by an attempt of which nobody knows the end.
+    pub may_repeat: bool,
 }
 
 impl Forward<'_> {
@@ -145,6 +147,9 @@ impl Forward<'_> {
             add("tidegate-verified", format_args!("{}", event.verified));
             if let Some(reason) = event.would_refuse {
                 add("tidegate-would-refuse", format_args!("{reason}"));
+            }
+            if event.may_repeat {
+                add("tidegate-may-repeat", format_args!("true"));
             }
         }
     }
@@ -248,6 +253,7 @@ mod tests {
                 received_at: Timestamp(1_764_000_000_123),
                 verified: "stripe",
                 would_refuse: None,
+                may_repeat: false,
             }),
             upgrade: false,
         }

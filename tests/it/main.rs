@@ -19,4 +19,5 @@ mod once;
 mod reasons;
 mod routes;
 mod sick_app;
+mod spill;
 mod verified_only;

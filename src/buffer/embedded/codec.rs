@@ -86,27 +86,32 @@ const HAS_ORIGIN: u8 = 0x80;
 
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     put_optional(out, origin.would_refuse.map(Reason::code));
-    match origin.quarantine {
-        None => out.push(0),
-        Some((id, received_at)) => {
-            out.push(1);
-            out.extend_from_slice(&id.0);
-            put_number(out, received_at.as_millis());
-        }
+    let quarantine = if origin.quarantine.is_some() { FROM_QUARANTINE } else { 0 };
+    out.push(quarantine | if origin.may_repeat { MAY_REPEAT } else { 0 });
+    if let Some((id, received_at)) = origin.quarantine {
+        out.extend_from_slice(&id.0);
+        put_number(out, received_at.as_millis());
     }
 }
+
+/// What is said of an event's origin, in one byte.
+const FROM_QUARANTINE: u8 = 1;
+const MAY_REPEAT: u8 = 2;
 
 fn origin(r: &mut Reader<'_>) -> Result<Origin> {
     let would_refuse = match r.optional()? {
         None => None,
         Some(code) => Some(Reason::from_code(code).ok_or(Malformed("unknown reason"))?),
     };
-    let quarantine = match r.byte()? {
+    let tags = r.byte()?;
+    if tags & !(FROM_QUARANTINE | MAY_REPEAT) != 0 {
+        return Err(Malformed("unknown tag"));
+    }
+    let quarantine = match tags & FROM_QUARANTINE {
         0 => None,
-        1 => Some((EventId(r.array()?), r.time()?)),
-        _ => return Err(Malformed("unknown tag")),
+        _ => Some((EventId(r.array()?), r.time()?)),
     };
-    Ok(Origin { would_refuse, quarantine })
+    Ok(Origin { would_refuse, quarantine, may_repeat: tags & MAY_REPEAT != 0 })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -465,7 +470,8 @@ mod tests {
 
     fn out_of_the_ordinary(at: u64) -> Origin {
         let reason = Reason::ALL[at as usize % Reason::ALL.len()];
-        Origin { would_refuse: Some(reason), quarantine: Some((EventId([at as u8; 16]), Timestamp(at))) }
+        let quarantine = (at % 3 > 0).then_some((EventId([at as u8; 16]), Timestamp(at)));
+        Origin { would_refuse: Some(reason), quarantine, may_repeat: at % 2 == 0 }
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

@@ -104,7 +104,7 @@ impl Checker<'_, '_> {
             self.error(&place.key("name"), format!("`{name}` is not a name"), help);
         }
         let upstreams = self.upstreams(raw, place, purpose);
-        let inline = purpose.mode != raw::Mode::Buffer;
+        let inline = !purpose.mode.is_buffered();
         if inline && raw.retry.is_some() {
             let help = "inline the sender gets the app's answer and retries itself; use `mode: buffer` for retries here";
             self.error(&place.key("retry"), "inline forwarding is not retried", help);

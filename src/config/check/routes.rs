@@ -126,6 +126,7 @@ impl Checker<'_, '_> {
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
         let answer = self.answer(raw, place);
+        let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
             (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),
             _ => None,
@@ -137,6 +138,9 @@ impl Checker<'_, '_> {
         let mode = match raw.mode {
             raw::Mode::Buffer => Some(Mode::Buffer { answer, destinations: destinations.collect() }),
             raw::Mode::Proxy => destinations.next().map(Mode::Proxy),
+            raw::Mode::Spill => {
+                destinations.next().map(|destination| Mode::Spill { answer, destination, deadline })
+            }
             raw::Mode::Pass => destinations.next().map(Mode::Pass),
         };
         let route = match (host, proof, mode) {
@@ -210,7 +214,7 @@ impl Checker<'_, '_> {
     fn answer(&mut self, raw: &raw::Route, place: &Place) -> Acknowledgement {
         let place = place.key("answer");
         let answer = raw.answer.clone().unwrap_or_default();
-        if raw.answer.is_some() && raw.mode != raw::Mode::Buffer {
+        if raw.answer.is_some() && !raw.mode.is_buffered() {
             self.error(
                 &place,
                 "inline the app's own answer is given",
@@ -233,6 +237,25 @@ impl Checker<'_, '_> {
         let content_type =
             answer.content_type.or_else(|| (!body.is_empty()).then(|| "text/plain".to_owned()));
         Acknowledgement { status, content_type, body }
+    }
+
+    /// How long the app of a `spill` route has.
+    fn spill(&mut self, raw: &raw::Route, place: &Place, senders: Option<Duration>) -> Duration {
+        let place = place.key("spill");
+        if raw.spill.is_some() && raw.mode != raw::Mode::Spill {
+            let help = "write `mode: spill` to store what the app can't take in time, or remove `spill`";
+            self.error(&place, "`spill` has a meaning only with `mode: spill`", help);
+        }
+        let deadline = raw.spill.clone().unwrap_or_default().deadline;
+        self.not_zero(&place, "deadline", deadline);
+        if let (Some(senders), Some(_)) = (senders, &raw.spill)
+            && deadline.0 >= senders
+        {
+            let message = format!("the sender gives up after {}", Time(senders));
+            let help = "with a shorter deadline it gets the acknowledgement in time";
+            self.warning(&place.key("deadline"), message, help);
+        }
+        deadline.0
     }
 
     fn public_url(&mut self, raw: &raw::Route, place: &Place) {

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::sections::secs;
 use super::{ForwardTo, Off, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
@@ -56,16 +57,19 @@ pub(in crate::config) struct Route {
     pub event_type: Option<TextOrList>,
     /// Bytes of a body; beyond it 413. Default: `limits.body_bytes`; on `pass` routes no limit.
     pub max_body: Option<Size>,
-    /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `pass`: stream
-    /// through, nothing verified or stored. Default: buffer.
+    /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `spill`: like
+    /// `proxy`, but what the app can't take in time is stored, acknowledged and delivered later. `pass`: stream through,
+    /// nothing verified or stored. Default: buffer.
     #[serde(default)]
     pub mode: Mode,
+    /// When an event of a `spill` route is stored instead of waited for.
+    pub spill: Option<Spill>,
     /// What the sender of a buffered event is answered.
     pub answer: Option<Answer>,
     /// How greetings of the sender (URL checks) are answered, or `off`. Default: the provider's.
     pub handshake: Option<HandshakeOrOff>,
-    /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy` and `pass`
-    /// take one.
+    /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy`, `spill` and
+    /// `pass` take one.
     pub forward_to: ForwardTo,
 }
 
@@ -113,12 +117,20 @@ pub(in crate::config) enum Verb {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(inline, extend("x-later" = ["spill", "inspect"]))]
+#[schemars(inline, extend("x-later" = ["inspect"]))]
 pub(in crate::config) enum Mode {
     #[default]
     Buffer,
     Proxy,
+    Spill,
     Pass,
+}
+
+impl Mode {
+    /// Whether events may come into the buffer, to be delivered later.
+    pub(in crate::config) const fn is_buffered(self) -> bool {
+        matches!(self, Mode::Buffer | Mode::Spill)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -139,6 +151,20 @@ pub(in crate::config) struct Idempotency {
     pub key: Option<TextOrList>,
     /// How long repeats are recognised. Default: 72h.
     pub window: Option<Time>,
+}
+
+/// When an event of a `spill` route is stored instead of waited for.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Spill {
+    /// How long the app has for its whole answer (the first 16 KiB of it, if it is longer). Default: 3s.
+    pub deadline: Time,
+}
+
+impl Default for Spill {
+    fn default() -> Self {
+        Self { deadline: secs(3) }
+    }
 }
 
 /// What the sender of a buffered event is answered.

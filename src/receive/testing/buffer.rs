@@ -48,6 +48,9 @@ impl FakeBuffer {
     pub fn stored(&self) -> Vec<EventId> {
         self.state.lock().stored.iter().map(|event| event.id).collect()
     }
+    pub fn events(&self) -> Vec<Event> {
+        self.state.lock().stored.clone()
+    }
     pub fn claims(&self) -> usize {
         self.state.lock().claims.len()
     }
