@@ -49,6 +49,8 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405, "This method is not allowed here";
     /// The client's address is in none of the allowed ranges.
     AddressNotAllowed = "address_not_allowed", 403, "This address is not allowed";
+    /// The route's `rate_limit`, of all, of the source, or of the proved sender, is used up.
+    RateLimited = "rate_limited", 429, "Too many requests, try again later";
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     /// Header or body did not arrive within its deadline.
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
@@ -78,6 +80,8 @@ reasons! {
     /// In `proxy` and `pass` mode: the app could not be reached or broke off.
     UpstreamUnavailable = "upstream_unavailable", 502, "The app behind this gateway could not be reached";
     UpstreamTimeout = "upstream_timeout", 504, "The app behind this gateway did not answer in time";
+    /// The disk lags behind, and this request was new.
+    Overloaded = "overloaded", 503, "Too much is under way, try again";
     /// The gateway is shutting down.
     ShuttingDown = "shutting_down", 503, "Shutting down, try again";
     /// A fault of the gateway itself; the log has more.
@@ -89,7 +93,11 @@ impl Reason {
     pub const fn retry_after_secs(self) -> Option<u32> {
         match self {
             Reason::BufferFull => Some(30),
-            Reason::BodyBudget | Reason::TooManyConnections | Reason::ShuttingDown => Some(5),
+            // The limit itself knows better, and says so.
+            Reason::RateLimited => Some(1),
+            Reason::BodyBudget | Reason::Overloaded | Reason::TooManyConnections | Reason::ShuttingDown => {
+                Some(5)
+            }
             Reason::KeyUnavailable | Reason::BufferUnavailable => Some(10),
             _ => None,
         }

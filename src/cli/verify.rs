@@ -208,6 +208,7 @@ mod tests {
             path: "/in".to_owned(),
             methods: Vec::new(),
             allow: None,
+            rate_limit: None,
             verify: compiled.verifier,
             enforce: config::Enforce::On,
             quarantine: config::KeepRefused::Never,

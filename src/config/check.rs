@@ -2,6 +2,7 @@
 //! shape alone can't tell.
 
 mod destinations;
+mod limits;
 mod listeners;
 mod names;
 mod routes;

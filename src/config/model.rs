@@ -105,6 +105,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allowlist>,
+    /// `None`: no limit.
+    pub rate_limit: Option<RateLimits>,
     pub verify: Verifier,
     pub enforce: Enforce,
     pub quarantine: KeepRefused,
@@ -117,6 +119,25 @@ pub struct Route {
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
+}
+
+/// How much a route takes in. Each is `None` where there is no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimits {
+    pub route: Option<Limit>,
+    /// Each client address, IPv6 by its /64.
+    pub source: Option<Limit>,
+    /// Each proved sender.
+    pub identity: Option<Limit>,
+    /// What tells proved senders apart, beside what proved them.
+    pub identity_by: Option<Extract>,
+}
+
+/// So many (at least one) in this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub count: u32,
+    pub per: Duration,
 }
 
 /// What becomes of a request that verification refuses.

@@ -4,10 +4,12 @@
 //! Words of this file are read by users: the doc comments are the descriptions in the schema.
 
 mod destination;
+mod limit;
 mod route;
 mod sections;
 
 pub(super) use destination::*;
+pub(super) use limit::*;
 pub(super) use route::*;
 pub(super) use sections::*;
 

@@ -86,6 +86,7 @@ fn route(name: &str) -> Route {
         path: "/in".into(),
         methods: Vec::new(),
         allow: None,
+        rate_limit: None,
         verify: compiled.unwrap().verifier,
         enforce: Default::default(),
         quarantine: KeepRefused::AsConfigured,

@@ -21,6 +21,7 @@ mod handshake;
 mod idempotency;
 mod in_flight;
 mod mode;
+mod rates;
 mod record;
 mod refused;
 mod route;
@@ -46,6 +47,7 @@ use budget::Budget;
 use exchange::Exchange;
 use idempotency::{Identity, Recent};
 use in_flight::InFlight;
+use rates::Rates;
 use record::{Outcome, Record};
 use refused::Refused;
 use tracked::Tracked;
@@ -60,11 +62,18 @@ pub struct Intake {
     recent: Recent,
     /// Claims of `proxy` and `spill` routes whose forward is under way.
     in_flight: InFlight,
+    /// What is used up of the routes' limits.
+    rates: Rates,
 }
 
 impl Intake {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { budget: Budget::new(metrics), recent: Recent::default(), in_flight: InFlight::default() }
+        Self {
+            budget: Budget::new(metrics),
+            recent: Recent::default(),
+            in_flight: InFlight::default(),
+            rates: Rates::default(),
+        }
     }
 }
 
@@ -133,13 +142,16 @@ async fn way_in<E: Exchange, A: App>(
     // Is the address allowed? 403, before a byte of the body is read.
     allowlist::check(route, exchange.head())?;
 
+    // Is it too much, from there or of all? 429.
+    rates::before_body(&context.intake.rates, route, exchange.head())?;
+
     // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
     if let Mode::Pass(destination) = &route.mode {
         let idle = config.limits.idle_timeout;
         return Box::pin(mode::pass::stream(context, exchange, route.max_body, idle, destination)).await;
     }
 
-    // Could the event be taken at all? 503, before the body is read in vain.
+    // Could the event be taken at all, and if the disk lags, is it worth it? 503, before the body is read in vain.
     admission::check(route, context.buffer)?;
 
     // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
@@ -155,6 +167,9 @@ async fn way_in<E: Exchange, A: App>(
     // Who sent it? 401, 503; a route that only observes records the answer and goes on. Only from here on may anything
     // have an effect.
     let request = verify::check(route, request, suspicion, context, record)?;
+
+    // Is it too much from this sender? 429.
+    rates::of_sender(&context.intake.rates, route, &request)?;
 
     // Is it only a greeting? Answered directly.
     if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {

@@ -1,6 +1,7 @@
 //! What a step says when a request goes no further.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::message::Answer;
 use crate::reason::Reason;
@@ -14,11 +15,13 @@ pub(super) struct Refused {
     pub detail: Cow<'static, str>,
     /// What `Allow` says, for 405.
     pub allow: Option<String>,
+    /// What `Retry-After` says, if another time than the reason's own.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refused {
     pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), allow: None }
+        Self { reason, detail: detail.into(), allow: None, retry_after: None }
     }
 
     pub fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -26,7 +29,12 @@ impl Refused {
     }
 
     pub fn answer(&self) -> Answer {
-        let answer = Answer::refusal(self.reason);
+        let mut answer = Answer::refusal(self.reason);
+        if let Some(rest) = self.retry_after {
+            let secs = rest.as_secs() + u64::from(rest.subsec_nanos() > 0);
+            answer.headers.retain(|(name, _)| *name != "retry-after");
+            answer = answer.with("retry-after", secs.max(1).to_string());
+        }
         match &self.allow {
             Some(allow) => answer.with("allow", allow.clone()),
             None => answer,

@@ -14,6 +14,7 @@ mod crash;
 mod durable;
 mod floods;
 mod harness;
+mod limits;
 mod migration;
 mod once;
 mod reasons;

@@ -111,6 +111,7 @@ impl Checker<'_, '_> {
         };
         let methods = methods(raw, handshake.is_some());
         let idempotency = self.idempotency(raw, place, proof.as_ref());
+        let rate_limit = self.rate_limit(raw, place, proof.as_ref());
         let event_type = match &raw.event_type {
             Some(own) => self.extract(own, &place.key("event_type")),
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
@@ -150,6 +151,7 @@ impl Checker<'_, '_> {
                 path: raw.path.clone(),
                 methods,
                 allow,
+                rate_limit,
                 verify: proof.compiled.verifier,
                 enforce,
                 quarantine: match raw.quarantine {
@@ -347,7 +349,7 @@ impl Checker<'_, '_> {
         Some(Idempotency { key, window: window.0 })
     }
 
-    fn extract(&mut self, texts: &raw::TextOrList, place: &Place) -> Option<Extract> {
+    pub(super) fn extract(&mut self, texts: &raw::TextOrList, place: &Place) -> Option<Extract> {
         let parts: Vec<Option<Extract>> = match texts {
             raw::TextOrList::Text(text) => return self.source(text, place),
             raw::TextOrList::List(texts) => {

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::sections::secs;
-use super::{ForwardTo, Off, TextOrList};
+use super::{ForwardTo, Off, RateLimit, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
 
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["when", "order", "batch", "breaker", "sign", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
@@ -31,6 +31,8 @@ pub(in crate::config) struct Route {
     /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`. Default: any.
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
+    /// How much is taken in, of all, of each source, and of each proved sender. Default: no limit.
+    pub rate_limit: Option<RateLimit>,
     /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
     /// `provider` and `secrets`. It brings the signature scheme, idempotency key, event type and handshake.
     pub provider: Option<String>,

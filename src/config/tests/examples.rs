@@ -66,9 +66,11 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "Listener",
         "Log",
         "Quarantine",
+        "RateLimit",
         "Retry",
         "Route",
         "Shutdown",
+        "Spill",
         "Tls",
     ] {
         maps.push(&schema["definitions"][name]["properties"]);
