@@ -283,6 +283,7 @@ impl Fetch {
         let destination = Destination {
             name: DestinationName::new("keys", host),
             upstreams: vec![url.clone()],
+            when: None,
             tls: UpstreamTls::default(),
             http: UpstreamHttp::Http1,
             connect_timeout: TIMEOUT,

@@ -219,6 +219,7 @@ mod tests {
                 window: std::time::Duration::from_secs(60),
             }),
             event_type: None,
+            unwanted: Default::default(),
             max_body: 1024,
             mode: config::Mode::Buffer {
                 answer: config::Acknowledgement { status: 202, content_type: None, body: String::new() },

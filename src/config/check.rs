@@ -8,6 +8,7 @@ mod names;
 mod routes;
 mod rules;
 mod settings;
+mod when;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+use crate::filter::Filter;
 use crate::message::Method;
 use crate::route::{Allowlist, RouteTable};
 use crate::secret::Secret;
@@ -116,6 +117,7 @@ pub struct Route {
     pub handshake: Option<Handshake>,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
+    pub unwanted: Unwanted,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
@@ -148,6 +150,15 @@ pub enum Enforce {
     On,
     /// It is let through, and what verification said is recorded.
     Observe,
+}
+
+/// What becomes of an event that no destination wants. It is acknowledged either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unwanted {
+    /// It is stored without a delivery, and kept as long as what was delivered.
+    #[default]
+    Keep,
+    Drop,
 }
 
 impl Route {
@@ -228,6 +239,8 @@ pub struct Destination {
     /// host, never a query. A path other than `/` takes the place of the sender's path, whatever the route's pattern;
     /// `/` (or none) keeps the sender's. The sender's query is kept either way.
     pub upstreams: Vec<Uri>,
+    /// Which events it gets; `None`: every event.
+    pub when: Option<Filter>,
     pub tls: UpstreamTls,
     pub http: UpstreamHttp,
     pub connect_timeout: Duration,

@@ -7,11 +7,13 @@ mod destination;
 mod limit;
 mod route;
 mod sections;
+mod when;
 
 pub(super) use destination::*;
 pub(super) use limit::*;
 pub(super) use route::*;
 pub(super) use sections::*;
+pub(super) use when::*;
 
 use schemars::JsonSchema;
 use serde::Deserialize;

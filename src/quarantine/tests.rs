@@ -94,6 +94,7 @@ fn route(name: &str) -> Route {
         handshake: None,
         idempotency: None,
         event_type: None,
+        unwanted: Default::default(),
         max_body: 1 << 20,
         mode: crate::config::Mode::Buffer {
             answer: crate::config::Acknowledgement { status: 202, content_type: None, body: String::new() },

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::{AppendError, Appended, DestinationName, Event, EventId};
+use crate::buffer::{AppendError, Appended, Event, EventId};
 use crate::config::{Mode, Route};
 use crate::gateway::{Gateway, Snapshot};
 use crate::message::{PathParams, Request};
@@ -12,6 +12,7 @@ use crate::route::Match;
 use crate::verify::{Refusal, Verified};
 
 use super::idempotency::{self, shortened};
+use super::mode::buffer::wanted;
 use super::{answers, handshake};
 
 /// What verification says of an item with the secrets of the config that runs, at the time of its reception.
@@ -88,12 +89,12 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         None => (idempotency::of_admission(route, item.id), None),
     };
     let event_type = route.event_type.as_ref().and_then(|kind| kind.from(verified.get())).map(shortened);
+    let names = wanted(destinations, verified.get(), event_type.as_deref());
     verified.receive_at(now);
     let mut event =
         Event::from_verified(EventId::new(now), route.name.clone(), &verified, readable, event_type);
     event.origin.quarantine = Some((item.id, item.received_at));
     let id = event.id;
-    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
     let answer = answers::acknowledgement(answer);
     match gateway.buffer.append(event, &names, Some(identity.claim(answer))).await {
         Ok(Appended::Stored) => Admission::Admitted(id),

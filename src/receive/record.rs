@@ -26,6 +26,8 @@ pub(super) enum Outcome {
     Forwarded(EventId),
     /// The app could not take it now: stored, and acknowledged.
     Spilled(EventId),
+    /// No destination wants it.
+    Unwanted(EventId),
     Passed,
     Handshake,
 }
@@ -37,6 +39,7 @@ impl Outcome {
             Outcome::Duplicate(_) => "duplicate",
             Outcome::Forwarded(_) => "forwarded",
             Outcome::Spilled(_) => "spilled",
+            Outcome::Unwanted(_) => "unwanted",
             Outcome::Passed => "passed",
             Outcome::Handshake => "handshake",
         }
@@ -46,7 +49,8 @@ impl Outcome {
             Outcome::Accepted(id)
             | Outcome::Duplicate(id)
             | Outcome::Forwarded(id)
-            | Outcome::Spilled(id) => Some(id),
+            | Outcome::Spilled(id)
+            | Outcome::Unwanted(id) => Some(id),
             Outcome::Passed | Outcome::Handshake => None,
         }
     }

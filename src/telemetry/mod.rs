@@ -29,7 +29,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// A request was answered. `route` is `""` before one is found; `outcome` is `accepted`, `duplicate`,
-    /// `forwarded`, `spilled`, `passed`, `handshake`, or a reason code.
+    /// `forwarded`, `spilled`, `unwanted`, `passed`, `handshake`, or a reason code.
     pub fn request(&self, route: &str, outcome: &'static str) {
         self.all.routes.with(route, |route| route.outcomes.inc(outcome));
     }

@@ -20,6 +20,7 @@ pub(crate) fn destination(url: &str) -> Destination {
     Destination {
         name: DestinationName::new("route", "app"),
         upstreams: vec![url.parse().unwrap()],
+        when: None,
         tls: UpstreamTls::default(),
         http: UpstreamHttp::Http1,
         connect_timeout: Duration::from_secs(20),

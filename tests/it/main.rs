@@ -12,6 +12,7 @@ mod change;
 mod cli;
 mod crash;
 mod durable;
+mod fanout;
 mod floods;
 mod harness;
 mod limits;

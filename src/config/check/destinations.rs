@@ -81,6 +81,7 @@ impl Checker<'_, '_> {
         Some(Destination {
             name: DestinationName::new(purpose.route, "default"),
             upstreams: vec![uri],
+            when: None,
             tls: UpstreamTls::default(),
             http: UpstreamHttp::Http1,
             connect_timeout: CONNECT_TIMEOUT,
@@ -104,6 +105,7 @@ impl Checker<'_, '_> {
             self.error(&place.key("name"), format!("`{name}` is not a name"), help);
         }
         let upstreams = self.upstreams(raw, place, purpose);
+        let when = self.when(raw.when.as_ref(), place, purpose.mode);
         let inline = !purpose.mode.is_buffered();
         if inline && raw.retry.is_some() {
             let help = "inline the sender gets the app's answer and retries itself; use `mode: buffer` for retries here";
@@ -141,6 +143,7 @@ impl Checker<'_, '_> {
         Some(Destination {
             name: DestinationName::new(purpose.route, name),
             upstreams: upstreams?,
+            when,
             tls,
             http: match raw.http {
                 raw::HttpVersion::Http1 => UpstreamHttp::Http1,

@@ -127,6 +127,7 @@ impl Checker<'_, '_> {
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
         let answer = self.answer(raw, place);
+        let unwanted = self.unwanted(raw, place);
         let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
             (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),
@@ -162,6 +163,7 @@ impl Checker<'_, '_> {
                 handshake,
                 idempotency,
                 event_type,
+                unwanted,
                 max_body,
                 mode,
             }),

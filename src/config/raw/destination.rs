@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::When;
 use super::sections::{Certificate, secs};
 use crate::config::units::Time;
 
@@ -23,7 +24,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "rate", "order", "batch", "breaker", "sign", "when", "health", "transform", "balance", "ramp",
+    "rate", "order", "batch", "breaker", "sign", "health", "transform", "balance", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -33,6 +34,9 @@ pub(in crate::config) struct Destination {
     /// Several servers of the app, taken in turn; one that can't be reached is passed over. Or `url`.
     #[schemars(length(min = 1))]
     pub upstreams: Option<Vec<String>>,
+    /// Which events it gets, by what must stand where, such as `{ event_type: invoice.paid }` or
+    /// `{ "body:/amount": { gt: 100 } }`; with `all`, `any` and `not`. `buffer` only. Default: every event.
+    pub when: Option<When>,
     /// From the start of an attempt to the end of the app's answer. Default: 30s; with `mode: proxy` the provider's own
     /// deadline if that is shorter.
     pub timeout: Option<Time>,

@@ -15,7 +15,7 @@ use crate::verify::VerifySpec;
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["when", "order", "batch", "breaker", "sign", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["order", "batch", "breaker", "sign", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
@@ -68,6 +68,9 @@ pub(in crate::config) struct Route {
     pub spill: Option<Spill>,
     /// What the sender of a buffered event is answered.
     pub answer: Option<Answer>,
+    /// What becomes of an event that no destination wants (by their `when`): `keep` it in the buffer, to look at, or
+    /// `drop` it. It is acknowledged and counted either way. Default: keep.
+    pub unwanted: Option<UnwantedWord>,
     /// How greetings of the sender (URL checks) are answered, or `off`. Default: the provider's.
     pub handshake: Option<HandshakeOrOff>,
     /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy`, `spill` and
@@ -101,6 +104,14 @@ impl JsonSchema for Verify {
 pub(in crate::config) enum Enforce {
     On,
     Observe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum UnwantedWord {
+    Keep,
+    Drop,
 }
 
 /// A method that a route may take.
