@@ -291,6 +291,8 @@ impl Fetch {
             concurrency: 1,
             retry: Retry::default(),
             headers: HeaderChanges::default(),
+            path: None,
+            sign: None,
             host: HostHeader::Upstream,
         };
         let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;

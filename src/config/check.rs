@@ -8,6 +8,7 @@ mod names;
 mod routes;
 mod rules;
 mod settings;
+mod sign;
 mod when;
 
 use std::cell::RefCell;

@@ -17,6 +17,7 @@ mod raw;
 mod references;
 mod schema;
 mod shape;
+mod sign;
 mod source;
 mod units;
 mod yaml;
@@ -29,6 +30,7 @@ pub use outside::Needed;
 pub use problem::{Problem, Problems};
 pub use references::is_loopback;
 pub use schema::schema;
+pub use sign::*;
 
 use outside::{Outside, Real};
 use problem::{Report, sorted};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 
+use super::sign::{PathRewrite, Sign};
 use crate::filter::Filter;
 use crate::message::Method;
 use crate::route::{Allowlist, RouteTable};
@@ -250,6 +251,9 @@ pub struct Destination {
     pub concurrency: usize,
     pub retry: Retry,
     pub headers: HeaderChanges,
+    /// Never beside an upstream's own path.
+    pub path: Option<PathRewrite>,
+    pub sign: Option<Sign>,
     /// Keep the sender's `Host` (default) or send the upstream's own.
     pub host: HostHeader,
 }
@@ -282,6 +286,8 @@ pub struct UpstreamTls {
 pub struct HeaderChanges {
     pub set: Vec<(String, String)>,
     pub remove: Vec<String>,
+    /// From, to.
+    pub rename: Vec<(String, String)>,
 }
 
 /// When a failed delivery is tried again. The delay before retry `n` (from 1) is drawn evenly from

@@ -7,12 +7,14 @@ mod destination;
 mod limit;
 mod route;
 mod sections;
+mod sign;
 mod when;
 
 pub(super) use destination::*;
 pub(super) use limit::*;
 pub(super) use route::*;
 pub(super) use sections::*;
+pub(super) use sign::*;
 pub(super) use when::*;
 
 use schemars::JsonSchema;

@@ -28,6 +28,8 @@ pub(crate) fn destination(url: &str) -> Destination {
         concurrency: 4,
         retry: Retry::default(),
         headers: HeaderChanges::default(),
+        path: None,
+        sign: None,
         host: HostHeader::Keep,
     }
 }

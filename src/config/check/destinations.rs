@@ -89,6 +89,8 @@ impl Checker<'_, '_> {
             concurrency: CONCURRENCY,
             retry: Retry::default(),
             headers: HeaderChanges::default(),
+            path: None,
+            sign: None,
             host: HostHeader::Keep,
         })
     }
@@ -140,6 +142,9 @@ impl Checker<'_, '_> {
             Some(headers) => self.headers(headers, &place.key("headers")),
             None => HeaderChanges::default(),
         };
+        let first = upstreams.as_deref().and_then(<[Uri]>::first);
+        let path = self.path_rewrite(raw.path.as_ref(), place, first);
+        let sign = self.sign(raw.sign.as_ref(), place, purpose.mode);
         Some(Destination {
             name: DestinationName::new(purpose.route, name),
             upstreams: upstreams?,
@@ -154,6 +159,8 @@ impl Checker<'_, '_> {
             concurrency: raw.concurrency.unwrap_or(CONCURRENCY),
             retry,
             headers,
+            path,
+            sign,
             host: match raw.host {
                 raw::HostWord::Keep => HostHeader::Keep,
                 raw::HostWord::Upstream => HostHeader::Upstream,
@@ -323,13 +330,24 @@ impl Checker<'_, '_> {
         for (i, name) in raw.remove.iter().enumerate() {
             self.header_name(name, &remove.index(i));
         }
+        let rename = place.key("rename");
+        for (from, to) in &raw.rename {
+            self.header_name(from, &rename.key(from));
+            self.header_name(to, &rename.key(from));
+            let twice = raw.rename.values().filter(|other| other.eq_ignore_ascii_case(to)).count() > 1;
+            if twice || raw.set.keys().any(|set| set.eq_ignore_ascii_case(to)) {
+                let help = "one name holds one value";
+                self.error(&rename.key(from), format!("`{to}` is given twice"), help);
+            }
+        }
         HeaderChanges {
+            rename: raw.rename.iter().map(|(from, to)| (from.clone(), to.clone())).collect(),
             set: raw.set.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             remove: raw.remove.clone(),
         }
     }
 
-    fn header_name(&mut self, name: &str, place: &Place) {
+    pub(super) fn header_name(&mut self, name: &str, place: &Place) {
         let lower = name.to_ascii_lowercase();
         let problem = if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
             (format!("`{name}` is not a header name"), "write a name such as `X-Internal`")

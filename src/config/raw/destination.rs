@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::When;
 use super::sections::{Certificate, secs};
+use super::{PathRewrite, Sign, When};
 use crate::config::units::Time;
 
 /// A URL is a destination named `default`, with all its defaults.
@@ -24,7 +24,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "rate", "order", "batch", "breaker", "sign", "health", "transform", "balance", "ramp",
+    "rate", "order", "batch", "breaker", "health", "transform", "balance", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -55,8 +55,12 @@ pub(in crate::config) struct Destination {
     pub tls: Option<DestinationTls>,
     /// When a failed delivery is tried again.
     pub retry: Option<Retry>,
-    /// Headers that are set or removed before the app gets them.
+    /// Headers that are set, removed or renamed before the app gets them.
     pub headers: Option<HeaderChanges>,
+    /// Another path for the app.
+    pub path: Option<PathRewrite>,
+    /// What proves to the app that a request comes from this gateway. Default: nothing.
+    pub sign: Option<Sign>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,7 +181,7 @@ pub(in crate::config) enum JitterWord {
     None,
 }
 
-/// Headers that are set or removed. Those of one hop, `Content-Length` and `tidegate-…` are the gateway's own.
+/// Headers that are set, removed or renamed. Those of one hop, `Content-Length` and `tidegate-…` are the gateway's own.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct HeaderChanges {
@@ -185,4 +189,6 @@ pub(in crate::config) struct HeaderChanges {
     pub set: BTreeMap<String, String>,
     /// Not passed on.
     pub remove: Vec<String>,
+    /// Passed on under another name, in place of what the sender sent under that one.
+    pub rename: BTreeMap<String, String>,
 }

@@ -69,6 +69,8 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "RateLimit",
         "Retry",
         "Route",
+        "PathRewrite",
+        "Sign",
         "Shutdown",
         "Spill",
         "Tls",
