@@ -18,6 +18,7 @@ pub fn request(query: &str, headers: Headers, body: &[u8]) -> Request {
         method: Method::POST,
         target: format!("/in?{query}"),
         authority: "hooks.example.com".into(),
+        asked_authority: None,
         scheme: Scheme::Https,
         version: Version::Http11,
         headers,

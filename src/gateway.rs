@@ -19,6 +19,7 @@ use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loa
 use crate::deliver::Deliverer;
 use crate::keys::{KeySetStatus, RemoteKeys};
 use crate::quarantine::Quarantine;
+use crate::ranges::{RangeStore, RangesStatus};
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -40,6 +41,8 @@ pub struct Gateway {
     config_path: PathBuf,
     /// Key sets are shared by all snapshots.
     keys: Arc<RemoteKeys>,
+    /// So are the ranges of providers.
+    ranges: Arc<RangeStore>,
     phase: Mutex<Phase>,
     /// The settings that a reload can't change, as they were at the start.
     fixed: Fixed,
@@ -98,7 +101,8 @@ pub enum ReloadOutcome {
 }
 
 impl Gateway {
-    /// Must be called within the tokio runtime that the delivery workers shall run on. Delivers nothing yet.
+    /// Must be called within the tokio runtime that the delivery workers shall run on. Delivers nothing yet. Reads the
+    /// last good lists of providers' ranges from the buffer's folder, and begins to keep them fresh.
     pub fn new(
         snapshot: Snapshot,
         config_path: PathBuf,
@@ -108,8 +112,11 @@ impl Gateway {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
+        let ranges = RangeStore::new(&snapshot.config.buffer.path, metrics.clone(), clock.clone());
+        ranges.adopt(&snapshot.config);
         quarantine.apply(snapshot.config.quarantine.clone());
         Self {
+            ranges: Arc::new(ranges),
             fixed: Fixed::of(&snapshot.config),
             snapshot: ArcSwap::from_pointee(snapshot),
             deliverer: Deliverer::new(buffer.clone(), metrics.clone(), clock.clone()),
@@ -173,7 +180,7 @@ impl Gateway {
 
     async fn reload_checked(&self) -> Result<Reloaded, String> {
         let (path, keys, old) = (self.config_path.clone(), self.keys.clone(), self.snapshot.load_full());
-        let fixed = self.fixed.clone();
+        let (fixed, ranges) = (self.fixed.clone(), self.ranges.clone());
         // Files are read, so not on a thread that others wait for.
         let prepared = tokio::task::spawn_blocking(move || {
             let Loaded { config, warnings } = config::load(&path, &*keys).map_err(|e| e.to_string())?;
@@ -183,7 +190,10 @@ impl Gateway {
                 return Err(changes.refused.join("\n"));
             }
             warnings.extend(changes.later);
-            Ok((Snapshot::build(config, Some(&old))?, warnings))
+            let snapshot = Snapshot::build(config, Some(&old))?;
+            // Nothing can refuse it any more.
+            ranges.adopt(&snapshot.config);
+            Ok((snapshot, warnings))
         });
         let (snapshot, mut warnings) =
             prepared.await.map_err(|error| format!("reading the config failed: {error}"))??;
@@ -236,6 +246,11 @@ impl Gateway {
     /// How fresh the remote key sets are.
     pub fn key_sets(&self) -> Vec<KeySetStatus> {
         self.keys.status()
+    }
+
+    /// Which ranges of providers are in use.
+    pub fn ranges(&self) -> Vec<RangesStatus> {
+        self.ranges.status()
     }
 
     /// Why the gateway should get no traffic now. A config that was not reloaded is no reason: the one before runs.

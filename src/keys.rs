@@ -1,19 +1,24 @@
-//! Keys that live elsewhere: JWKS over https, cached, refreshed in the background, last-known-good kept.
+//! Keys that live elsewhere: key sets, keys and certificates over https, cached, refreshed in the background,
+//! last-known-good kept.
 //!
-//! Fetching only; what a key proves is `verify`'s, which keys of a set may prove anything is `keys/jwks`. URLs come
-//! only from config. Plain http is taken for loopback addresses only (tests, a sidecar); redirects are never followed,
-//! because they would let the other side choose where we fetch.
+//! Fetching only; what a key proves, and what may be read out of an answer, is `verify`'s. Where keys come from is
+//! pinned by config or pack: a message names at most a key, or an address that must match a pinned pattern. Plain http
+//! is taken for loopback addresses only (tests, a sidecar). `fetch` is one fetch, `document` one document with its
+//! task, here is the store of all.
 //!
-//! A set is fetched when it is first asked for, then about every ten minutes, and when a token names an unknown key,
-//! but then at most once a minute. After a failed fetch the last good set stays, for ever, and its age is shown.
+//! A document at a fixed address is fetched when its rule is loaded, then about every ten minutes, and when a token
+//! names an unknown key, but then at most once a minute. One that a request names is fetched when it is first named,
+//! and then about every hour as long as it is used; how many new names are looked for is limited. After a failed fetch
+//! the last good document stays, for ever, and its age is shown.
 
-mod jwks;
+mod document;
+mod fetch;
 
 /// The parser of remote key sets, for fuzzing.
 pub mod parsers {
     /// The keys that may verify something; `None` if there are none.
     pub fn key_set(json: &[u8]) -> Option<jsonwebtoken::jwk::JwkSet> {
-        super::jwks::parse(json).ok()
+        crate::verify::parse_jwks(json).ok()
     }
 }
 
@@ -21,99 +26,106 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
-use http::Uri;
-use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::buffer::DestinationName;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{
-    Destination, HeaderChanges, HostHeader, KeySources, Retry, UpstreamHttp, UpstreamTls, is_loopback,
-};
-use crate::message::{Headers, Method};
+use crate::config::KeySources;
 use crate::telemetry::Metrics;
-use crate::upstream::{Outgoing, Upstream, UpstreamError};
-use crate::verify::KeySource;
+use crate::verify::{Address, KeySource, Lacking, Lookup, Remote, Settled};
 
-/// Bytes of a key set.
-const MAX_BYTES: usize = 1024 * 1024;
-/// A whole fetch.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use document::{Kept, Kind, Remembered};
 
-/// When sets are fetched.
+/// When documents are fetched.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
     /// After a success; drawn 10 % to either side.
     refresh: Duration,
-    /// After the first failure in a row; doubles up to `refresh`.
+    /// The same for documents that requests name.
+    refresh_named: Duration,
+    /// After the first failure in a row; doubles up to the refresh.
     retry: Duration,
     /// Between two fetches that unknown key ids ask for.
     floor: Duration,
+    /// How often a new name may be looked for, beyond `MAX_NEW` at once.
+    new_name: Duration,
 }
 
 impl Timing {
     const DEFAULT: Self = Self {
         refresh: Duration::from_secs(600),
+        refresh_named: Duration::from_secs(3600),
         retry: Duration::from_secs(2),
         floor: Duration::from_secs(60),
+        new_name: Duration::from_secs(4),
     };
 
-    fn after(&self, failures: u32) -> Duration {
+    fn after(&self, failures: u32, refresh: Duration) -> Duration {
         match failures {
-            0 => self.refresh.mul_f64(0.9 + 0.2 * fastrand::f64()),
-            n => self.retry.saturating_mul(1 << (n - 1).min(16)).min(self.refresh),
+            0 => refresh.mul_f64(0.9 + 0.2 * fastrand::f64()),
+            n => self.retry.saturating_mul(1 << (n - 1).min(16)).min(refresh),
         }
     }
 }
 
-/// All remote key sets of the process: one a URL, shared by routes and kept across reloads. A set that no config uses
-/// any more is no longer fetched.
-#[derive(Debug)]
-pub struct RemoteKeys {
+/// Documents of one source that requests name, at most; the least used make room.
+const MAX_NAMED: u64 = 64;
+/// A named document that nobody used for so long is forgotten.
+const NAMED_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// New names that may be looked for at once: whoever can send a request can name one.
+const MAX_NEW: u32 = 16;
+
+/// What fetching needs.
+#[derive(Clone, Debug)]
+struct Context {
     metrics: Arc<Metrics>,
     clock: Clock,
     runtime: Handle,
     timing: Timing,
-    sets: Mutex<HashMap<String, Weak<RemoteSet>>>,
+}
+
+/// All remote keys of the process: one source for what is asked for in one way, shared by routes and kept across
+/// reloads. A source that no config uses any more is no longer fetched.
+#[derive(Debug)]
+pub struct RemoteKeys {
+    context: Context,
+    sources: Mutex<HashMap<[u8; 32], Weak<Source>>>,
 }
 
 impl RemoteKeys {
     /// Must be called within the tokio runtime that fetches in the background.
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { metrics, clock, runtime: Handle::current(), timing: Timing::DEFAULT, sets: Mutex::default() }
+        let context = Context { metrics, clock, runtime: Handle::current(), timing: Timing::DEFAULT };
+        Self { context, sources: Mutex::default() }
     }
 
-    /// How fresh each set is, by URL.
+    /// How fresh each document is, by URL.
     pub fn status(&self) -> Vec<KeySetStatus> {
-        let now = self.clock.now();
-        let sets = self.sets.lock();
-        let mut status: Vec<_> = sets.values().filter_map(|set| Some(set.upgrade()?.status(now))).collect();
+        let now = self.context.clock.now();
+        let sources: Vec<_> = self.sources.lock().values().filter_map(Weak::upgrade).collect();
+        let mut status: Vec<_> = sources.iter().flat_map(|source| source.status(now)).collect();
         status.sort_by(|a, b| a.url.cmp(&b.url));
         status
     }
 }
 
 impl KeySources for RemoteKeys {
-    fn jwks(&self, url: &Uri) -> Arc<dyn KeySource> {
-        let mut sets = self.sets.lock();
-        if let Some(set) = sets.get(&url.to_string()).and_then(Weak::upgrade) {
-            return set;
+    fn source(&self, remote: Remote) -> Arc<dyn KeySource> {
+        let identity = remote.identity();
+        let mut sources = self.sources.lock();
+        if let Some(source) = sources.get(&identity).and_then(Weak::upgrade) {
+            return source;
         }
-        sets.retain(|_, set| set.strong_count() > 0);
-        let set = RemoteSet::start(url, self);
-        sets.insert(set.url.to_string(), Arc::downgrade(&set));
-        set
+        sources.retain(|_, source| source.strong_count() > 0);
+        let source = Arc::new(Source::new(remote, self.context.clone()));
+        sources.insert(identity, Arc::downgrade(&source));
+        source
     }
 }
 
-/// What is known of one key set.
+/// What is known of one document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeySetStatus {
     pub url: String,
@@ -127,194 +139,123 @@ pub struct KeySetStatus {
     pub error: Option<String>,
 }
 
-/// One key set and the task that fetches it, which ends with it.
+/// One way to ask for keys, and the documents that came of it.
 #[derive(Debug)]
-struct RemoteSet {
-    url: Arc<str>,
-    shared: Arc<Shared>,
-    task: Option<AbortHandle>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    good: ArcSwapOption<Fetched>,
-    error: Mutex<Option<String>>,
-    /// A token named a key that is not in the set.
-    unknown: Notify,
+enum Source {
+    Fixed(Box<Remembered>),
+    Named(Box<Named>),
 }
 
 #[derive(Debug)]
-struct Fetched {
-    keys: Arc<JwkSet>,
-    at: Timestamp,
+struct Named {
+    remote: Remote,
+    context: Context,
+    documents: moka::sync::Cache<Box<str>, Arc<Remembered>>,
+    new: Mutex<Allowance>,
 }
 
-impl RemoteSet {
-    fn start(url: &Uri, remote: &RemoteKeys) -> Arc<Self> {
-        let text: Arc<str> = url.to_string().into();
-        let shared = Arc::new(Shared::default());
-        let task = match Fetch::new(url) {
-            Ok(fetch) => {
-                let refresher = Refresher {
-                    url: text.clone(),
-                    fetch,
-                    shared: shared.clone(),
-                    metrics: remote.metrics.clone(),
-                    clock: remote.clock.clone(),
-                    timing: remote.timing,
-                };
-                Some(remote.runtime.spawn(refresher.run()).abort_handle())
-            }
-            // `check` refuses such a URL; whoever comes round it gets no keys, so that nothing verifies.
-            Err(problem) => {
-                tracing::error!(url = %text, problem, "the key set can't be fetched");
-                *shared.error.lock() = Some(problem);
-                None
-            }
-        };
-        Arc::new(Self { url: text, shared, task })
-    }
+/// How many new names may still be looked for.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    since: Instant,
+}
 
-    fn status(&self, now: Timestamp) -> KeySetStatus {
-        let good = self.shared.good.load_full();
-        KeySetStatus {
-            url: self.url.to_string(),
-            keys: good.as_ref().map_or(0, |good| good.keys.keys.len()),
-            fetched_at: good.as_ref().map(|good| good.at),
-            age_s: good.map(|good| now.since(good.at).as_secs()),
-            error: self.shared.error.lock().clone(),
+impl Allowance {
+    fn take(&mut self, every: Duration) -> bool {
+        let earned = self.since.elapsed().as_nanos() / every.as_nanos().max(1);
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+            self.left = self.left.saturating_add(earned).min(MAX_NEW);
+            self.since += every.saturating_mul(earned);
+        }
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+}
+
+impl Source {
+    fn new(remote: Remote, context: Context) -> Self {
+        match remote.address {
+            Address::Fixed(_) => {
+                let kind = Kind { name: "".into(), kept: Kept::Always };
+                Source::Fixed(Remembered::start(&remote, kind, &context).into())
+            }
+            Address::PerKey(_) | Address::Named(_) => Source::Named(Box::new(Named {
+                remote,
+                context,
+                documents: moka::sync::Cache::builder()
+                    .max_capacity(MAX_NAMED)
+                    .time_to_idle(NAMED_IDLE)
+                    .build(),
+                new: Mutex::new(Allowance { left: MAX_NEW, since: Instant::now() }),
+            })),
         }
     }
-}
 
-impl KeySource for RemoteSet {
-    fn keys(&self) -> Option<Arc<JwkSet>> {
-        self.shared.good.load().as_ref().map(|good| good.keys.clone())
-    }
-
-    fn unknown_kid(&self, _: &str) {
-        // Whatever was named: how often it is asked for is what is limited.
-        self.shared.unknown.notify_one();
-    }
-}
-
-impl Drop for RemoteSet {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
-}
-
-struct Refresher {
-    url: Arc<str>,
-    fetch: Fetch,
-    shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-    timing: Timing,
-}
-
-impl Refresher {
-    async fn run(self) {
-        let mut failures = 0u32;
-        loop {
-            let began = Instant::now();
-            let fetched = self.fetch.run().await;
-            self.metrics.keys_fetched(&self.url, fetched.is_ok());
-            match fetched {
-                Ok(keys) => {
-                    if failures > 0 {
-                        tracing::info!(url = %self.url, failures, "the key set is fetched again");
-                    }
-                    failures = 0;
-                    *self.shared.error.lock() = None;
-                    let fetched = Fetched { keys: Arc::new(keys), at: self.clock.now() };
-                    self.shared.good.store(Some(Arc::new(fetched)));
-                }
-                Err(error) => {
-                    if failures == 0 {
-                        tracing::warn!(url = %self.url, %error, "the key set can't be fetched; the last one stays");
-                    }
-                    failures = failures.saturating_add(1);
-                    *self.shared.error.lock() = Some(error.to_string());
-                }
-            }
-            let asked_for = async {
-                self.shared.unknown.notified().await;
-                sleep_until(began + self.timing.floor).await;
-            };
-            tokio::select! {
-                () = sleep_until(began + self.timing.after(failures)) => {}
-                () = asked_for => {}
+    fn status(&self, now: Timestamp) -> Vec<KeySetStatus> {
+        match self {
+            Source::Fixed(document) => vec![document.status(now)],
+            Source::Named(named) => {
+                named.documents.iter().map(|(_, document)| document.status(now)).collect()
             }
         }
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    #[error("the server answered {0}")]
-    Status(u16),
-    #[error("the answer is larger than {MAX_BYTES} bytes")]
-    TooLarge,
-    #[error(transparent)]
-    Set(#[from] jwks::BadSet),
+impl Named {
+    /// The document of this name, which is asked for if it may be; `None` if not.
+    fn document(&self, name: &str) -> Option<Arc<Remembered>> {
+        if let Some(known) = self.documents.get(name)
+            && !known.is_stale_failure()
+        {
+            return Some(known);
+        }
+        // Held for the check and the start of a task: nothing here waits.
+        let mut new = self.new.lock();
+        if let Some(known) = self.documents.get(name)
+            && !known.is_stale_failure()
+        {
+            return Some(known);
+        }
+        if !new.take(self.context.timing.new_name) {
+            return None;
+        }
+        let kind = Kind { name: name.into(), kept: Kept::OnceFound };
+        let document = Arc::new(Remembered::start(&self.remote, kind, &self.context));
+        self.documents.insert(name.into(), document.clone());
+        Some(document)
+    }
 }
 
-/// How one URL is fetched.
-struct Fetch {
-    upstream: Upstream,
-    request: Outgoing,
-}
-
-impl Fetch {
-    fn new(url: &Uri) -> Result<Self, String> {
-        let host = url.host().unwrap_or_default();
-        match url.scheme_str() {
-            Some("https") => {}
-            Some("http") if is_loopback(host) => {}
-            _ => {
-                return Err("a key set is fetched over https (over http only from a loopback address)".into());
+impl KeySource for Source {
+    fn lookup(&self, name: &str) -> Lookup {
+        match self {
+            Source::Fixed(document) => document.lookup(),
+            Source::Named(named) if named.remote.address.of(name).is_none() => Lookup::Absent,
+            Source::Named(named) => {
+                named.document(name).map_or(Lookup::Failing, |document| document.lookup())
             }
         }
-        let destination = Destination {
-            name: DestinationName::new("keys", host),
-            upstreams: vec![url.clone()],
-            when: None,
-            tls: UpstreamTls::default(),
-            http: UpstreamHttp::Http1,
-            connect_timeout: TIMEOUT,
-            timeout: TIMEOUT,
-            concurrency: 1,
-            retry: Retry::default(),
-            headers: HeaderChanges::default(),
-            path: None,
-            sign: None,
-            host: HostHeader::Upstream,
-        };
-        let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;
-        let headers: Headers =
-            [("Accept", &b"application/json"[..]), ("User-Agent", b"tidegate")].into_iter().collect();
-        let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        Ok(Self { upstream, request: Outgoing { method: Method::GET, target, headers } })
     }
 
-    async fn run(&self) -> Result<JwkSet, FetchError> {
-        let mut answer = self.upstream.send(&self.request, Bytes::new()).await?;
-        if answer.status != 200 {
-            return Err(FetchError::Status(answer.status));
+    fn lacks(&self, _: &str) -> Lacking {
+        match self {
+            Source::Fixed(document) => document.lacks(),
+            // Each holds one key.
+            Source::Named(_) => Lacking::Fresh,
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await? {
-            if body.len() + chunk.len() > MAX_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
+    }
+
+    fn settled(&self, name: &str) -> Settled {
+        match self {
+            Source::Fixed(document) => document.settled(),
+            Source::Named(named) => match named.documents.get(name) {
+                Some(document) => document.settled(),
+                None => Box::pin(std::future::ready(())),
+            },
         }
-        Ok(jwks::parse(&body)?)
     }
 }
 

@@ -28,8 +28,10 @@ pub mod deliver;
 pub mod quarantine;
 pub mod upstream;
 
-// Keys that live elsewhere (JWKS), fetched and refreshed.
+// What lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.
+pub mod fetch;
 pub mod keys;
+pub mod ranges;
 
 // What is asked of us, and what we show.
 pub mod admin;

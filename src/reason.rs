@@ -65,12 +65,22 @@ reasons! {
     SignatureInvalid = "signature_invalid", 401, "The signature is not valid";
     /// The signed time is outside the tolerance, in either direction.
     TimestampOutOfTolerance = "timestamp_out_of_tolerance", 401, "The signed time is too far from now";
+    /// On a route with `split`: the body holds no array of events where one should be.
+    NotABatch = "not_a_batch", 422, "The body is not the batch of events that this route takes";
+    /// On a route with `split`: more events than `max_events`.
+    BatchTooLarge = "batch_too_large", 413, "The batch has too many events";
     /// A header that decides verification came twice, or could be read in two ways.
     AmbiguousRequest = "ambiguous_request", 401, "A header or field that decides verification is ambiguous";
     CredentialsMissing = "credentials_missing", 401, "Credentials are missing";
     CredentialsInvalid = "credentials_invalid", 401, "The credentials are not valid";
+    /// The sender is proved, but is none of those that the route is for.
+    SenderNotAllowed = "sender_not_allowed", 403, "This sender may not use this route";
     TokenInvalid = "token_invalid", 401, "The token is not valid";
     TokenExpired = "token_expired", 401, "The token has expired or is not yet valid";
+    /// A greeting does not bring what it must (a verify token, a topic that is ours).
+    HandshakeRefused = "handshake_refused", 403, "This greeting does not prove that it is meant for us";
+    /// The same, where the sender expects a 404.
+    HandshakeUnknown = "handshake_unknown", 404, "This greeting is not for us";
     /// The key that would verify this is not known (yet): the sender should retry.
     KeyUnavailable = "key_unavailable", 503, "The verification key is not available, try again";
     /// The buffer is at its high-water mark (size or free disk space).

@@ -10,6 +10,7 @@ use crate::config::{AdminAddress, Config};
 use crate::gateway::{Gateway, LastReload, NotReady, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::quarantine::{Item, Quarantine};
+use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -38,6 +39,8 @@ pub trait Control: Send + Sync + 'static {
     fn last_reload(&self) -> Option<LastReload>;
     /// How fresh the remote key sets are.
     fn key_sets(&self) -> Vec<KeySetStatus>;
+    /// Which ranges of providers are in use.
+    fn ranges(&self) -> Vec<RangesStatus>;
 }
 
 #[async_trait]
@@ -84,6 +87,9 @@ impl Control for Gateway {
     }
     fn key_sets(&self) -> Vec<KeySetStatus> {
         Gateway::key_sets(self)
+    }
+    fn ranges(&self) -> Vec<RangesStatus> {
+        Gateway::ranges(self)
     }
 }
 

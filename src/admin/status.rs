@@ -30,6 +30,7 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         setup,
         last_reload: control.last_reload().map(Into::into),
         key_sets: control.key_sets().into_iter().map(Into::into).collect(),
+        ranges: control.ranges().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
         quarantine: quarantine(control),

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::buffer::{
-    Admission, AppendError, Appended, Attempt, AttemptOutcome, Buffer, BufferError, ClaimKey, Claimed,
-    DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter, EventId,
-    Leased, NewClaim, Page, Selection, Settlement, Stats,
+    Admission, AppendError, Appended, Attempt, AttemptOutcome, BatchAppended, Buffer, BufferError, ClaimKey,
+    Claimed, DeadReason, Delivery, DeliveryState, DestinationName, DestinationStats, Event, EventFilter,
+    EventId, Leased, NewBatch, NewClaim, Page, Selection, Settlement, Stats,
 };
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::config::{AdminAddress, AdminSettings};
@@ -19,6 +19,7 @@ use crate::gateway::{LastReload, NotReady, ReloadOutcome, Reloaded};
 use crate::keys::KeySetStatus;
 use crate::message::{Method, Scheme};
 use crate::quarantine::{Item, Quarantine};
+use crate::ranges::{RangesStatus, Source};
 use crate::receive::{self, Force, Recheck};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -82,6 +83,17 @@ impl Buffer for Memory {
             destinations.iter().map(|d| delivery(&d.0, DeliveryState::Pending, vec![])).collect();
         self.events.lock().push((event, deliveries));
         Ok(Appended::Stored)
+    }
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError> {
+        let stored = batch.events.len();
+        for (event, claim) in batch.events {
+            self.append(event, destinations, claim).await?;
+        }
+        Ok(BatchAppended::Stored { stored, duplicates: 0 })
     }
     async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         Ok(None)
@@ -341,6 +353,17 @@ impl Control for Fake {
             fetched_at: Some(NOW),
             age_s: Some(60),
             error: Some("the server answered 503".into()),
+        }]
+    }
+    fn ranges(&self) -> Vec<RangesStatus> {
+        vec![RangesStatus {
+            provider: "acme".into(),
+            ranges: 3,
+            source: Source::List,
+            as_of: NOW,
+            age_s: 60,
+            list: Some("https://acme.example/ips.json".into()),
+            error: None,
         }]
     }
 }

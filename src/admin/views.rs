@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{Attempt, AttemptOutcome, Delivery, DeliveryState, Event};
+use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event};
 
 use crate::gateway::{LastReload, ReloadOutcome};
 use crate::keys::KeySetStatus;
+use crate::ranges::RangesStatus;
 
 use super::redact::Redact;
 
@@ -73,6 +74,9 @@ pub struct Status {
     /// Remote key sets (`jwks: https://…`).
     #[serde(default)]
     pub key_sets: Vec<KeySet>,
+    /// The ranges of providers in use (`allow: [provider]`).
+    #[serde(default)]
+    pub ranges: Vec<RangesInUse>,
     /// `null` if the buffer did not answer in time.
     pub buffer: Option<BufferStatus>,
     pub destinations: Vec<DestinationStatus>,
@@ -102,6 +106,22 @@ pub struct KeySet {
     pub error: Option<String>,
 }
 
+/// One provider's address ranges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangesInUse {
+    pub provider: String,
+    pub ranges: usize,
+    /// `list` (fetched, now or before a restart) or `snapshot` (of the pack).
+    pub source: String,
+    /// When the list was fetched, or the day of the snapshot.
+    pub as_of: String,
+    pub age_seconds: u64,
+    /// Where the list is published; `null`: not for machines, so that only a new pack brings new ranges.
+    pub list: Option<String>,
+    /// Why the latest list was not taken; `null` if it was.
+    pub error: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BufferStatus {
     /// `open`, `full`, `failed` or `closed`: whether new events are taken.
@@ -128,6 +148,14 @@ impl From<KeySetStatus> for KeySet {
     fn from(set: KeySetStatus) -> Self {
         let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error } = set;
         Self { url, keys, fetched_at: fetched_at.map(|at| at.to_string()), age_seconds, error }
+    }
+}
+
+impl From<RangesStatus> for RangesInUse {
+    fn from(of: RangesStatus) -> Self {
+        let RangesStatus { provider, ranges, source, as_of, age_s: age_seconds, list, error } = of;
+        let (source, as_of) = (source.word().to_owned(), as_of.to_string());
+        Self { provider, ranges, source, as_of, age_seconds, list, error }
     }
 }
 
@@ -184,6 +212,9 @@ pub struct EventSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<FromQuarantine>,
     pub idempotency_key: Option<String>,
+    /// Which event of its request it was, where the request was split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchView>,
     pub body_bytes: u64,
     pub deliveries: Vec<DeliveryView>,
 }
@@ -209,6 +240,17 @@ pub struct HeaderView {
     /// The value's bytes, where they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_base64: Option<String>,
+}
+
+/// One of several events of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchView {
+    /// Of the request; the same for all of its events.
+    pub id: String,
+    /// From 1.
+    pub number: u32,
+    /// Those that were dropped as duplicates included.
+    pub count: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -298,6 +340,11 @@ impl EventSummary {
                 .quarantine
                 .map(|(id, at)| FromQuarantine { id: id.to_string(), received_at: at.to_string() }),
             idempotency_key: event.idempotency_key.clone(),
+            batch: event.origin.batch.map(|BatchPart { id, number, count }| BatchView {
+                id: id.to_string(),
+                number,
+                count,
+            }),
             body_bytes: event.body.len() as u64,
             deliveries: deliveries.iter().map(|d| DeliveryView::new(d, History::Last)).collect(),
         }

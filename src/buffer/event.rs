@@ -90,6 +90,26 @@ pub struct Origin {
     pub quarantine: Option<(EventId, Timestamp)>,
     /// It was sent inline first, and the app may have had it: `mode: spill`.
     pub may_repeat: bool,
+    /// It was one of several in its request.
+    pub batch: Option<BatchPart>,
+}
+
+/// Which of the events of one request an event was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPart {
+    /// Of the request, which is no event itself. The same for all of its events.
+    pub id: EventId,
+    /// From 1, in the order of the request.
+    pub number: u32,
+    /// How many came in the request, those that were dropped as duplicates included.
+    pub count: u32,
+}
+
+/// `ID;NUMBER;COUNT`, as in `tidegate-batch`.
+impl fmt::Display for BatchPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{};{};{}", self.id, self.number, self.count)
+    }
 }
 
 impl Event {
@@ -192,6 +212,30 @@ pub enum Appended {
     /// On disk and synced.
     Stored,
     /// The claim was taken already; nothing was stored. The first one is on disk and synced.
+    Duplicate(Claimed),
+}
+
+/// The events of one request, to be stored together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewBatch {
+    /// What `tidegate-batch` names, and what stands in the request's claim in an event's place.
+    pub id: EventId,
+    /// Each with its own claim, if it has a key.
+    pub events: Vec<(Event, Option<NewClaim>)>,
+    /// Of the request as a whole.
+    pub claim: Option<NewClaim>,
+}
+
+/// The outcome of a batch's append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchAppended {
+    /// All that were not there yet are on disk and synced; so are the first ones of the others.
+    Stored {
+        stored: usize,
+        /// Dropped, because an event with their key was stored before, or stands before them in the batch.
+        duplicates: usize,
+    },
+    /// The request's claim was taken already; nothing was stored. The first one is on disk and synced.
     Duplicate(Claimed),
 }
 

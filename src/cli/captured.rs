@@ -120,6 +120,7 @@ impl Captured {
             method,
             target: target.to_owned(),
             authority,
+            asked_authority: None,
             scheme,
             version: Version::Http11,
             headers,

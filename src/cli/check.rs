@@ -148,7 +148,20 @@ fn verdict(path: &str, config: &Config) -> String {
     let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let (listeners, routes) =
         (count(config.listeners.len(), "listener"), count(config.routes.len(), "route"));
-    format!("{path}: good, {listeners}, {routes} (sha256 {})\n", &config.hash[..12.min(config.hash.len())])
+    let mut text = format!(
+        "{path}: good, {listeners}, {routes} (sha256 {})\n",
+        &config.hash[..12.min(config.hash.len())]
+    );
+    for of in &config.provider_ranges {
+        let (count, day) = (count(of.ranges.snapshot.len(), "range"), of.ranges.snapshot_date);
+        let later = match &of.ranges.list {
+            Some(list) if !config.ranges.offline => format!("; kept fresh from {}", list.url),
+            Some(_) => "; offline: not kept fresh".to_owned(),
+            None => "; no list is published for machines: only a new version brings new ones".to_owned(),
+        };
+        text += &format!("allow: provider: {} of {}, snapshot of {day}{later}\n", count, of.provider);
+    }
+    text
 }
 
 /// Colour on a terminal, unless `NO_COLOR` is set.

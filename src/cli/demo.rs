@@ -16,11 +16,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{AdminAddress, Config, KeySources};
-use crate::verify::KeySource;
+use crate::config::{AdminAddress, Config, Unfetched};
 
 use app::App;
 use client::Client;
@@ -61,7 +59,7 @@ impl Demo {
     /// Whether everything went as it should; `Err` if it could not even begin.
     async fn perform(&self) -> Result<bool, String> {
         let secrets = make_secrets(Path::new(FOLDER))?;
-        let config = crate::config::load(&self.config, &NoRemoteKeys)
+        let config = crate::config::load(&self.config, &Unfetched)
             .map_err(|problems| format!("the config is not right:\n{problems}"))?
             .config;
         let scene = Scene::of(&config, secrets)?;
@@ -212,21 +210,4 @@ fn make_secrets(folder: &Path) -> Result<Vec<(&'static str, Kind, String)>, Stri
             Ok((route, kind, secret.trim_end_matches('\n').to_owned()))
         })
         .collect()
-}
-
-/// The demonstration's own look at the config fetches nothing.
-#[derive(Debug)]
-struct NoRemoteKeys;
-
-impl KeySources for NoRemoteKeys {
-    fn jwks(&self, _url: &http::Uri) -> Arc<dyn KeySource> {
-        Arc::new(NoRemoteKeys)
-    }
-}
-
-impl KeySource for NoRemoteKeys {
-    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-        None
-    }
-    fn unknown_kid(&self, _kid: &str) {}
 }

@@ -105,6 +105,7 @@ mod tests {
             setup: Setup { config_hash: hash.into(), routes: routes.collect(), ..Setup::default() },
             last_reload: None,
             key_sets: vec![],
+            ranges: vec![],
             buffer: None,
             destinations: vec![],
             quarantine: None,

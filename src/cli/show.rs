@@ -61,7 +61,9 @@ fn facts(event: &EventDetail, times: Times) -> String {
         ("type", of.event_type.as_deref().unwrap_or("-")),
         ("key", of.idempotency_key.as_deref().unwrap_or("-")),
     ];
+    let batch = of.batch.as_ref().map(|b| format!("{} of {} in {}", b.number, b.count, b.id));
     rows.into_iter()
+        .chain(batch.as_deref().map(|batch| ("batch", batch)))
         .fold(String::new(), |text, (name, value)| text + &format!("{name:<9} {}\n", harmless(value)))
 }
 
@@ -136,6 +138,7 @@ mod tests {
                 would_refuse: None,
                 quarantine: None,
                 idempotency_key: None,
+                batch: None,
                 body_bytes: body.len() as u64,
                 deliveries: vec![DeliveryView {
                     destination: "billing/legacy".into(),

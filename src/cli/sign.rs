@@ -19,7 +19,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
 use crate::providers::{self, Pack, TestEvent};
 use crate::secret::Secret;
-use crate::verify::{KeySource, PrivateKey, Resolver, Verifier, VerifySpec, compile};
+use crate::verify::{KeySource, NoKeys, PrivateKey, Remote, Resolver, Verifier, VerifySpec, compile};
 
 /// Print the signed headers of a test event
 ///
@@ -206,6 +206,7 @@ impl Sender {
             method: Method::POST,
             target: target.to_owned(),
             authority: authority.to_owned(),
+            asked_authority: None,
             scheme,
             version: Version::Http11,
             headers,
@@ -289,8 +290,9 @@ impl Resolver for FromArguments {
     fn text(&self, reference: &str) -> Result<String, String> {
         Self::get(reference)
     }
-    fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
-        Err("keys that are fetched can't sign".to_owned())
+    fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
+        // Nothing is fetched to sign: a private key takes the fetched ones' place.
+        Ok(Arc::new(NoKeys))
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
         if name.ends_with(".yaml") || name.ends_with(".yml") || name.contains('/') {

@@ -9,7 +9,7 @@ use super::output::{
     Format, OutputArgs, Rows, Side, Times, Tone, harmless, harmless_lines, print, print_json, size, span,
 };
 use crate::admin::views::{
-    BufferStatus, DestinationStatus, KeySet, QuarantineStatus, ReloadStatus, Status as Running,
+    BufferStatus, DestinationStatus, KeySet, QuarantineStatus, RangesInUse, ReloadStatus, Status as Running,
 };
 
 /// Show what the running gateway does
@@ -69,6 +69,9 @@ fn text(of: &Running, output: &OutputArgs) -> String {
     for set in &of.key_sets {
         text += &format!("keys      {}\n", key_set(set, Times::of(output)));
     }
+    for ranges in &of.ranges {
+        text += &format!("ranges    {}\n", ranges_in_use(ranges, Times::of(output)));
+    }
     text += &format!("\n{}", routes(of));
     if !of.destinations.is_empty() {
         text += &format!("\n{}", destinations(&of.destinations, Times::of(output)));
@@ -96,6 +99,16 @@ fn key_set(of: &KeySet, times: Times) -> String {
     };
     let error = of.error.as_deref().map(|e| format!("; the latest fetch failed: {}", harmless(e)));
     format!("{}: {fetched}{}", harmless(&of.url), error.unwrap_or_default())
+}
+
+fn ranges_in_use(of: &RangesInUse, times: Times) -> String {
+    let count = format!("{} {}", of.ranges, if of.ranges == 1 { "range" } else { "ranges" });
+    let from = match of.source.as_str() {
+        "list" => format!("fetched {}", times.show(&of.as_of)),
+        _ => format!("the pack's snapshot of {}", harmless(of.as_of.get(..10).unwrap_or(&of.as_of))),
+    };
+    let error = of.error.as_deref().map(|e| format!("; the latest list was not taken: {}", harmless(e)));
+    format!("{}: {count}, {from}{}", harmless(&of.provider), error.unwrap_or_default())
 }
 
 fn buffer(of: &BufferStatus) -> String {

@@ -213,13 +213,15 @@ mod tests {
             enforce: config::Enforce::On,
             quarantine: config::KeepRefused::Never,
             public_url: None,
-            handshake: None,
+            greeting_methods: Vec::new(),
+            handshakes: crate::verify::Handshakes::default(),
             idempotency: Some(config::Idempotency {
                 key: crate::verify::Extract::parse("body:/id").unwrap(),
                 window: std::time::Duration::from_secs(60),
             }),
             event_type: None,
             unwanted: Default::default(),
+            split: None,
             max_body: 1024,
             mode: config::Mode::Buffer {
                 answer: config::Acknowledgement { status: 202, content_type: None, body: String::new() },

@@ -2,6 +2,7 @@
 //! shape alone can't tell.
 
 mod destinations;
+mod handshakes;
 mod limits;
 mod listeners;
 mod names;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::model::{AdminAddress, AdminSettings, Config, Listener, Route};
+use super::model::{AdminAddress, AdminSettings, Config, Listener, ProviderRanges, Route};
 use super::outside::Outside;
 use super::place::{Place, Step};
 use super::problem::{Report, Scope};
@@ -27,7 +28,8 @@ use super::references::{Inline, References};
 use super::shape::Shaped;
 use super::yaml::Kind;
 use super::{KeySources, raw};
-use crate::route::Allowlist;
+use crate::providers::Pack;
+use crate::route::{Allow, Allowlist, LiveRanges};
 
 /// Checks all sections that are whole, and what is left of the others. `None` only with problems reported.
 pub(super) fn check(
@@ -44,13 +46,16 @@ pub(super) fn check(
     let document = report.document;
     let references =
         References { outside, keys, base: document.base.clone(), inline, seen_inline: RefCell::default() };
-    let mut checker = Checker { report, references: &references };
+    let mut checker = Checker::new(report, &references);
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
 
-    let listeners = checker.items::<raw::Listener>(value, "listeners");
-    let listeners = checker.listeners(&listeners);
     let limits = checker.section::<raw::Limits>(value, "limits").unwrap_or_default();
     let limits = checker.limits(&limits);
+    // Before the listeners, which may ask for the ranges of the routes' providers.
+    let routes = checker.items::<raw::Route>(value, "routes");
+    let (routes, table) = checker.routes(&routes, &limits);
+    let listeners = checker.items::<raw::Listener>(value, "listeners");
+    let listeners = checker.listeners(&listeners);
     let buffer = checker.section::<raw::Buffer>(value, "buffer").unwrap_or_default();
     let buffer = checker.buffer(&buffer);
     let quarantine = checker.section::<raw::Quarantine>(value, "quarantine");
@@ -62,9 +67,10 @@ pub(super) fn check(
     let log = checker.log(&log);
     let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
     let shutdown = checker.shutdown(&shutdown);
-    let routes = checker.items::<raw::Route>(value, "routes");
-    let (routes, table) = checker.routes(&routes, &limits);
+    let ranges = checker.section::<raw::Ranges>(value, "ranges").unwrap_or_default();
+    let ranges = checker.range_settings(&ranges);
     checker.parts(shaped);
+    let provider_ranges = std::mem::take(&mut checker.provider_ranges);
 
     Some(Config {
         listeners,
@@ -76,6 +82,8 @@ pub(super) fn check(
         admin: admin?,
         log,
         shutdown,
+        ranges,
+        provider_ranges,
         threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         hash: document.hash.clone(),
     })
@@ -103,6 +111,27 @@ fn parts<T: DeserializeOwned>(whole: &Value, rest: &Value, key: &str) -> Vec<Pla
 struct Checker<'c, 'r> {
     report: &'c mut Report<'r>,
     references: &'c References<'c>,
+    /// What `provider` in an `allow` has asked for so far.
+    provider_ranges: Vec<ProviderRanges>,
+    /// Of the routes so far: the name, and the pack if it has one.
+    packs: Vec<(String, Option<Arc<Pack>>)>,
+}
+
+/// Whose ranges the word `provider` stands for.
+#[derive(Clone, Copy)]
+enum Whose<'p> {
+    /// Of a route's provider; `None` if it has none.
+    Route(Option<&'p Arc<Pack>>),
+    /// Of the providers of all routes.
+    AllRoutes,
+    /// Of nobody: the word has no meaning here, or what it means is broken already.
+    Unknown,
+}
+
+impl<'c, 'r> Checker<'c, 'r> {
+    fn new(report: &'c mut Report<'r>, references: &'c References<'c>) -> Self {
+        Self { report, references, provider_ranges: Vec::new(), packs: Vec::new() }
+    }
 }
 
 impl Checker<'_, '_> {
@@ -151,7 +180,8 @@ impl Checker<'_, '_> {
     /// What else is wrong in the parts of the config that have faults already.
     fn parts(&mut self, shaped: &Shaped) {
         let mut report = Report::of(self.report.document, Scope::Written);
-        let mut checker = Checker { report: &mut report, references: self.references };
+        let mut checker = Checker::new(&mut report, self.references);
+        checker.packs = std::mem::take(&mut self.packs);
         let (whole, rest) = (&shaped.whole, &shaped.rest);
         for listener in parts::<raw::Listener>(whole, rest, "listeners") {
             checker.listeners(std::slice::from_ref(&listener));
@@ -183,6 +213,85 @@ impl Checker<'_, '_> {
         }
     }
 
+    /// Who may come in: ranges, and the word `provider`.
+    fn allow(&mut self, texts: &[String], place: &Place, whose: Whose<'_>) -> Allow {
+        let mut allow = Allow::default();
+        let mut written = Vec::with_capacity(texts.len());
+        for (i, text) in texts.iter().enumerate() {
+            match text.as_str() {
+                "provider" => allow.live.extend(self.of_provider(whose, &place.index(i))),
+                text => written.extend(self.range(text, &place.index(i))),
+            }
+        }
+        allow.written = Allowlist::new(written);
+        allow
+    }
+
+    fn of_provider(&mut self, whose: Whose<'_>, place: &Place) -> Vec<Arc<LiveRanges>> {
+        const HELP: &str = "write the ranges out, such as `192.0.2.0/24`, or remove the word";
+        match whose {
+            Whose::Unknown => Vec::new(),
+            Whose::Route(None) => {
+                self.error(
+                    place,
+                    "the route names no provider whose ranges `provider` could stand for",
+                    HELP,
+                );
+                Vec::new()
+            }
+            Whose::Route(Some(pack)) => {
+                if pack.ranges.is_none() {
+                    self.error(
+                        place,
+                        format!("{} publishes no address ranges that we know", pack.title),
+                        HELP,
+                    );
+                }
+                self.live(pack).into_iter().collect()
+            }
+            Whose::AllRoutes => {
+                let packs = std::mem::take(&mut self.packs);
+                let mut live: Vec<Arc<LiveRanges>> = Vec::new();
+                let mut left_out = Vec::new();
+                for (route, pack) in &packs {
+                    match pack.as_ref().and_then(|pack| self.live(pack)) {
+                        Some(ranges) if live.iter().any(|known| Arc::ptr_eq(known, &ranges)) => {}
+                        Some(ranges) => live.push(ranges),
+                        None => left_out.push(route.as_str()),
+                    }
+                }
+                if live.is_empty() && !packs.is_empty() {
+                    self.error(place, "no route has a provider that publishes its address ranges", HELP);
+                } else if !left_out.is_empty() {
+                    let message = format!(
+                        "senders of {} may not connect here: no ranges are published",
+                        left_out.join(", ")
+                    );
+                    self.warning(
+                        place,
+                        message,
+                        "give such routes a listener of their own, or add their senders' ranges",
+                    );
+                }
+                self.packs = packs;
+                live
+            }
+        }
+    }
+
+    /// The live ranges of a pack that has some, the same for all who ask.
+    fn live(&mut self, pack: &Pack) -> Option<Arc<LiveRanges>> {
+        let ranges = pack.ranges.as_ref()?;
+        let same = |known: &&ProviderRanges| known.provider == pack.name && known.ranges == *ranges;
+        if let Some(known) = self.provider_ranges.iter().find(same) {
+            return Some(known.live.clone());
+        }
+        let live = Arc::new(LiveRanges::new(Allowlist::new(ranges.snapshot.iter().copied())));
+        let (provider, ranges) = (pack.name.clone(), ranges.clone());
+        self.provider_ranges.push(ProviderRanges { provider, ranges, live: live.clone() });
+        Some(live)
+    }
+
     /// Address ranges. What is none is reported and left out.
     fn ranges(&mut self, texts: &[String], place: &Place) -> Allowlist {
         let mut ranges = Vec::with_capacity(texts.len());
@@ -198,8 +307,8 @@ impl Checker<'_, '_> {
     fn range(&mut self, text: &str, place: &Place) -> Option<IpNet> {
         const HELP: &str = "write a range such as `10.0.0.0/8` or `2001:db8::/32`, or an address";
         if text == "provider" {
-            let help = "write the provider's published ranges out for now";
-            self.error(place, "`provider` (its published ranges) is not supported yet", help);
+            let help = "write the proxies' own ranges";
+            self.error(place, "`provider` has no meaning here: it stands for senders", help);
             return None;
         }
         let range = match text.parse::<std::net::IpAddr>() {

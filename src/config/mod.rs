@@ -92,26 +92,19 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Gives the source of a remote key set (`jwks: https://…`); the same URL gives the same source across reloads.
+/// Gives the source of keys that are fetched; what is asked for in the same way has the same source across reloads.
 pub trait KeySources {
-    fn jwks(&self, url: &http::Uri) -> Arc<dyn crate::verify::KeySource>;
+    fn source(&self, remote: crate::verify::Remote) -> Arc<dyn crate::verify::KeySource>;
 }
 
-/// Remote key sets for commands that only look at a config: nothing is fetched, so no key is ever known.
+/// Remote keys for commands that only look at a config: nothing is fetched, so no key is ever known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unfetched;
 
 impl KeySources for Unfetched {
-    fn jwks(&self, _: &http::Uri) -> Arc<dyn crate::verify::KeySource> {
-        Arc::new(Unfetched)
+    fn source(&self, _: crate::verify::Remote) -> Arc<dyn crate::verify::KeySource> {
+        Arc::new(crate::verify::NoKeys)
     }
-}
-
-impl crate::verify::KeySource for Unfetched {
-    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-        None
-    }
-    fn unknown_kid(&self, _: &str) {}
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use http::Uri;
 use super::sign::{PathRewrite, Sign};
 use crate::filter::Filter;
 use crate::message::Method;
-use crate::route::{Allowlist, RouteTable};
+use crate::providers::Ranges;
+use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
 use crate::secret::Secret;
-use crate::verify::{Extract, Verifier};
+use crate::verify::{Extract, Handshakes, Split, Verifier};
 
 /// One immutable snapshot of everything that was asked for.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub struct Config {
     pub admin: AdminSettings,
     pub log: LogSettings,
     pub shutdown: Shutdown,
+    /// How the ranges of providers are kept fresh.
+    pub ranges: RangeSettings,
+    /// What `allow: [provider]` asks for, each provider once.
+    pub provider_ranges: Vec<ProviderRanges>,
     /// Worker threads of the edge (each with its own runtime).
     pub threads: usize,
     /// SHA-256 (hex) of the config files' bytes: which config runs, for `status`.
@@ -40,8 +45,8 @@ pub struct Config {
 pub struct Listener {
     pub address: SocketAddr,
     pub tls: Option<Tls>,
-    /// Who may connect; empty: any address.
-    pub allow: Allowlist,
+    /// Who may connect; unset: any address.
+    pub allow: Allow,
     /// Whose `X-Forwarded-For` / `Forwarded` is believed.
     pub trusted_hops: Allowlist,
 }
@@ -59,6 +64,35 @@ pub struct Tls {
 pub struct CertificateFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
+}
+
+/// A provider whose ranges are asked for.
+#[derive(Clone, Debug)]
+pub struct ProviderRanges {
+    /// The pack's name.
+    pub provider: String,
+    pub ranges: Arc<Ranges>,
+    /// Begins with the pack's snapshot; who runs the config keeps it fresh.
+    pub live: Arc<LiveRanges>,
+}
+
+/// How the ranges of providers are kept fresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeSettings {
+    /// Between two fetches. Default 24 h.
+    pub refresh: Duration,
+    /// Percent of the ranges in use that a new list may lack. Default 50.
+    pub max_shrink: u8,
+    /// Trust these roots (PEM) instead of the public ones.
+    pub ca: Option<PathBuf>,
+    /// Fetch nothing: what is on disk counts, else the snapshot.
+    pub offline: bool,
+}
+
+impl Default for RangeSettings {
+    fn default() -> Self {
+        Self { refresh: Duration::from_secs(24 * 3600), max_shrink: 50, ca: None, offline: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +126,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// An idle keep-alive connection. Default 60 s.
     pub idle_timeout: Duration,
+    /// How long a request waits for a key that is being fetched.
+    pub key_wait: Duration,
     /// Concurrent HTTP/2 streams a connection. Default 100.
     pub h2_streams: u32,
 }
@@ -105,8 +141,10 @@ pub struct Route {
     pub path: String,
     /// Empty: any method but CONNECT and TRACE.
     pub methods: Vec<Method>,
+    /// Methods that only greetings have: a request with one of them is never an event.
+    pub greeting_methods: Vec<Method>,
     /// `None`: any address.
-    pub allow: Option<Allowlist>,
+    pub allow: Option<Allow>,
     /// `None`: no limit.
     pub rate_limit: Option<RateLimits>,
     pub verify: Verifier,
@@ -115,10 +153,13 @@ pub struct Route {
     /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
     /// whole URL with path and query. As written.
     pub public_url: Option<String>,
-    pub handshake: Option<Handshake>,
+    /// Greetings that are answered directly.
+    pub handshakes: Handshakes,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
     pub unwanted: Unwanted,
+    /// How a request is taken apart into events; only with `buffer`.
+    pub split: Option<Split>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
     pub mode: Mode,
@@ -172,15 +213,6 @@ impl Route {
             Enforce::Observe => "observe",
         }
     }
-}
-
-/// A greeting of the sender that is answered directly.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Handshake {
-    /// The greeting is recognised by all of these: the extracted value equals the text.
-    pub when: Vec<(Extract, String)>,
-    /// The value that is echoed as `text/plain`.
-    pub echo: Extract,
 }
 
 #[derive(Debug)]
@@ -272,10 +304,18 @@ pub enum UpstreamHttp {
     Http2,
 }
 
+/// Root certificates in PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrustedRoots {
+    File(PathBuf),
+    /// Already read.
+    Pem(std::sync::Arc<str>),
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamTls {
     /// Trust these roots (PEM) instead of the public ones.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<TrustedRoots>,
     pub client: Option<CertificateFiles>,
     /// Accept any certificate. `check` warns.
     pub insecure: bool,

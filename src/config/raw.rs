@@ -71,6 +71,9 @@ pub(super) struct Root {
     /// What is logged, and how.
     #[schemars(default)]
     pub log: Log,
+    /// How the address ranges that providers publish are kept fresh, for `allow: [provider]`.
+    #[schemars(default)]
+    pub ranges: Ranges,
     /// How the gateway goes down.
     #[schemars(default)]
     pub shutdown: Shutdown,

@@ -9,7 +9,7 @@ use super::KeySources;
 use super::outside::Outside;
 use crate::providers::{self, Pack};
 use crate::secret::Secret;
-use crate::verify::{KeySource, Resolver};
+use crate::verify::{KeySource, Remote, Resolver};
 
 /// Whether secrets may stand in the config itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,20 +147,8 @@ impl Resolver for References<'_> {
         }
     }
 
-    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String> {
-        let uri: http::Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
-        match (uri.scheme_str(), uri.host()) {
-            (Some("https"), Some(host)) if !host.is_empty() => {}
-            (Some("http"), Some(host)) if is_loopback(host) => {}
-            _ => {
-                return Err(
-                    "keys are fetched over https: write `https://…` (plain http is for loopback addresses \
-                            such as `http://127.0.0.1:8080/jwks.json` only)"
-                        .into(),
-                );
-            }
-        }
-        Ok(self.keys.jwks(&uri))
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
+        Ok(self.keys.source(remote))
     }
 
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {

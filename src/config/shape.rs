@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use super::place::Place;
 use super::problem::Report;
 use super::source::Document;
-use super::units::{RATE_HELP, Rate, SIZE_HELP, Size, TIME_HELP, Time, UNIT};
+use super::units::{RATE_HELP, Rate, SHARE_HELP, SIZE_HELP, Share, Size, TIME_HELP, Time, UNIT};
 use super::yaml::{Entry, Kind, Node, Style};
 use view::{Keys, View, choice, kind_of, list, nearest, plain, spelled, words};
 
@@ -205,6 +205,7 @@ impl<'s> Walk<'s> {
     fn unit(&mut self, node: &Node, unit: &str, place: &Place) -> Option<Value> {
         let (what, help) = match unit {
             "size" => ("a size", SIZE_HELP),
+            "share" => ("a share", SHARE_HELP),
             "rate" => ("a rate", RATE_HELP),
             _ => ("a duration", TIME_HELP),
         };
@@ -213,6 +214,7 @@ impl<'s> Walk<'s> {
         {
             let read = match unit {
                 "size" => Size::parse(text).is_some(),
+                "share" => Share::parse(text).is_some(),
                 "rate" => Rate::parse(text).is_some(),
                 _ => Time::parse(text).is_some(),
             };

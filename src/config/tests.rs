@@ -210,6 +210,59 @@ fn case_is_the_likeliest_slip() {
 }
 
 #[test]
+fn the_word_provider_needs_a_provider_that_publishes_its_ranges() {
+    let of = |provider: &str, allow: &str| {
+        format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    allow: {allow}\n    forward_to: http://a\n"
+        )
+    };
+    let told = |text: &str| only(&routes(text));
+    let open = told(&format!("{OPEN}    allow: [10.0.0.0/8, provider]\n"));
+    assert_eq!(
+        (open.key.as_str(), open.message.as_str()),
+        ("routes[0].allow[1]", "the route names no provider whose ranges `provider` could stand for",)
+    );
+    assert_eq!(told(&of("slack", "[provider]")).message, "Slack publishes no address ranges that we know");
+    let listener = |routes: &str| {
+        format!("listeners: [{{ address: \"127.0.0.1:0\", allow: [provider] }}]\nroutes:\n{routes}")
+    };
+    let nobody = only(&listener(&of("slack", "[10.0.0.0/8]")));
+    assert_eq!(nobody.message, "no route has a provider that publishes its address ranges");
+    let hop =
+        "listeners: [{ address: \"127.0.0.1:0\", trusted_hops: [provider] }]\nroutes:\n".to_owned() + OPEN;
+    assert!(only(&hop).message.contains("no meaning here"));
+    let settings = |written: &str| format!("{}ranges: {{ {written} }}\n", routes(OPEN));
+    assert_eq!(only(&settings("max_shrink: 150%")).message, "`150%` is not a share");
+    assert_eq!(only(&settings("refresh: 0s")).message, "0s is too little");
+}
+
+#[test]
+fn only_what_is_buffered_and_known_to_be_a_batch_is_split() {
+    let of = |provider: &str, more: &str| {
+        format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    forward_to: http://a\n{more}\n"
+        )
+    };
+    let route = |text: &str| load_text(&routes(text)).unwrap().config.routes[0].clone();
+    assert!(route(&of("gocardless", "    split: true")).split.is_some());
+    assert!(route(&of("gocardless", "    split: false")).split.is_none());
+    assert!(route(&of("gocardless", "    split: { max_events: 5 }")).split.is_some());
+    assert!(route(&of("github", "    split: { events: body, key: [/a, /b] }")).split.is_some());
+    let told = |text: &str| only(&routes(text)).message;
+    assert_eq!(told(&of("github", "    split: true")), "GitHub is not known to send batches");
+    assert!(told(&format!("{OPEN}    split: true\n")).contains("not known to send batches"));
+    assert_eq!(
+        told(&of("gocardless", "    split: true\n    mode: proxy")),
+        "only buffered requests are taken apart"
+    );
+    assert!(told(&of("github", "    split: { events: body }")).contains("need a `key`"));
+    assert!(told(&of("github", "    split: { events: \"header:x\", key: /id }")).contains("an array is at"));
+    assert!(told(&of("github", "    split: { events: body, key: id }")).contains("begins with `/`"));
+    let slip = only(&routes(&of("github", "    split: { event: body, key: /id }")));
+    assert!(slip.help.unwrap().contains("did you mean `events`"));
+}
+
+#[test]
 fn key_sets_come_over_https_or_from_this_machine() {
     let of = |url: &str| {
         load_text(&routes(&format!(
@@ -234,7 +287,6 @@ fn a_key_that_stands_one_level_deeper_is_found() {
 fn words_of_later_versions_are_told_apart_from_slips() {
     let told = |keys: &str| wrong_in_route(keys).message;
     assert_eq!(told("    mode: inspect"), "`inspect` is not supported yet");
-    assert!(told("    allow: [provider]").contains("not supported yet"));
     let problem =
         only(&routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: http://a, breaker: { failures: 5 } }")));
     assert_eq!(problem.message, "`breaker` is not supported yet");
@@ -259,7 +311,7 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         ("    idempotency: { window: 72 }", "`72` is not a duration", "it needs a unit: `72s`"),
         ("    answer: { status: 404 }", "404 is out of range", "from 200 to 299"),
         ("    answer: { status: ok }", "expected a whole number, found `ok`", "whole number"),
-        ("    handshake: { when: { a: b } }", "the key `echo` is missing", "add `echo:` with text"),
+        ("    handshake: { wen: { a: b } }", "unknown key `wen`", "did you mean `when`?"),
         ("    allow: [10.0.0.0/33]", "`10.0.0.0/33` is not an address range", "10.0.0.0/8"),
         ("    host: example.com:443", "a host has no port", "hooks.example.com"),
         ("    name: a/b", "`a/b` is not a name", "letters"),

@@ -18,6 +18,11 @@ pub(super) struct Time(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Size(pub u64);
 
+/// A share as written: `0%` to `100%`, in whole percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Share(pub u8);
+
+pub(super) const SHARE_HELP: &str = "write a share such as `50%`";
 /// So many in a time, as written: `10/s`, `600/m`, `1/h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
@@ -103,6 +108,21 @@ impl Size {
     }
 }
 
+impl Share {
+    /// `None` if it is no share, or one beyond the whole.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_suffix('%')?;
+        let plain = (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse().ok().filter(|percent| plain && *percent <= 100).map(Self)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
@@ -130,6 +150,11 @@ impl fmt::Display for Size {
 }
 
 impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+impl Serialize for Share {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
     }
@@ -172,6 +197,13 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not a share"))
+    }
+}
+
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
@@ -193,6 +225,18 @@ impl JsonSchema for Time {
             "minLength": 2,
             "x-unit": "duration",
         })
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(\\d{1,2}|100)%$", "x-unit": "share" })
     }
 }
 
@@ -266,6 +310,17 @@ mod tests {
         }
         for text in ["", "MiB", "10mib", "10M", "1.5GiB", "-1", "9999999999TiB", "1MiB "] {
             assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_whole_percent_up_to_all() {
+        for (text, percent) in [("50%", 50), ("0%", 0), ("100%", 100), ("7%", 7)] {
+            assert_eq!(Share::parse(text), Some(Share(percent)), "{text}");
+            assert_eq!(Share(percent).to_string(), text);
+        }
+        for text in ["", "%", "50", "101%", "-1%", "+5%", "0.5", "5 %", "1000%"] {
+            assert_eq!(Share::parse(text), None, "{text}");
         }
     }
 

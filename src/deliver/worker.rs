@@ -49,6 +49,7 @@ impl App for Arc<Upstream> {
                 attempt: number,
                 received_at: event.received_at,
                 verified: &event.verified,
+                batch: event.origin.batch,
                 would_refuse: event.origin.would_refuse,
                 may_repeat: event.origin.may_repeat,
             }),

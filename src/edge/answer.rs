@@ -1,6 +1,8 @@
 //! Answers on their way to the wire: response heads, as bytes for HTTP/1 and as maps for pingora's HTTP/2 sessions, and
 //! the whole message of a refusal for requests that never became one.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderName;
 use pingora::http::ResponseHeader;
@@ -24,7 +26,11 @@ pub(super) fn own_head(answer: &Answer) -> Result<Box<ResponseHeader>, Unsendabl
     let mut head = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + OWN_FIELDS))
         .map_err(|_| Unsendable)?;
     for (name, value) in &answer.headers {
-        head.append_header(*name, value.as_str()).map_err(|_| Unsendable)?;
+        match name {
+            Cow::Borrowed(name) => head.append_header(*name, value.as_str()),
+            Cow::Owned(name) => head.append_header(name.clone(), value.as_str()),
+        }
+        .map_err(|_| Unsendable)?;
     }
     Ok(Box::new(head))
 }
@@ -89,7 +95,7 @@ pub(super) enum Connection {
 
 /// The fields of one of our own answers.
 pub(super) fn own_fields(answer: &Answer) -> impl Iterator<Item = (&str, &[u8])> {
-    answer.headers.iter().map(|(name, value)| (*name, value.as_bytes()))
+    answer.headers.iter().map(|(name, value)| (&**name, value.as_bytes()))
 }
 
 /// Appends an HTTP/1 head to `out`: `fields` as they are, in their order, then ours. On an error nothing is appended.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
-use super::client::client_address;
+use super::client::{Asked, asked};
 use super::exchange::HttpExchange;
 use crate::clock::Clock;
 use crate::config::{AccessLog, Limits};
@@ -24,8 +24,8 @@ pub(crate) trait App: Send + Sync + 'static {
     fn tls(&self, listener: usize) -> Option<Arc<ServerConfig>>;
     /// Whether `peer` may connect to a listener.
     fn admits(&self, listener: usize, peer: IpAddr) -> bool;
-    /// The client's address of a request that came from `peer`.
-    fn client(&self, listener: usize, peer: IpAddr, headers: &Headers) -> IpAddr;
+    /// Who made a request that came from `peer`, and how it was made.
+    fn asked(&self, listener: usize, peer: IpAddr, headers: &Headers) -> Asked;
     fn clock(&self) -> &Clock;
     fn metrics(&self) -> &Metrics;
     fn access_log(&self) -> AccessLog;
@@ -54,14 +54,14 @@ impl App for GatewayApp {
             .config
             .listeners
             .get(listener)
-            .is_some_and(|l| l.allow.is_empty() || l.allow.contains(canonical_ip(peer)))
+            .is_some_and(|l| l.allow.is_unset() || l.allow.contains(canonical_ip(peer)))
     }
 
-    fn client(&self, listener: usize, peer: IpAddr, headers: &Headers) -> IpAddr {
+    fn asked(&self, listener: usize, peer: IpAddr, headers: &Headers) -> Asked {
         let snapshot = self.0.snapshot.load();
         match snapshot.config.listeners.get(listener) {
-            Some(listener) => client_address(peer, headers, |ip| listener.trusted_hops.contains(ip)),
-            None => canonical_ip(peer),
+            Some(listener) => asked(peer, headers, |ip| listener.trusted_hops.contains(ip)),
+            None => asked(peer, headers, |_| false),
         }
     }
 

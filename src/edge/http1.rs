@@ -70,13 +70,15 @@ async fn refuse<A: App>(mut conn: Box<Conn>, place: &Place, app: &Arc<A>, reason
 
 fn head<A: App>(bytes: &Bytes, parsed: &ParsedHead, place: &Place, scheme: Scheme, app: &Arc<A>) -> Head {
     let headers = Headers::index(bytes.clone(), parsed.fields.iter().cloned());
+    let asked = app.asked(place.listener, place.peer.ip(), &headers);
     Head {
         method: parsed.method.clone(),
         target: parsed.target_in(bytes),
         authority: parsed.authority_in(bytes).to_owned(),
-        scheme,
+        asked_authority: asked.authority,
+        scheme: asked.scheme.unwrap_or(scheme),
         version: parsed.version,
-        client: app.client(place.listener, place.peer.ip(), &headers),
+        client: asked.client,
         headers,
         peer: place.peer,
         local: place.local,

@@ -37,7 +37,7 @@ pub use listen::{Sockets, bind};
 /// The parsers of outside bytes, for fuzzing.
 pub mod parsers {
     pub use super::chunked::Chunked;
-    pub use super::client::client_address;
+    pub use super::client::{Asked, asked};
     pub use super::head::{Framing, ParsedHead, Persistence, Scan, Scanner, Upgrade, parse};
     pub use super::target::{check as check_target, check_authority};
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 use super::app::App;
-use super::client::client_address;
+use super::client::{Asked, asked};
 use super::exchange::HttpExchange;
 use super::{ServeError, Sockets, bind, listen};
 use crate::clock::{Clock, ManualClock, Timestamp};
@@ -34,6 +34,7 @@ pub(super) fn limits() -> Limits {
         body_timeout: Duration::from_secs(30),
         handshake_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(60),
+        key_wait: Duration::from_secs(2),
         h2_streams: 100,
     }
 }
@@ -80,8 +81,8 @@ impl App for EchoApp {
     fn admits(&self, _: usize, _: IpAddr) -> bool {
         self.admits.load(Ordering::SeqCst)
     }
-    fn client(&self, _: usize, peer: IpAddr, headers: &Headers) -> IpAddr {
-        client_address(peer, headers, |ip| ip.is_loopback())
+    fn asked(&self, _: usize, peer: IpAddr, headers: &Headers) -> Asked {
+        asked(peer, headers, |ip| ip.is_loopback())
     }
     fn clock(&self) -> &Clock {
         &self.clock

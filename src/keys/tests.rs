@@ -2,17 +2,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
 
+use super::fetch::{Fetch, LIMITS};
 use super::*;
 use crate::upstream::testing::{App, read_request};
+use crate::verify::RemoteKey;
+
+mod named;
+
+type Uri = http::Uri;
 
 const QUICK: Timing = Timing {
     refresh: Duration::from_secs(3600),
+    refresh_named: Duration::from_secs(3600),
     retry: Duration::from_millis(5),
     floor: Duration::from_millis(40),
+    new_name: Duration::from_secs(3600),
 };
 
 fn remote(timing: Timing) -> RemoteKeys {
-    RemoteKeys { timing, ..RemoteKeys::new(Arc::default(), Clock::System) }
+    let mut remote = RemoteKeys::new(Arc::default(), Clock::System);
+    remote.context.timing = timing;
+    remote
 }
 
 fn set(kids: &[&str]) -> String {
@@ -58,16 +68,24 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 }
 
 fn kids(source: &Arc<dyn KeySource>) -> Vec<String> {
-    let set = source.keys();
-    set.iter().flat_map(|set| &set.keys).filter_map(|key| key.common.key_id.clone()).collect()
+    let Lookup::Known(document) = source.lookup("") else { return Vec::new() };
+    let kid = |key: &RemoteKey| match key {
+        RemoteKey::Jwk(jwk) => jwk.common.key_id.clone(),
+        _ => None,
+    };
+    document.keys().iter().filter_map(kid).collect()
+}
+
+fn is_known(source: &Arc<dyn KeySource>) -> bool {
+    matches!(source.lookup(""), Lookup::Known(_))
 }
 
 #[tokio::test]
 async fn a_set_is_fetched_when_first_asked_for_and_shared_by_all_who_ask() {
     let (app, fetches) = server(vec![ok(&set(&["a", "b"]))]).await;
     let remote = remote(QUICK);
-    let (one, two) = (remote.jwks(&url(&app)), remote.jwks(&url(&app)));
-    until("keys", || one.keys().is_some()).await;
+    let (one, two) = (remote.source(Remote::jwks(url(&app))), remote.source(Remote::jwks(url(&app))));
+    until("keys", || is_known(&one)).await;
     assert_eq!((kids(&one), kids(&two)), (vec!["a".into(), "b".into()], kids(&one)));
     assert_eq!(fetches.load(Ordering::SeqCst), 1);
     let status = remote.status();
@@ -89,10 +107,10 @@ async fn after_failures_it_is_tried_again_and_the_last_good_set_stays() {
     ])
     .await;
     let remote = remote(QUICK);
-    let source = remote.jwks(&url(&app));
-    until("good keys", || source.keys().is_some()).await;
+    let source = remote.source(Remote::jwks(url(&app)));
+    until("good keys", || is_known(&source)).await;
     assert_eq!((kids(&source), fetches.load(Ordering::SeqCst)), (vec!["good".into()], 4));
-    source.unknown_kid("other");
+    until("the floor", || source.lacks("") == Lacking::Asked).await;
     until("a failed refresh", || remote.status()[0].error.is_some()).await;
     assert_eq!(kids(&source), ["good"]);
     let status = remote.status();
@@ -104,11 +122,11 @@ async fn after_failures_it_is_tried_again_and_the_last_good_set_stays() {
 async fn an_unknown_key_brings_a_refresh_but_never_more_than_one_a_floor() {
     let (app, fetches) = server(vec![ok(&set(&["a"])), ok(&set(&["a", "b"]))]).await;
     let remote = remote(QUICK);
-    let source = remote.jwks(&url(&app));
-    until("keys", || source.keys().is_some()).await;
+    let source = remote.source(Remote::jwks(url(&app)));
+    until("keys", || is_known(&source)).await;
     let began = Instant::now();
     while began.elapsed() < QUICK.floor * 4 {
-        source.unknown_kid("b");
+        source.lacks("");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let most = 2 + (began.elapsed().as_millis() / QUICK.floor.as_millis()) as usize;
@@ -119,19 +137,23 @@ async fn an_unknown_key_brings_a_refresh_but_never_more_than_one_a_floor() {
 
 #[tokio::test]
 async fn an_endless_set_is_broken_off() {
-    let large = ok(&format!("{}{}", " ".repeat(MAX_BYTES), set(&["a"])));
+    let large = ok(&format!("{}{}", " ".repeat(LIMITS.bytes), set(&["a"])));
     let (app, _) = server(vec![large]).await;
     let remote = remote(QUICK);
-    let source = remote.jwks(&url(&app));
+    let source = remote.source(Remote::jwks(url(&app)));
     until("an error", || remote.status()[0].error.is_some()).await;
     assert!(remote.status()[0].error.as_ref().unwrap().contains("larger"));
-    assert!(source.keys().is_none());
+    assert!(!is_known(&source));
 }
 
 #[tokio::test]
 async fn plain_http_is_taken_from_loopback_only() {
+    let fetch = |url: &str| {
+        let url: Uri = url.parse().unwrap();
+        Fetch::new(&Remote::jwks(url.clone()), &url, "", Clock::System)
+    };
     for good in ["https://keys.example/jwks", "http://127.0.0.1:1/x", "http://[::1]/x"] {
-        assert!(Fetch::new(&good.parse().unwrap()).is_ok(), "{good}");
+        assert!(fetch(good).is_ok(), "{good}");
     }
     for bad in [
         "http://keys.example/jwks",
@@ -141,11 +163,11 @@ async fn plain_http_is_taken_from_loopback_only() {
         "ftp://127.0.0.1/x",
         "/x",
     ] {
-        assert!(Fetch::new(&bad.parse().unwrap()).is_err(), "{bad}");
+        assert!(fetch(bad).is_err(), "{bad}");
     }
     let remote = remote(QUICK);
-    let source = remote.jwks(&"http://keys.example/jwks".parse().unwrap());
-    assert!(source.keys().is_none());
+    let source = remote.source(Remote::jwks("http://keys.example/jwks".parse().unwrap()));
+    assert!(!is_known(&source));
     assert!(remote.status()[0].error.as_ref().unwrap().contains("https"));
 }
 
@@ -154,7 +176,7 @@ async fn a_set_that_nobody_uses_any_more_is_no_longer_fetched() {
     let quick = Timing { refresh: Duration::from_millis(5), ..QUICK };
     let (app, fetches) = server(vec![ok(&set(&["a"]))]).await;
     let remote = remote(quick);
-    let source = remote.jwks(&url(&app));
+    let source = remote.source(Remote::jwks(url(&app)));
     until("three fetches", || fetches.load(Ordering::SeqCst) >= 3).await;
     drop(source);
     assert!(remote.status().is_empty());
@@ -166,7 +188,7 @@ async fn a_set_that_nobody_uses_any_more_is_no_longer_fetched() {
 
 #[test]
 fn refreshes_are_spread_and_failures_back_off() {
-    let after = |n| Timing::DEFAULT.after(n).as_secs();
+    let after = |n| Timing::DEFAULT.after(n, Timing::DEFAULT.refresh).as_secs();
     assert!((0..100).all(|_| (540..=660).contains(&after(0))));
     assert_eq!([after(1), after(2), after(5), after(30)], [2, 4, 32, 600]);
 }

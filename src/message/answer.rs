@@ -1,5 +1,7 @@
 //! Answers that the gateway itself gives (the app's own answers stream through `upstream`).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::json;
 
@@ -9,7 +11,7 @@ use crate::reason::Reason;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     pub body: Bytes,
 }
 
@@ -18,13 +20,13 @@ impl Answer {
         Self { status, headers: Vec::new(), body: Bytes::new() }
     }
 
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 
     pub fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
-        self.headers.push(("content-type", content_type.to_owned()));
+        self.headers.push((Cow::Borrowed("content-type"), content_type.to_owned()));
         self.body = body.into();
         self
     }
@@ -56,8 +58,8 @@ mod tests {
     fn a_refusal_names_its_reason_in_header_and_body() {
         let answer = Answer::refusal(Reason::BufferFull);
         assert_eq!(answer.status, 503);
-        assert!(answer.headers.contains(&("tidegate-reason", "buffer_full".into())));
-        assert!(answer.headers.contains(&("retry-after", "30".into())));
+        assert!(answer.headers.contains(&("tidegate-reason".into(), "buffer_full".into())));
+        assert!(answer.headers.contains(&("retry-after".into(), "30".into())));
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["reason"], "buffer_full");
     }

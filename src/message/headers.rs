@@ -82,7 +82,7 @@ impl Headers {
     }
 
     /// The length of all names and values.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.fields.iter().map(|f| usize::from(f.name_len) + f.value_len as usize).sum()
     }
 

@@ -58,6 +58,10 @@ pub struct Head {
     pub target: String,
     /// `Host` / `:authority` as sent.
     pub authority: String,
+    /// The `host[:port]` that the sender addressed, where a trusted hop says so (`X-Forwarded-Host`): for schemes that
+    /// sign the URL, never for choosing a route.
+    pub asked_authority: Option<String>,
+    /// How the sender asked: us, or the trusted hop before us.
     pub scheme: Scheme,
     pub version: Version,
     pub headers: Headers,
@@ -92,7 +96,8 @@ impl Head {
 
     /// The full URL as the sender addressed it, as far as this hop can know: scheme, authority, target.
     pub fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme.as_str(), self.authority, self.target)
+        let authority = self.asked_authority.as_ref().unwrap_or(&self.authority);
+        format!("{}://{authority}{}", self.scheme.as_str(), self.target)
     }
 }
 
@@ -146,6 +151,7 @@ mod tests {
             method: Method::POST,
             target: target.into(),
             authority: authority.into(),
+            asked_authority: None,
             scheme: Scheme::Https,
             version: Version::Http11,
             headers: Headers::default(),

@@ -1,14 +1,15 @@
 //! A pack as written in YAML, and its checks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::ranges::{self, Format, Place, RangeList, Ranges};
 use super::{Batch, Category, Pack, PackParam, ParamKind, Repeats, Sample, Success};
-use crate::config::Handshake;
-use crate::verify::spec::{Rule, Texts};
-use crate::verify::{Extract, check_pack, parse_duration};
+use crate::verify::spec::{HandshakeSpec, Rule, Texts};
+use crate::verify::{Extract, Split, check_pack, parse_duration};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +32,7 @@ struct PackFile {
     #[serde(default)]
     event_type: Option<String>,
     #[serde(default)]
-    handshake: Option<HandshakeFile>,
+    handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
     batch: Option<BatchFile>,
     #[serde(default)]
@@ -40,6 +41,8 @@ struct PackFile {
     success: Option<Texts>,
     #[serde(default)]
     retries: Option<String>,
+    #[serde(default)]
+    ranges: Option<RangesFile>,
     #[serde(default)]
     samples: Vec<Sample>,
     #[serde(default)]
@@ -53,13 +56,24 @@ enum OneOrMany<T> {
     One(Box<T>),
 }
 
+impl<T> OneOrMany<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::Many(many) => many,
+            OneOrMany::One(one) => vec![*one],
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ParamFile {
     about: String,
     #[serde(default)]
     required: bool,
-    /// `text` (the default) or `secret`.
+    #[serde(default)]
+    default: Option<Texts>,
+    /// `text` (the default), `secret`, `credential` or `roots`.
     #[serde(default, rename = "as")]
     kind: Option<String>,
 }
@@ -120,9 +134,21 @@ struct BatchFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HandshakeFile {
-    when: BTreeMap<String, String>,
-    echo: String,
+struct RangesFile {
+    /// The https address of the list that the provider publishes for machines, if it does.
+    #[serde(default)]
+    list: Option<String>,
+    /// `json` (the default) or `lines`.
+    #[serde(default)]
+    format: Option<String>,
+    /// JSON pointers to the ranges, with `*` for every element.
+    #[serde(default)]
+    at: Texts,
+    /// Only ranges in objects that have these texts.
+    #[serde(default)]
+    only: BTreeMap<String, String>,
+    snapshot: Vec<String>,
+    snapshot_date: String,
 }
 
 /// Reads a pack; the error says where and what, for its author.
@@ -157,19 +183,6 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             Repeats::ByKey(Extract::joined(parts))
         }
     };
-    let handshake = match &file.handshake {
-        None => None,
-        Some(HandshakeFile { when, echo }) => {
-            if when.is_empty() {
-                return Err("`handshake.when` is empty: every event would be a greeting".to_owned());
-            }
-            let mut conditions = Vec::new();
-            for (place, value) in when {
-                conditions.push((source("handshake.when", place)?, value.clone()));
-            }
-            Some(Handshake { when: conditions, echo: source("handshake.echo", echo)? })
-        }
-    };
     if file.setup.trim().is_empty() {
         return Err("`setup` is empty: say where the user finds what the route needs".to_owned());
     }
@@ -180,8 +193,9 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
         batch: file.batch.map(batch).transpose()?,
         success: success(file.success)?,
         retries: file.retries,
+        ranges: file.ranges.map(ranges).transpose()?.map(Arc::new),
         idempotency,
-        handshake,
+        handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
         event_type: file.event_type.as_deref().map(|text| source("event_type", text)).transpose()?,
         deadline: file.deadline.as_deref().map(deadline).transpose()?,
         params: file
@@ -189,10 +203,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
             .into_iter()
             .map(|(name, file)| Ok((name, param(file)?)))
             .collect::<Result<_, String>>()?,
-        verify: match file.verify {
-            OneOrMany::Many(ways) => ways,
-            OneOrMany::One(way) => vec![*way],
-        },
+        verify: file.verify.into_vec(),
         name: file.name,
         title: file.title,
         docs: file.docs,
@@ -230,21 +241,54 @@ fn success(written: Option<Texts>) -> Result<Success, String> {
 }
 
 fn batch(file: BatchFile) -> Result<Batch, String> {
-    let place = match file.events.as_str() {
-        "body" => None,
-        place => {
-            Extract::parse(place).map_err(|error| format!("`batch.events`: {error}"))?;
-            Some(place.to_owned())
+    let place = (file.events != "body").then_some(file.events);
+    let batch = Batch { place, key: file.key.0, event_type: file.event_type };
+    Split::compile(&batch, Split::MAX).map_err(|error| format!("`batch`: {error}"))?;
+    Ok(batch)
+}
+
+fn ranges(file: RangesFile) -> Result<Ranges, String> {
+    let wrong = |error: String| format!("`ranges`: {error}");
+    let list = match (&file.list, file.format.as_deref()) {
+        (None, None) if file.at.0.is_empty() && file.only.is_empty() => None,
+        (None, _) => {
+            return Err(wrong("`format`, `at` and `only` are about a `list`, and none is given".into()));
+        }
+        (Some(list), format) => {
+            let url = list.parse::<http::Uri>().ok().filter(crate::fetch::may_be_fetched);
+            let url = url.ok_or_else(|| wrong(format!("`{list}` is no https address")))?;
+            let format = match format {
+                Some("lines") if file.at.0.is_empty() && file.only.is_empty() => Format::Lines,
+                Some("lines") => return Err(wrong("`at` and `only` are for JSON".into())),
+                None | Some("json") if file.at.0.is_empty() => {
+                    return Err(wrong(
+                        "`at` is missing: where in the JSON the ranges are, such as `/hooks/*`".into(),
+                    ));
+                }
+                None | Some("json") => {
+                    let at = file.at.0.iter().map(|text| Place::parse(text).map_err(wrong));
+                    Format::Json { at: at.collect::<Result<_, _>>()?, only: file.only.into_iter().collect() }
+                }
+                Some(other) => return Err(wrong(format!("`format: {other}` is neither `json` nor `lines`"))),
+            };
+            Some(RangeList { url, format })
         }
     };
-    let pointers = file.key.0.iter().chain(&file.event_type);
-    if let Some(wrong) = pointers.into_iter().find(|pointer| !pointer.starts_with('/')) {
-        return Err(format!("`batch`: `{wrong}` is no JSON pointer within an element, such as `/id`"));
+    let mut snapshot = Vec::with_capacity(file.snapshot.len());
+    for text in &file.snapshot {
+        snapshot.push(
+            ranges::range(text).map_err(|_| wrong(format!("`{text}` is no address range of a provider")))?,
+        );
     }
-    if file.key.0.is_empty() {
-        return Err("`batch.key` is empty".to_owned());
+    if snapshot.is_empty() {
+        return Err(wrong("`snapshot` is empty: a first start without network would let nobody in".into()));
     }
-    Ok(Batch { place, key: file.key.0, event_type: file.event_type })
+    snapshot.sort_unstable();
+    snapshot.dedup();
+    let date = file.snapshot_date.parse();
+    let snapshot_date =
+        date.map_err(|_| wrong(format!("`{}` is not a date such as 2026-11-24", file.snapshot_date)))?;
+    Ok(Ranges { list, snapshot, snapshot_date })
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -255,9 +299,23 @@ fn param(file: ParamFile) -> Result<PackParam, String> {
     let kind = match file.kind.as_deref() {
         None | Some("text") => ParamKind::Text,
         Some("secret") => ParamKind::Secret,
-        Some(other) => return Err(format!("`params`: `as: {other}` is neither `text` nor `secret`")),
+        Some("credential") => ParamKind::Credential,
+        Some("roots") => ParamKind::Roots,
+        Some(other) => {
+            return Err(format!(
+                "`params`: `as: {other}` is none of `text`, `secret`, `credential` and `roots`"
+            ));
+        }
     };
-    Ok(PackParam { kind, required: file.required, about: file.about })
+    if file.required && file.default.is_some() {
+        return Err("`params`: what has a default is not required".to_owned());
+    }
+    Ok(PackParam {
+        kind,
+        required: file.required,
+        default: file.default.map(|texts| texts.0),
+        about: file.about,
+    })
 }
 
 #[cfg(test)]
@@ -313,11 +371,34 @@ deadline: 10s
             ("category: other", "category: othr", "othr"),
             ("setup: Acme shows the secret once.", "setup: ' '", "`setup` is empty"),
             ("deadline: 10s", "success: [200, ok]", "neither `2xx` nor a status"),
-            ("deadline: 10s", "batch: { events: bdy, key: /id }", "`batch.events`"),
-            ("deadline: 10s", "batch: { events: body, key: id }", "no JSON pointer"),
+            ("deadline: 10s", "batch: { events: bdy, key: /id }", "says no place"),
+            (
+                "deadline: 10s",
+                "ranges: { snapshot: [10.0.0.0/33], snapshot_date: 2026-11-24 }",
+                "10.0.0.0/33",
+            ),
+            ("deadline: 10s", "ranges: { snapshot: [], snapshot_date: 2026-11-24 }", "`snapshot` is empty"),
+            ("deadline: 10s", "ranges: { snapshot: [0.0.0.0/0], snapshot_date: 2026-11-24 }", "0.0.0.0/0"),
+            ("deadline: 10s", "ranges: { snapshot: [10.0.0.1], snapshot_date: soon }", "not a date"),
+            (
+                "deadline: 10s",
+                "ranges: { list: 'http://a.example', at: /x, snapshot: [10.0.0.1], snapshot_date: 2026-11-24 }",
+                "no https",
+            ),
+            (
+                "deadline: 10s",
+                "ranges: { list: 'https://a.example', snapshot: [10.0.0.1], snapshot_date: 2026-11-24 }",
+                "`at` is missing",
+            ),
+            (
+                "deadline: 10s",
+                "ranges: { at: /x, snapshot: [10.0.0.1], snapshot_date: 2026-11-24 }",
+                "none is given",
+            ),
+            ("deadline: 10s", "batch: { events: body, key: id }", "a JSON pointer begins with `/`"),
             ("algorithm:", "secret: env:X, algorithm:", "no place in a pack"),
             ("algorithm:", "algoritm:", "did you mean `algorithm`"),
-            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every event would be a greeting"),
+            ("deadline: 10s", "handshake: { when: {}, echo: body:/x }", "every request would be a greeting"),
         ] {
             let text = PACK.replacen(from, to, 1);
             let error = parse(&text).err().unwrap_or_default();

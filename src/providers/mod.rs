@@ -4,6 +4,7 @@
 //! what a test event looks like. It carries no secret. Users' own packs are files of the same form.
 
 mod file;
+pub mod ranges;
 mod sample;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use ranges::Ranges;
 pub use sample::{Sample, TestEvent};
 
-use crate::verify::spec::Rule;
+use crate::verify::spec::{HandshakeSpec, Rule};
 use crate::verify::{Extract, nearest};
 
 /// A provider's pack, parsed: its signature scheme and what a route gets from it unless it says otherwise.
@@ -35,7 +37,8 @@ pub struct Pack {
     pub params: BTreeMap<String, PackParam>,
     pub idempotency: Repeats,
     pub event_type: Option<Extract>,
-    pub handshake: Option<crate::config::Handshake>,
+    /// The greetings that are answered directly, as written: what they need of the route is only known there.
+    pub handshakes: Vec<HandshakeSpec>,
     /// The media types that it sends; empty if not known.
     pub content_types: Vec<String>,
     /// Where one request carries many events.
@@ -46,6 +49,8 @@ pub struct Pack {
     pub success: Success,
     /// How the sender tries again, in plain text, if known.
     pub retries: Option<String>,
+    /// Where it sends from, if it says so.
+    pub ranges: Option<Arc<Ranges>>,
     /// Test events, the first is the usual one.
     pub samples: Vec<Sample>,
     /// What a user should know, in plain text.
@@ -115,6 +120,8 @@ pub enum Success {
 pub struct PackParam {
     pub kind: ParamKind,
     pub required: bool,
+    /// What it is if the user gives none.
+    pub default: Option<Vec<String>>,
     /// What it is and where to find it, in one sentence.
     pub about: String,
 }
@@ -122,10 +129,15 @@ pub struct PackParam {
 /// What a parameter's value is used as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {
-    /// `{param:NAME}` in templates and lists.
+    /// `{param:NAME}` in templates and lists, and `param: NAME` in handshakes.
     Text,
     /// A secret beside `secrets`.
     Secret,
+    /// A secret that is never a key of a signature: it stands in templates (a client secret with which keys are asked
+    /// for), or a greeting must bring it (a verify token).
+    Credential,
+    /// Root certificates in PEM (a reference such as `file:PATH`).
+    Roots,
 }
 
 // `BUILT_IN`: name and text of every `*.yaml` beside this file, sorted by name. The build script lists the folder.
@@ -196,19 +208,6 @@ mod tests {
         assert_eq!(load(&path).unwrap().name, BUILT_IN[0].0);
         std::fs::write(&path, "name: x\ntitel: X\n").unwrap();
         assert!(load(&path).unwrap_err().contains("titel"), "{}", load(&path).unwrap_err());
-    }
-
-    #[test]
-    fn a_greeting_is_told_from_an_event() {
-        let handshake = find("slack").unwrap().handshake.clone().unwrap();
-        let greets = |body: &[u8]| {
-            let r = request("/", &[], body);
-            handshake.when.iter().all(|(place, value)| place.is(&r, value)).then(|| handshake.echo.from(&r))
-        };
-        let greeting = br#"{"token":"t","challenge":"3eZbrw1a","type":"url_verification"}"#;
-        assert_eq!(greets(greeting), Some(Some("3eZbrw1a".to_owned())));
-        assert_eq!(greets(br#"{"type":"event_callback","challenge":"x"}"#), None);
-        assert_eq!(greets(br#"{"type":"url_verification","type":"url_verification","challenge":"x"}"#), None);
     }
 
     #[test]

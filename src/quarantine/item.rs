@@ -38,6 +38,8 @@ pub struct Item {
     /// Path and query as sent.
     pub target: String,
     pub authority: String,
+    /// What a trusted hop said the sender asked for: schemes may sign it.
+    pub asked_authority: Option<String>,
     pub scheme: Scheme,
     pub headers: Headers,
     /// The client's address.
@@ -58,6 +60,7 @@ impl Item {
             method: head.method.clone(),
             target: head.target.clone(),
             authority: head.authority.clone(),
+            asked_authority: head.asked_authority.clone(),
             scheme: head.scheme,
             headers: head.headers.clone(),
             source: head.client,
@@ -71,6 +74,7 @@ impl Item {
             method: self.method.clone(),
             target: self.target.clone(),
             authority: self.authority.clone(),
+            asked_authority: self.asked_authority.clone(),
             scheme: self.scheme,
             version: Version::Http11,
             headers: self.headers.clone(),
@@ -105,6 +109,7 @@ impl Item {
             method: self.method.as_str().to_owned(),
             target: self.target.clone(),
             authority: self.authority.clone(),
+            asked_authority: self.asked_authority.clone(),
             https: self.scheme == Scheme::Https,
             headers: self.headers.iter().map(|(n, v)| (n.to_owned(), STANDARD.encode(v))).collect(),
             source: self.source,
@@ -147,6 +152,7 @@ impl Item {
             expires_at: line.expires_at,
             target: line.target,
             authority: line.authority,
+            asked_authority: line.asked_authority,
             source: line.source,
             body: body.into(),
         })
@@ -225,6 +231,8 @@ struct Line {
     method: String,
     target: String,
     authority: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_authority: Option<String>,
     https: bool,
     /// Values in base64: they may hold any byte.
     headers: Vec<(String, String)>,
@@ -266,7 +274,7 @@ mod tests {
     fn item(body: &[u8]) -> Item {
         let mut request = request("/in?x=1", &[("X-A", "1"), ("x-a", "2")], body);
         request.head.headers = [("X-A", &b"1"[..]), ("x-a", b"\xff\x00")].into_iter().collect();
-        let refusal = Refusal { reason: Reason::SignatureInvalid, detail: "no \"key\"\n".into() };
+        let refusal = Refusal::new(Reason::SignatureInvalid, "no \"key\"\n");
         Item::new("billing", &request, &refusal, Duration::from_secs(5))
     }
 

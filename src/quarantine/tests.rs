@@ -47,7 +47,7 @@ impl Bench {
 
     fn offer_for(&self, route: &Route, body: &[u8], reason: Reason) {
         let request = self.request(body);
-        self.quarantine.offer(route, &request, &Refusal { reason, detail: "test".into() });
+        self.quarantine.offer(route, &request, &Refusal::new(reason, "test"));
     }
 
     fn request(&self, body: &[u8]) -> Request {
@@ -91,10 +91,12 @@ fn route(name: &str) -> Route {
         enforce: Default::default(),
         quarantine: KeepRefused::AsConfigured,
         public_url: None,
-        handshake: None,
+        greeting_methods: Vec::new(),
+        handshakes: crate::verify::Handshakes::default(),
         idempotency: None,
         event_type: None,
         unwanted: Default::default(),
+        split: None,
         max_body: 1 << 20,
         mode: crate::config::Mode::Buffer {
             answer: crate::config::Acknowledgement { status: 202, content_type: None, body: String::new() },

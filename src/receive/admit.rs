@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::{AppendError, Appended, Event, EventId};
+use crate::buffer::{AppendError, Appended, BatchAppended, DestinationName, Event, EventId, NewBatch};
 use crate::config::{Mode, Route};
 use crate::gateway::{Gateway, Snapshot};
 use crate::message::{PathParams, Request};
@@ -11,9 +11,10 @@ use crate::quarantine::Item;
 use crate::route::Match;
 use crate::verify::{Refusal, Verified};
 
+use super::answers;
 use super::idempotency::{self, shortened};
 use super::mode::buffer::wanted;
-use super::{answers, handshake};
+use super::mode::split::taken_apart;
 
 /// What verification says of an item with the secrets of the config that runs, at the time of its reception.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub enum Force {
 /// What became of an admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It is in the buffer, synced.
+    /// It is in the buffer, synced. (With `split` the id is its batch's.)
     Admitted(EventId),
     /// It was in the buffer before: as this event.
     Duplicate(EventId),
@@ -76,7 +77,7 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         Ok(verified) => verified,
         Err(refusal) => return Admission::Refused(refusal),
     };
-    if route.handshake.as_ref().is_some_and(|greeting| handshake::is_greeting(greeting, verified.get())) {
+    if route.handshakes.recognise(verified.get()).is_some() {
         return Admission::Greeting;
     }
     let now = gateway.clock.now();
@@ -88,17 +89,46 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         }
         None => (idempotency::of_admission(route, item.id), None),
     };
+    verified.receive_at(now);
+    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    let answer = answers::acknowledgement(answer);
+    if let Some(split) = &route.split {
+        let claim = identity.claim(answer.clone());
+        return match taken_apart(route, split, &verified, EventId::new(now), &answer) {
+            Ok(None) => Admission::Greeting,
+            Ok(Some(batch)) => {
+                admit_batch(gateway, item, NewBatch { claim: Some(claim), ..batch }, &names).await
+            }
+            Err(refused) => Admission::NotStored(refused.detail.into_owned()),
+        };
+    }
     let event_type = route.event_type.as_ref().and_then(|kind| kind.from(verified.get())).map(shortened);
     let names = wanted(destinations, verified.get(), event_type.as_deref());
-    verified.receive_at(now);
     let mut event =
         Event::from_verified(EventId::new(now), route.name.clone(), &verified, readable, event_type);
     event.origin.quarantine = Some((item.id, item.received_at));
     let id = event.id;
-    let answer = answers::acknowledgement(answer);
     match gateway.buffer.append(event, &names, Some(identity.claim(answer))).await {
         Ok(Appended::Stored) => Admission::Admitted(id),
         Ok(Appended::Duplicate(first)) => Admission::Duplicate(first.event_id),
+        Err(AppendError::Full(why) | AppendError::Unavailable(why)) => Admission::NotStored(why),
+    }
+}
+
+/// Where the route takes batches apart: all of the item's events, or none.
+async fn admit_batch(
+    gateway: &Gateway,
+    item: &Item,
+    mut batch: NewBatch,
+    names: &[DestinationName],
+) -> Admission {
+    for (event, _) in &mut batch.events {
+        event.origin.quarantine = Some((item.id, item.received_at));
+    }
+    let id = batch.id;
+    match gateway.buffer.append_batch(batch, names).await {
+        Ok(BatchAppended::Stored { .. }) => Admission::Admitted(id),
+        Ok(BatchAppended::Duplicate(first)) => Admission::Duplicate(first.event_id),
         Err(AppendError::Full(why) | AppendError::Unavailable(why)) => Admission::NotStored(why),
     }
 }

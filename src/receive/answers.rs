@@ -1,5 +1,7 @@
 //! Our answers about events: the acknowledgement, and what a repeat gets.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::buffer::{Claimed, EventId, FirstAnswer};
@@ -21,9 +23,9 @@ pub(super) fn acknowledgement(settings: &Acknowledgement) -> FirstAnswer {
 
 /// The answer to the first one.
 pub(super) fn first(answer: &FirstAnswer, id: EventId) -> Answer {
-    let mut headers = vec![(EVENT_ID, id.to_string())];
+    let mut headers = vec![(Cow::Borrowed(EVENT_ID), id.to_string())];
     if let Some(content_type) = &answer.content_type {
-        headers.push(("content-type", content_type.clone()));
+        headers.push((Cow::Borrowed("content-type"), content_type.clone()));
     }
     Answer { status: answer.status, headers, body: answer.body.clone() }
 }
@@ -115,9 +117,9 @@ mod tests {
         let claimed = Claimed { event_id: id, answer: answer.clone(), expires_at: Timestamp(9) };
         let (first, again) = (first(&answer, id), repeat(&claimed));
         assert_eq!((again.status, &again.body), (first.status, &first.body));
-        assert!(first.headers.contains(&(EVENT_ID, id.to_string())));
+        assert!(first.headers.contains(&(EVENT_ID.into(), id.to_string())));
         assert!(again.headers.starts_with(&first.headers));
-        assert_eq!(again.headers.last(), Some(&(DUPLICATE, "true".into())));
+        assert_eq!(again.headers.last(), Some(&(DUPLICATE.into(), "true".into())));
     }
 
     #[test]

@@ -1,54 +1,128 @@
-//! Step: is a verified request only a greeting? Then its challenge is echoed, and nothing is stored or sent on.
+//! Step: is a request only a greeting of its sender? Then it is answered directly; nothing is stored, and no app is
+//! asked unless the route says `handshake: forward`. What is a greeting and what it is answered is `verify`'s.
 
-use crate::config::Handshake;
-use crate::message::{Answer, Request};
+use crate::config::Route;
+use crate::message::{Method, Request};
 use crate::reason::Reason;
+use crate::verify::handshake::{Handshake, Reply};
+use crate::verify::{Policy, Verified};
 
+use super::app::App;
+use super::exchange::Exchange;
+use super::record::Outcome;
 use super::refused::Refused;
+use super::tracked::Tracked;
+use super::{Context, mode, visit};
 
-/// The longest challenge that is echoed, in bytes.
-const MAX_ECHO: usize = 1024;
-
-pub(super) fn answer(handshake: Option<&Handshake>, request: &Request) -> Result<Option<Answer>, Refused> {
-    let Some(handshake) = handshake else { return Ok(None) };
-    if is_greeting(handshake, request) { echo(handshake.echo.from(request)).map(Some) } else { Ok(None) }
+/// The handshake that the request is, if it is one. A method that only greetings have is allowed to nothing else.
+pub(super) fn recognise<'r>(route: &'r Route, request: &Request) -> Result<Option<&'r Handshake>, Refused> {
+    let found = route.handshakes.recognise(request);
+    if found.is_none() && route.greeting_methods.contains(&request.head.method) {
+        let events = route.methods.iter().filter(|method| !route.greeting_methods.contains(method));
+        let allow = events.map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let refused = Refused::because(
+            Reason::MethodNotAllowed,
+            "only a handshake has this method here, and this is none",
+        );
+        return Err(Refused { allow: Some(allow), ..refused });
+    }
+    Ok(found)
 }
 
-pub(super) fn is_greeting(handshake: &Handshake, request: &Request) -> bool {
-    !handshake.when.is_empty()
-        && handshake.when.iter().all(|(value, text)| value.from(request).as_ref() == Some(text))
+/// A greeting that its sender does not sign.
+pub(super) async fn unsigned<E: Exchange, A: App>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    route: &Route,
+    greeting: &Handshake,
+    request: Request,
+) -> Result<Outcome, Refused> {
+    match route.handshakes.policy {
+        Policy::Answer => answer(exchange, route, greeting, &request).await,
+        Policy::Forward => forward(context, exchange, route, greeting.forwarded(request)).await,
+    }
 }
 
-/// Only plain text goes back, and no browser may take it for anything else.
-fn echo(challenge: Option<String>) -> Result<Answer, Refused> {
-    let refused = |why| Err(Refused::because(Reason::MalformedRequest, why));
-    let Some(challenge) = challenge else { return refused("a handshake without its challenge") };
-    if challenge.len() > MAX_ECHO {
-        return refused("the handshake's challenge is too long to be echoed");
-    }
-    if !challenge.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return refused("the handshake's challenge is not printable ASCII");
-    }
-    Ok(Answer::new(200).with("x-content-type-options", "nosniff").body("text/plain", challenge))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_challenge_is_echoed_as_plain_text() {
-        let answer = echo(Some("3eZbrw1a B~".into())).unwrap();
-        assert_eq!((answer.status, &answer.body[..]), (200, &b"3eZbrw1a B~"[..]));
-        assert!(answer.headers.contains(&("content-type", "text/plain".into())));
-        assert!(answer.headers.contains(&("x-content-type-options", "nosniff".into())));
-        assert!(echo(Some("a".repeat(MAX_ECHO))).is_ok());
-    }
-
-    #[test]
-    fn what_is_absent_long_or_unprintable_is_not_echoed() {
-        for bad in [None, Some("a".repeat(MAX_ECHO + 1)), Some("a\r\nb".into()), Some("ü".into())] {
-            assert_eq!(echo(bad).unwrap_err().reason, Reason::MalformedRequest);
+/// The greeting, if the route's rule has held for it. Where the route only observes and it has not, it is an event, but
+/// with a method that events do not have, it is refused all the same.
+pub(super) fn proved<'r>(
+    route: &Route,
+    greeting: Option<&'r Handshake>,
+    request: &Verified<Request>,
+) -> Result<Option<&'r Handshake>, Refused> {
+    match request.would_refuse() {
+        None => Ok(greeting),
+        Some(why) if greeting.is_some() && route.greeting_methods.contains(&request.get().head.method) => {
+            Err(Refused::because(why.reason, why.detail.clone()))
         }
+        Some(_) => Ok(None),
+    }
+}
+
+/// A greeting for which the route's rule has held.
+pub(super) async fn signed<E: Exchange, A: App>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    route: &Route,
+    greeting: &Handshake,
+    request: Verified<Request>,
+) -> Result<Outcome, Refused> {
+    match route.handshakes.policy {
+        Policy::Answer => answer(exchange, route, greeting, request.get()).await,
+        Policy::Forward => forward(context, exchange, route, request).await,
+    }
+}
+
+async fn answer<E: Exchange>(
+    exchange: &mut Tracked<'_, E>,
+    route: &Route,
+    greeting: &Handshake,
+    request: &Request,
+) -> Result<Outcome, Refused> {
+    let reply = greeting.reply(request, route.public_url.as_deref());
+    let Reply { answer, show, visit } = reply.map_err(|why| Refused::because(why.reason, why.detail))?;
+    if let Some(url) = &visit {
+        visit::fetch(url).await.map_err(|error| {
+            Refused::because(
+                Reason::UpstreamUnavailable,
+                format!("the handshake's URL can't be visited: {error}"),
+            )
+        })?;
+    }
+    if let Some((secret, place)) = show {
+        // The one place where something that will be a secret is shown, because only its sender knows it and nobody else
+        // can tell the operator. Never without `handshake: show` or a handshake of the route's own that says `show`.
+        tracing::info!(
+            route = &*route.name,
+            source = %request.head.client,
+            place,
+            secret,
+            "the sender brings the secret of this route: if you are setting it up now, store it in a file or variable, \
+             name it as the route's `secret`, remove `handshake: show`, and reload"
+        );
+    }
+    tracing::debug!(
+        target: "tidegate::request",
+        route = &*route.name,
+        source = %request.head.client,
+        method = %request.head.method,
+        status = answer.status,
+        visited = visit.map(tracing::field::display),
+        "a handshake is answered"
+    );
+    let _ = exchange.answer(answer).await;
+    Ok(Outcome::Handshake)
+}
+
+/// The first destination answers: a greeting has one answer.
+async fn forward<E: Exchange, A: App>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    route: &Route,
+    request: Verified<Request>,
+) -> Result<Outcome, Refused> {
+    match route.mode.destinations().first() {
+        Some(destination) => mode::proxy::forward(context, exchange, destination, None, request).await,
+        None => Err(Refused::internal("a route without a destination")),
     }
 }

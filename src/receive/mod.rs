@@ -29,6 +29,7 @@ mod route;
 pub(crate) mod testing;
 mod tracked;
 mod verify;
+mod visit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -164,17 +165,25 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
-    // Who sent it? 401, 503; a route that only observes records the answer and goes on. Only from here on may anything
-    // have an effect.
-    let request = verify::check(route, request, suspicion, context, record)?;
+    // Is it only a greeting? One that its sender does not sign is answered now, with nothing but words. 405 if it has
+    // the method of one and is none.
+    let greeting = handshake::recognise(route, &request)?;
+    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed()) {
+        return handshake::unsigned(context, exchange, route, greeting, request).await;
+    }
+
+    // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
+    // anything have an effect.
+    let key_wait = config.limits.key_wait;
+    let request = verify::check(route, request, suspicion, key_wait, context, record).await?;
 
     // Is it too much from this sender? 429.
     rates::of_sender(&context.intake.rates, route, &request)?;
 
-    // Is it only a greeting? Answered directly.
-    if let Some(answer) = handshake::answer(route.handshake.as_ref(), request.get())? {
-        let _ = exchange.answer(answer).await;
-        return Ok(Outcome::Handshake);
+    // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
+    // route only observes: its answer could be a proof that only the sender may have.
+    if let Some(greeting) = handshake::proved(route, greeting, &request)? {
+        return handshake::signed(context, exchange, route, greeting, request).await;
     }
 
     // Did we have it before? Then it gets the first one's answer.
@@ -185,9 +194,15 @@ async fn way_in<E: Exchange, A: App>(
     }
 
     match &route.mode {
-        Mode::Buffer { answer, destinations } => {
-            mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
-        }
+        Mode::Buffer { answer, destinations } => match &route.split {
+            None => {
+                mode::buffer::accept(context, exchange, route, destinations, answer, identity, request).await
+            }
+            Some(split) => {
+                let to = (&**destinations, answer);
+                Box::pin(mode::split::accept(context, exchange, route, split, to, identity, request)).await
+            }
+        },
         Mode::Proxy(destination) => {
             mode::proxy::forward(context, exchange, destination, identity, request).await
         }

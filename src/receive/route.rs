@@ -33,7 +33,7 @@ mod tests {
     fn a_wrong_method_is_told_the_right_ones() {
         let answer = method_not_allowed(&[Method::POST, Method::PUT]).answer();
         assert_eq!(answer.status, 405);
-        assert!(answer.headers.contains(&("allow", "POST, PUT".into())));
-        assert!(answer.headers.contains(&("tidegate-reason", "method_not_allowed".into())));
+        assert!(answer.headers.contains(&("allow".into(), "POST, PUT".into())));
+        assert!(answer.headers.contains(&("tidegate-reason".into(), "method_not_allowed".into())));
     }
 }

@@ -1,7 +1,9 @@
 //! The whole list, with a real config and real verification, in front of a buffer and an app in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,7 +13,7 @@ use super::testing::{FakeApp, InMemory, Says, Scene, Script};
 use super::*;
 use crate::config::KeySources;
 use crate::reason::Reason;
-use crate::verify::KeySource;
+use crate::verify::{KeySource, Lacking, Lookup, Remote, Settled};
 
 mod metric;
 
@@ -33,13 +35,44 @@ routes:
     verify: none
     idempotency: { key: "header:x-id", window: 1h }
     forward_to: http://127.0.0.1:9
+  - name: fetched
+    path: /fetched
+    verify:
+      algorithm: ed25519
+      signature: { from: "header:x-signature", encoding: hex }
+      key_source: { url: "https://keys.example/{key}", from: "header:x-key" }
+    forward_to: http://127.0.0.1:9
   - { name: passed, path: "/app/*", mode: pass, forward_to: "http://127.0.0.1:9" }
 "#;
 
-struct NoKeys;
-impl KeySources for NoKeys {
-    fn jwks(&self, _: &http::Uri) -> Arc<dyn KeySource> {
-        unreachable!("no route has remote keys")
+/// Keys that turn out not to exist, after as many milliseconds as their names say.
+#[derive(Debug, Default)]
+struct SlowKeys(Arc<AtomicBool>);
+
+impl KeySources for SlowKeys {
+    fn source(&self, _: Remote) -> Arc<dyn KeySource> {
+        Arc::new(Self(self.0.clone()))
+    }
+}
+
+impl KeySource for SlowKeys {
+    fn lookup(&self, name: &str) -> Lookup {
+        match name {
+            "unknown" => Lookup::Absent,
+            "failing" => Lookup::Failing,
+            _ if self.0.load(SeqCst) => Lookup::Absent,
+            _ => Lookup::Asked,
+        }
+    }
+    fn lacks(&self, _: &str) -> Lacking {
+        Lacking::Fresh
+    }
+    fn settled(&self, name: &str) -> Settled {
+        let (known, after) = (self.0.clone(), name.parse().unwrap_or(0));
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            known.store(true, SeqCst);
+        })
     }
 }
 
@@ -57,7 +90,7 @@ impl Stage {
         std::fs::write(folder.path().join("secret"), SECRET).unwrap();
         let path = folder.path().join("tidegate.yaml");
         std::fs::write(&path, CONFIG).unwrap();
-        let config = crate::config::load(&path, &NoKeys).unwrap().config;
+        let config = crate::config::load(&path, &SlowKeys::default()).unwrap().config;
         let mut scene = Scene::new(app);
         scene.upstreams = config
             .routes
@@ -109,10 +142,10 @@ async fn a_signed_event_is_stored_and_its_repeat_recognised() {
     let first = stage.send(signed("{}")).await;
     assert_eq!(first.answered().unwrap().status, 202);
     let id = stage.scene.buffer.stored()[0].to_string();
-    assert!(first.answered().unwrap().headers.contains(&("tidegate-event-id", id.clone())));
+    assert!(first.answered().unwrap().headers.contains(&("tidegate-event-id".into(), id.clone())));
     let again = stage.send(signed("{}")).await;
-    assert!(again.answered().unwrap().headers.contains(&("tidegate-event-id", id)));
-    assert!(again.answered().unwrap().headers.contains(&("tidegate-duplicate", "true".into())));
+    assert!(again.answered().unwrap().headers.contains(&("tidegate-event-id".into(), id)));
+    assert!(again.answered().unwrap().headers.contains(&("tidegate-duplicate".into(), "true".into())));
     assert_eq!(stage.scene.buffer.stored().len(), 1);
     assert_eq!(stage.scene.intake.budget.used(), 0);
 }
@@ -202,6 +235,35 @@ async fn other_paths_stream_through() {
     assert_eq!((&answer.written[..], answer.finished), (&b"page"[..], true));
     assert_eq!(stage.scene.app.received.lock().0, b"form");
     assert_eq!(stage.scene.buffer.claims(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_its_key_but_not_for_ever() {
+    let send = async |key: &str| {
+        let stage = Stage::new();
+        let began = tokio::time::Instant::now();
+        let answer =
+            stage.send(post("/fetched", "{}").headers(&[("X-Signature", "00"), ("X-Key", key)])).await;
+        assert!(stage.is_untouched());
+        let retry = answer.answered().unwrap().headers.iter().any(|(name, _)| *name == "retry-after");
+        (
+            answer.answered().unwrap().status,
+            answer.reason().unwrap().to_owned(),
+            retry,
+            began.elapsed().as_millis(),
+        )
+    };
+    let (refused, unavailable) = ("signature_invalid".to_owned(), "key_unavailable".to_owned());
+    // The fetch ends in time, and says that there is no such key.
+    let (status, reason, retry, waited) = send("1500").await;
+    assert_eq!((status, reason, retry), (401, refused.clone(), false));
+    assert!((1500..1600).contains(&waited), "{waited}");
+    let (status, reason, retry, waited) = send("60000").await;
+    assert_eq!((status, reason, retry), (503, unavailable.clone(), true));
+    assert!((2000..2100).contains(&waited), "{waited}");
+    // Nothing is under way: nobody waits.
+    assert_eq!(send("failing").await, (503, unavailable, true, 0));
+    assert_eq!(send("unknown").await, (401, refused, false, 0));
 }
 
 #[tokio::test(start_paused = true)]

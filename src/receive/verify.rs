@@ -1,5 +1,9 @@
-//! Step: who sent it? 401, or 503 while the key that would tell is not known. With `enforce: observe` the answer is only
-//! recorded, and what would have been refused goes on as nobody's.
+//! Step: who sent it? 401, 403 for whom the route is not for, or 503 while the key that would tell is not known. With
+//! `enforce: observe` the answer is only recorded, and what would have been refused goes on as nobody's.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Enforce, Route};
 use crate::message::Request;
@@ -9,34 +13,41 @@ use super::Context;
 use super::record::Record;
 use super::refused::Refused;
 
+/// Decisions of one request: a rule of several parts may need one key after another.
+const MAX_DECISIONS: usize = 4;
+
 /// What was found wrong before the body was there: refused, or kept for [`check`] where the route only observes.
 pub(super) fn tolerated(route: &Route, found: Result<(), Refused>) -> Result<Option<Refusal>, Refused> {
     match (found, route.enforce) {
         (Ok(()), _) => Ok(None),
         (Err(refused), Enforce::On) => Err(refused),
         (Err(refused), Enforce::Observe) => {
-            Ok(Some(Refusal { reason: refused.reason, detail: refused.detail.into_owned() }))
+            Ok(Some(Refusal::new(refused.reason, refused.detail.into_owned())))
         }
     }
 }
 
-pub(super) fn check<A>(
+/// Waits at most `key_wait`, all in all, for keys that are being fetched; a route that only observes waits for none.
+pub(super) async fn check<A: Sync>(
     route: &Route,
     request: Request,
     suspicion: Option<Refusal>,
+    key_wait: Duration,
     context: &Context<'_, A>,
     record: &mut Record<'_>,
 ) -> Result<Verified<Request>, Refused> {
-    let (url, now) = (route.public_url.as_deref(), context.clock.now());
     let verified = match route.enforce {
-        Enforce::On => match route.verify.verify(request, url, now) {
+        Enforce::On => match prove(route, request, key_wait, context).await {
             Ok(verified) => verified,
             Err((request, refusal)) => {
                 context.quarantine.offer(route, &request, &refusal);
                 return Err(Refused::because(refusal.reason, refusal.detail));
             }
         },
-        Enforce::Observe => route.verify.observe(request, url, now, suspicion),
+        Enforce::Observe => {
+            let (url, now) = (route.public_url.as_deref(), context.clock.now());
+            route.verify.observe(request, url, now, suspicion)
+        }
     };
     if let Some(label) = verified.label() {
         context.metrics.verified(&route.name, label);
@@ -45,4 +56,28 @@ pub(super) fn check<A>(
         record.would_refuse(refusal);
     }
     Ok(verified)
+}
+
+/// Decides, and decides again once a key is there that was needed. Nothing is held meanwhile but the request.
+async fn prove<A: Sync>(
+    route: &Route,
+    mut request: Request,
+    key_wait: Duration,
+    context: &Context<'_, A>,
+) -> Result<Verified<Request>, (Box<Request>, Refusal)> {
+    let url = route.public_url.as_deref();
+    let mut deadline = None;
+    for _ in 1..MAX_DECISIONS {
+        let (given_back, refusal) = match route.verify.verify(request, url, context.clock.now()) {
+            Ok(verified) => return Ok(verified),
+            Err(refused) => refused,
+        };
+        let Some(need) = &refusal.needs else { return Err((given_back, refusal)) };
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + key_wait);
+        if timeout_at(deadline, need.settled()).await.is_err() {
+            return Err((given_back, refusal));
+        }
+        request = *given_back;
+    }
+    route.verify.verify(request, url, context.clock.now())
 }

@@ -1,7 +1,9 @@
 //! Sets of address ranges with a lookup that does not grow with their number.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 /// A set of CIDR ranges, kept as sorted disjoint intervals: a lookup is a binary search, whatever was written.
@@ -36,9 +38,54 @@ impl Allowlist {
         }
     }
 
+    /// Whether every address of `range` is in it. Ranges that only together hold it don't count: give them aggregated.
+    pub fn covers(&self, range: &IpNet) -> bool {
+        match range {
+            IpNet::V4(net) => holds(&self.v4, &net.network(), &net.broadcast()),
+            IpNet::V6(net) => match (net.network().to_ipv4_mapped(), net.broadcast().to_ipv4_mapped()) {
+                (Some(first), Some(last)) => holds(&self.v4, &first, &last),
+                _ => holds(&self.v6, &net.network(), &net.broadcast()),
+            },
+        }
+    }
+
     /// Whether no address at all is in it.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+/// Ranges that change while the process runs: swapped whole, one load a lookup.
+#[derive(Debug, Default)]
+pub struct LiveRanges(ArcSwap<Allowlist>);
+
+impl LiveRanges {
+    pub fn new(ranges: Allowlist) -> Self {
+        Self(ArcSwap::from_pointee(ranges))
+    }
+    /// Later lookups are in `ranges`.
+    pub fn store(&self, ranges: Arc<Allowlist>) {
+        self.0.store(ranges);
+    }
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.load().contains(address)
+    }
+}
+
+/// Who may come in: ranges as written, and those of providers, which are kept fresh elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Allow {
+    pub written: Allowlist,
+    pub live: Vec<Arc<LiveRanges>>,
+}
+
+impl Allow {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.written.contains(address) || self.live.iter().any(|ranges| ranges.contains(address))
+    }
+    /// Whether nothing was asked for. (A provider without a range is asked for, and lets nobody in.)
+    pub fn is_unset(&self) -> bool {
+        self.written.is_empty() && self.live.is_empty()
     }
 }
 
@@ -57,8 +104,13 @@ fn merged<A: Ord + Copy>(mut intervals: Vec<(A, A)>) -> Vec<(A, A)> {
 
 /// Whether one of the sorted disjoint intervals holds `address`.
 fn within<A: Ord>(intervals: &[(A, A)], address: &A) -> bool {
-    let after = intervals.partition_point(|(first, _)| first <= address);
-    after.checked_sub(1).is_some_and(|i| *address <= intervals[i].1)
+    holds(intervals, address, address)
+}
+
+/// Whether one of the sorted disjoint intervals holds all from `low` to `high`.
+fn holds<A: Ord>(intervals: &[(A, A)], low: &A, high: &A) -> bool {
+    let after = intervals.partition_point(|(first, _)| first <= low);
+    after.checked_sub(1).is_some_and(|i| *high <= intervals[i].1)
 }
 
 #[cfg(test)]
@@ -100,6 +152,27 @@ mod tests {
     #[test]
     fn ranges_within_ranges_are_one_interval() {
         assert_eq!(list(&["10.0.0.0/8", "10.1.0.0/16", "10.255.255.255/32"]), list(&["10.0.0.0/8"]));
+    }
+
+    #[test]
+    fn a_range_is_covered_only_as_a_whole() {
+        let ranges = list(&["10.0.0.0/16", "2001:db8::/32"]);
+        let covers = |text: &str| ranges.covers(&text.parse().unwrap());
+        assert!(covers("10.0.0.0/16") && covers("10.0.255.0/24") && covers("2001:db8:1::/48"));
+        assert!(covers("::ffff:10.0.0.0/120"));
+        assert!(!covers("10.0.0.0/15") && !covers("10.1.0.0/24") && !covers("2001:db8::/31"));
+    }
+
+    #[test]
+    fn live_ranges_count_beside_those_written_and_from_the_moment_of_the_swap() {
+        let live = Arc::new(LiveRanges::default());
+        let allow = Allow { written: list(&["10.0.0.0/8"]), live: vec![live.clone()] };
+        assert!(allow.contains(ip("10.1.1.1")) && !allow.contains(ip("192.0.2.1")));
+        live.store(Arc::new(list(&["192.0.2.0/24"])));
+        assert!(allow.contains(ip("10.1.1.1")) && allow.contains(ip("192.0.2.1")));
+        assert!(Allow::default().is_unset());
+        let nobody = Allow { written: Allowlist::default(), live: vec![Arc::default()] };
+        assert!(!nobody.is_unset() && !nobody.contains(ip("192.0.2.1")));
     }
 
     /// Nets and addresses close to each other, so that hits, misses and edges all happen.

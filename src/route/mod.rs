@@ -8,6 +8,6 @@ mod allowlist;
 mod pattern;
 mod table;
 
-pub use allowlist::Allowlist;
+pub use allowlist::{Allow, Allowlist, LiveRanges};
 pub use pattern::{PathPattern, PatternError, Segment};
 pub use table::{Conflict, Match, RouteTable, Rule, Verdict};

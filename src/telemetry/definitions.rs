@@ -142,6 +142,12 @@ metrics! {
         "Fetches of remote key sets: ok or failed";
     KEYS_FETCHED_AT = "tidegate_keys_fetched_timestamp", Seconds, Gauge, ["source"],
         "Unix time of the last good fetch of a remote key set; absent before the first";
+    RANGE_FETCHES = "tidegate_range_fetches", Number, Counter, ["provider", "outcome"],
+        "Fetches of a provider's address ranges: ok, failed, or refused (the list came and is not believed)";
+    RANGES = "tidegate_ranges", Number, Gauge, ["provider"],
+        "Address ranges of a provider in use";
+    RANGES_AS_OF = "tidegate_ranges_timestamp", Seconds, Gauge, ["provider"],
+        "Unix time of the ranges in use: the fetch of the list, or the day of the pack's snapshot";
     LOG_LINES_DROPPED = "tidegate_log_lines_dropped", Number, Counter, [],
         "Log lines dropped because whatever reads standard error did not keep up";
     BUILD = "tidegate_build", Number, Info, ["version"],
@@ -189,6 +195,7 @@ mod tests {
                         "destination",
                         "hash",
                         "source",
+                        "provider",
                         "version"
                     ]
                     .contains(label),

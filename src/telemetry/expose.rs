@@ -189,6 +189,25 @@ impl Exposition {
         page.family(&table::KEYS_FETCHED_AT, |f| {
             let fetched = keys.iter().map(|(source, of)| (source, of.last_ok.load(Ordering::Relaxed)));
             fetched.filter(|(_, at)| *at > 0).try_for_each(|(source, at)| f.gauge(&[source], at))
+        })?;
+        let ranges = counted.ranges.all();
+        page.family(&table::RANGE_FETCHES, |f| {
+            for (provider, of) in &ranges {
+                for (outcome, n) in of.fetches.all() {
+                    f.counter(&[provider, &outcome], n.get())?;
+                }
+            }
+            Ok(())
+        })?;
+        page.family(&table::RANGES, |f| {
+            ranges
+                .iter()
+                .try_for_each(|(provider, of)| f.gauge(&[provider], of.count.load(Ordering::Relaxed)))
+        })?;
+        page.family(&table::RANGES_AS_OF, |f| {
+            ranges
+                .iter()
+                .try_for_each(|(provider, of)| f.gauge(&[provider], of.as_of.load(Ordering::Relaxed)))
         })
     }
 
@@ -341,6 +360,8 @@ mod tests {
         metrics.body_bytes(4096);
         metrics.reloaded(false);
         metrics.keys_fetched("https://user:pass@keys.example.com/jwks?token=x", true);
+        metrics.ranges_fetched("acme", "ok");
+        metrics.ranges_in_use("acme", 3, Timestamp(1_000));
         metrics
     }
 

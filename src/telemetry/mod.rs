@@ -111,6 +111,18 @@ impl Metrics {
         });
     }
 
+    /// A fetch of a provider's ranges ended: `ok`, `failed`, or `refused`.
+    pub fn ranges_fetched(&self, provider: &str, outcome: &'static str) {
+        self.all.ranges.with(provider, |ranges| ranges.fetches.with(outcome, Counter::inc));
+    }
+    /// So many ranges of a provider are in use, as they were at that time.
+    pub fn ranges_in_use(&self, provider: &str, count: usize, as_of: Timestamp) {
+        self.all.ranges.with(provider, |ranges| {
+            ranges.count.store(count as u64, Ordering::Relaxed);
+            ranges.as_of.store(as_of.as_secs(), Ordering::Relaxed);
+        });
+    }
+
     /// When these metrics were made, which is when the process started, to a few milliseconds.
     pub fn started_at(&self) -> Timestamp {
         self.all.started_at
@@ -202,6 +214,7 @@ struct Instruments {
     reloads_accepted: Counter,
     reloads_refused: Counter,
     keys: Labelled<KeyInstruments>,
+    ranges: Labelled<RangeInstruments>,
 }
 
 impl Default for Instruments {
@@ -225,6 +238,7 @@ impl Default for Instruments {
             reloads_accepted: Counter::default(),
             reloads_refused: Counter::default(),
             keys: Labelled::new(MAX_SOURCES, KeyInstruments::default),
+            ranges: Labelled::new(MAX_SOURCES, RangeInstruments::new),
         }
     }
 }
@@ -271,6 +285,21 @@ struct KeyInstruments {
     failed: Counter,
     /// Unix seconds; 0 before the first.
     last_ok: AtomicU64,
+}
+
+#[derive(Debug)]
+struct RangeInstruments {
+    fetches: Labelled<Counter>,
+    count: AtomicU64,
+    /// Unix seconds.
+    as_of: AtomicU64,
+}
+
+impl RangeInstruments {
+    fn new() -> Self {
+        let fetches = Labelled::new(MAX_WORDS, Counter::default);
+        Self { fetches, count: AtomicU64::new(0), as_of: AtomicU64::new(0) }
+    }
 }
 
 /// A counter for each of a fixed set of words, made when its word is first used.

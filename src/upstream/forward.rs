@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::buffer::EventId;
+use crate::buffer::{BatchPart, EventId};
 use crate::clock::Timestamp;
 use crate::config::{Destination, HostHeader};
 use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme};
@@ -18,7 +18,7 @@ use super::Outgoing;
 use super::origin;
 
 /// Room for what we add to a sender's head.
-const OUR_FIELDS: usize = 10;
+const OUR_FIELDS: usize = 11;
 const OUR_BYTES: usize = 512;
 
 /// A sender's head to be passed on, inline or later.
@@ -45,6 +45,8 @@ pub struct EventHeaders<'a> {
     pub attempt: u32,
     pub received_at: Timestamp,
     pub verified: &'a str,
+    /// Which event of its request it was, where a request was split.
+    pub batch: Option<BatchPart>,
     /// Why verification would have refused it, where it was let through all the same.
     pub would_refuse: Option<Reason>,
     /// The app may have had it already, by an attempt of which nobody knows the end.
@@ -158,6 +160,9 @@ impl Forward<'_> {
             add("tidegate-attempt", format_args!("{}", event.attempt));
             add("tidegate-received-at", format_args!("{}", event.received_at));
             add("tidegate-verified", format_args!("{}", event.verified));
+            if let Some(batch) = event.batch {
+                add("tidegate-batch", format_args!("{batch}"));
+            }
             if let Some(reason) = event.would_refuse {
                 add("tidegate-would-refuse", format_args!("{reason}"));
             }
@@ -265,6 +270,7 @@ mod tests {
                 attempt: 3,
                 received_at: Timestamp(1_764_000_000_123),
                 verified: "stripe",
+                batch: None,
                 would_refuse: None,
                 may_repeat: false,
             }),

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{self, CryptoProvider};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::{UpstreamHttp, UpstreamTls};
+use crate::config::{TrustedRoots, UpstreamHttp, UpstreamTls};
 
 use super::SetupError;
 
@@ -24,7 +24,7 @@ pub(super) fn connector(tls: &UpstreamTls, http: UpstreamHttp) -> Result<TlsConn
     let builder = if tls.insecure {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
     } else {
-        builder.with_root_certificates(roots(tls.ca.as_deref())?)
+        builder.with_root_certificates(roots(tls.ca.as_ref())?)
     };
     let mut config = match &tls.client {
         None => builder.with_no_client_auth(),
@@ -51,17 +51,24 @@ pub(super) fn server_name(host: &str, tls: &UpstreamTls) -> Result<ServerName<'s
         .map_err(|_| SetupError(format!("{name} is no name for a TLS server")))
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, SetupError> {
+fn roots(ca: Option<&TrustedRoots>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
-    match ca {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(file) => {
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| {
-                    problem(file, &format!("can't be used as a root certificate: {error}"))
-                })?;
-            }
+    let (chain, name) = match ca {
+        None => {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            return Ok(roots);
         }
+        Some(TrustedRoots::File(file)) => (certificates(file)?, file.display().to_string()),
+        Some(TrustedRoots::Pem(pem)) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            let name = "`ca`".to_owned();
+            (chain.map_err(|error| SetupError(format!("{name}: no certificates in PEM: {error}")))?, name)
+        }
+    };
+    for certificate in chain {
+        roots
+            .add(certificate)
+            .map_err(|error| SetupError(format!("{name}: can't be used as a root certificate: {error}")))?;
     }
     Ok(roots)
 }

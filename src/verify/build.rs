@@ -167,6 +167,20 @@ impl Building<'_> {
         expanded
     }
 
+    /// The same, but a text that is nothing else than a parameter that is not given becomes nothing.
+    pub(super) fn expand_given(
+        &self,
+        texts: &[String],
+        at: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Vec<String> {
+        let given = texts.iter().filter(|text| {
+            let name = text.strip_prefix("{param:").and_then(|rest| rest.strip_suffix('}'));
+            name.is_none_or(|name| self.params.contains_key(name))
+        });
+        self.expand_all(&given.cloned().collect::<Vec<_>>(), at, problems)
+    }
+
     /// A text with `{param:NAME}` filled in.
     pub(super) fn expand(&self, text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<String> {
         let mut out = String::with_capacity(text.len());

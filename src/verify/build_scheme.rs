@@ -1,18 +1,21 @@
 //! From a written signature scheme to a compiled one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::build::{Building, Problems, digest_hash, encoding};
+use super::build_keys;
+use super::condition::Condition;
 use super::encoding::{Encoding, decode_base64_secret};
 use super::json::Pointer;
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
-use super::scheme::{BodyDigest, Condition, GivenSecret, GivenSecrets, Keys, Labelled, Scheme, TimeRule};
+use super::scheme::{BodyDigest, GivenSecret, GivenSecrets, Keys, Labelled, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
-use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec};
+use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec};
 use super::template::Template;
 use super::time::{self, TimeFormat};
 use crate::secret::Secret;
@@ -33,6 +36,7 @@ pub(super) enum Algorithm {
 }
 
 const ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("hmac-md5", Algorithm::Hmac(Hash::Md5)),
     ("hmac-sha1", Algorithm::Hmac(Hash::Sha1)),
     ("hmac-sha256", Algorithm::Hmac(Hash::Sha256)),
     ("hmac-sha384", Algorithm::Hmac(Hash::Sha384)),
@@ -84,7 +88,20 @@ pub(super) fn build(
     within: &[&str],
 ) -> Option<Scheme> {
     let algorithm = algorithm(spec, &mut problems.within(within));
-    let keys = algorithm.and_then(|algorithm| keys(algorithm, spec.key.as_ref(), given, building, problems));
+    let keys = match (algorithm, &spec.key_source) {
+        (Some(Algorithm::Asymmetric(algorithm)), Some(source)) if given.public_keys.is_empty() => {
+            let problems = &mut problems.within(within);
+            build_keys::fetched(algorithm, source, building, &mut problems.within(&["key_source"]))
+                .map(|fetched| (Keys::Fetched(fetched), GivenSecrets::default()))
+        }
+        (Some(algorithm), source) => {
+            if source.is_some() && !algorithm.is_asymmetric() {
+                problems.within(within).note::<()>(&["key_source"], "only public keys are fetched");
+            }
+            keys(algorithm, spec.key.as_ref(), given, building, problems)
+        }
+        (None, _) => None,
+    };
     let (keys, given_secrets) = keys.unzip();
     let tolerance = given.tolerance.and_then(|text| tolerance(text, &["tolerance"], problems));
     if given.tolerance.is_some() && spec.timestamp.is_none() {
@@ -120,9 +137,24 @@ pub(super) fn build(
     if let Some(text) = spec.if_absent.as_deref() {
         when.extend(location(text, &["if_absent"], problems).map(Condition::Absent));
     }
+    let mut places = |map: &BTreeMap<String, Texts>, key: &str| {
+        let mut places = Vec::new();
+        for (place, values) in map {
+            let values = building.expand_all(&values.0, &[key, place], problems);
+            if let Some(location) = location(place, &[key, place], problems) {
+                places.push((location, values));
+            }
+        }
+        places
+    };
+    when.extend(
+        places(&spec.if_equal, "if_equal").into_iter().map(|(at, values)| Condition::Equal(at, values)),
+    );
+    let only = places(&spec.only, "only");
     let (from, form) = signature?;
     let scheme = Scheme {
         when,
+        only,
         from,
         form,
         timestamp: lift(timestamp)?,
@@ -138,7 +170,7 @@ pub(super) fn build(
 }
 
 /// Absent is fine, wrong is not.
-fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
     match part {
         None => Some(None),
         Some(Some(part)) => Some(Some(part)),
@@ -259,7 +291,7 @@ fn time_rule(
     Some(TimeRule { from: from?, format: format?, tolerance: user_tolerance.or(own)? })
 }
 
-fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {
+pub(super) fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {
     match time::duration(text) {
         Ok(zero) if zero.is_zero() => problems.note(at, "a tolerance of nothing refuses everything"),
         Ok(long) if long > MAX_TOLERANCE => {
@@ -270,7 +302,7 @@ fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Dur
     }
 }
 
-fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
+pub(super) fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
     match Location::parse(text) {
         Ok(location) => Some(location),
         Err(message) => problems.note(at, message),
@@ -296,6 +328,15 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
                 &["timestamp"],
                 "the time is checked, but not signed: anyone could renew it",
                 "put `{timestamp}` into `signed`",
+            );
+        }
+    }
+    for (location, _) in &scheme.only {
+        if !covered(location) {
+            problems.note_help::<()>(
+                &["only"],
+                format!("{location} decides who is let in, but is not signed"),
+                "put it into `signed`",
             );
         }
     }
@@ -393,7 +434,7 @@ pub(super) fn derived(secret: &Secret, spec: Option<&KeySpec>) -> Option<Secret>
 }
 
 /// The key that a configured secret stands for.
-fn derive(
+pub(super) fn derive(
     secret: &Secret,
     spec: Option<&KeySpec>,
     at: &[&str],

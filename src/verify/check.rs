@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::CredentialPlaces;
 use super::credentials::Credentials;
 use super::extract::Extract;
+use super::http_signature::HttpSignature;
 use super::jwt::Jwt;
 use super::locate::{Location, View};
 use super::refusal::{Refusal, at};
@@ -28,6 +29,7 @@ pub(super) enum How {
     Open,
     Scheme(Box<Scheme>),
     Jwt(Box<Jwt>),
+    HttpSignature(Box<HttpSignature>),
     Credentials(Credentials),
     /// Ways in which one provider signs: one must hold, and what the others read must not say something else.
     Ways(Vec<Check>),
@@ -53,6 +55,7 @@ impl Check {
             How::Open => None,
             How::Scheme(scheme) => scheme.check(request, public_url, now)?,
             How::Jwt(jwt) => jwt.check(request, public_url, now)?,
+            How::HttpSignature(signature) => signature.check(request, public_url, now)?,
             How::Credentials(credentials) => credentials.check(request)?,
             How::Ways(ways) => {
                 let (matched, proof) = first(ways, request, public_url, now)?;
@@ -84,6 +87,7 @@ impl Check {
             How::Open => Ok(Vec::new()),
             How::Scheme(scheme) => scheme.sign(request, public_url, now, private_key),
             How::Jwt(jwt) => jwt.sign(request, public_url, now),
+            How::HttpSignature(signature) => signature.sign(request, public_url, now, private_key),
             How::Credentials(credentials) => {
                 credentials.sign().map(|header| vec![header]).map_err(SignError::Impossible)
             }
@@ -115,6 +119,7 @@ impl Check {
             How::Open => {}
             How::Scheme(scheme) => add(&mut scheme.locations()),
             How::Jwt(jwt) => add(&mut jwt.locations()),
+            How::HttpSignature(signature) => into.extend(signature.headers().map(str::to_owned)),
             How::Credentials(credentials) => add(&mut std::iter::once(&credentials.at)),
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
                 rules.iter().for_each(|rule| rule.collect_headers(into));
@@ -125,17 +130,20 @@ impl Check {
     /// Adds the places of credentials: not of what is signed with one.
     pub(super) fn collect_credentials(&self, into: &mut CredentialPlaces) {
         let mut add = |locations: &mut dyn Iterator<Item = &Location>| {
-            for location in locations {
+            for mut location in locations {
+                while let Location::Inside(place, ..) = location {
+                    location = place;
+                }
                 match location {
                     Location::Header(name) => into.headers.push(name.to_string()),
                     Location::Query(name) => into.query.push(name.to_string()),
                     // Bodies are shown as they are; a path is part of the address that the sender was given.
-                    Location::Path(_) | Location::Form(_) | Location::FormJson(..) | Location::Body(_) => {}
+                    _ => {}
                 }
             }
         };
         match &self.how {
-            How::Open => {}
+            How::Open | How::HttpSignature(_) => {}
             How::Scheme(scheme) => {
                 if matches!(scheme.keys, Keys::Token(_)) {
                     add(&mut scheme.from.iter());
@@ -154,7 +162,8 @@ impl Check {
     pub(super) fn covers(&self, key: &Extract) -> bool {
         match &self.how {
             How::Scheme(scheme) => key.is_bound(&|location| scheme.covers(location)),
-            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&Location::in_body),
+            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&|location| jwt.covers(location)),
+            How::HttpSignature(signature) => key.is_bound(&|location| signature.covers(location)),
             How::Open | How::Credentials(_) => true,
             // Whichever holds must cover it.
             How::Ways(rules) | How::Any(rules) => rules.iter().all(|rule| rule.covers(key)),

@@ -10,7 +10,7 @@ use super::credentials::{Credential, Credentials, Dress};
 use super::locate::Location;
 use super::scheme::Labelled;
 use super::spec::{Rule, SchemeSpec, SecretSpec, VerifySpec};
-use super::{Compiled, Resolver, SpecProblem, Verifier, jwt, nearest};
+use super::{Compiled, Resolver, SpecProblem, Verifier, http_signature, jwt, nearest};
 use crate::providers::Pack;
 use crate::secret::Secret;
 
@@ -47,6 +47,23 @@ pub fn compile(spec: &VerifySpec, resolver: &dyn Resolver) -> Result<Compiled, V
     }
 }
 
+/// A rule that names a provider and gives no key, where the provider's own greeting will bring it: until then nobody is
+/// proved. `None` for any other rule.
+pub fn awaiting_keys(spec: &VerifySpec, resolver: &dyn Resolver) -> Option<Compiled> {
+    let VerifySpec::Rule(rule) = spec else { return None };
+    let name = rule.provider.as_deref()?;
+    if rule.secret.is_some() || rule.secrets.is_some() || rule.public_keys.is_some() {
+        return None;
+    }
+    let pack = resolver.pack(name).ok()?;
+    if !pack.handshakes.iter().any(|handshake| handshake.show.is_some()) {
+        return None;
+    }
+    // One of none must hold: none ever does.
+    let check = Check { by: pack.name.as_str().into(), how: How::Any(Vec::new()) };
+    Some(Compiled { verifier: Verifier::of(check), pack: Some(pack) })
+}
+
 /// The keys of a rule, for suggestions.
 const RULE_KEYS: &[&str] = &[
     "provider",
@@ -56,6 +73,7 @@ const RULE_KEYS: &[&str] = &[
     "tolerance",
     "scheme",
     "jwt",
+    "http_signature",
     "api_key",
     "basic",
     "bearer",
@@ -69,6 +87,9 @@ const RULE_KEYS: &[&str] = &[
     "key",
     "body_digest",
     "each",
+    "key_source",
+    "if_equal",
+    "only",
     "if_present",
     "if_absent",
 ];
@@ -78,6 +99,7 @@ pub(super) enum Way<'r> {
     Provider(&'r str),
     Scheme(&'r SchemeSpec, &'static [&'static str]),
     Jwt,
+    HttpSignature,
     ApiKey,
     Basic,
     Bearer,
@@ -92,6 +114,7 @@ pub(super) fn ways(rule: &Rule) -> Vec<(&'static str, Way<'_>)> {
     add("scheme", rule.scheme.as_ref().map(|scheme| Way::Scheme(scheme, &["scheme"])));
     add("algorithm", (rule.inline != SchemeSpec::default()).then_some(Way::Scheme(&rule.inline, &[])));
     add("jwt", rule.jwt.as_ref().map(|_| Way::Jwt));
+    add("http_signature", rule.http_signature.as_ref().map(|_| Way::HttpSignature));
     add("api_key", rule.api_key.as_ref().map(|_| Way::ApiKey));
     add("basic", rule.basic.as_ref().map(|_| Way::Basic));
     add("bearer", rule.bearer.as_ref().map(|_| Way::Bearer));
@@ -126,7 +149,7 @@ fn rule_of(
             return problems.note_help(
                 &[],
                 "the rule does not say what proves the sender",
-                "name a `provider`, or a signature scheme, `jwt`, `api_key`, `basic` or `bearer`; or write \
+                "name a `provider`, or a signature scheme, `jwt`, `http_signature`, `api_key`, `basic` or `bearer`; or write \
                  `verify: none` if nobody shall be proved",
             );
         }
@@ -146,19 +169,25 @@ fn rule_of(
             let by = scheme.algorithm.as_deref().unwrap_or("scheme").into();
             built.map(|scheme| Check { by, how: How::Scheme(Box::new(scheme)) })
         }
+        Way::HttpSignature => {
+            let building = Building { resolver, params: &Params::new() };
+            let public_keys = rule.public_keys.as_deref().unwrap_or_default();
+            inner(rule, &secrets, public_keys, &[], &building, problems)
+        }
         Way::Jwt | Way::ApiKey | Way::Basic | Way::Bearer => {
             let building = Building { resolver, params: &Params::new() };
             let own = &[][..];
             inner(rule, own, own, &[], &building, problems)
         }
     };
-    let takes_keys = matches!(way, Way::Scheme(..));
-    for (key, given) in [
-        ("secrets", !secrets.is_empty()),
-        ("public_keys", rule.public_keys.is_some()),
-        ("tolerance", rule.tolerance.is_some()),
+    let takes_keys = matches!(way, Way::Scheme(..) | Way::HttpSignature);
+    let takes_tolerance = matches!(way, Way::Scheme(..));
+    for (key, is_misplaced) in [
+        ("secrets", !secrets.is_empty() && !takes_keys),
+        ("public_keys", rule.public_keys.is_some() && !takes_keys),
+        ("tolerance", rule.tolerance.is_some() && !takes_tolerance),
     ] {
-        if given && !takes_keys {
+        if is_misplaced {
             let key = if key == "secrets" && rule.secret.is_some() { "secret" } else { key };
             problems.note::<()>(
                 &[key],
@@ -239,6 +268,11 @@ pub(super) fn inner(
         let problems = &mut problems.within(&["jwt"]);
         let jwt = jwt::build(spec, secrets, public_keys, building, problems)?;
         return Some(of("jwt", How::Jwt(Box::new(jwt))));
+    }
+    if let Some(spec) = &rule.http_signature {
+        // Keys stand beside the rule, not within it.
+        let signature = http_signature::build(spec, secrets, public_keys, building, problems)?;
+        return Some(of("http-signature", How::HttpSignature(Box::new(signature))));
     }
     let keyed = |specs: &[SecretSpec], at: &str, problems: &mut Problems<'_>| {
         let before = problems.count();

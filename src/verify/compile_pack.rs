@@ -6,9 +6,10 @@ use super::build::{Building, Params, Problems};
 use super::build_scheme::{self, Algorithm, Given};
 use super::check::{Check, How};
 use super::compile::{Way, inner, point_at_secret, unknown_params, ways};
+use super::remote::Roots;
 use super::spec::{Rule, SchemeSpec, SecretSpec};
-use super::{KeySource, Resolver, SpecProblem};
-use crate::providers::{Pack, ParamKind};
+use super::{KeySource, NoKeys, Remote, Resolver, SpecProblem, handshake};
+use crate::providers::{Pack, PackParam, ParamKind};
 use crate::secret::Secret;
 
 /// Compiles a rule that names a provider, and remembers its pack.
@@ -48,12 +49,17 @@ pub(super) fn provider(
     let mut ways = Vec::new();
     for way in &pack.verify {
         let asymmetric = is_asymmetric(way);
-        let has_keys = if asymmetric { !public_keys.is_empty() } else { !secrets.is_empty() };
-        let keyless = way.jwt.as_ref().is_some_and(|jwt| jwt.jwks.is_some());
+        let takes_both = way.jwt.is_some() || way.http_signature.is_some();
+        let has_keys = match (asymmetric, way.http_signature.is_some()) {
+            (_, true) => !secrets.is_empty() || !public_keys.is_empty(),
+            (true, _) => !public_keys.is_empty(),
+            (false, _) => !secrets.is_empty(),
+        };
+        let keyless = is_fetched(way);
         if !has_keys && param_secrets.is_empty() && !keyless {
             continue;
         }
-        let (secrets, public_keys) = match (asymmetric, way.jwt.is_some()) {
+        let (secrets, public_keys) = match (asymmetric, takes_both) {
             (_, true) => (secrets, public_keys),
             (true, _) => (&[][..], public_keys),
             (false, _) => (secrets, &[][..]),
@@ -122,7 +128,10 @@ impl Needs {
     fn of(pack: &Pack) -> Self {
         pack.verify.iter().fold(Self::default(), |needs, way| Self {
             secrets: needs.secrets || !is_asymmetric(way),
-            public_keys: needs.public_keys || is_asymmetric(way) || way.jwt.is_some(),
+            public_keys: needs.public_keys
+                || is_asymmetric(way)
+                || way.jwt.is_some()
+                || way.http_signature.is_some(),
             tolerance: needs.tolerance || way.inline.timestamp.is_some(),
         })
     }
@@ -130,6 +139,13 @@ impl Needs {
 
 fn is_asymmetric(way: &Rule) -> bool {
     way.inline.algorithm.as_deref().and_then(Algorithm::parse).is_some_and(Algorithm::is_asymmetric)
+}
+
+/// Whether a way needs no keys of the user's.
+fn is_fetched(way: &Rule) -> bool {
+    let token = way.jwt.as_ref();
+    token.is_some_and(|jwt| jwt.jwks.is_some() || jwt.key_source.is_some() || jwt.x5c.is_some())
+        || way.inline.key_source.is_some()
 }
 
 /// The values of a pack's parameters, and those that are secrets.
@@ -148,7 +164,9 @@ fn params(
     let (mut values, mut secrets) = (Params::new(), Vec::new());
     for (name, param) in &pack.params {
         let Some(given) = rule.params.get(name).filter(|given| !given.0.0.is_empty()) else {
-            if param.required {
+            if let Some(default) = &param.default {
+                values.insert(name.clone(), default.clone());
+            } else if param.required {
                 problems.note_help::<()>(
                     &["provider"],
                     format!("{} needs `{name}`", pack.name),
@@ -167,6 +185,17 @@ fn params(
                     Ok(text) => texts.push(text),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
                 },
+                ParamKind::Roots => {
+                    match resolver.text(text).and_then(|pem| Roots::pinned(&pem).map(|_| pem)) {
+                        Ok(pem) => texts.push(pem),
+                        Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                    }
+                }
+                ParamKind::Credential => match resolver.secret(text).map(|secret| text_of(&secret)) {
+                    Ok(Some(text)) => texts.push(text),
+                    Ok(None) => problems.note(&[name], "the value is no text").unwrap_or_default(),
+                    Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                },
                 ParamKind::Secret => match resolver.secret(text) {
                     Ok(secret) => secrets.push(secret),
                     Err(message) => problems.note(&[name], message).unwrap_or_default(),
@@ -176,6 +205,10 @@ fn params(
         values.insert(name.clone(), texts);
     }
     (values, secrets)
+}
+
+fn text_of(secret: &Secret) -> Option<String> {
+    std::str::from_utf8(secret.expose()).ok().map(str::to_owned)
 }
 
 /// Checks a pack's ways by themselves, as if a user had given all that they ask for. The errors are for the pack's
@@ -191,15 +224,7 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
         fn text(&self, reference: &str) -> Result<String, String> {
             Ok(reference.to_owned())
         }
-        fn jwks(&self, _: &str) -> Result<Arc<dyn KeySource>, String> {
-            #[derive(Debug)]
-            struct NoKeys;
-            impl KeySource for NoKeys {
-                fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-                    None
-                }
-                fn unknown_kid(&self, _: &str) {}
-            }
+        fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
             Ok(Arc::new(NoKeys))
         }
         fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
@@ -207,7 +232,13 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
         }
     }
     let mut list = Vec::new();
-    let params = pack.params.keys().map(|name| (name.clone(), vec!["x".to_owned()])).collect();
+    // Roots are the one kind of which nothing made up is well-formed; they may all be left out.
+    let anything = |(name, param): (&String, &PackParam)| match (&param.default, param.kind) {
+        (Some(default), _) => Some((name.clone(), default.clone())),
+        (None, ParamKind::Roots) => None,
+        (None, _) => Some((name.clone(), vec!["x".to_owned()])),
+    };
+    let params = pack.params.iter().filter_map(anything).collect();
     let building = Building { resolver: &Anything, params: &params };
     let secret = [SecretSpec::of("env:X".to_owned())];
     for (at, way) in pack.verify.iter().enumerate() {
@@ -244,18 +275,16 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
                     problems.forget(count, &["public_keys"]);
                 }
             }
-            [(_, Way::Jwt | Way::ApiKey | Way::Bearer)] => {
-                let keys = if way.jwt.as_ref().is_some_and(|jwt| jwt.jwks.is_some()) {
-                    &[][..]
-                } else {
-                    &secret[..]
-                };
+            [(_, Way::Jwt | Way::HttpSignature | Way::ApiKey | Way::Bearer)] => {
+                let keys = if is_fetched(way) { &[][..] } else { &secret[..] };
                 inner(way, keys, &[], &[], &building, problems);
             }
             _ => {
-                problems.note::<()>(&[], "a way is one scheme, `jwt`, `api_key` or `bearer`");
+                problems
+                    .note::<()>(&[], "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`");
             }
         }
     }
+    handshake::check_pack(pack, &Anything, &mut Problems::new(&mut list));
     if list.is_empty() { Ok(()) } else { Err(list) }
 }

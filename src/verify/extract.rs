@@ -46,6 +46,11 @@ impl Extract {
         }
     }
 
+    /// The value at one place.
+    pub(super) const fn at(location: Location) -> Self {
+        Self(Source::At(location))
+    }
+
     /// `blake3:` and the hex BLAKE3 of the body as received. It binds ids that no signature covers to the body, for
     /// which a second SHA-256 of every body would cost several times as much.
     pub fn body_hash() -> Self {
@@ -69,20 +74,8 @@ impl Extract {
             Source::First(alternatives) => alternatives.iter().find_map(|one| one.from(request)),
             Source::Joined(parts) => {
                 let mut joined = String::new();
-                for (at, part) in parts.iter().enumerate() {
-                    if at > 0 {
-                        joined.push('|');
-                    }
-                    let text = part.from(request)?;
-                    let mut rest = text.as_str();
-                    // Both are ASCII, so each is a character.
-                    while let Some(special) = memchr2(b'|', b'\\', rest.as_bytes()) {
-                        joined.push_str(&rest[..special]);
-                        joined.push('\\');
-                        joined.push_str(&rest[special..=special]);
-                        rest = &rest[special + 1..];
-                    }
-                    joined.push_str(rest);
+                for part in parts {
+                    join(&mut joined, &part.from(request)?);
                 }
                 (!joined.is_empty()).then_some(joined)
             }
@@ -130,6 +123,22 @@ impl fmt::Display for Extract {
             Source::Joined(parts) => list(f, parts, " + "),
         }
     }
+}
+
+/// Puts a part (never empty) behind those that are joined already, see [`Extract::joined`].
+pub(super) fn join(joined: &mut String, part: &str) {
+    if !joined.is_empty() {
+        joined.push('|');
+    }
+    let mut rest = part;
+    // Both are ASCII, so each is a character.
+    while let Some(special) = memchr2(b'|', b'\\', rest.as_bytes()) {
+        joined.push_str(&rest[..special]);
+        joined.push('\\');
+        joined.push_str(&rest[special..=special]);
+        rest = &rest[special + 1..];
+    }
+    joined.push_str(rest);
 }
 
 fn text<'r>(location: &Location, request: &'r Request) -> Option<Cow<'r, str>> {

@@ -25,6 +25,11 @@ struct Token {
 const MAX_DEPTH: usize = 32;
 
 impl Pointer {
+    /// The whole document.
+    pub(super) fn root() -> Self {
+        Self(Box::default())
+    }
+
     /// Parses `/a/b/0`; `~1` stands for `/` and `~0` for `~`. The error says what would be right.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
@@ -61,7 +66,15 @@ impl Pointer {
         Some(elements.into_iter().map(|e| e.get().as_bytes()).collect())
     }
 
-    fn raw<'b>(&self, document: &'b [u8]) -> Option<&'b str> {
+    /// The same, if there are at most `max`.
+    pub(super) fn elements_up_to<'b>(&self, document: &'b [u8], max: usize) -> Option<Elements<'b>> {
+        let raw = self.raw(document)?;
+        let mut reader = serde_json::Deserializer::from_str(raw);
+        UpTo(max).deserialize(&mut reader).ok()
+    }
+
+    /// The value as it is written.
+    pub(super) fn raw<'b>(&self, document: &'b [u8]) -> Option<&'b str> {
         let mut reader = serde_json::Deserializer::from_slice(document);
         let found = Walk(&self.0).deserialize(&mut reader).ok()?;
         reader.end().ok()?;
@@ -91,6 +104,41 @@ impl Token {
         let digits = !key.is_empty() && key.bytes().all(|b| b.is_ascii_digit());
         let index = if digits && (key == "0" || !key.starts_with('0')) { key.parse().ok() } else { None };
         Ok(Self { key: key.into(), index })
+    }
+}
+
+/// The elements of an array, if they are not too many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Elements<'b> {
+    All(Vec<&'b [u8]>),
+    TooMany,
+}
+
+/// Gathers elements and stops when there are too many: what is beyond was found well-formed when the array was.
+struct UpTo(usize);
+
+impl<'de> DeserializeSeed<'de> for UpTo {
+    type Value = Elements<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for UpTo {
+    type Value = Elements<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element::<&RawValue>()? {
+            if elements.len() == self.0 {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(Elements::TooMany);
+            }
+            elements.push(element.get().as_bytes());
+        }
+        Ok(Elements::All(elements))
     }
 }
 

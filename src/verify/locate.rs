@@ -1,9 +1,11 @@
 //! One place in a request: `header:NAME`, `query:NAME`, `path:NAME`, `form:FIELD`, `form:FIELD#/pointer` (JSON inside
-//! a form field), `body:/json/pointer`.
+//! a form field), `body:/json/pointer`; and values within such a place: `PLACE#base64/pointer` (JSON in base64) and
+//! `PLACE#jwt/pointer` (a claim of the token that stands there).
 
 use std::borrow::Cow;
 use std::fmt;
 
+use super::encoding::decode_base64_secret;
 use super::form;
 use super::json::Pointer;
 use crate::message::Request;
@@ -37,6 +39,39 @@ pub(super) enum Location {
     Form(Box<str>),
     FormJson(Box<str>, Pointer),
     Body(Pointer),
+    /// The whole body.
+    Whole,
+    /// A value in the JSON that the text at another place is a dress of.
+    Inside(Box<Location>, Dress, Pointer),
+}
+
+/// How JSON is written where it must be one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dress {
+    /// Base64, in either alphabet, with or without padding.
+    Base64,
+    /// The claims of a JSON Web Token. Nothing is verified here.
+    Jwt,
+}
+
+impl Dress {
+    fn mark(self) -> &'static str {
+        match self {
+            Dress::Base64 => "#base64",
+            Dress::Jwt => "#jwt",
+        }
+    }
+
+    /// The JSON.
+    fn undo(self, text: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Dress::Base64 => decode_base64_secret(text),
+            Dress::Jwt => {
+                let text = super::credentials::after_scheme(text, "bearer").unwrap_or(text);
+                decode_base64_secret(text.split(|b| *b == b'.').nth(1)?)
+            }
+        }
+    }
 }
 
 /// The kinds of places, for messages.
@@ -46,6 +81,13 @@ impl Location {
     /// The error says what would be right.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        for dress in [Dress::Base64, Dress::Jwt] {
+            if let Some((place, pointer)) = text.split_once(&format!("{}/", dress.mark())) {
+                let place = if place == "body" { Location::Whole } else { Self::parse(place)? };
+                let pointer = Pointer::parse(&format!("/{pointer}"))?;
+                return Ok(Location::Inside(place.into(), dress, pointer));
+            }
+        }
         let Some((kind, name)) = text.split_once(':') else {
             return Err(format!(
                 "`{text}` says no place: write header:NAME, query:NAME, path:NAME, form:FIELD or body:/json/pointer"
@@ -90,6 +132,13 @@ impl Location {
             Location::Form(name) => form::only(view.body, name),
             Location::FormJson(name, pointer) => Ok(form::only(view.body, name)?
                 .and_then(|json| pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes())))),
+            Location::Whole => Ok(Some(Cow::Borrowed(view.body)).filter(|body| !body.is_empty())),
+            Location::Inside(place, dress, pointer) => {
+                let json = place.find(view)?.and_then(|text| dress.undo(&text));
+                Ok(json.and_then(|json| {
+                    pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes()))
+                }))
+            }
             Location::Body(pointer) => Ok(pointer.text(view.body).map(|text| match text {
                 Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
                 Cow::Owned(text) => Cow::Owned(text.into_bytes()),
@@ -101,13 +150,31 @@ impl Location {
     pub(super) fn header(&self) -> Option<&str> {
         match self {
             Location::Header(name) => Some(name),
+            Location::Inside(place, ..) => place.header(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a header by itself, which can be added to a request.
+    pub(super) fn is_header(&self) -> bool {
+        matches!(self, Location::Header(_))
+    }
+
+    /// Where the token is whose claim this is.
+    pub(super) fn token(&self) -> Option<&Location> {
+        match self {
+            Location::Inside(place, Dress::Jwt, _) => Some(place),
             _ => None,
         }
     }
 
     /// Whether the body holds it.
     pub(super) fn in_body(&self) -> bool {
-        matches!(self, Location::Form(_) | Location::FormJson(..) | Location::Body(_))
+        match self {
+            Location::Form(_) | Location::FormJson(..) | Location::Body(_) | Location::Whole => true,
+            Location::Inside(place, ..) => place.in_body(),
+            Location::Header(_) | Location::Query(_) | Location::Path(_) => false,
+        }
     }
 }
 
@@ -120,6 +187,8 @@ impl fmt::Display for Location {
             Location::Form(name) => write!(f, "form:{name}"),
             Location::FormJson(name, pointer) => write!(f, "form:{name}#{pointer}"),
             Location::Body(pointer) => write!(f, "body:{pointer}"),
+            Location::Whole => f.write_str("body"),
+            Location::Inside(place, dress, pointer) => write!(f, "{place}{}{pointer}", dress.mark()),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Shared secrets: keyed MAC states (made once, cloned per request) and plain digests over a secret.
 
 use hmac::{Hmac, KeyInit, Mac};
+use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// The digests that schemes are built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hash {
+    /// Legacy, for HMAC only.
+    Md5,
     Sha1,
     Sha256,
     Sha384,
@@ -37,6 +40,7 @@ impl Hash {
 
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Hash::Md5 => "MD5",
             Hash::Sha1 => "SHA-1",
             Hash::Sha256 => "SHA-256",
             Hash::Sha384 => "SHA-384",
@@ -55,6 +59,7 @@ impl Hash {
             Ok(Output::of(&digest.finalize()))
         }
         match self {
+            Hash::Md5 => run::<Md5, E>(feed),
             Hash::Sha1 => run::<Sha1, E>(feed),
             Hash::Sha256 => run::<Sha256, E>(feed),
             Hash::Sha384 => run::<Sha384, E>(feed),
@@ -65,6 +70,7 @@ impl Hash {
     /// The digest of `bytes`.
     pub(super) fn of(self, bytes: &[u8]) -> Output {
         match self {
+            Hash::Md5 => Output::of(&Md5::digest(bytes)),
             Hash::Sha1 => Output::of(&Sha1::digest(bytes)),
             Hash::Sha256 => Output::of(&Sha256::digest(bytes)),
             Hash::Sha384 => Output::of(&Sha384::digest(bytes)),
@@ -76,6 +82,7 @@ impl Hash {
 /// A keyed HMAC state.
 #[derive(Clone)]
 pub(super) enum MacKey {
+    Md5(Hmac<Md5>),
     Sha1(Hmac<Sha1>),
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
@@ -86,6 +93,7 @@ impl MacKey {
     pub(super) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
         // HMAC takes keys of any length, so this never is `None`; the trait can't say so.
         match hash {
+            Hash::Md5 => Hmac::new_from_slice(key).ok().map(MacKey::Md5),
             Hash::Sha1 => Hmac::new_from_slice(key).ok().map(MacKey::Sha1),
             Hash::Sha256 => Hmac::new_from_slice(key).ok().map(MacKey::Sha256),
             Hash::Sha384 => Hmac::new_from_slice(key).ok().map(MacKey::Sha384),
@@ -95,6 +103,7 @@ impl MacKey {
 
     pub(super) const fn hash(&self) -> Hash {
         match self {
+            MacKey::Md5(_) => Hash::Md5,
             MacKey::Sha1(_) => Hash::Sha1,
             MacKey::Sha256(_) => Hash::Sha256,
             MacKey::Sha384(_) => Hash::Sha384,
@@ -116,6 +125,7 @@ impl MacKey {
             Ok(Output::of(&mac.finalize().into_bytes()))
         }
         match self {
+            MacKey::Md5(keyed) => run(keyed, feed),
             MacKey::Sha1(keyed) => run(keyed, feed),
             MacKey::Sha256(keyed) => run(keyed, feed),
             MacKey::Sha384(keyed) => run(keyed, feed),
@@ -145,6 +155,7 @@ mod tests {
             });
             hex::encode(out.unwrap().as_bytes())
         };
+        assert_eq!(mac(Hash::Md5), "750c783e6ab0b503eaa86e310a5db738");
         assert_eq!(mac(Hash::Sha1), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
         assert_eq!(mac(Hash::Sha256), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
         assert!(mac(Hash::Sha384).starts_with("af45d2e376484031617f78d2b58a6b1b"));

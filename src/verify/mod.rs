@@ -7,22 +7,30 @@
 //! The way of a rule: `spec` (as written) → `compile` with `build`, `build_scheme` and `jwt::build` (everything wrong
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
+mod batch;
 mod build;
+mod build_keys;
 mod build_scheme;
 mod check;
 mod compile;
 mod compile_pack;
+mod condition;
 mod credentials;
 mod encoding;
 mod explain;
 mod extract;
+mod fetched;
 mod form;
+pub mod handshake;
+mod header_list;
+mod http_signature;
 mod json;
 mod jwt;
 mod locate;
 mod mac;
 mod public_key;
 mod refusal;
+mod remote;
 mod scheme;
 mod sign;
 mod signatures;
@@ -41,13 +49,20 @@ use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::secret::Secret;
 
+pub use batch::{Element, NotSplit, Split};
 use check::Check;
-pub use compile::compile;
+pub use compile::{awaiting_keys, compile};
 pub use compile_pack::check_pack;
 pub use explain::{Explanation, Likely, Step, Way};
 pub use extract::Extract;
 pub(crate) use form::decode as decode_form;
+pub use handshake::{Handshakes, Policy};
 pub use refusal::Refusal;
+pub(crate) use remote::parse_jwks;
+pub use remote::{
+    Address, Document, KeySource, Lacking, Lookup, Need, NoKeys, Oauth, Remote, RemoteKey, Settled,
+    Unreadable,
+};
 pub use sign::{PrivateKey, SignError};
 pub use spec::VerifySpec;
 pub(crate) use time::duration as parse_duration;
@@ -90,14 +105,6 @@ impl Verified<Request> {
     }
 }
 
-/// Public keys that are fetched and refreshed elsewhere (JWKS over https), as verification sees them.
-pub trait KeySource: Send + Sync + std::fmt::Debug {
-    /// The keys known now; `None` while none could be fetched yet.
-    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>>;
-    /// Tells that a token named this unknown key id, so that a refresh may be worth its while.
-    fn unknown_kid(&self, kid: &str);
-}
-
 /// What compiling a rule needs from outside: `config` implements it over files, environment and packs. Error texts
 /// say what is wrong with the reference, for the user.
 pub trait Resolver {
@@ -105,8 +112,8 @@ pub trait Resolver {
     fn secret(&self, reference: &str) -> Result<Secret, String>;
     /// The text behind `file:PATH`, `env:NAME`, or the given text itself (public keys, certificates).
     fn text(&self, reference: &str) -> Result<String, String>;
-    /// The key source behind an https URL.
-    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String>;
+    /// The source of keys that are fetched: the same for what is asked for in the same way.
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
     fn pack(&self, name: &str) -> Result<Arc<crate::providers::Pack>, String>;
 }

@@ -101,6 +101,11 @@ impl PublicKey {
         Self::checked(algorithm, der)
     }
 
+    /// Reads a SubjectPublicKeyInfo.
+    pub(super) fn of_spki(algorithm: Asymmetric, der: &[u8]) -> Result<Self, String> {
+        Self::checked(algorithm, spki(der, algorithm.kind())?)
+    }
+
     fn checked(algorithm: Asymmetric, bytes: Vec<u8>) -> Result<Self, String> {
         let length = bytes.len();
         match algorithm.kind() {
@@ -186,7 +191,8 @@ fn spki(der: &[u8], kind: Kind) -> Result<Vec<u8>, String> {
     }
 }
 
-fn certificate_spki(der: &[u8]) -> Option<&[u8]> {
+/// The SubjectPublicKeyInfo of a certificate.
+pub(super) fn certificate_spki(der: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
     let (certificate, _) = Der(der).take(SEQUENCE)?;
     let (mut rest, _) = Der(certificate).take(SEQUENCE)?;

@@ -2,6 +2,7 @@
 //! refusals tells most.
 
 use super::locate::Ambiguous;
+use super::remote::Need;
 use super::template::Unbuildable;
 use crate::reason::Reason;
 
@@ -11,11 +12,13 @@ use crate::reason::Reason;
 pub struct Refusal {
     pub reason: Reason,
     pub detail: String,
+    /// What the decision waits for, if it is a key that is being fetched: then the request may be decided anew.
+    pub needs: Option<Need>,
 }
 
 impl Refusal {
-    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), needs: None }
     }
 
     pub(super) fn ambiguous(what: impl std::fmt::Display) -> Self {
@@ -32,6 +35,7 @@ impl Refusal {
 fn rank(reason: Reason) -> u8 {
     match reason {
         Reason::KeyUnavailable => 4,
+        Reason::SenderNotAllowed => 4,
         Reason::AmbiguousRequest => 3,
         Reason::TimestampOutOfTolerance | Reason::TokenExpired => 2,
         Reason::SignatureInvalid | Reason::TokenInvalid | Reason::CredentialsInvalid => 1,

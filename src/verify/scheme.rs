@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
+use super::fetched::Fetched;
 use super::json::Pointer;
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
@@ -29,6 +31,8 @@ const MAX_ELEMENTS: usize = 1000;
 #[derive(Clone, Debug)]
 pub(super) struct Scheme {
     pub(super) when: Vec<Condition>,
+    /// Signed places that must have one of these values: who may use the route.
+    pub(super) only: Vec<(Location, Vec<String>)>,
     pub(super) from: Vec<Location>,
     pub(super) form: SignatureForm,
     pub(super) timestamp: Option<TimeRule>,
@@ -71,12 +75,6 @@ pub(super) struct BodyDigest {
     pub(super) encoding: Encoding,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Condition {
-    Present(Location),
-    Absent(Location),
-}
-
 /// A key with what the user calls it.
 #[derive(Clone, Debug)]
 pub(super) struct Labelled<T> {
@@ -92,6 +90,7 @@ pub(super) enum Keys {
     /// The secret itself is sent.
     Token(Vec<Labelled<Secret>>),
     Public(Vec<Labelled<PublicKey>>),
+    Fetched(Fetched),
 }
 
 /// The label of the key that matched.
@@ -191,10 +190,11 @@ impl Scheme {
                     ));
                     continue;
                 }
-                match self.matches(group, &filling)? {
+                match self.matches(group, &filling, now)? {
                     Some(matched) => {
                         self.check_body_digest(view)?;
-                        return Ok(matched.clone());
+                        self.check_only(view)?;
+                        return Ok(matched);
                     }
                     None => note(self.no_match(location, group)),
                 }
@@ -204,14 +204,14 @@ impl Scheme {
     }
 
     /// The label of a key that some signature of `group` is right for.
-    fn matches(&self, group: &[u8], filling: &Filling<'_>) -> Result<Option<&Match>, Refusal> {
+    fn matches(&self, group: &[u8], filling: &Filling<'_>, now: Timestamp) -> Result<Option<Match>, Refusal> {
         let mut buffer = [0; MAX_SIGNATURE];
         match &self.keys {
             Keys::Mac(keys) => {
                 for key in keys {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
-                        return Ok(Some(&key.label));
+                        return Ok(Some(key.label.clone()));
                     }
                 }
             }
@@ -219,7 +219,7 @@ impl Scheme {
                 for secret in secrets {
                     let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
-                        return Ok(Some(&secret.label));
+                        return Ok(Some(secret.label.clone()));
                     }
                 }
             }
@@ -229,7 +229,7 @@ impl Scheme {
                     let expected = Hash::Sha256.of(token.value.expose());
                     let sent = |text: &[u8]| Hash::Sha256.of(text).as_bytes().ct_eq(expected.as_bytes());
                     if self.form.signatures(group).any(|text| sent(text).into()) {
-                        return Ok(Some(&token.label));
+                        return Ok(Some(token.label.clone()));
                     }
                 }
             }
@@ -239,13 +239,41 @@ impl Scheme {
                     let Some(signature) = self.form.encoding.decode(text, &mut buffer) else { continue };
                     for key in keys {
                         if key.value.verifies(&message, signature) {
-                            return Ok(Some(&key.label));
+                            return Ok(Some(key.label.clone()));
                         }
                     }
                 }
             }
+            Keys::Fetched(fetched) => {
+                // A request without a signature is not worth a fetch.
+                if self.form.signatures(group).next().is_none() {
+                    return Ok(None);
+                }
+                let message = self.template.whole(filling)?;
+                return fetched.check(filling.view, now, |key| {
+                    self.form.signatures(group).any(|text| {
+                        match self.form.encoding.decode(text, &mut buffer) {
+                            Some(signature) => key.verifies(&message, signature),
+                            None => false,
+                        }
+                    })
+                });
+            }
         }
         Ok(None)
+    }
+
+    fn check_only(&self, view: View<'_>) -> Result<(), Refusal> {
+        for (location, accepted) in &self.only {
+            let value = at(location, location.find(view))?;
+            if !value.is_some_and(|value| accepted.iter().any(|one| one.as_bytes() == &*value)) {
+                return Err(Refusal::new(
+                    Reason::SenderNotAllowed,
+                    format!("{location} does not have one of the configured values"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn any_equals(&self, group: &[u8], expected: &[u8], buffer: &mut [u8; MAX_SIGNATURE]) -> bool {
@@ -327,7 +355,12 @@ impl Scheme {
             .chain(&self.id)
             .chain(self.template.locations())
             .chain(self.body_digest.as_ref().map(|digest| &digest.from))
-            .chain(self.when.iter().map(|(Condition::Present(at) | Condition::Absent(at))| at))
+            .chain(self.when.iter().map(Condition::location))
+            .chain(self.only.iter().map(|(location, _)| location))
+            .chain(match &self.keys {
+                Keys::Fetched(fetched) => fetched.named.as_ref(),
+                _ => None,
+            })
     }
 }
 
@@ -337,22 +370,8 @@ impl Keys {
             Keys::Mac(keys) => keys.len(),
             Keys::Digest(_, keys) | Keys::Token(keys) => keys.len(),
             Keys::Public(keys) => keys.len(),
+            Keys::Fetched(_) => 1,
         }
-    }
-}
-
-impl Condition {
-    pub(super) fn holds(&self, view: View<'_>) -> Result<(), Refusal> {
-        let (location, wanted) = match self {
-            Condition::Present(location) => (location, true),
-            Condition::Absent(location) => (location, false),
-        };
-        let present = at(location, location.find(view))?.is_some();
-        if present == wanted {
-            return Ok(());
-        }
-        let why = if wanted { "is missing" } else { "is there, and this scheme does not apply then" };
-        Err(Refusal::new(Reason::SignatureMissing, format!("{location} {why}")))
     }
 }
 

@@ -10,7 +10,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::locate::{Location, View};
 use super::public_key::Asymmetric;
-use super::scheme::{Condition, Keys, Scheme, TimeRule};
+use super::scheme::{Keys, Scheme, TimeRule};
 use super::signatures::{SignatureForm, TimeFrom};
 use super::template::{Filling, Unbuildable};
 use crate::clock::Timestamp;
@@ -41,7 +41,7 @@ impl PrivateKey {
         Ok(Self(zeroize::Zeroizing::new(key.secret_pkcs8_der().to_vec())))
     }
 
-    fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
+    pub(super) fn sign(&self, algorithm: Asymmetric, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let random = SystemRandom::new();
         let wrong = |_| SignError::WrongPrivateKey;
         let ecdsa = |how: &'static by_ring::EcdsaSigningAlgorithm| {
@@ -110,16 +110,18 @@ impl Scheme {
         if let Some((TimeRule { from: TimeFrom::At(location), .. }, text)) = &time {
             add(location, text, request, &mut added)?;
         }
+        for (header, must) in self.template.header_lists() {
+            let listed = std::iter::once(header).chain(must.iter().map(|name| &**name)).collect::<Vec<_>>();
+            add(&Location::Header(header.into()), &listed.join(","), request, &mut added)?;
+        }
         for location in self.id.iter().chain(self.template.locations()) {
             if !added.iter().any(|(name, _)| Some(name.as_str()) == location.header()) {
                 add(location, &unique(), request, &mut added)?;
             }
         }
         for condition in &self.when {
-            let (Condition::Present(location) | Condition::Absent(location)) = condition;
-            let there = matches!(location.find(View::of(request)), Ok(Some(_)));
-            if there != matches!(condition, Condition::Present(_)) {
-                return Err(SignError::Lacks(format!("the scheme does not apply: {location}")));
+            if condition.holds(View::of(request)).is_err() {
+                return Err(SignError::Lacks(format!("the scheme does not apply: {}", condition.location())));
             }
         }
         let request = &with_headers(request, &added);
@@ -157,6 +159,10 @@ impl Scheme {
                 let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
                 encode(&private_key.sign(key.value.algorithm(), &self.template.whole(&filling)?)?)
             }
+            Keys::Fetched(fetched) => {
+                let private_key = private_key.ok_or(SignError::NoPrivateKey)?;
+                encode(&private_key.sign(fetched.algorithm, &self.template.whole(&filling)?)?)
+            }
         };
         let time = time.as_ref().map(|(rule, text)| (&rule.from, text.as_str()));
         added.push((header.to_owned(), self.form.dress(&signature, time)));
@@ -188,7 +194,7 @@ fn add(
     request: &Request,
     added: &mut Vec<(String, String)>,
 ) -> Result<(), SignError> {
-    match (location.find(View::of(request)), location.header()) {
+    match (location.find(View::of(request)), location.header().filter(|_| location.is_header())) {
         (Ok(Some(_)), _) => Ok(()),
         (Ok(None), Some(header)) => {
             added.push((header.to_owned(), value.to_owned()));

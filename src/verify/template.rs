@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use sha2::{Digest, Sha256};
 
 use super::form;
+use super::header_list;
 use super::locate::{Ambiguous, Location, View};
 use super::url;
 
@@ -32,6 +33,10 @@ enum Part {
     Query,
     Url(UrlForm),
     At(Location, Wanted),
+    /// This line and the value's, if it is there.
+    Line(Box<str>, Location),
+    /// The headers that the header of this name lists, `name:value` with `;` between them; these must be listed.
+    HeaderList(Box<str>, Box<[Box<str>]>),
     /// Names and values of all form fields, decoded, sorted by name.
     SortedForm(Repeats),
 }
@@ -163,6 +168,18 @@ impl Template {
                         return Err(Unbuildable::Ambiguous(format!("{location} is there twice")));
                     }
                 },
+                Part::Line(name, location) => match location.find(filling.view) {
+                    Ok(Some(value)) => {
+                        for piece in [name.as_bytes(), b"\n", &value, b"\n"] {
+                            sink(piece);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(Ambiguous) => {
+                        return Err(Unbuildable::Ambiguous(format!("{location} is there twice")));
+                    }
+                },
+                Part::HeaderList(header, must) => header_list::feed(&filling.view, header, must, &mut sink)?,
                 Part::SortedForm(repeats) => {
                     let mut fields = form::sorted(filling.view.body);
                     if *repeats == Repeats::Dropped {
@@ -188,6 +205,13 @@ impl Template {
         Ok(Cow::Owned(bytes))
     }
 
+    /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
+    pub(super) fn is_chosen_by_sender(&self) -> bool {
+        self.0
+            .iter()
+            .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+    }
+
     /// Whether the address of the request is signed, whole or in part.
     pub(super) fn uses_url(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Url(_) | Part::Target | Part::Path))
@@ -207,14 +231,35 @@ impl Template {
     }
     /// Whether `location` itself is one of the signed pieces.
     pub(super) fn covers(&self, location: &Location) -> bool {
-        self.0.iter().any(|p| matches!(p, Part::At(at, _) if at == location))
+        self.0.iter().any(|part| match part {
+            Part::At(at, _) | Part::Line(_, at) => at == location,
+            Part::HeaderList(header, must) => {
+                location.is_header() && {
+                    let name = location.header();
+                    name == Some(header) || must.iter().any(|listed| name == Some(listed))
+                }
+            }
+            _ => false,
+        })
     }
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
         self.0.iter().filter_map(|p| match p {
-            Part::At(location, _) => Some(location),
+            Part::At(location, _) | Part::Line(_, location) => Some(location),
             _ => None,
         })
     }
+    /// Headers that list headers, and what they must list.
+    pub(super) fn header_lists(&self) -> impl Iterator<Item = (&str, &[Box<str>])> {
+        self.0.iter().filter_map(|p| match p {
+            Part::HeaderList(header, must) => Some((&**header, &**must)),
+            _ => None,
+        })
+    }
+}
+
+/// The names in the `{param:NAME}` of a template.
+pub(super) fn params_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split("{param:").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
 }
 
 const NAMES: &[&str] = &[
@@ -229,6 +274,7 @@ const NAMES: &[&str] = &[
     "query",
     "form",
     "header",
+    "header-list",
     "param",
 ];
 
@@ -239,13 +285,23 @@ impl Part {
             None => (inside, None),
         };
         let unknown_filter = |known: &str| Err(format!("`{{{inside}}}`: the filter may be {known}"));
+        if let Some(header) = name.strip_prefix("header-list:") {
+            // As a place it is checked to be a header's name.
+            let header = Location::parse(&format!("header:{header}"))?.header().unwrap_or_default().into();
+            let must = filter.unwrap_or_default().split(',').map(|name| name.trim().to_ascii_lowercase());
+            let must = must.filter(|name| !name.is_empty()).map(Into::into).collect();
+            return Ok(Part::HeaderList(header, must));
+        }
         if name.contains(':') {
             let location = Location::parse(name)?;
+            if let Some(line) = filter.and_then(|filter| filter.strip_prefix("line:")) {
+                return Ok(Part::Line(line.into(), location));
+            }
             return match filter {
                 None => Ok(Part::At(location, Wanted::There)),
                 Some("optional") => Ok(Part::At(location, Wanted::Optional)),
                 Some("base64") => Ok(Part::At(location, Wanted::Base64Lines)),
-                Some(_) => unknown_filter("`optional` or `base64`"),
+                Some(_) => unknown_filter("`optional`, `base64` or `line:NAME`"),
             };
         }
         match (name, filter) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{KeySource, Resolver};
+use super::{KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled};
 use crate::clock::Timestamp;
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::providers::Pack;
@@ -17,6 +17,7 @@ pub(crate) fn request(target: &str, headers: &[(&str, &str)], body: &[u8]) -> Re
             method: Method::POST,
             target: target.to_owned(),
             authority: "hooks.example.com".to_owned(),
+            asked_authority: None,
             scheme: Scheme::Https,
             version: Version::Http11,
             headers: headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect::<Headers>(),
@@ -36,6 +37,35 @@ pub(crate) struct World {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) packs: BTreeMap<String, Arc<Pack>>,
     pub(crate) keys: Option<Arc<dyn KeySource>>,
+    /// What would be fetched, by URL; what is not here fails.
+    pub(crate) documents: BTreeMap<String, String>,
+    /// When it would be fetched.
+    pub(crate) now: Timestamp,
+}
+
+/// Answers of which each is read when it is asked for.
+#[derive(Debug)]
+struct Documents {
+    remote: Remote,
+    texts: BTreeMap<String, String>,
+    now: Timestamp,
+}
+
+impl KeySource for Documents {
+    fn lookup(&self, name: &str) -> Lookup {
+        let Some(url) = self.remote.address.of(name) else { return Lookup::Absent };
+        let read = self.texts.get(&url.to_string()).map(|text| self.remote.read(text.as_bytes(), self.now));
+        match read {
+            Some(Ok(document)) => Lookup::Known(Arc::new(document)),
+            _ => Lookup::Failing,
+        }
+    }
+    fn lacks(&self, _: &str) -> Lacking {
+        Lacking::Fresh
+    }
+    fn settled(&self, name: &str) -> Settled {
+        NoKeys.settled(name)
+    }
 }
 
 impl World {
@@ -54,8 +84,11 @@ impl Resolver for World {
     fn text(&self, reference: &str) -> Result<String, String> {
         self.get(reference)
     }
-    fn jwks(&self, url: &str) -> Result<Arc<dyn KeySource>, String> {
-        self.keys.clone().ok_or_else(|| format!("no keys for {url}"))
+    fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
+        match &self.keys {
+            Some(keys) => Ok(keys.clone()),
+            None => Ok(Arc::new(Documents { remote, texts: self.documents.clone(), now: self.now })),
+        }
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
         match self.packs.get(name) {

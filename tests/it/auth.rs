@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
+use crate::support::app::Speaks;
 use crate::support::*;
 
 fn verified(path: &str, verify: serde_json::Value) -> Route {
@@ -98,6 +99,72 @@ async fn a_jwt_is_checked_against_a_key_set() {
     );
     let unknown = outcome(&gateway, bearer("/jwt", &token("two", "{}"))).await;
     assert!(["401 token_invalid", "503 key_unavailable"].contains(&unknown.as_str()), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_fetched_from_a_private_issuer_and_an_outage_is_no_refusal() {
+    let app = App::start().await;
+    let random = ring::rand::SystemRandom::new();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).expect("a key");
+    let point = key.public_key().as_ref(); // 0x04, x, y
+    let jwks = json!({"keys": [{
+        "kty": "EC", "crv": "P-256", "kid": "one",
+        "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
+    }]});
+    let keys = Behaviour::Answer { status: 200, headers: vec![], body: jwks.to_string().into_bytes() };
+    let token = |kid: &str| {
+        let head = URL_SAFE_NO_PAD.encode(json!({"alg": "ES256", "kid": kid}).to_string());
+        let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(json!({"exp": now() + 60}).to_string()));
+        let signature = key.sign(&random, signed.as_bytes()).expect("signed");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let (good, down, stranger) = (
+        App::speaking(Speaks::Http1Tls).await,
+        App::speaking(Speaks::Http1Tls).await,
+        App::speaking(Speaks::Http1OtherName).await,
+    );
+    for issuer in [&good, &down, &stranger] {
+        issuer.behaves(keys.clone());
+    }
+    down.refuse().await;
+    let route = |path: &str, issuer: &App, ca: bool| {
+        let mut jwt = json!({"algorithms": ["ES256"], "jwks": format!("{}/jwks.json", issuer.url())});
+        if ca {
+            jwt["ca"] = json!("file:ca.pem");
+        }
+        verified(path, json!({ "jwt": jwt })).to(&app)
+    };
+    let gateway = gateway()
+        .file("ca.pem", &certs::authority().ca)
+        .route(route("/good", &good, true))
+        .route(route("/down", &down, true))
+        .route(route("/stranger", &stranger, true))
+        .route(route("/public-roots", &good, false))
+        .start()
+        .await;
+    assert_eq!(outcome(&gateway, bearer("/good", &token("one"))).await, "accepted");
+    assert_eq!(
+        outcome(&gateway, bearer("/good", &token("two"))).await,
+        "401 token_invalid",
+        "the set is fresh"
+    );
+    for path in ["/down", "/stranger", "/public-roots"] {
+        let answer = gateway.send(&bearer(path, &token("one"))).await;
+        assert_eq!((answer.status, answer.reason()), (503, "key_unavailable"), "{path}");
+        assert!(answer.header("retry-after").is_some(), "{path}");
+    }
+    assert!(stranger.received().is_empty(), "nothing is asked of a host that is not proved");
+    down.accept().await;
+    eventually("the issuer is back", async || {
+        outcome(&gateway, bearer("/down", &token("one"))).await == "accepted"
+    })
+    .await;
+    good.refuse().await;
+    assert_eq!(outcome(&gateway, bearer("/good", &token("one"))).await, "accepted", "what is known stays");
+    let status = gateway.admin("GET", "/status").await.expect("the status").text();
+    assert!(status.contains("/jwks.json") && status.contains("age_seconds"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

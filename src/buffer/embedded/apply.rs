@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use fjall::Slice;
 
 use super::super::{
-    AppendError, Appended, BufferError, ClaimKey, Claimed, DeadReason, Delivery, DeliveryState, Event,
-    EventId, NewClaim, Next,
+    AppendError, Appended, BatchAppended, BufferError, ClaimKey, Claimed, DeadReason, Delivery,
+    DeliveryState, Event, EventId, NewClaim, Next,
 };
+use super::batch::AppendBatch;
 use super::codec::{QueueEntry, Record, Told};
 use super::draft::{Draft, Retained, retention_of};
 use super::keys::{self, Class};
@@ -22,6 +23,7 @@ use crate::clock::Timestamp;
 /// Work for the committer.
 pub(super) enum Op {
     Append(Box<Append>),
+    AppendBatch(Box<AppendBatch>),
     Claim {
         claim: NewClaim,
         event_id: EventId,
@@ -92,6 +94,8 @@ pub(super) struct Answer<T, E> {
 pub(super) struct Effects {
     /// With the time of their queueing.
     pub(super) appended: Vec<(Answer<Appended, AppendError>, Instant)>,
+    /// With the time of their queueing.
+    pub(super) batches: Vec<(Answer<BatchAppended, AppendError>, Instant)>,
     pub(super) arrived: Vec<(Arc<Lane>, u64, Option<Held>)>,
     pub(super) settled: Vec<(Arc<Lane>, Place, Option<Place>)>,
     pub(super) claimed: Vec<ClaimKey>,
@@ -127,14 +131,33 @@ impl Draft<'_> {
             // The first one is on disk, or goes there with this very commit.
             return Ok(Appended::Duplicate(first));
         }
+        self.put_new(event, encoded, lanes, claim, now, effects);
+        Ok(Appended::Stored)
+    }
+
+    /// Puts a claim that does not stand yet, and lets the filter know.
+    pub(super) fn put_new_claim(&mut self, claim: NewClaim, event_id: EventId, now: Timestamp) {
+        let (key, claimed) = (claim.key, claimed(claim, event_id, now));
+        self.store.claims.insert(key, claimed.expires_at.0, now.0);
+        self.put_claim(key, &claimed);
+    }
+
+    /// Puts an event that is not there yet, with its claim and its deliveries.
+    pub(super) fn put_new(
+        &mut self,
+        event: &Arc<Event>,
+        encoded: Slice,
+        lanes: &[Arc<Lane>],
+        claim: Option<NewClaim>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
         let siblings = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
         self.sync = true;
         self.put_event(event.id, encoded);
         if let Some(claim) = claim {
-            let (key, claimed) = (claim.key, claimed(claim, event.id, now));
-            self.store.claims.insert(key, claimed.expires_at.0, now.0);
-            self.put_claim(key, &claimed);
+            self.put_new_claim(claim, event.id, now);
         }
         let seq = self.next_seq();
         let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Nothing };
@@ -149,7 +172,6 @@ impl Draft<'_> {
         }
         effects.stored += 1;
         effects.bytes += u64::from(size);
-        Ok(Appended::Stored)
     }
 
     /// A claim without an event. The first stands.

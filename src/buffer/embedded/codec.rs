@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::{
-    Attempt, AttemptOutcome, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer, Origin,
+    Attempt, AttemptOutcome, BatchPart, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
+    Origin,
 };
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
@@ -92,6 +93,15 @@ fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
         out.extend_from_slice(&id.0);
         put_number(out, received_at.as_millis());
     }
+    match origin.batch {
+        None => out.push(0),
+        Some(BatchPart { id, number, count }) => {
+            out.push(1);
+            out.extend_from_slice(&id.0);
+            put_number(out, u64::from(number));
+            put_number(out, u64::from(count));
+        }
+    }
 }
 
 /// What is said of an event's origin, in one byte.
@@ -99,6 +109,7 @@ const FROM_QUARANTINE: u8 = 1;
 const MAY_REPEAT: u8 = 2;
 
 fn origin(r: &mut Reader<'_>) -> Result<Origin> {
+    let small = |n: u64| u32::try_from(n).map_err(|_| Malformed("number out of range"));
     let would_refuse = match r.optional()? {
         None => None,
         Some(code) => Some(Reason::from_code(code).ok_or(Malformed("unknown reason"))?),
@@ -111,7 +122,15 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
         0 => None,
         _ => Some((EventId(r.array()?), r.time()?)),
     };
-    Ok(Origin { would_refuse, quarantine, may_repeat: tags & MAY_REPEAT != 0 })
+    let batch = match r.byte()? {
+        0 => None,
+        1 => {
+            let (id, number, count) = (EventId(r.array()?), small(r.number()?)?, small(r.number()?)?);
+            Some(BatchPart { id, number, count })
+        }
+        _ => return Err(Malformed("unknown tag")),
+    };
+    Ok(Origin { would_refuse, quarantine, batch, may_repeat: tags & MAY_REPEAT != 0 })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -470,8 +489,13 @@ mod tests {
 
     fn out_of_the_ordinary(at: u64) -> Origin {
         let reason = Reason::ALL[at as usize % Reason::ALL.len()];
-        let quarantine = (at % 3 > 0).then_some((EventId([at as u8; 16]), Timestamp(at)));
-        Origin { would_refuse: Some(reason), quarantine, may_repeat: at % 2 == 0 }
+        let id = EventId([at as u8; 16]);
+        Origin {
+            would_refuse: (at % 2 == 0).then_some(reason),
+            quarantine: (at % 3 != 0).then_some((id, Timestamp(at))),
+            batch: (at % 5 != 0).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
+            may_repeat: at % 7 != 0,
+        }
     }
 
     fn any_event() -> impl Strategy<Value = Event> {

@@ -99,7 +99,7 @@ impl From<Refused> for AppendError {
 
 impl Op {
     const fn is_bounded(&self) -> bool {
-        matches!(self, Op::Append(_) | Op::Claim { .. })
+        matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Claim { .. })
     }
     const fn is_awaited(&self) -> bool {
         !matches!(self, Op::Claim { .. } | Op::Settle(_))
@@ -107,6 +107,7 @@ impl Op {
     fn bytes(&self) -> usize {
         match self {
             Op::Append(append) => append.encoded.len(),
+            Op::AppendBatch(append) => append.bytes(),
             _ => 0,
         }
     }
@@ -230,6 +231,13 @@ impl Committer {
                     Err(refused) => {
                         let answer = Answer { done: append.done, outcome: Err(refused) };
                         effects.appended.push((answer, append.queued));
+                    }
+                },
+                Op::AppendBatch(append) => match shared.gate.admit() {
+                    Ok(()) => draft.append_batch(*append, now, &mut effects),
+                    Err(refused) => {
+                        let answer = Answer { done: append.done, outcome: Err(refused) };
+                        effects.batches.push((answer, append.queued));
                     }
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
@@ -357,6 +365,16 @@ impl Committer {
             }
             done.keep(outcome, &mut wakes);
         }
+        for (Answer { done, outcome }, queued) in effects.batches {
+            let outcome = match &failed {
+                Some(why) => Err(AppendError::Unavailable(why.clone())),
+                None => outcome,
+            };
+            if outcome.is_ok() {
+                self.shared.metrics.appended(queued.elapsed());
+            }
+            done.keep(outcome, &mut wakes);
+        }
         let failure = || failed.clone().map(BufferError::Failed);
         for Answer { done, outcome } in effects.changed {
             done.keep(failure().map_or(outcome, Err), &mut wakes);
@@ -375,6 +393,9 @@ impl Committer {
         for op in group {
             match op {
                 Op::Append(append) => {
+                    append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
+                }
+                Op::AppendBatch(append) => {
                     append.done.keep(Err(AppendError::Unavailable(why.clone())), &mut wakes);
                 }
                 Op::Replay(change) | Op::Purge(change) => {

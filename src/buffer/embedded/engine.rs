@@ -13,12 +13,13 @@ use tokio::sync::Notify;
 
 use super::super::Pressure;
 use super::super::{
-    Admission, AppendError, Appended, Beside, Buffer, BufferError, ClaimKey, Claimed, Delivery,
-    DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewClaim, Next, Page, Selection,
-    Settlement, Stats,
+    Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
+    Delivery, DestinationName, DestinationStats, Event, EventFilter, EventId, Leased, NewBatch, NewClaim,
+    Next, Page, Selection, Settlement, Stats,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Only, Op, Settle};
+use super::batch::{self, AppendBatch};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
@@ -89,6 +90,18 @@ impl Shared {
 
     pub(super) fn lane(&self, name: &DestinationName) -> Arc<Lane> {
         self.directory.lane(name, || self.next_seq.load(Ordering::Acquire))
+    }
+
+    /// Those of several destinations, each once.
+    fn lanes(&self, destinations: &[DestinationName]) -> Vec<Arc<Lane>> {
+        let mut lanes: Vec<Arc<Lane>> = Vec::with_capacity(destinations.len());
+        for name in destinations {
+            let lane = self.lane(name);
+            if !lanes.iter().any(|known| known.id == lane.id) {
+                lanes.push(lane);
+            }
+        }
+        lanes
     }
 
     /// Fills the filter of claims with those of earlier processes.
@@ -301,13 +314,7 @@ impl Buffer for Embedded {
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError> {
         self.shared.gate.admit()?;
-        let mut lanes: Vec<Arc<Lane>> = Vec::with_capacity(destinations.len());
-        for name in destinations {
-            let lane = self.shared.lane(name);
-            if !lanes.iter().any(|known| known.id == lane.id) {
-                lanes.push(lane);
-            }
-        }
+        let lanes = self.shared.lanes(destinations);
         let encoded = encode(&event, &lanes);
         if encoded.len() > MAX_EVENT {
             return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
@@ -315,6 +322,31 @@ impl Buffer for Embedded {
         let (done, outcome) = waiting::pair();
         let append = Append { event: Arc::new(event), encoded, lanes, claim, queued: Instant::now(), done };
         self.shared.inbox.push(Op::Append(Box::new(append)))?;
+        match outcome.await {
+            Some(outcome) => outcome,
+            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
+        }
+    }
+
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError> {
+        self.shared.gate.admit()?;
+        let lanes = self.shared.lanes(destinations);
+        let NewBatch { id, events, claim } = batch;
+        let part = |(event, claim): (Event, Option<NewClaim>)| {
+            let encoded = encode(&event, &lanes);
+            batch::Part { event: Arc::new(event), encoded, claim }
+        };
+        let events: Vec<batch::Part> = events.into_iter().map(part).collect();
+        let (done, outcome) = waiting::pair();
+        let append = AppendBatch { events, lanes, claim, id, queued: Instant::now(), done };
+        if append.bytes() > batch::MAX_BYTES {
+            return Err(AppendError::Unavailable(format!("a batch of {} bytes is too long", append.bytes())));
+        }
+        self.shared.inbox.push(Op::AppendBatch(Box::new(append)))?;
         match outcome.await {
             Some(outcome) => outcome,
             None => Err(AppendError::Unavailable(self.shared.gate.failure())),

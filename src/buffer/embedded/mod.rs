@@ -9,6 +9,7 @@
 
 mod admission;
 mod apply;
+mod batch;
 mod codec;
 mod committer;
 mod directory;

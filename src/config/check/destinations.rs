@@ -10,7 +10,7 @@ use super::Checker;
 use super::names::is_name;
 use crate::buffer::DestinationName;
 use crate::config::model::{
-    Destination, HeaderChanges, HostHeader, Jitter, Retry, UpstreamHttp, UpstreamTls,
+    Destination, HeaderChanges, HostHeader, Jitter, Retry, TrustedRoots, UpstreamHttp, UpstreamTls,
 };
 use crate::config::place::Place;
 use crate::config::raw;
@@ -273,7 +273,7 @@ impl Checker<'_, '_> {
             self.error(&place.key("server_name"), format!("`{name}` is not a host name"), help);
         }
         UpstreamTls {
-            ca: raw.ca.as_ref().map(|path| self.references.path(path)),
+            ca: raw.ca.as_ref().map(|path| TrustedRoots::File(self.references.path(path))),
             client: raw.client.as_ref().map(|client| self.certificate(client)),
             insecure: raw.insecure,
             server_name: raw.server_name.clone(),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Checker, Placed};
+use super::{Checker, Placed, Whose};
 use crate::config::model::{CertificateFiles, Listener, Tls, TlsVersion};
 use crate::config::place::Place;
 use crate::config::raw;
@@ -30,7 +30,7 @@ impl Checker<'_, '_> {
         let address = raw.address.parse::<SocketAddr>();
         let tls = raw.tls.as_ref().map(|tls| self.tls(tls, &place.key("tls")));
         let allow = match &raw.allow {
-            Some(texts) => self.ranges(texts, &place.key("allow")),
+            Some(texts) => self.allow(texts, &place.key("allow"), Whose::AllRoutes),
             None => Default::default(),
         };
         let trusted_hops = self.ranges(&raw.trusted_hops, &place.key("trusted_hops"));

@@ -6,18 +6,16 @@ use std::time::Duration;
 use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
 use super::rules::Proof;
-use super::{Checker, Placed};
-use crate::config::model::{
-    Acknowledgement, Enforce, Handshake, Idempotency, KeepRefused, Limits, Mode, Route,
-};
+use super::{Checker, Placed, Whose};
+use crate::config::model::{Acknowledgement, Enforce, Idempotency, KeepRefused, Limits, Mode, Route};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
 use crate::message::Method;
-use crate::providers::Repeats;
+use crate::providers::{Batch, Repeats};
 use crate::route::{PathPattern, RouteTable, Rule};
-use crate::verify::Extract;
+use crate::verify::{Extract, Split};
 
 /// How long repeats are recognised, where nothing is said.
 const WINDOW: Duration = Duration::from_secs(72 * 3600);
@@ -101,21 +99,25 @@ impl Checker<'_, '_> {
                 None
             }
         };
-        let allow = raw.allow.as_ref().map(|texts| self.ranges(texts, &place.key("allow")));
         let proof = self.proof(raw, place);
         let pack = proof.as_ref().and_then(|p| p.compiled.pack.clone());
-        let handshake = match &raw.handshake {
-            Some(raw::HandshakeOrOff::Off(_)) => None,
-            Some(raw::HandshakeOrOff::On(own)) => self.handshake(own, &place.key("handshake")),
-            None => pack.as_ref().and_then(|p| p.handshake.clone()),
+        let whose = match &proof {
+            Some(_) => Whose::Route(pack.as_ref()),
+            None => Whose::Unknown,
         };
-        let methods = methods(raw, handshake.is_some());
+        let allow = raw.allow.as_ref().map(|texts| self.allow(texts, &place.key("allow"), whose));
+        self.packs.push((name.to_owned(), pack.clone()));
+        let handshakes = self.handshakes(raw, place, proof.as_ref());
+        let mut methods = methods(raw);
+        let greeting_methods = self.greeting_methods(&handshakes, &methods, place);
+        methods.extend(greeting_methods.iter().cloned());
         let idempotency = self.idempotency(raw, place, proof.as_ref());
         let rate_limit = self.rate_limit(raw, place, proof.as_ref());
         let event_type = match &raw.event_type {
             Some(own) => self.extract(own, &place.key("event_type")),
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
         };
+        let split = self.split(raw, place, proof.as_ref());
         self.public_url(raw, place);
         let enforce = self.enforce(raw, place, proof.as_ref());
         let max_body = self.max_body(raw, place, limits);
@@ -126,6 +128,14 @@ impl Checker<'_, '_> {
             deadline: pack.as_ref().and_then(|p| p.deadline),
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
+        if split.is_some() && destinations.iter().any(|to| to.when.is_some()) {
+            let help = "remove `split`, or the destinations' `when`";
+            self.error(
+                &place.key("split"),
+                "the events of a batch go to every destination: no `when` is asked",
+                help,
+            );
+        }
         let answer = self.answer(raw, place);
         let unwanted = self.unwanted(raw, place);
         let deadline = self.spill(raw, place, purpose.deadline);
@@ -151,6 +161,7 @@ impl Checker<'_, '_> {
                 host,
                 path: raw.path.clone(),
                 methods,
+                greeting_methods,
                 allow,
                 rate_limit,
                 verify: proof.compiled.verifier,
@@ -160,10 +171,11 @@ impl Checker<'_, '_> {
                     None => KeepRefused::AsConfigured,
                 },
                 public_url: raw.public_url.clone(),
-                handshake,
+                handshakes,
                 idempotency,
                 event_type,
                 unwanted,
+                split,
                 max_body,
                 mode,
             }),
@@ -273,22 +285,6 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn handshake(&mut self, raw: &raw::Handshake, place: &Place) -> Option<Handshake> {
-        let (when, echo) = (place.key("when"), place.key("echo"));
-        if raw.when.is_empty() {
-            let help =
-                "name at least one value that only greetings have: `{ \"body:/type\": url_verification }`";
-            self.error(&when, "every request would be a greeting", help);
-        }
-        let conditions: Vec<Option<(Extract, String)>> = raw
-            .when
-            .iter()
-            .map(|(source, value)| Some((self.source(source, &when.key(source))?, value.clone())))
-            .collect();
-        let echo = self.source(&raw.echo, &echo);
-        Some(Handshake { when: conditions.into_iter().collect::<Option<_>>()?, echo: echo? })
-    }
-
     fn idempotency(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Idempotency> {
         if raw.mode == raw::Mode::Pass {
             for (key, written) in [
@@ -351,6 +347,50 @@ impl Checker<'_, '_> {
         Some(Idempotency { key, window: window.0 })
     }
 
+    fn split(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Split> {
+        let place = place.key("split");
+        let own = match raw.split.as_ref()? {
+            raw::SplitOrNot::Whether(false) => return None,
+            raw::SplitOrNot::Whether(true) => raw::Split::default(),
+            raw::SplitOrNot::Own(own) => own.clone(),
+        };
+        if raw.mode != raw::Mode::Buffer {
+            let help = "remove `split`, or use `mode: buffer`: a request that is forwarded has one answer";
+            self.error(&place, "only buffered requests are taken apart", help);
+            return None;
+        }
+        let proof = proof?;
+        let pack = proof.compiled.pack.as_ref();
+        let batch = pack.and_then(|pack| pack.batch.as_ref());
+        let (place_of_array, standard_key) = match (own.events, batch) {
+            (Some(own), _) => ((own != "body").then_some(own), None),
+            (None, Some(batch)) => (batch.place.clone(), Some(batch.key.clone())),
+            (None, None) => {
+                let who = pack.map_or("the route's provider".to_owned(), |pack| pack.title.clone());
+                let message = format!("{who} is not known to send batches");
+                let help = "say where the array is and what names its elements: `{ events: body:/events, key: /id }`";
+                self.error(&place, message, help);
+                return None;
+            }
+        };
+        let key = match own.key {
+            Some(raw::TextOrList::Text(text)) => vec![text],
+            Some(raw::TextOrList::List(texts)) => texts,
+            None => standard_key.unwrap_or_default(),
+        };
+        let event_type = own.event_type.or_else(|| batch.and_then(|batch| batch.event_type.clone()));
+        let batch = Batch { place: place_of_array, key, event_type };
+        match Split::compile(&batch, own.max_events.unwrap_or(Split::MAX)) {
+            Ok(split) => Some(split.bound_by(|place| proof.compiled.verifier.covers(place))),
+            Err(message) => {
+                let help = "`events` is `body`, `body:/json/pointer` or `form:FIELD`; `key` and `event_type` are JSON \
+                            pointers within an element, such as `/id`";
+                self.error(&place, message, help);
+                None
+            }
+        }
+    }
+
     pub(super) fn extract(&mut self, texts: &raw::TextOrList, place: &Place) -> Option<Extract> {
         let parts: Vec<Option<Extract>> = match texts {
             raw::TextOrList::Text(text) => return self.source(text, place),
@@ -374,9 +414,8 @@ impl Checker<'_, '_> {
     }
 }
 
-/// Some providers greet with GET, so a route with a handshake takes it too; without a greeting in it such a request
-/// fails verification.
-fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
+/// The methods of a route's events.
+fn methods(raw: &raw::Route) -> Vec<Method> {
     let verb = |verb: &Verb| match verb {
         Verb::Get => Method::GET,
         Verb::Head => Method::HEAD,
@@ -389,7 +428,6 @@ fn methods(raw: &raw::Route, handshake: bool) -> Vec<Method> {
     match (&raw.methods, raw.mode) {
         (Some(verbs), _) => verbs.iter().map(verb).collect(),
         (None, raw::Mode::Pass) => Vec::new(),
-        (None, _) if handshake => vec![Method::POST, Method::GET],
         (None, _) => vec![Method::POST],
     }
 }

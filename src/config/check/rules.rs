@@ -13,6 +13,8 @@ use crate::verify::{self, Compiled, SpecProblem, VerifySpec};
 /// A route's rule, and what else the checks want to know of it.
 pub(super) struct Proof {
     pub compiled: Compiled,
+    /// The rule as written.
+    pub spec: VerifySpec,
     kind: Kind,
     /// The longest tolerance that is written in it.
     pub tolerance: Option<Duration>,
@@ -29,6 +31,23 @@ impl Proof {
     /// Whether the route asks for no proof at all.
     pub fn is_none(&self) -> bool {
         self.kind == Kind::None
+    }
+}
+
+/// Whether a route may have no key yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    Needed,
+    /// `handshake: show`: the sender's greeting will bring it.
+    Awaited,
+}
+
+impl Keys {
+    fn of(raw: &raw::Route) -> Self {
+        match raw.handshake {
+            Some(raw::Handshake::Word(raw::HandshakeWord::Show)) => Keys::Awaited,
+            _ => Keys::Needed,
+        }
     }
 }
 
@@ -92,8 +111,8 @@ impl Checker<'_, '_> {
 
     fn none(&mut self, place: &Place) -> Option<Proof> {
         let form = Form::Long(place.key("verify"));
-        let compiled = self.compiled(&json!("none"), &form, place)?;
-        Some(Proof { compiled, kind: Kind::None, tolerance: None })
+        let (compiled, spec) = self.compiled(&json!("none"), &form, place, Keys::Needed)?;
+        Some(Proof { compiled, spec, kind: Kind::None, tolerance: None })
     }
 
     fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof> {
@@ -108,8 +127,8 @@ impl Checker<'_, '_> {
             (None, None) => Vec::new(),
         };
         let spec = VerifySpec::of_provider(provider, secrets);
-        let compiled = self.compile(&spec, &Form::Short(raw), place)?;
-        Some(Proof { compiled, kind: Kind::Rule, tolerance: None })
+        let compiled = self.compile(&spec, &Form::Short(raw), place, Keys::of(raw))?;
+        Some(Proof { compiled, spec, kind: Kind::Rule, tolerance: None })
     }
 
     fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
@@ -119,11 +138,17 @@ impl Checker<'_, '_> {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
-        let compiled = self.compiled(written, &Form::Long(rule), place)?;
-        Some(Proof { compiled, kind, tolerance: tolerance(written) })
+        let (compiled, spec) = self.compiled(written, &Form::Long(rule), place, Keys::of(raw))?;
+        Some(Proof { compiled, spec, kind, tolerance: tolerance(written) })
     }
 
-    fn compiled(&mut self, written: &Value, form: &Form<'_>, place: &Place) -> Option<Compiled> {
+    fn compiled(
+        &mut self,
+        written: &Value,
+        form: &Form<'_>,
+        place: &Place,
+        keys: Keys,
+    ) -> Option<(Compiled, VerifySpec)> {
         let spec = match serde_json::from_value::<VerifySpec>(written.clone()) {
             Ok(spec) => spec,
             Err(error) => {
@@ -132,10 +157,22 @@ impl Checker<'_, '_> {
                 return None;
             }
         };
-        self.compile(&spec, form, place)
+        let compiled = self.compile(&spec, form, place, keys)?;
+        Some((compiled, spec))
     }
 
-    fn compile(&mut self, spec: &VerifySpec, form: &Form<'_>, place: &Place) -> Option<Compiled> {
+    fn compile(&mut self, spec: &VerifySpec, form: &Form<'_>, place: &Place, keys: Keys) -> Option<Compiled> {
+        if keys == Keys::Awaited
+            && let Some(compiled) = verify::awaiting_keys(spec, self.references)
+        {
+            let message = "the route has no secret yet: every event is refused";
+            self.warning(
+                place,
+                message,
+                "store the secret that the sender's greeting brings, and name it here",
+            );
+            return Some(compiled);
+        }
         let compiled = verify::compile(spec, self.references);
         self.warn_of_inline_secrets(place);
         match compiled {

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Checker;
 use crate::config::model::{
     AccessLog, AdminAddress, AdminSettings, BufferSettings, Limits, LogFormat, LogSettings,
-    QuarantineSettings, Shutdown,
+    QuarantineSettings, RangeSettings, Shutdown,
 };
 use crate::config::place::Place;
 use crate::config::raw;
@@ -45,6 +46,7 @@ impl Checker<'_, '_> {
             body_timeout: raw.body_timeout.0,
             handshake_timeout: raw.handshake_timeout.0,
             idle_timeout: raw.idle_timeout.0,
+            key_wait: raw.key_wait.0,
             h2_streams: raw.h2_streams,
         }
     }
@@ -165,6 +167,25 @@ impl Checker<'_, '_> {
                 raw::Access::All => AccessLog::All,
             },
         }
+    }
+
+    pub(super) fn range_settings(&mut self, raw: &raw::Ranges) -> RangeSettings {
+        let place = Place::root().key("ranges");
+        if raw.refresh < Time(Duration::from_secs(1)) {
+            self.error(
+                &place.key("refresh"),
+                format!("{} is too little", raw.refresh),
+                "write 1s or more, such as `24h`",
+            );
+        }
+        let ca = raw.ca.as_ref().map(|path| self.references.path(path));
+        if let Some(path) = &ca
+            && let Err(problem) = self.references.outside.pem(path)
+        {
+            let help = "a PEM file is wanted; paths start from the config's folder";
+            self.error(&place.key("ca"), format!("{}: {problem}", path.display()), help);
+        }
+        RangeSettings { refresh: raw.refresh.0, max_shrink: raw.max_shrink.0, ca, offline: raw.offline }
     }
 
     pub(super) fn shutdown(&mut self, raw: &raw::Shutdown) -> Shutdown {

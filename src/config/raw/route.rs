@@ -1,7 +1,6 @@
 //! A route as written.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use super::sections::secs;
 use super::{ForwardTo, Off, RateLimit, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
+use crate::verify::spec::HandshakeSpec;
 
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -25,10 +25,11 @@ pub(in crate::config) struct Route {
     /// The path as sent: exact, with `{parameter}` for one segment, or ending in `/*` for everything below. Nothing is
     /// decoded or merged; `/hooks/` is not `/hooks`. The most specific route wins.
     pub path: String,
-    /// The methods. Default: POST, with a handshake GET too; on `pass` routes any.
+    /// The methods of events. Default: POST; on `pass` routes any. Greetings have those that their handshakes say.
     #[schemars(length(min = 1))]
     pub methods: Option<Vec<Verb>>,
-    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`. Default: any.
+    /// Address ranges (CIDR) or addresses that may send, such as `10.0.0.0/8`; the word `provider` stands for the ranges
+    /// that the route's provider publishes, kept fresh. Default: any.
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
     /// How much is taken in, of all, of each source, and of each proved sender. Default: no limit.
@@ -49,7 +50,8 @@ pub(in crate::config) struct Route {
     pub enforce: Option<Enforce>,
     /// `off`: nothing that is refused here is kept in quarantine. Default: as the section `quarantine` says.
     pub quarantine: Option<Off>,
-    /// The URL that senders were given, for schemes that sign it: `https://hooks.example.com`.
+    /// The URL that senders were given (or its beginning), for schemes that sign it: `https://hooks.example.com`.
+    /// Default: scheme and host as received, or as a trusted hop says.
     pub public_url: Option<String>,
     /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
     /// off.
@@ -57,6 +59,9 @@ pub(in crate::config) struct Route {
     /// Where the event's type stands, such as `header:X-GitHub-Event` or `body:/type`; several are joined. Default: the
     /// provider's.
     pub event_type: Option<TextOrList>,
+    /// Take requests that carry many events apart: each element of the array becomes an event, all stored by one write.
+    /// `true` where the provider says what its batches look like, else a mapping. `buffer` only. Default: `false`.
+    pub split: Option<SplitOrNot>,
     /// Bytes of a body; beyond it 413. Default: `limits.body_bytes`; on `pass` routes no limit.
     pub max_body: Option<Size>,
     /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `spill`: like
@@ -71,8 +76,11 @@ pub(in crate::config) struct Route {
     /// What becomes of an event that no destination wants (by their `when`): `keep` it in the buffer, to look at, or
     /// `drop` it. It is acknowledged and counted either way. Default: keep.
     pub unwanted: Option<UnwantedWord>,
-    /// How greetings of the sender (URL checks) are answered, or `off`. Default: the provider's.
-    pub handshake: Option<HandshakeOrOff>,
+    /// How greetings of the sender (URL checks) are answered: one handshake, a list, or a word. `off`: not at all.
+    /// `forward`: the provider's are recognised and passed to the app, which answers. `show`: the provider's are
+    /// answered, and a secret that the sender brings is shown in the log, to be stored. Default: the provider's, of
+    /// which none is shown.
+    pub handshake: Option<Handshake>,
     /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy`, `spill` and
     /// `pass` take one.
     pub forward_to: ForwardTo,
@@ -180,6 +188,30 @@ impl Default for Spill {
     }
 }
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum SplitOrNot {
+    Whether(bool),
+    Own(Split),
+}
+
+/// What batches look like.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Split {
+    /// Where the array is: `body`, `body:/json/pointer`, or JSON in a form field, `form:FIELD`. Default: the provider's.
+    pub events: Option<String>,
+    /// Where the idempotency key stands in an element, a JSON pointer such as `/id`; several are joined. An element
+    /// without it is known by its hash. Default: the provider's.
+    pub key: Option<TextOrList>,
+    /// Where the event's type stands in an element, a JSON pointer. Default: the provider's, else the route's.
+    pub event_type: Option<String>,
+    /// Events of one request; beyond it 413. Default: 10000.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_events: Option<usize>,
+}
+
 /// What the sender of a buffered event is answered.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -193,21 +225,21 @@ pub(in crate::config) struct Answer {
     pub body: Option<String>,
 }
 
+/// How greetings are answered.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-pub(in crate::config) enum HandshakeOrOff {
-    Off(Off),
-    On(Handshake),
+pub(in crate::config) enum Handshake {
+    Word(HandshakeWord),
+    One(Box<HandshakeSpec>),
+    Many(#[schemars(length(min = 1))] Vec<HandshakeSpec>),
 }
 
-/// A greeting that is answered directly, with a value that it brings.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::config) struct Handshake {
-    /// The greeting is recognised by all of these: where a value stands, and what it must be, such as
-    /// `{ "body:/type": url_verification }`.
-    pub when: BTreeMap<String, String>,
-    /// Where the value stands that is sent back as `text/plain`, such as `body:/challenge`.
-    pub echo: String,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum HandshakeWord {
+    Off,
+    Forward,
+    Show,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::{Rate, Size, Time};
+use crate::config::units::{Rate, Share, Size, Time};
 
 /// An address that senders connect to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -16,11 +16,13 @@ pub(in crate::config) struct Listener {
     pub address: String,
     /// The certificates. Without it the listener speaks plain HTTP.
     pub tls: Option<Tls>,
-    /// Address ranges (CIDR) or addresses that may connect, such as `10.0.0.0/8`. Default: any.
+    /// Address ranges (CIDR) or addresses that may connect, such as `10.0.0.0/8`; the word `provider` stands for the
+    /// published ranges of the providers of all routes. Default: any.
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
-    /// Proxies before us whose `X-Forwarded-For` and `Forwarded` are believed, as ranges or addresses. Default: none.
+    /// Proxies before us whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`, or `Forwarded`, are
+    /// believed, as ranges or addresses. Default: none.
     #[serde(default)]
     pub trusted_hops: Vec<String>,
 }
@@ -122,6 +124,8 @@ pub(in crate::config) struct Limits {
     pub handshake_timeout: Time,
     /// A connection without a request. Default: 60s.
     pub idle_timeout: Time,
+    /// How long a request waits for a verification key that is being fetched; then 503. Default: 2s.
+    pub key_wait: Time,
     /// Concurrent HTTP/2 streams a connection. Default: 100.
     #[schemars(range(min = 1, max = 10_000))]
     pub h2_streams: u32,
@@ -141,6 +145,7 @@ impl Default for Limits {
             body_timeout: secs(30),
             handshake_timeout: secs(10),
             idle_timeout: secs(60),
+            key_wait: secs(2),
             h2_streams: 100,
         }
     }
@@ -264,6 +269,28 @@ pub(in crate::config) enum Access {
     Off,
     Errors,
     All,
+}
+
+/// How the address ranges that providers publish are kept fresh.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Ranges {
+    /// Between two fetches of a provider's list. Default: 1d.
+    pub refresh: Time,
+    /// The share of the ranges in use that a new list may lack; one that lacks more changes nothing and is reported.
+    /// Default: 50%.
+    pub max_shrink: Share,
+    /// Trust these roots (PEM) instead of the public ones when lists are fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Fetch nothing: the last list on disk counts, else the pack's snapshot. Default: `false`.
+    pub offline: bool,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { refresh: secs(24 * 3600), max_shrink: Share(50), ca: None, offline: false }
+    }
 }
 
 /// How the gateway goes down on SIGTERM.

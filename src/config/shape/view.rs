@@ -160,6 +160,7 @@ impl<'s> View<'s> {
         }
         match (schema.get(UNIT).and_then(Value::as_str), kind_of(schema)) {
             (Some("size"), _) => "a size such as `10MiB`".into(),
+            (Some("share"), _) => "a share such as `50%`".into(),
             (Some("rate"), _) => "a rate such as `10/s`".into(),
             (Some(_), _) => "a duration such as `30s`".into(),
             (None, Some("object")) => {

@@ -11,7 +11,7 @@ fn an_open_route_has_its_documented_defaults() {
     let route = first(&routes(OPEN));
     assert_eq!((&*route.name, route.path.as_str(), &route.host), ("x", "/x", &None));
     assert_eq!(route.methods, [Method::POST]);
-    assert!(route.allow.is_none() && route.idempotency.is_none() && route.handshake.is_none());
+    assert!(route.allow.is_none() && route.idempotency.is_none() && route.handshakes.is_empty());
     assert_eq!(route.max_body, 10 << 20);
     let Mode::Buffer { answer, destinations } = &route.mode else { panic!("no buffer") };
     assert_eq!(*answer, Acknowledgement { status: 202, content_type: None, body: String::new() });
@@ -107,14 +107,11 @@ fn a_provider_brings_its_defaults_and_the_route_may_say_otherwise() {
     let short = "  - path: /x\n    provider: github\n    secret: env:S\n    forward_to: http://a\n";
     let route = first(&routes(short));
     assert_eq!(route.idempotency.as_ref().map(|i| i.key.clone()), pack.idempotency.key().cloned());
-    assert_eq!(
-        (route.event_type.clone(), route.handshake.clone()),
-        (pack.event_type.clone(), pack.handshake.clone())
-    );
+    assert_eq!(route.event_type.clone(), pack.event_type.clone());
     let own = format!("{short}    event_type: \"header:X-Own\"\n    handshake: off\n    idempotency: off\n");
     let route = first(&routes(&own));
     assert_eq!(route.event_type, Some(crate::verify::Extract::parse("header:X-Own").unwrap()));
-    assert!(route.idempotency.is_none() && route.handshake.is_none());
+    assert!(route.idempotency.is_none() && route.handshakes.is_empty());
     let long = "  - path: /x\n    verify: { provider: github, secrets: [env:S] }\n    forward_to: http://a\n";
     assert_eq!(
         first(&routes(long)).idempotency.as_ref().map(|i| i.key.clone()),
@@ -147,18 +144,36 @@ fn a_rule_that_is_wrong_is_reported_where_it_is_written() {
 }
 
 #[test]
-fn an_own_handshake_opens_get() {
-    let handshake = "    handshake: { when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
-    let route = first(&routes(&format!("{OPEN}{handshake}")));
+fn a_handshake_opens_its_methods_and_no_others() {
+    let own =
+        "    handshake: { methods: [GET], when: { \"query:mode\": subscribe }, echo: \"query:challenge\" }\n";
+    let route = first(&routes(&format!("{OPEN}{own}")));
     assert_eq!(route.methods, [Method::POST, Method::GET]);
-    let handshake = route.handshake.as_ref().unwrap();
-    assert_eq!((handshake.when.len(), handshake.when[0].1.as_str()), (1, "subscribe"));
-    let route = first(&routes(&format!(
-        "{OPEN}    methods: [POST]\n    handshake: {{ when: {{ \"query:a\": b }}, echo: \"query:c\" }}\n"
-    )));
-    assert_eq!(route.methods, [Method::POST]);
+    assert_eq!(route.greeting_methods, [Method::GET]);
+    let route = first(&routes(&format!("{OPEN}    methods: [GET, PUT]\n{own}")));
+    assert_eq!((&route.methods[..], &route.greeting_methods[..]), (&[Method::GET, Method::PUT][..], &[][..]));
+    let slack = "  - path: /x\n    provider: slack\n    secret: env:S\n    forward_to: http://a\n";
+    let route = first(&routes(slack));
+    assert_eq!((route.methods.len(), route.handshakes.is_empty()), (1, false));
+}
+
+#[test]
+fn own_handshakes_are_checked_where_they_are_written() {
     let open = wrong_in_route("    handshake: { when: {}, echo: \"query:c\" }");
-    assert_eq!(open.message, "every request would be a greeting");
+    assert_eq!(
+        (open.message.as_str(), open.key.as_str()),
+        ("every request would be a greeting", "routes[0].handshake.when")
+    );
+    let second = wrong_in_route("    handshake: [{ methods: [GET] }, { when: { a: b } }]");
+    assert_eq!(second.key, "routes[0].handshake[1].when.a");
+    let probe = wrong_in_route("    methods: [GET, POST]\n    handshake: { methods: [GET] }");
+    assert!(probe.message.starts_with("every GET would be taken for a greeting"), "{probe}");
+    let alone = wrong_in_route("    handshake: forward");
+    assert!(alone.message.starts_with("the route has no provider"), "{alone}");
+    let dull = only(&routes(
+        "  - path: /x\n    provider: slack\n    secret: env:S\n    handshake: show\n    forward_to: http://a\n",
+    ));
+    assert_eq!(dull.message, "no greeting of slack brings a secret");
 }
 
 #[test]
@@ -305,4 +320,30 @@ fn an_inline_route_does_not_wait_longer_than_its_sender() {
     );
     let warned = warnings(&proxy("{ url: http://a, timeout: 1h }"));
     assert!(warned[0].starts_with("routes[0].forward_to.timeout: the sender gives up after"), "{warned:?}");
+}
+
+#[test]
+fn the_ranges_of_a_provider_are_one_set_for_all_who_ask() {
+    let route = |path: &str| {
+        format!(
+            "  - {{ path: {path}, provider: github, secret: env:S, allow: [provider, 10.0.0.0/8], forward_to: \"http://a\" }}\n"
+        )
+    };
+    let text = format!(
+        "listeners: [{{ address: \"127.0.0.1:0\", allow: [provider] }}]\nroutes:\n{}{}{OPEN}",
+        route("/a"),
+        route("/b")
+    );
+    let loaded = load_text(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let config = loaded.config;
+    assert_eq!(config.provider_ranges.len(), 1);
+    let allow = config.routes[0].allow.as_ref().unwrap();
+    let lets_in = |address: &str| allow.contains(address.parse().unwrap());
+    assert!(lets_in("192.30.252.1") && lets_in("10.1.1.1") && !lets_in("8.8.8.8"));
+    config.provider_ranges[0].live.store(Arc::default());
+    assert!(!lets_in("192.30.252.1") && lets_in("10.1.1.1"));
+    assert!(!config.listeners[0].allow.is_unset());
+    let warned = loaded.warnings.iter().any(|w| w.message.contains("senders of x may not connect here"));
+    assert!(warned, "{:?}", loaded.warnings);
+    assert_eq!(config.ranges, RangeSettings::default());
 }

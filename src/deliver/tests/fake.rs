@@ -182,6 +182,9 @@ impl Buffer for Memory {
     ) -> Result<Appended, AppendError> {
         unimplemented!()
     }
+    async fn append_batch(&self, _: NewBatch, _: &[DestinationName]) -> Result<BatchAppended, AppendError> {
+        unimplemented!()
+    }
     async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         unimplemented!()
     }

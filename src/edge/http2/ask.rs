@@ -40,13 +40,15 @@ pub(super) fn head<A: App>(
     let target = std::str::from_utf8(sent).map_err(|_| Reason::InvalidPath)?.to_owned();
     let authority = authority(request.uri.authority().map(http::uri::Authority::as_str), &request.headers)?;
     let headers = headers(&request.headers, limits)?;
+    let asked = app.asked(place.listener, place.peer.ip(), &headers);
     Ok(Head {
         method: request.method.clone(),
         target,
         authority,
-        scheme: Scheme::Https,
+        asked_authority: asked.authority,
+        scheme: asked.scheme.unwrap_or(Scheme::Https),
         version: Version::Http2,
-        client: app.client(place.listener, place.peer.ip(), &headers),
+        client: asked.client,
         headers,
         peer: place.peer,
         local: place.local,

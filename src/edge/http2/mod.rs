@@ -193,6 +193,7 @@ fn blank<A: App>(place: &Place, app: &A) -> Head {
         method: Method::GET,
         target: String::new(),
         authority: String::new(),
+        asked_authority: None,
         scheme: Scheme::Https,
         version: Version::Http2,
         headers: Headers::default(),

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(result, Ok(Outcome::Accepted(id)));
         let answer = exchange.answered().unwrap();
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
-        assert!(answer.headers.contains(&("tidegate-event-id", id.to_string())));
+        assert!(answer.headers.contains(&("tidegate-event-id".into(), id.to_string())));
         assert_eq!(scene.buffer.stored(), [id]);
         assert!(scene.intake.recent.get(identity("k").key, scene.clock.now()).is_none());
     }
@@ -137,8 +137,8 @@ mod tests {
         let (result, exchange, _) = send(&scene, Some(identity("k")));
         assert_eq!(result, Ok(Outcome::Duplicate(first)));
         let answer = exchange.answered().unwrap();
-        assert!(answer.headers.contains(&("tidegate-event-id", first.to_string())));
-        assert!(answer.headers.contains(&("tidegate-duplicate", "true".into())));
+        assert!(answer.headers.contains(&("tidegate-event-id".into(), first.to_string())));
+        assert!(answer.headers.contains(&("tidegate-duplicate".into(), "true".into())));
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert_eq!(scene.buffer.stored(), [first]);
         let remembered = scene.intake.recent.get(identity("k").key, scene.clock.now()).unwrap();

@@ -70,6 +70,7 @@ impl<'a, A: App> Call<'a, A> {
                 attempt: 1,
                 received_at: head.received_at,
                 verified: request.by(),
+                batch: None,
                 would_refuse: request.would_refuse().map(|refusal| refusal.reason),
                 may_repeat: false,
             }),

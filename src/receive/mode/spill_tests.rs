@@ -24,7 +24,7 @@ routes:
 
 struct NoKeys;
 impl KeySources for NoKeys {
-    fn jwks(&self, _: &http::Uri) -> Arc<dyn KeySource> {
+    fn source(&self, _: crate::verify::Remote) -> Arc<dyn KeySource> {
         unreachable!("no route has remote keys")
     }
 }
@@ -101,7 +101,7 @@ fn what_the_app_cannot_take_is_stored_and_acknowledged_under_the_id_that_it_was_
             let Ok(Outcome::Spilled(id)) = result else { panic!("{script:?}: {result:?}") };
             let answer = exchange.answered().unwrap();
             assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
-            assert!(answer.headers.contains(&("tidegate-event-id", id.to_string())));
+            assert!(answer.headers.contains(&("tidegate-event-id".into(), id.to_string())));
             let stored = &scene.buffer.events()[0];
             assert_eq!((stored.id, stored.origin.may_repeat), (id, true));
             assert_eq!((stored.event_type.as_deref(), &*stored.target), (Some("paid"), "/r?a=b"));
@@ -137,7 +137,7 @@ fn a_repeat_of_a_stored_event_gets_the_acknowledgement_and_does_not_reach_the_ap
     let mut again = InMemory::post("/r");
     let result = within(send(&config, &scene, &mut again, Some("k")));
     assert_eq!(result, Ok(Outcome::Duplicate(id)));
-    assert!(again.answered().unwrap().headers.contains(&("tidegate-duplicate", "true".into())));
+    assert!(again.answered().unwrap().headers.contains(&("tidegate-duplicate".into(), "true".into())));
     assert_eq!((scene.app.requests.load(SeqCst), scene.buffer.stored().len()), (1, 1));
 }
 

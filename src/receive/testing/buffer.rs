@@ -80,6 +80,27 @@ impl Buffer for FakeBuffer {
         state.stored.push(event);
         Ok(Appended::Stored)
     }
+    async fn append_batch(
+        &self,
+        batch: NewBatch,
+        destinations: &[DestinationName],
+    ) -> Result<BatchAppended, AppendError> {
+        let NewBatch { id, events, claim } = batch;
+        if let Some(claim) = &claim
+            && let Some(first) = self.state.lock().claims.get(&claim.key)
+        {
+            return Ok(BatchAppended::Duplicate(first.clone()));
+        }
+        let count = events.len();
+        let mut stored = 0;
+        for (event, claim) in events {
+            stored += usize::from(self.append(event, destinations, claim).await? == Appended::Stored);
+        }
+        if let Some(claim) = claim {
+            self.claim(claim, id).map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        }
+        Ok(BatchAppended::Stored { stored, duplicates: count - stored })
+    }
     fn may_be_claimed(&self, key: ClaimKey) -> bool {
         let state = self.state.lock();
         state.claims.contains_key(&key) || state.trouble == Trouble::Failed

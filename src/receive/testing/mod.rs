@@ -47,6 +47,7 @@ pub fn head(method: Method, target: &str) -> Head {
         method,
         target: target.into(),
         authority: "hooks.example.com".into(),
+        asked_authority: None,
         scheme: Scheme::Https,
         version: Version::Http11,
         headers: Headers::default(),

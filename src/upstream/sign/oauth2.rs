@@ -113,18 +113,18 @@ impl Tokens {
         if let Some(token) = kept.as_ref().filter(|token| now < token.renew_at) {
             return Ok(token.clone());
         }
-        match (kept, self.fetching.try_lock()) {
+        let Some(token) = kept else {
+            let mut last = self.fetching.lock().await;
+            // Whoever was first may have fetched it.
+            return match self.token.load_full().filter(|token| Instant::now() < token.renew_at) {
+                Some(token) => Ok(token),
+                None => self.fetch(&mut last).await,
+            };
+        };
+        match self.fetching.try_lock() {
             // Somebody renews it already, and it is good for a while.
-            (Some(token), Err(_)) => Ok(token),
-            (Some(token), Ok(mut last)) => Ok(self.fetch(&mut last).await.unwrap_or(token)),
-            (None, _) => {
-                let mut last = self.fetching.lock().await;
-                // Whoever was first may have fetched it.
-                match self.token.load_full().filter(|token| Instant::now() < token.renew_at) {
-                    Some(token) => Ok(token),
-                    None => self.fetch(&mut last).await,
-                }
-            }
+            Err(_) => Ok(token),
+            Ok(mut last) => Ok(self.fetch(&mut last).await.unwrap_or(token)),
         }
     }
 

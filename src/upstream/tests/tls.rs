@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
 
-use crate::config::{CertificateFiles, Destination, UpstreamHttp, UpstreamTls};
+use crate::config::{CertificateFiles, Destination, TrustedRoots, UpstreamHttp, UpstreamTls};
 use crate::upstream::testing::*;
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -43,7 +43,11 @@ impl Files {
     }
     fn tls(&self) -> UpstreamTls {
         let server_name = Some("app.example".into());
-        UpstreamTls { ca: Some(self.path("ca.pem")), server_name, ..UpstreamTls::default() }
+        UpstreamTls {
+            ca: Some(TrustedRoots::File(self.path("ca.pem"))),
+            server_name,
+            ..UpstreamTls::default()
+        }
     }
 }
 
@@ -148,9 +152,10 @@ fn files_that_cant_be_used_are_named() {
     let files = Files::new();
     let with =
         |tls: UpstreamTls| Upstream::new(&Destination { tls, ..destination("https://a") }).unwrap_err().0;
-    let missing = with(UpstreamTls { ca: Some(files.path("none.pem")), ..files.tls() });
+    let missing = with(UpstreamTls { ca: Some(TrustedRoots::File(files.path("none.pem"))), ..files.tls() });
     assert!(missing.contains("none.pem"), "{missing}");
-    let not_a_ca = with(UpstreamTls { ca: Some(files.path("app.example.key")), ..files.tls() });
+    let not_a_ca =
+        with(UpstreamTls { ca: Some(TrustedRoots::File(files.path("app.example.key"))), ..files.tls() });
     assert!(not_a_ca.contains("app.example.key: holds no certificate"), "{not_a_ca}");
     let crossed =
         CertificateFiles { cert: files.path("app.example.crt"), key: files.path("gateway.example.key") };

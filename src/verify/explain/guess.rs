@@ -197,7 +197,7 @@ fn other_keys(scheme: &Scheme, key: Option<&Secret>, hash: Option<Hash>) -> Opti
             Some(Keys::Digest(hash.unwrap_or(*own), secrets.into_iter().map(labelled).collect()))
         }
         Keys::Token(_) => Some(Keys::Token(secrets.into_iter().map(labelled).collect())),
-        Keys::Public(_) => None,
+        Keys::Public(_) | Keys::Fetched(_) => None,
     }
 }
 

@@ -129,15 +129,9 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
             expected: Vec::new(),
         }),
         How::Scheme(scheme) => ways.push(scheme_way(scheme, name, asked)),
-        How::Jwt(jwt) => {
-            let decision = jwt.check(asked.request, asked.public_url, asked.now);
-            ways.push(Way {
-                steps: vec![result(&decision)],
-                name,
-                decision,
-                likely: Vec::new(),
-                expected: Vec::new(),
-            });
+        How::Jwt(jwt) => ways.push(told(name, jwt.check(asked.request, asked.public_url, asked.now))),
+        How::HttpSignature(signature) => {
+            ways.push(told(name, signature.check(asked.request, asked.public_url, asked.now)));
         }
         How::Credentials(credentials) => {
             let decision = credentials.check(asked.request);
@@ -157,11 +151,16 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
     }
 }
 
+/// A way of which nothing more is known than what its refusal says.
+fn told(name: String, decision: Result<Option<Arc<str>>, Refusal>) -> Way {
+    Way { steps: vec![result(&decision)], name, decision, likely: Vec::new(), expected: Vec::new() }
+}
+
 impl Check {
     /// Hands out the shared secrets as they were given.
     fn collect_given(&self, into: &mut dyn FnMut(&Secret)) {
         match &self.how {
-            How::Open | How::Jwt(_) => {}
+            How::Open | How::Jwt(_) | How::HttpSignature(_) => {}
             How::Scheme(scheme) => scheme.given.secrets.iter().for_each(|secret| into(&secret.given)),
             How::Credentials(credentials) => credentials.plain().for_each(into),
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
@@ -332,9 +331,11 @@ fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>) -
         Keys::Digest(hash, _) => Some(format!("{} over the secret and the rest", hash.name())),
         Keys::Token(_) => Some("the secret itself is sent".into()),
         Keys::Public(keys) => keys.first().map(|key| format!("{:?}", key.value.algorithm())),
+        Keys::Fetched(fetched) => Some(format!("{:?}", fetched.algorithm)),
     };
     let live = match &scheme.keys {
         Keys::Public(keys) => count(keys.len(), "public key"),
+        Keys::Fetched(_) => "fetched keys".into(),
         keys => count(keys.len(), "secret"),
     };
     let matched = match decision {
@@ -362,7 +363,7 @@ fn expected(scheme: &Scheme, filling: &Filling<'_>) -> Vec<String> {
             .map(|digest| encode(digest.as_bytes()))
             .collect(),
         // A token is the secret itself; a private key is not here.
-        Keys::Token(_) | Keys::Public(_) => Vec::new(),
+        Keys::Token(_) | Keys::Public(_) | Keys::Fetched(_) => Vec::new(),
     }
 }
 

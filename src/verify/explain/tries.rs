@@ -195,7 +195,7 @@ fn hashes(scheme: &Scheme, tries: &mut Vec<Try>) {
     let own = match &scheme.keys {
         Keys::Mac(keys) => keys.first().map(|key| key.value.hash()),
         Keys::Digest(hash, _) => Some(*hash),
-        Keys::Token(_) | Keys::Public(_) => None,
+        Keys::Token(_) | Keys::Public(_) | Keys::Fetched(_) => None,
     };
     let Some(own) = own else { return };
     for hash in Hash::ALL.iter().copied().filter(|hash| *hash != own) {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 
-use super::keys::{Key, KeySet};
-use super::{ClaimDigest, FixedKeys, Jwt, crypto};
+use super::keys::{Key, KeySet, decoding};
+use super::{ClaimDigest, Jwt, crypto};
 use crate::verify::build::{Building, Problems, digest_hash, encoding};
+use crate::verify::build_keys;
 use crate::verify::locate::Location;
 use crate::verify::public_key::{Asymmetric, PublicKey};
-use crate::verify::spec::{ClaimDigestSpec, JwtSpec, SecretSpec};
+use crate::verify::remote::{Address, Document, FixedKeys, Remote, Roots, X5c, checked_url};
+use crate::verify::spec::{ClaimDigestSpec, JwtSpec, SecretSpec, X5cSpec};
 use crate::verify::time;
 
 const DEFAULT_LEEWAY: Duration = Duration::from_secs(60);
@@ -19,6 +21,8 @@ const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// Shared secrets for tokens are at least as long as RFC 7518 (section 3.2) asks for HS256.
 const MIN_SECRET: usize = 32;
+/// Providers that issue shorter ones are taken as they are, down to this.
+const LEAST_SECRET: usize = 8;
 
 const ALGORITHMS: &[&str] = &[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
@@ -35,22 +39,22 @@ pub(in crate::verify) fn build(
 ) -> Option<Jwt> {
     crypto::install();
     let algorithms = algorithms(spec, problems);
-    let header = spec.header.as_deref().unwrap_or("authorization");
-    let location = match Location::parse(&format!("header:{header}")) {
-        Ok(location) => Some(location),
-        Err(message) => problems.note(&["header"], message),
-    };
+    let location = location(spec, problems);
+    let min_secret = spec.min_secret.unwrap_or(MIN_SECRET);
+    if min_secret < LEAST_SECRET {
+        problems.note::<()>(&["min_secret"], format!("at least {LEAST_SECRET} bytes"));
+    }
     let mut keys = Vec::new();
     let shared: Vec<Algorithm> = family(&algorithms, AlgorithmFamily::Hmac);
     let secrets = spec.secrets.as_deref().unwrap_or_default();
     for (at, secret) in secrets.iter().chain(more_secrets).enumerate() {
         let at = at.to_string();
         if let Some(secret_bytes) = building.secret(secret, &["secrets", &at], problems) {
-            if secret_bytes.expose().len() < MIN_SECRET {
+            if secret_bytes.expose().len() < min_secret {
                 problems.note_help::<()>(
                     &["secrets", &at],
                     format!("the secret has {} bytes: too weak for a JWT", secret_bytes.expose().len()),
-                    format!("use at least {MIN_SECRET} random bytes"),
+                    format!("use at least {min_secret} random bytes"),
                 );
                 continue;
             }
@@ -81,11 +85,34 @@ pub(in crate::verify) fn build(
             }
         }
     }
-    let set = spec.jwks.as_deref().and_then(|reference| key_set(reference, building, problems));
-    if spec.jwks.is_some() && !algorithms.is_empty() && shared.len() == algorithms.len() {
+    let set = match (&spec.jwks, &spec.key_source) {
+        (Some(_), Some(_)) => problems.note(&["key_source"], "give either `jwks` or `key_source`, not both"),
+        (Some(reference), None) => key_set(reference, spec.ca.as_deref(), &algorithms, building, problems),
+        (None, Some(source)) => {
+            let problems = &mut problems.within(&["key_source"]);
+            if source.from.is_some() || source.urls.is_some() {
+                problems.note::<()>(
+                    &["from"],
+                    "a token names its key by `kid`: `url` with `{key}` in it, or in `post`",
+                );
+            }
+            let built = build_keys::build(source, "jwk", building, problems);
+            built.map(|(remote, source)| {
+                let per_key = !matches!(remote.address, Address::Fixed(_));
+                KeySet::new(source, per_key, algorithms.clone())
+            })
+        }
+        (None, None) => None,
+    };
+    let fetched = spec.jwks.is_some() || spec.key_source.is_some();
+    let x5c = spec.x5c.as_ref().map(|spec| x5c(spec, building, &mut problems.within(&["x5c"])));
+    if fetched && !algorithms.is_empty() && shared.len() == algorithms.len() {
         problems.note::<()>(&["jwks"], "keys of a set are public and never used for HS256, HS384 or HS512");
     }
-    if spec.jwks.is_none() && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0 {
+    if !fetched
+        && spec.x5c.is_none()
+        && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0
+    {
         problems.note_help::<()>(
             &[],
             "there is no key",
@@ -117,6 +144,10 @@ pub(in crate::verify) fn build(
         algorithms: algorithms.into_iter().map(|algorithm| (algorithm, signature_only(algorithm))).collect(),
         keys,
         set,
+        x5c: match x5c {
+            None => None,
+            Some(built) => Some(built?),
+        },
         issuers,
         audiences,
         claims,
@@ -124,6 +155,7 @@ pub(in crate::verify) fn build(
         url_hash: url_hash.flatten(),
         leeway,
         max_age,
+        expires: spec.expires.unwrap_or(true),
     })
 }
 
@@ -162,7 +194,10 @@ fn family(algorithms: &[Algorithm], family: AlgorithmFamily) -> Vec<Algorithm> {
 }
 
 /// Reads a key for whichever of the pinned algorithms it fits.
-fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Algorithm>, DecodingKey), String> {
+pub(super) fn public_key(
+    text: &str,
+    algorithms: &[Algorithm],
+) -> Result<(Vec<Algorithm>, DecodingKey), String> {
     let mut error = "public keys are for RS*, PS*, ES* and EdDSA, and none is in `algorithms`".to_owned();
     let kinds = [
         (Asymmetric::RsaPkcs1Sha256, family(algorithms, AlgorithmFamily::Rsa)),
@@ -179,12 +214,7 @@ fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Algorithm>, D
     for (kind, fits) in kinds.into_iter().filter(|(_, fits)| !fits.is_empty()) {
         match PublicKey::parse(kind, text) {
             Ok(key) => {
-                let decoding = match kind {
-                    Asymmetric::RsaPkcs1Sha256 => DecodingKey::from_rsa_der(key.as_bytes()),
-                    Asymmetric::Ed25519 => DecodingKey::from_ed_der(key.as_bytes()),
-                    _ => DecodingKey::from_ec_der(key.as_bytes()),
-                };
-                return Ok((fits, decoding));
+                return Ok((fits, decoding(&key)));
             }
             Err(message) => error = message,
         }
@@ -192,12 +222,57 @@ fn public_key(text: &str, algorithms: &[Algorithm]) -> Result<(Vec<Algorithm>, D
     Err(error)
 }
 
-fn key_set(reference: &str, building: &Building<'_>, problems: &mut Problems<'_>) -> Option<KeySet> {
+fn location(spec: &JwtSpec, problems: &mut Problems<'_>) -> Option<Location> {
+    let (key, place) = match (&spec.header, &spec.from) {
+        (Some(_), Some(_)) => {
+            return problems.note(&["from"], "give either `header` or `from`, where the token is");
+        }
+        (None, Some(place)) if place == "body" => return Some(Location::Whole),
+        (None, Some(place)) => ("from", place.clone()),
+        (header, None) => ("header", format!("header:{}", header.as_deref().unwrap_or("authorization"))),
+    };
+    match Location::parse(&place) {
+        Ok(location) => Some(location),
+        Err(message) => problems.note(&[key], message),
+    }
+}
+
+fn x5c(spec: &X5cSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> Option<X5c> {
+    let reference = building.expand(&spec.roots, &["roots"], problems)?;
+    let pem = building.text(&reference, &["roots"], problems)?;
+    let list = |texts: &Option<crate::verify::spec::Texts>| texts.clone().unwrap_or_default().0;
+    match Roots::pinned(&pem) {
+        Ok(roots) => {
+            Some(X5c { roots, leaf: list(&spec.leaf_extensions), issuer: list(&spec.issuer_extensions) })
+        }
+        Err(message) => problems.note(&["roots"], message),
+    }
+}
+
+fn key_set(
+    reference: &str,
+    ca: Option<&str>,
+    algorithms: &[Algorithm],
+    building: &Building<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<KeySet> {
+    let reference = &building.expand(reference, &["jwks"], problems)?;
     if reference.starts_with("https://") || reference.starts_with("http://") {
-        return match building.resolver.jwks(reference) {
-            Ok(source) => Some(KeySet::new(source)),
+        let url = match checked_url(reference) {
+            Ok(url) => url,
+            Err(message) => return problems.note(&["jwks"], message),
+        };
+        let ca = match ca {
+            None => None,
+            Some(text) => build_keys::ca(text, &["ca"], building, problems),
+        };
+        return match building.resolver.keys(Remote { ca, ..Remote::jwks(url) }) {
+            Ok(source) => Some(KeySet::new(source, false, algorithms.to_vec())),
             Err(message) => problems.note(&["jwks"], message),
         };
+    }
+    if ca.is_some() {
+        problems.note::<()>(&["ca"], "`ca` is for keys that are fetched");
     }
     let text = building.text(reference, &["jwks"], problems)?;
     let set: JwkSet = match serde_json::from_str(&text) {
@@ -213,13 +288,15 @@ fn key_set(reference: &str, building: &Building<'_>, problems: &mut Problems<'_>
     if !set.keys.iter().any(|jwk| Key::of(jwk).is_some()) {
         return problems.note(&["jwks"], "the key set holds no key that can verify a signature");
     }
-    Some(KeySet::new(Arc::new(FixedKeys(Arc::new(set)))))
+    let source = Arc::new(FixedKeys(Arc::new(Document::of_set(set))));
+    Some(KeySet::new(source, false, algorithms.to_vec()))
 }
 
 fn claim_digest(spec: &ClaimDigestSpec, key: &str, problems: &mut Problems<'_>) -> Option<ClaimDigest> {
     let hash = digest_hash(spec.hash.as_deref(), &[key, "hash"], problems);
     let encoding = encoding(spec.encoding.as_deref().or(Some("hex")), &[key, "encoding"], problems);
-    Some(ClaimDigest { claim: spec.claim.clone(), hash: hash?, encoding: encoding? })
+    let absent_if_empty = spec.absent_if_empty.unwrap_or(false);
+    Some(ClaimDigest { claim: spec.claim.clone(), hash: hash?, encoding: encoding?, absent_if_empty })
 }
 
 fn duration(text: Option<&str>, key: &str, problems: &mut Problems<'_>) -> Option<Duration> {

@@ -4,10 +4,15 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
-use crate::verify::KeySource;
+use super::build::public_key;
+use super::invalid;
+use crate::reason::Reason;
+use crate::verify::public_key::{Asymmetric, PublicKey};
+use crate::verify::remote::{self, Document, RemoteKey};
+use crate::verify::{KeySource, Refusal};
 
 /// A key that may verify, and for what.
 #[derive(Debug)]
@@ -22,41 +27,103 @@ pub(super) struct Key {
 #[derive(Debug)]
 pub(super) struct KeySet {
     source: Arc<dyn KeySource>,
+    /// Whether each key is a document of its own, which the `kid` names.
+    per_key: bool,
+    /// The pinned algorithms.
+    algorithms: Vec<Algorithm>,
     decoded: ArcSwapOption<Decoded>,
 }
 
 #[derive(Debug)]
 pub(super) struct Decoded {
     /// What `keys` was decoded from; kept, so that its address can't come again for another set.
-    set: Arc<JwkSet>,
+    document: Arc<Document>,
     pub(super) keys: Vec<Key>,
 }
 
 impl KeySet {
-    pub(super) fn new(source: Arc<dyn KeySource>) -> Self {
-        Self { source, decoded: ArcSwapOption::empty() }
+    pub(super) fn new(source: Arc<dyn KeySource>, per_key: bool, algorithms: Vec<Algorithm>) -> Self {
+        Self { source, per_key, algorithms, decoded: ArcSwapOption::empty() }
     }
 
-    /// The keys known now; `None` while none could be fetched.
-    pub(super) fn current(&self) -> Option<Arc<Decoded>> {
-        let set = self.source.keys()?;
-        if let Some(decoded) = &*self.decoded.load()
-            && Arc::ptr_eq(&decoded.set, &set)
-        {
-            return Some(decoded.clone());
+    /// The keys known now that a token with this `kid` may be signed with.
+    pub(super) fn current(&self, kid: Option<&str>) -> Result<Arc<Decoded>, Refusal> {
+        if self.per_key {
+            let kid = kid.ok_or_else(|| invalid("the token names no key"))?;
+            return Ok(Arc::new(self.decode(remote::known(&self.source, kid, Reason::TokenInvalid)?)));
         }
-        let keys = set.keys.iter().filter_map(Key::of).collect();
-        let decoded = Arc::new(Decoded { set, keys });
+        let document = remote::known(&self.source, "", Reason::TokenInvalid)?;
+        if let Some(decoded) = &*self.decoded.load()
+            && Arc::ptr_eq(&decoded.document, &document)
+        {
+            return Ok(decoded.clone());
+        }
+        let decoded = Arc::new(self.decode(document));
         self.decoded.store(Some(decoded.clone()));
-        Some(decoded)
+        Ok(decoded)
     }
 
-    pub(super) fn unknown(&self, kid: &str) {
-        self.source.unknown_kid(kid);
+    fn decode(&self, document: Arc<Document>) -> Decoded {
+        let keys = document.keys().iter().filter_map(|key| Key::of_remote(key, &self.algorithms)).collect();
+        Decoded { document, keys }
+    }
+
+    pub(super) fn is_per_key(&self) -> bool {
+        self.per_key
+    }
+
+    /// The refusal of a token that names a key which the set lacks.
+    pub(super) fn lacks(&self, refusal: Refusal) -> Refusal {
+        if self.per_key { refusal } else { remote::lacking(&self.source, "", refusal) }
     }
 }
 
+/// The kind of key that verifies tokens of this algorithm, if it is a public one.
+pub(super) fn asymmetric(algorithm: Algorithm) -> Option<Asymmetric> {
+    match algorithm {
+        Algorithm::ES256 => Some(Asymmetric::EcdsaP256Sha256),
+        Algorithm::ES384 => Some(Asymmetric::EcdsaP384Sha384),
+        Algorithm::EdDSA => Some(Asymmetric::Ed25519),
+        other if other.family() == AlgorithmFamily::Rsa => Some(Asymmetric::RsaPkcs1Sha256),
+        _ => None,
+    }
+}
+
+/// The same key for the library.
+pub(super) fn decoding(key: &PublicKey) -> DecodingKey {
+    match key.algorithm() {
+        Asymmetric::Ed25519 => DecodingKey::from_ed_der(key.as_bytes()),
+        Asymmetric::EcdsaP256Sha256 | Asymmetric::EcdsaP384Sha384 => DecodingKey::from_ec_der(key.as_bytes()),
+        _ => DecodingKey::from_rsa_der(key.as_bytes()),
+    }
+}
+
+/// The key in a SubjectPublicKeyInfo, for one of these algorithms.
+pub(super) fn of_spki(spki: &[u8], algorithms: &[Algorithm]) -> Option<Key> {
+    algorithms.iter().find_map(|algorithm| {
+        let key = PublicKey::of_spki(asymmetric(*algorithm)?, spki).ok()?;
+        let same = |other: &&Algorithm| other.family() == algorithm.family();
+        let algorithms = match algorithm.family() {
+            AlgorithmFamily::Rsa => algorithms.iter().filter(same).copied().collect(),
+            _ => vec![*algorithm],
+        };
+        Some(Key { kid: None, label: None, algorithms, key: decoding(&key) })
+    })
+}
+
 impl Key {
+    /// A fetched key, for the pinned algorithms.
+    fn of_remote(key: &RemoteKey, algorithms: &[Algorithm]) -> Option<Self> {
+        match key {
+            RemoteKey::Jwk(jwk) => Self::of(jwk),
+            RemoteKey::Text(text) => {
+                let (algorithms, key) = public_key(text, algorithms).ok()?;
+                Some(Self { kid: None, label: None, algorithms, key })
+            }
+            RemoteKey::Certified { spki, .. } => of_spki(spki, algorithms),
+        }
+    }
+
     /// A key of a set, if it may verify signatures at all. Shared secrets in key sets are never used: a set is
     /// public, and an HS* token "signed" with what is public proves nothing.
     pub(super) fn of(jwk: &Jwk) -> Option<Self> {

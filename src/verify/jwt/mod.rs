@@ -1,6 +1,7 @@
 //! JSON Web Tokens (RFC 7519, RFC 8725): parsing and signatures by `jsonwebtoken`, everything that is trusted pinned
 //! by config. The token chooses neither its algorithm nor its key: `alg` must be one of the configured, `kid` only
-//! picks among our keys, and keys or addresses of keys inside the token (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
+//! picks among our keys, and keys or addresses of keys inside the token (`jwk`, `jku`, `x5u`) are ignored; certificates (`x5c`) too,
+//! unless the rule pins the root that they must lead to.
 
 mod build;
 mod crypto;
@@ -10,9 +11,10 @@ mod sign;
 mod tests;
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
@@ -28,12 +30,16 @@ use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::verify::locate::View;
+use crate::verify::remote::{X5c, x5c_key};
 use keys::{Key, KeySet};
 
 pub(super) use build::build;
 
 /// Keys of a set that are tried for a token that names none.
 const MAX_KEYS_TRIED: usize = 8;
+
+/// Bytes of a token; a larger one is not looked at.
+const MAX_TOKEN: usize = 64 * 1024;
 
 /// A compiled JWT rule.
 #[derive(Debug)]
@@ -43,6 +49,7 @@ pub(super) struct Jwt {
     algorithms: Vec<(Algorithm, Validation)>,
     keys: Vec<Key>,
     set: Option<KeySet>,
+    x5c: Option<X5c>,
     issuers: Vec<String>,
     audiences: Vec<String>,
     /// Claims that must be there, with the values that are accepted (none: any).
@@ -51,6 +58,8 @@ pub(super) struct Jwt {
     url_hash: Option<ClaimDigest>,
     leeway: Duration,
     max_age: Option<Duration>,
+    /// Whether `exp` must be there, unless `max_age` bounds the age.
+    expires: bool,
 }
 
 #[derive(Debug)]
@@ -58,6 +67,7 @@ struct ClaimDigest {
     claim: String,
     hash: Hash,
     encoding: Encoding,
+    absent_if_empty: bool,
 }
 
 impl Jwt {
@@ -79,7 +89,10 @@ impl Jwt {
         if token.is_empty() {
             return Err(missing());
         }
-        let (claims, label) = self.verified_claims(token)?;
+        if token.len() > MAX_TOKEN {
+            return Err(invalid(format!("the token has more than {MAX_TOKEN} bytes")));
+        }
+        let (claims, label) = self.verified_claims(token, now)?;
         self.check_times(&claims, now)?;
         self.check_claims(&claims)?;
         if let Some(rule) = &self.body_hash {
@@ -94,7 +107,7 @@ impl Jwt {
     }
 
     /// The claims of a token whose signature is right, and the label of the key.
-    fn verified_claims(&self, token: &[u8]) -> Result<(Map<String, Value>, Match), Refusal> {
+    fn verified_claims(&self, token: &[u8], now: Timestamp) -> Result<(Map<String, Value>, Match), Refusal> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|e| invalid(format!("the token's header can't be read: {}", describe(e.kind()))))?;
         if header.crit.is_some() {
@@ -103,11 +116,10 @@ impl Jwt {
         let Some((_, validation)) = self.algorithms.iter().find(|(pinned, _)| *pinned == header.alg) else {
             return Err(invalid(format!("the algorithm {:?} is not one of the configured", header.alg)));
         };
-        let decoded = match &self.set {
-            Some(set) => Some(set.current().ok_or_else(|| {
-                Refusal::new(Reason::KeyUnavailable, "the key set has not been fetched yet")
-            })?),
+        let decoded = self.set.as_ref().map(|set| set.current(header.kid.as_deref())).transpose()?;
+        let certified = match &self.x5c {
             None => None,
+            Some(rule) => Some(certified(rule, header.x5c.as_deref(), header.alg, now)?),
         };
         let remote = decoded.as_ref().map(|decoded| decoded.keys.as_slice()).unwrap_or_default();
         let named = |key: &&Key| match (&header.kid, &key.kid) {
@@ -117,9 +129,11 @@ impl Jwt {
         };
         let mut tried = 0;
         let mut failure = None;
-        // Keys of a set are picked by `kid`; a key without id is no answer to a token that names one.
-        let remote = remote.iter().filter(|key| header.kid.is_none() || key.kid.is_some());
-        for key in self.keys.iter().chain(remote).filter(named) {
+        // Keys of a set are picked by `kid`; a key without id is no answer to a token that names one, unless it was
+        // fetched by that name.
+        let per_key = self.set.as_ref().is_some_and(KeySet::is_per_key);
+        let remote = remote.iter().filter(|key| per_key || header.kid.is_none() || key.kid.is_some());
+        for key in self.keys.iter().chain(remote).filter(named).chain(&certified) {
             if !key.algorithms.contains(&header.alg) || tried == MAX_KEYS_TRIED {
                 continue;
             }
@@ -136,8 +150,7 @@ impl Jwt {
                 if known {
                     invalid(format!("the key `{}` is not for {:?}", printable(kid), header.alg))
                 } else {
-                    set.unknown(kid);
-                    invalid(format!("the key `{}` is not in the key set", printable(kid)))
+                    set.lacks(invalid(format!("the key `{}` is not in the key set", printable(kid))))
                 }
             }
             (None, ..) => invalid(format!("there is no key for {:?}", header.alg)),
@@ -150,7 +163,7 @@ impl Jwt {
         match time_claim(claims, "exp")? {
             Some(expiry) if expiry < earliest => return out(format!("expired at {expiry}")),
             Some(_) => {}
-            None if self.max_age.is_some() => {}
+            None if self.max_age.is_some() || !self.expires => {}
             None => return Err(invalid("the claim `exp` is missing")),
         }
         if let Some(from) = time_claim(claims, "nbf")?.filter(|from| *from > latest) {
@@ -188,7 +201,7 @@ impl Jwt {
             }
         }
         for (name, accepted) in &self.claims {
-            let Some(value) = claims.get(name).filter(|value| !value.is_null()) else {
+            let Some(value) = claim(claims, name).filter(|value| !value.is_null()) else {
                 return Err(invalid(format!("the claim `{name}` is missing")));
             };
             let right = accepted.is_empty()
@@ -203,9 +216,14 @@ impl Jwt {
         Ok(())
     }
 
-    /// Whether a token is good for one body only.
+    /// Whether a token is good for one body only: it holds the body's digest, or is in the body itself.
     pub(super) fn signs_body(&self) -> bool {
         self.body_hash.is_some()
+    }
+
+    /// Whether what stands there can't be changed without the key.
+    pub(super) fn covers(&self, location: &Location) -> bool {
+        location.token() == Some(&self.location) || (self.signs_body() && location.in_body())
     }
 
     /// Every place that the decision depends on.
@@ -217,6 +235,9 @@ impl Jwt {
 impl ClaimDigest {
     fn check(&self, claims: &Map<String, Value>, of: &[u8], what: &str) -> Result<(), Refusal> {
         let claim = &self.claim;
+        if self.absent_if_empty && of.is_empty() && !claims.contains_key(claim) {
+            return Ok(());
+        }
         let Some(Value::String(text)) = claims.get(claim) else {
             return Err(invalid(format!("the claim `{claim}` is missing or no text")));
         };
@@ -228,6 +249,18 @@ impl ClaimDigest {
     }
 }
 
+/// The claim of this name, or at this pointer (`/data/bundleId`).
+fn claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    let Some(path) = name.strip_prefix('/') else { return claims.get(name) };
+    let mut parts = path.split('/').map(|part| part.replace("~1", "/").replace("~0", "~"));
+    let first = claims.get(&parts.next()?)?;
+    parts.try_fold(first, |value, part| match value {
+        Value::Object(members) => members.get(&part),
+        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// A NumericDate (seconds, perhaps with a fraction).
 fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Refusal> {
     let Some(value) = claims.get(name) else { return Ok(None) };
@@ -237,6 +270,21 @@ fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestam
     };
     // In range by the filter above.
     Ok(Some(Timestamp((seconds * 1000.0) as u64)))
+}
+
+/// The key of the token's own certificates, whose chain must hold.
+fn certified(
+    rule: &X5c,
+    chain: Option<&[String]>,
+    algorithm: Algorithm,
+    now: Timestamp,
+) -> Result<Key, Refusal> {
+    let chain = chain.ok_or_else(|| invalid("the token holds no certificates"))?;
+    let ders = chain.iter().map(|text| STANDARD.decode(text)).collect::<Result<Vec<_>, _>>();
+    let ders = ders.map_err(|_| invalid("the token's certificates are not base64"))?;
+    let spki = x5c_key(rule, &ders, now).map_err(invalid)?;
+    keys::of_spki(&spki, &[algorithm])
+        .ok_or_else(|| invalid("the certificate's key is for another algorithm"))
 }
 
 fn invalid(detail: impl Into<String>) -> Refusal {
@@ -257,15 +305,4 @@ fn describe(kind: &ErrorKind) -> String {
         ErrorKind::InvalidAlgorithm => "the key is of another kind than the token's algorithm".to_owned(),
         _ => "the token can't be verified".to_owned(),
     }
-}
-
-/// What `keys` holds while its source is a document in a file: never refreshed.
-#[derive(Debug)]
-struct FixedKeys(Arc<jsonwebtoken::jwk::JwkSet>);
-
-impl super::KeySource for FixedKeys {
-    fn keys(&self) -> Option<Arc<jsonwebtoken::jwk::JwkSet>> {
-        Some(self.0.clone())
-    }
-    fn unknown_kid(&self, _: &str) {}
 }

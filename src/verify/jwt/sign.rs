@@ -40,7 +40,7 @@ impl Jwt {
             claims.entry(name).or_insert_with(|| Value::String(value.to_owned()));
         }
         let mut digest = |rule: &Option<ClaimDigest>, of: &[u8]| {
-            if let Some(ClaimDigest { claim, hash, encoding }) = rule {
+            if let Some(ClaimDigest { claim, hash, encoding, .. }) = rule {
                 claims.insert(claim.clone(), json!(encoding.encode(hash.of(of).as_bytes())));
             }
         };

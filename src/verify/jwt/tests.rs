@@ -14,28 +14,40 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::reason::Reason;
 use crate::verify::testing::{World, request};
-use crate::verify::{Compiled, KeySource, Refusal, compile};
+use crate::verify::{Compiled, Document, KeySource, Lacking, Lookup, NoKeys, Refusal, Settled, compile};
 
 const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Source {
-    set: Mutex<Option<Arc<JwkSet>>>,
+    set: Mutex<Option<Arc<Document>>>,
     asked: AtomicUsize,
+    lacking: Mutex<Lacking>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { set: Mutex::default(), asked: AtomicUsize::new(0), lacking: Mutex::new(Lacking::Fresh) }
+    }
 }
 
 impl KeySource for Source {
-    fn keys(&self) -> Option<Arc<JwkSet>> {
-        self.set.lock().clone()
+    fn lookup(&self, _: &str) -> Lookup {
+        self.set.lock().clone().map_or(Lookup::Asked, Lookup::Known)
     }
-    fn unknown_kid(&self, _: &str) {
+    fn lacks(&self, _: &str) -> Lacking {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        *self.lacking.lock()
+    }
+    fn settled(&self, name: &str) -> Settled {
+        NoKeys.settled(name)
     }
 }
 
 impl Source {
     fn publish(&self, keys: Value) {
-        *self.set.lock() = Some(Arc::new(serde_json::from_value(json!({ "keys": keys })).unwrap()));
+        let set: JwkSet = serde_json::from_value(json!({ "keys": keys })).unwrap();
+        *self.set.lock() = Some(Arc::new(Document::of_set(set)));
     }
 }
 
@@ -97,6 +109,24 @@ fn keys_come_go_and_are_asked_for() {
 }
 
 #[test]
+fn a_key_that_a_fresh_set_lacks_is_refused_and_one_that_is_being_looked_for_is_waited_for() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    let rule = rule(&source, "ES256");
+    let token = key.token(&json!({ "alg": "ES256", "kid": "new" }), &claims());
+    let asked = |lacking: Lacking| {
+        *source.lacking.lock() = lacking;
+        let refusal = check(&rule, &token).unwrap_err();
+        (refusal.reason, refusal.needs.is_some())
+    };
+    assert_eq!(asked(Lacking::Asked), (Reason::KeyUnavailable, true), "there is no set yet");
+    source.publish(json!([Ec::new().jwk("old")]));
+    assert_eq!(asked(Lacking::Fresh), (Reason::TokenInvalid, false));
+    assert_eq!(asked(Lacking::Asked), (Reason::KeyUnavailable, true));
+    assert_eq!(asked(Lacking::Failing), (Reason::KeyUnavailable, false));
+}
+
+#[test]
 fn a_token_that_names_no_key_may_be_any_keys() {
     let (one, two) = (Ec::new(), Ec::new());
     let source = Arc::new(Source::default());
@@ -132,6 +162,118 @@ fn a_shared_secret_in_a_public_key_set_proves_nothing() {
     let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
     let token = jsonwebtoken::encode(&header, &claims(), &key).unwrap();
     assert_eq!(check(&rule, &token).unwrap_err().reason, Reason::TokenInvalid);
+}
+
+#[test]
+fn keys_and_addresses_of_keys_in_the_token_are_not_followed() {
+    let (ours, attacker) = (Ec::new(), Ec::new());
+    let source = Arc::new(Source::default());
+    source.publish(json!([ours.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let certificate =
+        rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let der = base64::engine::general_purpose::STANDARD.encode(certificate.der());
+    for header in [
+        json!({ "jwk": attacker.jwk("a") }),
+        json!({ "jku": "https://evil.example/jwks" }),
+        json!({ "x5u": "https://evil.example/cert.pem" }),
+        json!({ "x5c": [der] }),
+        json!({ "kid": "a", "jwk": attacker.jwk("a") }),
+        json!({ "kid": "../../../../dev/null" }),
+        json!({ "kid": "x' UNION SELECT 'key" }),
+        json!({ "kid": "|/usr/bin/id" }),
+        json!({ "kid": "https://evil.example/jwks" }),
+        json!({ "kid": "" }),
+        json!({ "kid": "a\u{0}" }),
+        json!({ "kid": "A" }),
+        json!({ "kid": "a".repeat(10_000) }),
+        json!({ "kid": ["a"] }),
+        json!({ "kid": "a", "crit": ["exp"] }),
+        json!({ "kid": "a", "b64": false, "crit": ["b64"] }),
+    ] {
+        let mut header = header;
+        header["alg"] = json!("ES256");
+        let refusal = check(&rule, &attacker.token(&header, &claims())).unwrap_err();
+        assert_eq!(refusal.reason, Reason::TokenInvalid, "{header}");
+    }
+    let good =
+        json!({ "alg": "ES256", "kid": "a", "jku": "https://evil.example/jwks", "jwk": attacker.jwk("a") });
+    assert_eq!(check(&rule, &ours.token(&good, &claims())), Ok(Some("a".to_owned())));
+}
+
+#[test]
+fn a_header_that_says_a_thing_twice_or_no_algorithm_is_refused() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    for (header, accepted) in [
+        (r#"{"alg":"ES256"}"#, true),
+        (r#"{"alg":"ES256","alg":"ES256"}"#, false),
+        (r#"{"alg":"none","alg":"ES256"}"#, false),
+        (r#"{"alg":"ES256","alg":"none"}"#, false),
+        (r#"{"alg":"ES256","kid":"b","kid":"a"}"#, false),
+        (r#"{"alg":"none"}"#, false),
+        (r#"{"alg":"NONE"}"#, false),
+        (r#"{"alg":"nOnE"}"#, false),
+        (r#"{"alg":""}"#, false),
+        (r#"{"alg":null}"#, false),
+        (r#"{"alg":["ES256"]}"#, false),
+        (r#"{}"#, false),
+        (r#"{"alg":"HS256"}"#, false),
+        (r#"{"alg":"ES384"}"#, false),
+        (r#"{"alg":"es256"}"#, false),
+    ] {
+        let message = format!("{}.{}", part(header), part(&claims().to_string()));
+        let signature = key.0.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        let signed = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
+        assert_eq!(check(&rule, &signed).is_ok(), accepted, "{header}");
+        for unsigned in [format!("{message}."), message, "..".to_owned()] {
+            assert!(check(&rule, &unsigned).is_err(), "{header}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_token_is_not_looked_at() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let with = |bytes: usize| {
+        let claims = json!({ "exp": 1_764_000_100, "x": "y".repeat(bytes) });
+        check(&rule, &key.token(&json!({ "alg": "ES256" }), &claims))
+    };
+    assert!(with(40_000).is_ok());
+    assert!(with(60_000).unwrap_err().detail.contains("more than"));
+    assert!(with(5_000_000).is_err());
+    assert!(check(&rule, &"a.".repeat(1_000_000)).is_err());
+}
+
+#[test]
+fn a_signature_in_another_encoding_is_none() {
+    let key = Ec::new();
+    let source = Arc::new(Source::default());
+    source.publish(json!([key.jwk("a")]));
+    let rule = rule(&source, "ES256");
+    let good = key.token(&json!({ "alg": "ES256" }), &claims());
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let raw = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let halves = |half: &[u8]| [&[0x02, u8::try_from(half.len() + 1).unwrap(), 0][..], half].concat();
+    let inside = [halves(&raw[..32]), halves(&raw[32..])].concat();
+    let der = [&[0x30, u8::try_from(inside.len()).unwrap()][..], &inside].concat();
+    let texts = [
+        URL_SAFE_NO_PAD.encode(der),
+        URL_SAFE_NO_PAD.encode([&[0; 32][..], &[0; 32]].concat()),
+        format!("{signature}="),
+        hex::encode(&raw),
+        String::new(),
+    ];
+    assert!(check(&rule, &good).is_ok());
+    for text in texts {
+        assert!(check(&rule, &format!("{message}.{text}")).is_err(), "{text}");
+    }
 }
 
 #[test]

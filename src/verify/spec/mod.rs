@@ -1,6 +1,8 @@
 //! What stands under `verify:`, as written: the language that packs and users share. Values stay text here; what they
 //! mean is decided once, by [`compile`](super::compile), which then can say everything that is wrong at once.
 
+mod handshake;
+mod remote;
 mod text;
 
 use std::borrow::Cow;
@@ -9,6 +11,8 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use handshake::{ConditionSpec, HandshakeSpec, ProofSpec, ReplySpec, TestSpec, VisitSpec};
+pub use remote::{CertificateSpec, HttpSignatureSpec, KeySourceSpec, OauthSpec, X5cSpec};
 pub use text::{Claims, Param, SecretSpec, Texts};
 
 /// How a route proves who sent a request: the word `none`, or a rule.
@@ -19,8 +23,8 @@ pub enum VerifySpec {
     Rule(Box<Rule>),
 }
 
-/// Exactly one way to prove a sender: `provider`, a scheme (in `scheme` or inline), `jwt`, `api_key`, `basic`,
-/// `bearer`, or several of them in `any` or `all`.
+/// Exactly one way to prove a sender: `provider`, a scheme (in `scheme` or inline), `jwt`, `http_signature`,
+/// `api_key`, `basic`, `bearer`, or several of them in `any` or `all`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     /// The pack that says how this provider signs: a built-in name such as `stripe`, or the path of a pack file.
@@ -44,6 +48,9 @@ pub struct Rule {
     /// A JSON Web Token that proves the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<JwtSpec>,
+    /// An HTTP message signature (RFC 9421).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_signature: Option<HttpSignatureSpec>,
     /// A fixed key in a header or in the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeySpec>,
@@ -71,7 +78,7 @@ pub struct Rule {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchemeSpec {
-    /// `hmac-sha1`, `hmac-sha256`, `hmac-sha384`, `hmac-sha512`; `sha1`, `sha256` (of a template with `{secret}`);
+    /// `hmac-md5` (legacy), `hmac-sha1`, `hmac-sha256`, `hmac-sha384`, `hmac-sha512`; `sha1`, `sha256` (of a template with `{secret}`);
     /// `token` (the secret itself is sent); `ed25519`; `ecdsa-p256-sha256`, `ecdsa-p384-sha384` (DER; `-fixed` for
     /// r and s side by side); `rsa-pkcs1-sha1` (legacy), `rsa-pkcs1-sha256`, `rsa-pkcs1-sha384`,
     /// `rsa-pkcs1-sha512`, `rsa-pss-sha256`, `rsa-pss-sha384`, `rsa-pss-sha512`.
@@ -81,7 +88,9 @@ pub struct SchemeSpec {
     /// `{secret}`, `{method}`, `{target}` (path and query), `{path}`, `{query}`, `{url}` (the route's public URL),
     /// `{url|other-port}`, `{url|unescape:CHARACTERS}`, `{form|sorted}`, `{form|sorted-unique}`, `{param:NAME}`, and
     /// places: `{header:NAME}`, `{query:NAME}`, `{form:FIELD}`, `{body:/json/pointer}`, each with `|optional` if it
-    /// may be absent, or `|base64` if it must be nothing but base64 and line feeds. `{{` and `}}` stand for braces. Default `{body}`.
+    /// may be absent, `|base64` if it must be nothing but base64 and line feeds, or `|line:NAME` for two lines (the name
+    /// and the value) if it is there. `{header-list:NAME|must,be,listed}` stands for the headers that the header of this
+    /// name lists, as `name:value` with `;` between them. `{{` and `}}` stand for braces. Default `{body}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<String>,
     /// Where the signature is and how it is written.
@@ -104,6 +113,15 @@ pub struct SchemeSpec {
     /// an empty array is refused. Pointers and `{body}` then mean the element.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub each: Option<String>,
+    /// Where the keys are fetched from, instead of `public_keys`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_source: Option<KeySourceSpec>,
+    /// The scheme applies only if these places have one of these values, such as `{ body:/Type: Notification }`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub if_equal: BTreeMap<String, Texts>,
+    /// Who is let in: signed places that must have one of these values; else 403.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub only: BTreeMap<String, Texts>,
     /// The scheme applies only if this place is there, such as `query:bodySHA256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_present: Option<String>,
@@ -216,10 +234,23 @@ pub struct JwtSpec {
     /// A JSON Web Key Set: `https://…`, fetched and refreshed, or `file:PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,
+    /// Keys that are fetched otherwise, such as one by one by their `kid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_source: Option<KeySourceSpec>,
+    /// Roots (PEM, or `file:PATH`) that are trusted when `jwks` is fetched, instead of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Certificates in the token's header (`x5c`), whose chain must lead to a pinned root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x5c: Option<X5cSpec>,
     /// The header that holds the token. Default `Authorization`, as `Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// Claims that must be there: a list of names, or names with the values that are accepted.
+    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Claims that must be there: a list of names (or JSON pointers such as `/data/id`), or names with the values that
+    /// are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required_claims: Option<Claims>,
     /// A claim that holds a digest of the body, which must be right.
@@ -234,6 +265,12 @@ pub struct JwtSpec {
     /// How old a token may be by its `iat`, which then must be there. `exp` may then be absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<String>,
+    /// `false` if the sender's tokens hold no `exp`, so that an old one stays good. Default `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<bool>,
+    /// How long a shared secret must be, in bytes, where a provider issues shorter ones than RFC 7518 asks for (32).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_secret: Option<usize>,
 }
 
 /// A claim that holds a digest.
@@ -242,6 +279,9 @@ pub struct JwtSpec {
 pub struct ClaimDigestSpec {
     /// The claim's name.
     pub claim: String,
+    /// `true` if the claim is absent where there is nothing to digest. Default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_if_empty: Option<bool>,
     /// `hex` (the default), `base64` or `base64url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,

@@ -58,6 +58,7 @@ fn rules() -> Vec<String> {
     rules.push(format!(
         "{{ all: [{{ bearer: {{ tokens: [abc] }} }}, {{ provider: github, secret: {SECRET} }}] }}"
     ));
+    rules.push(format!("{{ http_signature: {{ algorithms: hmac-sha256 }}, secret: {SECRET} }}"));
     // Of each kind one: all packs are held against requests that were signed elsewhere, see `vectors`.
     for pack in ["github", "gitlab", "shopify", "slack", "standard-webhooks", "stripe"] {
         rules.push(format!("{{ provider: {pack}, secret: {SECRET} }}"));

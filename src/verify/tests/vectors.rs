@@ -23,6 +23,9 @@ struct Vector {
     expect: String,
     reason: Option<String>,
     event_key: Option<String>,
+    /// What would be fetched, by URL.
+    #[serde(default)]
+    documents: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +77,12 @@ impl Vector {
 
     /// What is wrong with the answer that it gets.
     fn failure(&self, world: &World) -> Option<String> {
+        let world = &World {
+            documents: self.documents.clone(),
+            now: Timestamp::from_secs(self.now),
+            packs: world.packs.clone(),
+            ..World::default()
+        };
         let compiled = match compile(&self.spec(), world) {
             Ok(compiled) => compiled,
             Err(problems) => return Some(format!("does not compile: {problems:?}")),

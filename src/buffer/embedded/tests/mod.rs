@@ -1,6 +1,7 @@
 //! The embedded engine through the trait, on real folders.
 
 mod basics;
+mod batches;
 mod crash;
 mod damage;
 mod limits;

@@ -9,13 +9,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 use serde::Deserialize;
 
-/// Keys of one set.
-pub(super) const MAX_KEYS: usize = 100;
+/// Keys of one set, at most.
+const MAX_KEYS: usize = 100;
 /// Bits of an RSA modulus, at least.
 const MIN_RSA_BITS: usize = 2048;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadSet {
+pub enum BadSet {
     #[error("the answer is no JWK set: {0}")]
     Json(String),
     #[error("the set has {0} keys, more than {MAX_KEYS}")]
@@ -24,7 +24,7 @@ pub(super) enum BadSet {
     NoUsableKey,
 }
 
-pub(super) fn parse(json: &[u8]) -> Result<JwkSet, BadSet> {
+pub(crate) fn parse(json: &[u8]) -> Result<JwkSet, BadSet> {
     #[derive(Deserialize)]
     struct Set<'a> {
         #[serde(borrow)]
@@ -34,8 +34,16 @@ pub(super) fn parse(json: &[u8]) -> Result<JwkSet, BadSet> {
     if set.keys.len() > MAX_KEYS {
         return Err(BadSet::TooMany(set.keys.len()));
     }
-    let keys: Vec<Jwk> =
-        set.keys.iter().filter_map(|key| serde_json::from_str(key.get()).ok()).filter(may_verify).collect();
+    usable(set.keys.iter().filter_map(|key| serde_json::from_str(key.get()).ok()))
+}
+
+/// The same for keys that are read already.
+pub(super) fn parse_values(keys: Vec<serde_json::Value>) -> Result<JwkSet, BadSet> {
+    usable(keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()))
+}
+
+fn usable(keys: impl Iterator<Item = Jwk>) -> Result<JwkSet, BadSet> {
+    let keys: Vec<Jwk> = keys.filter(may_verify).collect();
     if keys.is_empty() { Err(BadSet::NoUsableKey) } else { Ok(JwkSet { keys }) }
 }
 

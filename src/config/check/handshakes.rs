@@ -1,0 +1,111 @@
+//! A route's handshakes: its own, its pack's, or none; and the methods that they open.
+
+use super::Checker;
+use super::rules::Proof;
+use crate::config::place::Place;
+use crate::config::raw::{self, HandshakeWord};
+use crate::message::Method;
+use crate::verify::handshake::{self, Written};
+use crate::verify::spec::HandshakeSpec;
+use crate::verify::{Handshakes, Policy, SpecProblem};
+
+impl Checker<'_, '_> {
+    pub(super) fn handshakes(
+        &mut self,
+        raw: &raw::Route,
+        place: &Place,
+        proof: Option<&Proof>,
+    ) -> Handshakes {
+        let Some(proof) = proof.filter(|_| raw.mode != raw::Mode::Pass) else { return Handshakes::default() };
+        let own = place.key("handshake");
+        let word = match &raw.handshake {
+            Some(raw::Handshake::One(spec)) => {
+                return self.own(std::slice::from_ref(spec), false, proof, &own);
+            }
+            Some(raw::Handshake::Many(specs)) => return self.own(specs, true, proof, &own),
+            Some(raw::Handshake::Word(HandshakeWord::Off)) => return Handshakes::default(),
+            Some(raw::Handshake::Word(word)) => Some(*word),
+            None => None,
+        };
+        let Some(pack) = &proof.compiled.pack else {
+            if word.is_some() {
+                let help = "name the route's `provider`, or write the handshake itself";
+                self.error(&own, "the route has no provider whose handshakes are known", help);
+            }
+            return Handshakes::default();
+        };
+        let shows = word == Some(HandshakeWord::Show);
+        if shows && !pack.handshakes.iter().any(|spec| spec.show.is_some()) {
+            let help = "remove `handshake`: its greetings are answered anyway";
+            self.error(&own, format!("no greeting of {} brings a secret", pack.name), help);
+        } else if shows {
+            let help = "whoever can send to this path can have a secret shown: take only the one that comes while you \
+                        set the webhook up, store it, and remove `handshake: show`";
+            self.warning(&own, "secrets that greetings bring are shown in the log", help);
+        }
+        let policy = match word {
+            Some(HandshakeWord::Forward) => Policy::Forward,
+            _ => Policy::Answer,
+        };
+        let written = Written::Pack { pack, shows };
+        let compiled = handshake::compile(written, &proof.spec, policy, self.references);
+        // They stand in the rule, where they have been warned of.
+        self.references.seen_inline.take();
+        match compiled {
+            Ok(handshakes) => handshakes,
+            Err(problems) => {
+                for SpecProblem { at, message, help } in problems {
+                    let message = format!("in the pack, at `handshake.{}`: {message}", at.join("."));
+                    self.error(place, message, help.unwrap_or_default());
+                }
+                Handshakes::default()
+            }
+        }
+    }
+
+    /// `listed`: whether they stand in a list.
+    fn own(&mut self, specs: &[HandshakeSpec], listed: bool, proof: &Proof, place: &Place) -> Handshakes {
+        let compiled = handshake::compile(Written::Own(specs), &proof.spec, Policy::Answer, self.references);
+        for secret in self.references.seen_inline.take() {
+            let at = self.find(place, &secret);
+            if at != *place {
+                let help = "move it to a variable or file, and write `env:NAME` or `file:PATH`";
+                self.warning(&at, "a secret stands in the config itself", help);
+            }
+        }
+        match compiled {
+            Ok(handshakes) => handshakes,
+            Err(problems) => {
+                for SpecProblem { at, message, help } in problems {
+                    let steps = if listed { &at[..] } else { at.get(1..).unwrap_or_default() };
+                    let at = steps.iter().fold(place.clone(), |place, step| self.descend(&place, step));
+                    self.error(&at, message, help.unwrap_or_default());
+                }
+                Handshakes::default()
+            }
+        }
+    }
+
+    /// What a route takes beside its events' methods: those that only greetings have.
+    pub(super) fn greeting_methods(
+        &mut self,
+        handshakes: &Handshakes,
+        events: &[Method],
+        place: &Place,
+    ) -> Vec<Method> {
+        if let Some(method) = handshakes.swallows(events) {
+            let message = format!(
+                "every {method} would be taken for a greeting, and `methods` says that events have it"
+            );
+            let help = format!("take {method} out of `methods`, or write `handshake: off`");
+            self.error(&place.key("methods"), message, help);
+        }
+        let mut own = Vec::new();
+        for method in handshakes.methods() {
+            if !events.contains(method) && !own.contains(method) {
+                own.push(method.clone());
+            }
+        }
+        own
+    }
+}

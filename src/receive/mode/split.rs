@@ -1,0 +1,157 @@
+//! Mode `buffer` with `split`: each element of a batch becomes an event, all of them stored by one write.
+//!
+//! The sender gets one answer, about the request; its `tidegate-event-id` is the batch's, which each event carries in
+//! `tidegate-batch`. A repeat of the whole request gets that answer again; elements that came before, in whatever
+//! request, are left out. What is no batch is refused: an event of another shape than the app was promised is none.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::buffer::{
+    AppendError, BatchAppended, BatchPart, ClaimKey, DestinationName, Event, EventId, FirstAnswer, NewBatch,
+    NewClaim,
+};
+use crate::config::{Acknowledgement, Destination, Route};
+use crate::message::{Headers, Request};
+use crate::reason::Reason;
+use crate::receive::exchange::Exchange;
+use crate::receive::idempotency::{Identity, shortened};
+use crate::receive::record::Outcome;
+use crate::receive::refused::Refused;
+use crate::receive::tracked::Tracked;
+use crate::receive::{Context, answers};
+use crate::verify::{Element, NotSplit, Split, Verified};
+
+/// Bytes of all events of a batch, each with its copy of the headers: what one write to the disk may be.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// What an event takes on disk beside headers and body, at most, short of its target.
+const EVENT_BYTES: usize = 1024;
+
+pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
+    context: &Context<'_, A>,
+    exchange: &mut Tracked<'_, E>,
+    route: &Route,
+    split: &Split,
+    (destinations, acknowledgement): (&[Arc<Destination>], &Acknowledgement),
+    identity: Option<Identity>,
+    request: Verified<Request>,
+) -> Result<Outcome, Refused> {
+    let answer = answers::acknowledgement(acknowledgement);
+    let id = EventId::new(request.get().head.received_at);
+    let Some(batch) = taken_apart(route, split, &request, id, &answer)? else {
+        let _ = exchange.answer(answers::first(&answer, id)).await;
+        return Ok(Outcome::Handshake);
+    };
+    drop(request);
+    let batch = NewBatch { claim: identity.as_ref().map(|identity| identity.claim(answer.clone())), ..batch };
+    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    match context.buffer.append_batch(batch, &names).await {
+        Ok(BatchAppended::Stored { .. }) => {
+            let _ = exchange.answer(answers::first(&answer, id)).await;
+            Ok(Outcome::Accepted(id))
+        }
+        Ok(BatchAppended::Duplicate(claimed)) => {
+            let first = claimed.event_id;
+            let _ = exchange.answer(answers::repeat(&claimed)).await;
+            if let Some(identity) = identity {
+                // Whoever repeats once does so again.
+                context.intake.recent.insert(identity.key, Arc::new(claimed));
+            }
+            Ok(Outcome::Duplicate(first))
+        }
+        Err(AppendError::Full(why)) => Err(Refused::because(Reason::BufferFull, why)),
+        Err(AppendError::Unavailable(why)) => Err(Refused::because(Reason::BufferUnavailable, why)),
+    }
+}
+
+/// The events of a request, each with its claim; `None` if there are none: some senders try an address out with a batch of
+/// nothing, and there is nothing that could be lost. The claim of the request as a whole is the caller's.
+pub(in crate::receive) fn taken_apart(
+    route: &Route,
+    split: &Split,
+    request: &Verified<Request>,
+    id: EventId,
+    answer: &FirstAnswer,
+) -> Result<Option<NewBatch>, Refused> {
+    let elements = split.elements(request.get()).map_err(|why| match why {
+        NotSplit::NoArray => Refused::because(Reason::NotABatch, why.to_string()),
+        NotSplit::TooMany(_) => Refused::because(Reason::BatchTooLarge, why.to_string()),
+    })?;
+    if elements.is_empty() {
+        return Ok(None);
+    }
+    let headers = headers(&request.get().head.headers, split);
+    let each = EVENT_BYTES + headers.bytes() + request.get().head.target.len();
+    if each.saturating_mul(elements.len()) > MAX_BYTES {
+        let why = format!("{} events of {each} bytes beside their bodies", elements.len());
+        return Err(Refused::because(Reason::BatchTooLarge, why));
+    }
+    let common = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
+    let whole = Event::from_verified(id, route.name.clone(), request, None, common);
+    let whole = Event { headers, body: Bytes::new(), ..whole };
+    let count = u32::try_from(elements.len()).unwrap_or(u32::MAX);
+    let mut ids: Vec<EventId> = elements.iter().map(|_| EventId::new(whole.received_at)).collect();
+    // Ids of one millisecond come in any order; within a batch they shall sort as its events do.
+    ids.sort_unstable();
+    let part = |(number, (element, event_id)): (u32, (Element, EventId))| {
+        let claim = claim(route, &element, whole.origin.would_refuse, answer);
+        let Element { body, key, event_type } = element;
+        // A copy: a part would keep the whole request in memory for as long as its own event waits there.
+        let mut event = Event { id: event_id, body: Bytes::copy_from_slice(&body), ..whole.clone() };
+        event.event_type = event_type.map(shortened).or(event.event_type);
+        event.idempotency_key = claim.is_some().then(|| shortened(key));
+        event.origin.batch = Some(BatchPart { id, number, count });
+        (event, claim)
+    };
+    let events = (1..).zip(elements.into_iter().zip(ids)).map(part).collect();
+    Ok(Some(NewBatch { id, events, claim: None }))
+}
+
+/// The claim of an element, in a scope of its own: a route's name has no `/`. One that was let through unproved is bound to
+/// its bytes besides, and never meets a proved one.
+fn claim(
+    route: &Route,
+    element: &Element,
+    would_refuse: Option<Reason>,
+    answer: &FirstAnswer,
+) -> Option<NewClaim> {
+    let window = route.idempotency.as_ref()?.window;
+    let key = match would_refuse {
+        None => ClaimKey::new(&format!("{}/", route.name), element.key.as_bytes()),
+        Some(_) => {
+            let hash = Sha256::digest(&element.body);
+            ClaimKey::new(&format!("{}/unproved", route.name), &[&hash[..], element.key.as_bytes()].concat())
+        }
+    };
+    // What its repeats would be answered, were they to come alone: nobody asks.
+    Some(NewClaim { key, window, answer: answer.clone() })
+}
+
+/// The headers of each event: the request's, but for the type of a body that is no form any more.
+fn headers(sent: &Headers, split: &Split) -> Headers {
+    if !split.changes_content_type() {
+        return sent.clone();
+    }
+    let mut builder = sent.builder_like(1, 64);
+    let mut is_said = false;
+    for (name, value) in sent.iter() {
+        match name.eq_ignore_ascii_case("content-type") {
+            false => builder.push(name, value),
+            true if is_said => continue,
+            true => {
+                is_said = true;
+                builder.push(name, b"application/json")
+            }
+        };
+    }
+    if !is_said {
+        builder.push("Content-Type", b"application/json");
+    }
+    builder.build()
+}
+
+#[cfg(test)]
+#[path = "split_tests.rs"]
+mod tests;

@@ -1,0 +1,218 @@
+//! Is a request only a greeting of its sender, and what is it answered? Pure, as all of `verify`: what has to be done
+//! beside answering (a secret shown, a URL fetched) is said in the [`Reply`] and done by `receive`.
+//!
+//! A greeting is told from an event by conditions on the request alone, before its signature is looked at; whether it
+//! is answered before or only after the route's rule has held is the handshake's `signed`. An answer proves to a
+//! stranger at most that something is here: what is sent back is bounded and printable, secrets are compared in
+//! constant time, and what is signed for a stranger has a shape that no event has.
+//!
+//! `spec` has the language as written, `build` compiles it, `condition` and `shape` recognise, `reply` answers.
+
+mod build;
+mod condition;
+mod reply;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::Uri;
+
+use super::locate::{Location, View};
+use super::{Refusal, Verified};
+use crate::message::{Answer, Method, Request};
+use crate::reason::Reason;
+
+pub(super) use build::check_pack;
+pub use build::{Written, compile};
+use condition::Condition;
+use reply::{Echo, Template};
+
+/// The handshakes of a route.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    list: Vec<Handshake>,
+    pub policy: Policy,
+}
+
+/// What becomes of a greeting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// It is answered here.
+    #[default]
+    Answer,
+    /// It is passed to the app, whose answer the sender gets.
+    Forward,
+}
+
+/// One kind of greeting and its answer.
+#[derive(Debug)]
+pub struct Handshake {
+    methods: Vec<Method>,
+    signed: bool,
+    when: Vec<Condition>,
+    must: Vec<Condition>,
+    refuse: Reason,
+    reply: Template,
+    show: Option<Show>,
+    visit: Option<Visit>,
+}
+
+/// A secret that the sender brings is shown so many times until the config is read again: who tries to flood the log
+/// with false ones gets no further.
+const MAX_SHOWN: u32 = 16;
+
+#[derive(Debug)]
+struct Show {
+    secret: Location,
+    shown: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Visit {
+    url: Location,
+    hosts: Vec<HostPattern>,
+}
+
+/// What to do about a greeting, and then what to answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub answer: Answer,
+    /// A secret that the operator must store, and where it stood.
+    pub show: Option<(String, String)>,
+    /// What is fetched before the answer; only with a success the answer is given.
+    pub visit: Option<Uri>,
+}
+
+impl Handshakes {
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Every method that some greeting has.
+    pub fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.list.iter().flat_map(|handshake| &handshake.methods)
+    }
+
+    /// The handshake that `request` is, if it is one.
+    pub fn recognise(&self, request: &Request) -> Option<&Handshake> {
+        self.list.iter().find(|handshake| handshake.is_of(request))
+    }
+
+    /// A method that events have, too, and whose every request would be taken for a greeting.
+    pub fn swallows(&self, events: &[Method]) -> Option<&Method> {
+        let blind = self.list.iter().filter(|handshake| handshake.when.is_empty());
+        blind.flat_map(|handshake| &handshake.methods).find(|method| events.contains(method))
+    }
+}
+
+impl Handshake {
+    fn is_of(&self, request: &Request) -> bool {
+        self.methods.contains(&request.head.method)
+            && self.when.iter().all(|condition| condition.holds(request))
+    }
+
+    /// Whether the route's rule must hold before it is answered.
+    pub const fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// What it is answered; `Err` if it does not prove what it must, or brings nothing that may be sent back.
+    pub fn reply(&self, request: &Request, public_url: Option<&str>) -> Result<Reply, Refusal> {
+        if let Some(failed) = self.must.iter().find(|condition| !condition.holds(request)) {
+            return Err(Refusal::new(self.refuse, format!("the handshake's {} is not ours", failed.place())));
+        }
+        let answer = self.reply.answer(request, public_url)?;
+        let visit = self.visit.as_ref().map(|visit| visit.url(request)).transpose()?;
+        let show = self.show.as_ref().map(|show| show.secret(request)).transpose()?;
+        Ok(Reply { answer, show, visit })
+    }
+
+    /// A greeting that is passed to the app as it is: `handshake: forward` says that it may, unproved as it is where
+    /// the sender does not sign it.
+    pub fn forwarded(&self, request: Request) -> Verified<Request> {
+        Verified { value: request, by: Arc::from("handshake"), label: None, would_refuse: None }
+    }
+}
+
+impl Show {
+    fn secret(&self, request: &Request) -> Result<(String, String), Refusal> {
+        let secret = Echo::of(&self.secret).value(request)?;
+        if self
+            .shown
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < MAX_SHOWN).then(|| n + 1))
+            .is_err()
+        {
+            let why =
+                format!("{MAX_SHOWN} secrets were shown since the config was read: reload to be shown more");
+            return Err(Refusal::new(Reason::HandshakeRefused, why));
+        }
+        Ok((secret, self.secret.to_string()))
+    }
+}
+
+/// A host, in which `*` may stand for one label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostPattern(Box<str>);
+
+impl HostPattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        let labels: Vec<&str> = text.split('.').collect();
+        let ok = |label: &&str| *label == "*" || (!label.is_empty() && label.bytes().all(in_label));
+        // `*.com` would be anybody.
+        let fixed = labels.iter().rev().take_while(|label| **label != "*").count();
+        if !labels.iter().all(ok) || (labels.contains(&"*") && fixed < 2) {
+            return Err(format!(
+                "`{text}` is no host such as `sns.*.amazonaws.com`, whose last two labels are written out"
+            ));
+        }
+        Ok(Self(text.to_ascii_lowercase().into()))
+    }
+
+    fn matches(&self, host: &str) -> bool {
+        let mut labels = host.split('.');
+        let all = self.0.split('.').all(|ours| {
+            labels.next().is_some_and(|theirs| match ours {
+                "*" => !theirs.is_empty() && theirs.bytes().all(in_label),
+                ours => theirs.eq_ignore_ascii_case(ours),
+            })
+        });
+        all && labels.next().is_none()
+    }
+}
+
+fn in_label(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+impl Visit {
+    /// Who has signed this may still be anybody with an account there: only the hosts that the pack names are asked.
+    fn url(&self, request: &Request) -> Result<Uri, Refusal> {
+        let refused = |why: &str| Refusal::new(Reason::HandshakeRefused, format!("{}: {why}", self.url));
+        let text = Echo::of(&self.url).value(request)?;
+        let url: Uri = text.parse().map_err(|_| refused("no URL"))?;
+        let authority = url.authority().ok_or_else(|| refused("no whole URL"))?;
+        if authority.as_str().contains('@') || text.contains('#') {
+            return Err(refused("a URL with a user or a fragment"));
+        }
+        if !self.hosts.iter().any(|host| host.matches(url.host().unwrap_or_default())) {
+            return Err(refused("not on a host that may be asked"));
+        }
+        match (url.scheme_str(), authority.port_u16()) {
+            (Some("https"), None | Some(443)) => Ok(url),
+            // What never leaves this machine: tests, a sidecar.
+            (Some("http"), _) if crate::config::is_loopback(url.host().unwrap_or_default()) => Ok(url),
+            _ => Err(refused("not https at its usual port")),
+        }
+    }
+}
+
+/// The value at a place as it is looked at: `Err` if it could be read in two ways.
+fn found<'r>(
+    location: &Location,
+    request: &'r Request,
+) -> Result<Option<std::borrow::Cow<'r, [u8]>>, super::locate::Ambiguous> {
+    location.find(View::of(request))
+}
