@@ -491,10 +491,10 @@ mod tests {
         let reason = Reason::ALL[at as usize % Reason::ALL.len()];
         let id = EventId([at as u8; 16]);
         Origin {
-            would_refuse: (at % 2 == 0).then_some(reason),
-            quarantine: (at % 3 != 0).then_some((id, Timestamp(at))),
-            batch: (at % 5 != 0).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
-            may_repeat: at % 7 != 0,
+            would_refuse: at.is_multiple_of(2).then_some(reason),
+            quarantine: (!at.is_multiple_of(3)).then_some((id, Timestamp(at))),
+            batch: (!at.is_multiple_of(5)).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
+            may_repeat: !at.is_multiple_of(7),
         }
     }
 
