@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Uri;
 
 use crate::buffer::DestinationName;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, UpstreamHttp, UpstreamTls};
+use crate::config::Destination;
 use crate::message::{Headers, Method};
 use crate::upstream::{Outgoing, SetupError, Upstream, UpstreamError};
 
@@ -27,23 +27,8 @@ pub(super) enum VisitError {
 
 /// Fetches `url` within [`TIMEOUT`]; what it answers beside a success is not read.
 pub(super) async fn fetch(url: &Uri) -> Result<(), VisitError> {
-    let destination = Destination {
-        name: DestinationName::new("handshake", url.host().unwrap_or_default()),
-        upstreams: vec![url.clone()],
-        tls: UpstreamTls::default(),
-        http: UpstreamHttp::Http1,
-        connect_timeout: TIMEOUT,
-        timeout: TIMEOUT,
-        concurrency: 1,
-        retry: Retry::default(),
-        breaker: None,
-        rate: None,
-        balance: crate::config::Balancing::RoundRobin,
-        health: None,
-        deliver_between: None,
-        headers: HeaderChanges::default(),
-        host: HostHeader::Upstream,
-    };
+    let name = DestinationName::new("handshake", url.host().unwrap_or_default());
+    let destination = Destination::plain(name, url.clone(), TIMEOUT);
     let upstream = Upstream::new(&destination)?;
     let headers: Headers = [("Accept", &b"*/*"[..]), ("User-Agent", b"tidegate")].into_iter().collect();
     let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
