@@ -8,10 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::Uri;
 
-use crate::ask::Ask;
 use crate::config::{TrustedRoots, is_loopback};
 use crate::message::Method;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Ask, UpstreamError};
 
 /// What a fetch may cost at most.
 #[derive(Clone, Copy, Debug)]

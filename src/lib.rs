@@ -18,6 +18,7 @@ pub mod receive;
 pub mod route;
 
 // Pure: who sent this, and what do we know of such senders?
+pub mod filter;
 pub mod providers;
 pub mod verify;
 
@@ -31,8 +32,7 @@ pub mod quarantine;
 pub mod transfer;
 pub mod upstream;
 
-// What the gateway itself asks others for, and what lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.
-pub mod ask;
+// What lives elsewhere, fetched and refreshed: keys (JWKS), and the address ranges that providers publish.
 pub mod fetch;
 pub mod keys;
 pub mod ranges;

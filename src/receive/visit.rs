@@ -5,9 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 
-use crate::ask::Ask;
 use crate::message::Method;
-use crate::upstream::{SetupError, UpstreamError};
+use crate::upstream::{Ask, SetupError, UpstreamError};
 
 /// The whole visit: whoever greets waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::TellError;
 use crate::alerts::Notice;
-use crate::ask::Ask;
 use crate::config::TrustedRoots;
 use crate::message::Method;
 use crate::secret::Secret;
+use crate::upstream::Ask;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const WHOLE: Duration = Duration::from_secs(15);

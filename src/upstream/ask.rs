@@ -1,4 +1,5 @@
-//! Requests that the gateway makes on its own account: documents that are fetched, greetings that are confirmed, notices.
+//! Requests that the gateway makes on its own account: documents that are fetched, greetings that are confirmed, tokens,
+//! notices.
 //! The one place that makes a client for them; whom to ask, and what an answer means, is the caller's.
 //!
 //! Redirects are never followed, because they would let the other side choose whom we ask.
@@ -8,12 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 
+use super::{Incoming, Outgoing, SetupError, Upstream, UpstreamError};
 use crate::buffer::DestinationName;
-use crate::config::{
-    Balancing, Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls,
-};
+use crate::config::{Destination, TrustedRoots, UpstreamTls};
 use crate::message::{Headers, Method};
-use crate::upstream::{Incoming, Outgoing, SetupError, Upstream, UpstreamError};
 
 /// One address that is asked, again and again.
 #[derive(Debug)]
@@ -36,22 +35,11 @@ impl Ask {
         connect: Duration,
         whole: Duration,
     ) -> Result<Self, SetupError> {
+        let name = DestinationName::new(what, url.host().unwrap_or_default());
         let upstream = Upstream::new(&Destination {
-            name: DestinationName::new(what, url.host().unwrap_or_default()),
-            upstreams: vec![url.clone()],
             tls: UpstreamTls { ca, ..UpstreamTls::default() },
-            http: UpstreamHttp::Http1,
             connect_timeout: connect,
-            timeout: whole,
-            concurrency: 1,
-            retry: Retry::default(),
-            breaker: None,
-            rate: None,
-            balance: Balancing::RoundRobin,
-            health: None,
-            deliver_between: None,
-            headers: HeaderChanges::default(),
-            host: HostHeader::Upstream,
+            ..Destination::plain(name, url.clone(), whole)
         })?;
         let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Ok(Self { upstream, target })
@@ -70,6 +58,7 @@ impl Ask {
     ) -> Result<Incoming, UpstreamError> {
         let agent = ("User-Agent", concat!("tidegate/", env!("CARGO_PKG_VERSION")).as_bytes());
         let headers: Headers = headers.into_iter().chain([agent]).collect();
-        self.upstream.send(&Outgoing { method, target: self.target.clone(), headers }, body).await
+        let request = Outgoing { method, target: self.target.clone(), headers };
+        self.upstream.send_as_is(&request, body).await
     }
 }
