@@ -133,7 +133,14 @@ impl Handshake {
     /// A greeting that is passed to the app as it is: `handshake: forward` says that it may, unproved as it is where
     /// the sender does not sign it.
     pub fn forwarded(&self, request: Request) -> Verified<Request> {
-        Verified { value: request, by: Arc::from("handshake"), label: None, would_refuse: None, client: None }
+        Verified {
+            value: request,
+            by: Arc::from("handshake"),
+            label: None,
+            would_refuse: None,
+            client: None,
+            trace: None,
+        }
     }
 }
 
