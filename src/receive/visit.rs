@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 
 use crate::buffer::DestinationName;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, UpstreamHttp, UpstreamTls};
+use crate::config::{Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls};
 use crate::message::{Headers, Method};
+use crate::verify::handshake::Visited;
 use crate::upstream::{Outgoing, SetupError, Upstream, UpstreamError};
 
 /// The whole visit: whoever greets waits for it.
@@ -25,12 +25,12 @@ pub(super) enum VisitError {
     Status(u16),
 }
 
-/// Fetches `url` within [`TIMEOUT`]; what it answers beside a success is not read.
-pub(super) async fn fetch(url: &Uri) -> Result<(), VisitError> {
+/// Fetches the URL within [`TIMEOUT`]; what it answers beside a success is not read.
+pub(super) async fn fetch(Visited { url, ca }: &Visited) -> Result<(), VisitError> {
     let destination = Destination {
         name: DestinationName::new("handshake", url.host().unwrap_or_default()),
         upstreams: vec![url.clone()],
-        tls: UpstreamTls::default(),
+        tls: UpstreamTls { ca: ca.clone().map(TrustedRoots::Pem), ..UpstreamTls::default() },
         http: UpstreamHttp::Http1,
         connect_timeout: TIMEOUT,
         timeout: TIMEOUT,

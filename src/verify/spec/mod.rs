@@ -247,7 +247,8 @@ pub struct JwtSpec {
     /// The header that holds the token. Default `Authorization`, as `Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body.
+    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body; or
+    /// `header:Authorization` if it stands there without `Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Claims that must be there: a list of names (or JSON pointers such as `/data/id`), or names with the values that
