@@ -5,6 +5,7 @@
 
 mod describe;
 mod file;
+mod greet;
 pub mod ranges;
 mod sample;
 

@@ -79,10 +79,12 @@ pub(super) fn is_multipart(view: View<'_>) -> bool {
 }
 
 fn boundary(view: View<'_>) -> Result<Option<&[u8]>, Ambiguous> {
-    match view.request.head.headers.only("content-type") {
-        Ok(kind) => multipart::boundary(kind.unwrap_or_default()),
-        Err(_) => Err(Ambiguous),
-    }
+    let mut kinds = view.request.head.headers.all("content-type");
+    let boundary = multipart::boundary(kinds.next().unwrap_or_default())?;
+    // Of two types one may be taken for the other.
+    let another = kinds.map(multipart::boundary).any(|other| other != Ok(None));
+    let twice = boundary.is_some() && view.request.head.headers.only("content-type").is_err();
+    if another || twice { Err(Ambiguous) } else { Ok(boundary) }
 }
 
 /// A decoded name and its decoded value.
