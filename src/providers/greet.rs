@@ -44,7 +44,11 @@ fn greeting(spec: &HandshakeSpec) -> String {
         text += &format!("; refused with {} unless {}", spec.refuse.unwrap_or(403), conditions(&spec.must));
     }
     if spec.signed == Some(false) && params(&spec.must).chain(params(&spec.when)).next().is_none() {
-        text += "; proves nothing, so anyone gets the answer";
+        let proves = spec.answer.as_ref().is_some_and(|answer| answer.proof.is_some());
+        text += match proves {
+            true => "; the sender proves nothing, the answer proves that we have the secret",
+            false => "; proves nothing, so anyone gets the answer",
+        };
     }
     if let Some(place) = &spec.show {
         text += &format!("; {place} is the secret to store: with `handshake: show` it is shown in the log");
