@@ -10,9 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::Uri;
 
 use crate::buffer::DestinationName;
-use crate::config::{
-    Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls, is_loopback,
-};
+use crate::config::{Destination, TrustedRoots, UpstreamTls, is_loopback};
 use crate::message::{Headers, Method};
 use crate::upstream::{Outgoing, Upstream, UpstreamError};
 
@@ -66,22 +64,10 @@ impl Fetch {
         if !may_be_fetched(url) {
             return Err("only https addresses are fetched (http only from a loopback address)".into());
         }
+        let name = DestinationName::new("fetch", url.host().unwrap_or_default());
         let destination = Destination {
-            name: DestinationName::new("fetch", url.host().unwrap_or_default()),
-            upstreams: vec![url.clone()],
             tls: UpstreamTls { ca, ..UpstreamTls::default() },
-            http: UpstreamHttp::Http1,
-            connect_timeout: limits.time,
-            timeout: limits.time,
-            concurrency: 1,
-            retry: Retry::default(),
-            breaker: None,
-            rate: None,
-            balance: crate::config::Balancing::RoundRobin,
-            health: None,
-            deliver_between: None,
-            headers: HeaderChanges::default(),
-            host: HostHeader::Upstream,
+            ..Destination::plain(name, url.clone(), limits.time)
         };
         let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;
         headers.push(("User-Agent".to_owned(), b"tidegate".to_vec()));

@@ -20,7 +20,7 @@ use crate::alerts::{Alerts, Expiring, Targets};
 use crate::breaker::Breakers;
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, Mode};
+use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings};
 use crate::deliver::{self, Deliverer};
 use crate::endpoints::Endpoints;
 use crate::jobs::Jobs;
@@ -359,9 +359,9 @@ impl Snapshot {
         Ok(Self { config, upstreams, tls, alert_targets, certificates })
     }
 
-    /// The destinations of `buffer` routes, with their clients.
+    /// The destinations of `buffer` and `spill` routes, with their clients.
     fn buffered(&self) -> Vec<(Arc<Destination>, Arc<Upstream>)> {
-        let buffered = self.config.routes.iter().filter(|route| matches!(route.mode, Mode::Buffer { .. }));
+        let buffered = self.config.routes.iter().filter(|route| route.mode.is_buffered());
         buffered
             .flat_map(|route| route.mode.destinations())
             .filter_map(|to| Some((to.clone(), self.upstreams.get(&to.name)?.clone())))

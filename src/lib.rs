@@ -18,6 +18,7 @@ pub mod receive;
 pub mod route;
 
 // Pure: who sent this, and what do we know of such senders?
+pub mod filter;
 pub mod providers;
 pub mod verify;
 

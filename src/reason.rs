@@ -49,6 +49,8 @@ reasons! {
     MethodNotAllowed = "method_not_allowed", 405, "This method is not allowed here";
     /// The client's address is in none of the allowed ranges.
     AddressNotAllowed = "address_not_allowed", 403, "This address is not allowed";
+    /// The route's `rate_limit`, of all, of the source, or of the proved sender, is used up.
+    RateLimited = "rate_limited", 429, "Too many requests, try again later";
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     /// Header or body did not arrive within its deadline.
     RequestTimeout = "request_timeout", 408, "The request took too long to arrive";
@@ -91,6 +93,8 @@ reasons! {
     /// In `proxy` mode: the app is given a rest, because it failed (its breaker is open) or because an operator said so.
     /// `Retry-After` says until when, as far as that is known.
     UpstreamPaused = "upstream_paused", 503, "The app behind this gateway is given a rest, try again";
+    /// The disk lags behind, and this request was new.
+    Overloaded = "overloaded", 503, "Too much is under way, try again";
     /// The gateway is shutting down.
     ShuttingDown = "shutting_down", 503, "Shutting down, try again";
     /// A fault of the gateway itself; the log has more.
@@ -102,7 +106,11 @@ impl Reason {
     pub const fn retry_after_secs(self) -> Option<u32> {
         match self {
             Reason::BufferFull => Some(30),
-            Reason::BodyBudget | Reason::TooManyConnections | Reason::ShuttingDown => Some(5),
+            // The limit itself knows better, and says so.
+            Reason::RateLimited => Some(1),
+            Reason::BodyBudget | Reason::Overloaded | Reason::TooManyConnections | Reason::ShuttingDown => {
+                Some(5)
+            }
             Reason::KeyUnavailable | Reason::BufferUnavailable => Some(10),
             Reason::UpstreamPaused => Some(30),
             _ => None,

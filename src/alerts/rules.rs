@@ -74,11 +74,13 @@ pub struct Looked {
 /// What the rules remember between looks: in bounded memory for each route and destination that there is.
 #[derive(Debug, Default)]
 pub struct Watcher {
+    /// Whether destinations were looked at before.
+    begun: bool,
     destinations: HashMap<Arc<str>, DestinationPast>,
     routes: HashMap<Arc<str>, RoutePast>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct DestinationPast {
     backlog: u64,
     dead: u64,
@@ -118,9 +120,14 @@ impl Watcher {
                 self.destinations.retain(|name, _| destinations.iter().any(|d| d.name == *name));
                 for destination in destinations {
                     let past = self.destinations.entry(destination.name.clone());
-                    let past = past.or_insert_with(|| DestinationPast::begin(destination));
+                    let past = past.or_insert_with(|| match self.begun {
+                        // It got its first event since the last look: all that there is of it is new.
+                        true => DestinationPast::default(),
+                        false => DestinationPast::begin(destination),
+                    });
                     look.destination(destination, past);
                 }
+                self.begun = true;
             }
             None => unknown.extend([Rule::BacklogAge, Rule::BacklogGrowth, Rule::DeadLetters]),
         }
@@ -152,7 +159,7 @@ impl Watcher {
 }
 
 impl DestinationPast {
-    /// What is there already is nobody's growth.
+    /// What was there before the process is nobody's growth.
     fn begin(now: &DestinationSample) -> Self {
         Self { backlog: now.backlog, dead: now.dead, growth: Window::default(), died: Window::default() }
     }

@@ -95,6 +95,15 @@ impl World {
 }
 
 #[test]
+fn a_destination_that_dies_with_its_first_event_is_told_of() {
+    let mut world = World::new();
+    assert_eq!(world.wrong(), Vec::<String>::new());
+    let first = DestinationSample { name: "other/app".into(), backlog: 0, dead: 1, oldest: None };
+    world.sample.destinations.as_mut().unwrap().push(first);
+    assert_eq!(world.later(MINUTE).wrong(), ["dead_letters other/app: 1 new within 1h: 1 in all"]);
+}
+
+#[test]
 fn nothing_is_wrong_at_the_start_whatever_is_there_already() {
     let mut world = World::new();
     let now = world.now;

@@ -113,6 +113,8 @@ pub struct Origin {
     pub client: Option<Arc<str>>,
     /// It had been refused and was admitted later: the id that it had in quarantine, and when it was first received.
     pub quarantine: Option<(EventId, Timestamp)>,
+    /// It was sent inline first, and the app may have had it: `mode: spill`.
+    pub may_repeat: bool,
     /// It was one of several in its request.
     pub batch: Option<BatchPart>,
 }

@@ -68,6 +68,9 @@ impl JobState {
     }
 }
 
+/// In place of what an erase looked for.
+const FORGOTTEN: &str = "(forgotten)";
+
 /// A job as it is kept. Its counts and its cursor are written in the same atomic write as what it changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -98,6 +101,18 @@ pub struct Job {
 }
 
 impl Job {
+    /// Where somebody was to be erased, nothing tells whom from here on: the record of it is kept in the same files.
+    pub fn forget_whom(&mut self) {
+        if self.task != Task::Erase {
+            return;
+        }
+        let whom = [&mut self.filter.idempotency_key, &mut self.filter.header];
+        let value = self.filter.body.as_mut().map(|body| &mut body.equals);
+        for text in whom.into_iter().flatten().chain(value) {
+            FORGOTTEN.clone_into(text);
+        }
+    }
+
     /// How far it is, from 0 to 1, by the time of the events.
     #[allow(clippy::cast_precision_loss)] // shown in whole percents
     pub fn progress(&self) -> f64 {

@@ -142,8 +142,24 @@ pub trait Buffer: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// How far the disk lags behind. Asked for every request, so it must be cheap.
+    fn pressure(&self) -> Pressure {
+        Pressure::None
+    }
+
     /// Finishes what is queued, syncs and closes. Later calls fail with [`BufferError::Closed`].
     async fn close(&self) -> Result<(), BufferError>;
+}
+
+/// How far the disk lags behind what is to be stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    #[default]
+    None,
+    /// Some new work should give way.
+    Some,
+    /// All new work should give way, so that what was taken in gets through.
+    Much,
 }
 
 /// What else is kept in the buffer's folder. Its bytes count against the buffer's limits, and it gives way to events.

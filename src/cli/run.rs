@@ -147,6 +147,8 @@ async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
     // Before anything is sent: what was paused stays so.
     gateway.pauses.restore().await?;
     gateway.announce_backlog().await;
+    // What happens from here on is news.
+    gateway.look().await;
     // Before the first request: who has a URL must not be told that there is none.
     let loaded = gateway.endpoints.load().await.map_err(Failure::Endpoints);
     let running = match loaded.and_then(|()| Running::start(&gateway)) {

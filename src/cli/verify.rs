@@ -222,6 +222,7 @@ mod tests {
             path: "/in".to_owned(),
             methods: Vec::new(),
             allow: None,
+            rate_limit: None,
             verify: compiled.verifier,
             enforce: config::Enforce::On,
             quarantine: config::KeepRefused::Never,
@@ -234,6 +235,7 @@ mod tests {
                 window: std::time::Duration::from_secs(60),
             }),
             event_type: None,
+            unwanted: Default::default(),
             split: None,
             max_body: 1024,
             mode: config::Mode::Buffer {

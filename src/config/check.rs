@@ -4,13 +4,16 @@
 mod alerts;
 mod destinations;
 mod handshakes;
+mod limits;
 mod listeners;
 mod names;
 mod pace;
 mod routes;
 mod rules;
 mod settings;
+mod sign;
 mod tenants;
+mod when;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ mod references;
 mod schedule;
 mod schema;
 mod shape;
+mod sign;
 mod source;
 mod units;
 mod yaml;
@@ -34,6 +35,7 @@ pub use problem::{Problem, Problems};
 pub use references::is_loopback;
 pub use schedule::{Hours, Schedule};
 pub use schema::schema;
+pub use sign::*;
 
 use outside::{Outside, Real};
 use problem::{Report, sorted};

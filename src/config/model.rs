@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use http::Uri;
 
+use super::sign::{PathRewrite, Sign};
+use crate::filter::Filter;
 use crate::message::Method;
 use crate::providers::Ranges;
 use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
@@ -161,6 +163,8 @@ pub struct Route {
     pub greeting_methods: Vec<Method>,
     /// `None`: any address.
     pub allow: Option<Allow>,
+    /// `None`: no limit.
+    pub rate_limit: Option<RateLimits>,
     /// The rule. Where keys depend on who sends, those are not in it: see `tenants`.
     pub verify: Verifier,
     /// The rule for each tenant, where keys depend on who sends.
@@ -177,6 +181,7 @@ pub struct Route {
     pub handshakes: Handshakes,
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
+    pub unwanted: Unwanted,
     /// How a request is taken apart into events; only with `buffer`.
     pub split: Option<Split>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
@@ -194,6 +199,25 @@ pub enum Clients {
     Endpoints,
 }
 
+/// How much a route takes in. Each is `None` where there is no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimits {
+    pub route: Option<Limit>,
+    /// Each client address, IPv6 by its /64.
+    pub source: Option<Limit>,
+    /// Each proved sender.
+    pub identity: Option<Limit>,
+    /// What tells proved senders apart, beside what proved them.
+    pub identity_by: Option<Extract>,
+}
+
+/// So many (at least one) in this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub count: u32,
+    pub per: Duration,
+}
+
 /// What becomes of a request that verification refuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enforce {
@@ -202,6 +226,15 @@ pub enum Enforce {
     On,
     /// It is let through, and what verification said is recorded.
     Observe,
+}
+
+/// What becomes of an event that no destination wants. It is acknowledged either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unwanted {
+    /// It is stored without a delivery, and kept as long as what was delivered.
+    #[default]
+    Keep,
+    Drop,
 }
 
 impl Route {
@@ -228,6 +261,8 @@ pub enum Mode {
     Buffer { answer: Acknowledgement, destinations: Vec<Arc<Destination>> },
     /// Forward inline and give the app's real answer.
     Proxy(Arc<Destination>),
+    /// Like `Proxy`; what the app can't take within `deadline` is stored, acknowledged with `answer` and delivered later.
+    Spill { answer: Acknowledgement, destination: Arc<Destination>, deadline: Duration },
     /// Stream through untouched, no verification.
     Pass(Arc<Destination>),
 }
@@ -237,13 +272,20 @@ impl Mode {
         match self {
             Mode::Buffer { .. } => "buffer",
             Mode::Proxy(_) => "proxy",
+            Mode::Spill { .. } => "spill",
             Mode::Pass(_) => "pass",
         }
+    }
+    /// Whether events of such a route may come into the buffer.
+    pub const fn is_buffered(&self) -> bool {
+        matches!(self, Mode::Buffer { .. } | Mode::Spill { .. })
     }
     pub fn destinations(&self) -> &[Arc<Destination>] {
         match self {
             Mode::Buffer { destinations, .. } => destinations,
-            Mode::Proxy(destination) | Mode::Pass(destination) => std::slice::from_ref(destination),
+            Mode::Proxy(destination) | Mode::Spill { destination, .. } | Mode::Pass(destination) => {
+                std::slice::from_ref(destination)
+            }
         }
     }
 }
@@ -264,6 +306,8 @@ pub struct Destination {
     /// host, never a query. A path other than `/` takes the place of the sender's path, whatever the route's pattern;
     /// `/` (or none) keeps the sender's. The sender's query is kept either way.
     pub upstreams: Vec<Uri>,
+    /// Which events it gets; `None`: every event.
+    pub when: Option<Filter>,
     pub tls: UpstreamTls,
     pub http: UpstreamHttp,
     pub connect_timeout: Duration,
@@ -283,8 +327,38 @@ pub struct Destination {
     /// `None`: at any time.
     pub deliver_between: Option<Arc<super::Schedule>>,
     pub headers: HeaderChanges,
+    /// Never beside an upstream's own path.
+    pub path: Option<PathRewrite>,
+    pub sign: Option<Sign>,
     /// Keep the sender's `Host` (default) or send the upstream's own.
     pub host: HostHeader,
+}
+
+impl Destination {
+    /// One server that gets plain requests, one at a time, each within `timeout` (connecting may take as long again):
+    /// nothing is waited for, changed, signed or spared. What the gateway asks for itself is sent to such ones.
+    pub fn plain(name: crate::buffer::DestinationName, url: Uri, timeout: Duration) -> Self {
+        Self {
+            name,
+            upstreams: vec![url],
+            when: None,
+            tls: UpstreamTls::default(),
+            http: UpstreamHttp::Http1,
+            connect_timeout: timeout,
+            timeout,
+            concurrency: 1,
+            retry: Retry::default(),
+            breaker: None,
+            rate: None,
+            balance: super::Balancing::RoundRobin,
+            health: None,
+            deliver_between: None,
+            headers: HeaderChanges::default(),
+            path: None,
+            sign: None,
+            host: HostHeader::Upstream,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,6 +397,8 @@ pub struct UpstreamTls {
 pub struct HeaderChanges {
     pub set: Vec<(String, String)>,
     pub remove: Vec<String>,
+    /// From, to.
+    pub rename: Vec<(String, String)>,
 }
 
 /// When a failed delivery is tried again. The delay before retry `n` (from 1) is drawn evenly from

@@ -5,15 +5,21 @@
 
 mod alerts;
 mod destination;
+mod limit;
 mod pace;
 mod route;
 mod sections;
+mod sign;
+mod when;
 
 pub(super) use alerts::*;
 pub(super) use destination::*;
+pub(super) use limit::*;
 pub(super) use pace::*;
 pub(super) use route::*;
 pub(super) use sections::*;
+pub(super) use sign::*;
+pub(super) use when::*;
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -53,6 +53,7 @@ impl App for Arc<Upstream> {
                 batch: event.origin.batch,
                 would_refuse: event.origin.would_refuse,
                 client: event.origin.client.as_deref(),
+                may_repeat: event.origin.may_repeat,
             }),
             upgrade: false,
         }

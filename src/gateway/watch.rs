@@ -17,14 +17,21 @@ use crate::verify::Expiry;
 const STATS_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Gateway {
-    /// Looks at the alert rules for as long as it is polled. A reload counts from the next look on.
+    /// Looks at the alert rules again and again for as long as it is polled. A reload counts from the next look on.
     pub async fn watch(&self) {
         loop {
-            let snapshot = self.snapshot.load_full();
-            let sample = self.sample(&snapshot).await;
-            self.alerts.look(&snapshot.config.alerts, &sample, &snapshot.alert_targets);
-            tokio::time::sleep(snapshot.config.alerts.every).await;
+            let every = self.snapshot.load().config.alerts.every;
+            tokio::time::sleep(every).await;
+            self.look().await;
         }
+    }
+
+    /// Looks at the alert rules. What the first look finds is where all counting begins, so it comes before the first
+    /// request and the first delivery.
+    pub async fn look(&self) {
+        let snapshot = self.snapshot.load_full();
+        let sample = self.sample(&snapshot).await;
+        self.alerts.look(&snapshot.config.alerts, &sample, &snapshot.alert_targets);
     }
 
     pub fn alerts_status(&self) -> AlertsStatus {

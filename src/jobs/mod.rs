@@ -133,9 +133,11 @@ impl Jobs {
             untouched: 0,
         };
         let job = inner.buffer.step(Step { job, events: Vec::new() }).await?;
+        let mut logged = job.clone();
+        logged.forget_whom();
         // Who did what to stored events should be found in the log later.
         tracing::info!(job = %job.id, task = job.task.word(), effect = ?job.effect,
-            filter = serde_json::to_string(&job.filter).unwrap_or_default(), "a job begins");
+            filter = serde_json::to_string(&logged.filter).unwrap_or_default(), "a job begins");
         inner.take_up(job.clone());
         inner.forget_surplus().await;
         Ok(job)
@@ -168,7 +170,9 @@ impl Jobs {
                 (JobState::Running, Command::Resume) | (JobState::Paused, Command::Pause) => return Ok(job),
                 (JobState::Paused, Command::Resume) => Some(Job { state: JobState::Running, ..job }),
                 (JobState::Paused, Command::Cancel) => {
-                    Some(Job { state: JobState::Cancelled { at: self.inner.clock.now() }, ..job })
+                    let mut job = Job { state: JobState::Cancelled { at: self.inner.clock.now() }, ..job };
+                    job.forget_whom();
+                    Some(job)
                 }
                 (ended, _) => return Err(JobError::Ended(ended.word())),
             };

@@ -66,6 +66,9 @@ impl Inner {
     /// Without a step of its own: if it can't be written, the next process takes it up as it was.
     async fn ended(&self, job: &mut Job, change: impl FnOnce(&mut Job)) {
         change(job);
+        if job.state.ended().is_some() {
+            job.forget_whom();
+        }
         if self.write(job, Vec::new()).await.is_err() {
             self.publish(job);
         }
@@ -88,6 +91,9 @@ impl Inner {
         loop {
             if let Some(command) = self.told(job.id) {
                 job.state = self.after(command);
+                if command == Command::Cancel {
+                    job.forget_whom();
+                }
                 self.write(job, Vec::new()).await?;
                 if job.state != JobState::Running {
                     return Ok(());
@@ -108,6 +114,9 @@ impl Inner {
                 job.cursor = Some(last);
             }
             let is_last = page.next.is_none();
+            if is_last {
+                job.forget_whom();
+            }
             // What was erased may still stand in the files.
             let rest = job.task == Task::Erase && job.effect == Effect::Change;
             if is_last && !rest {

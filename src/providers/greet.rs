@@ -54,7 +54,8 @@ fn greeting(spec: &HandshakeSpec) -> String {
         text += &format!("; {place} is the secret to store: with `handshake: show` it is shown in the log");
     }
     if let Some(visit) = &spec.visit {
-        text += &format!("; the URL in {} is fetched first, only from {}", visit.url, visit.hosts.0.join(" or "));
+        text +=
+            &format!("; the URL in {} is fetched first, only from {}", visit.url, visit.hosts.0.join(" or "));
     }
     text += "; answer: ";
     text += &match (&spec.echo, &spec.answer) {
@@ -121,17 +122,28 @@ mod tests {
         let of = |name: &str| crate::providers::find(name).unwrap().greetings();
         assert_eq!(
             of("meta"),
-            ["GET where query:hub.challenge is there and query:hub.mode is subscribe; not signed; refused with 403 \
-              unless query:hub.verify_token is your `verify_token`; answer: 200 with query:hub.challenge as text/plain"]
+            [
+                "GET where query:hub.challenge is there and query:hub.mode is subscribe; not signed; refused with 403 \
+              unless query:hub.verify_token is your `verify_token`; answer: 200 with query:hub.challenge as text/plain"
+            ]
         );
-        assert_eq!(of("trello"), ["HEAD; not signed; proves nothing, so anyone gets the answer; answer: 200, empty"]);
+        assert_eq!(
+            of("trello"),
+            ["HEAD; not signed; proves nothing, so anyone gets the answer; answer: 200, empty"]
+        );
         assert!(of("github").is_empty());
         let sns = of("aws-sns").remove(0);
-        assert!(sns.contains("the URL in body:/SubscribeURL is fetched first, only from sns.*.amazonaws.com"), "{sns}");
+        assert!(
+            sns.contains("the URL in body:/SubscribeURL is fetched first, only from sns.*.amazonaws.com"),
+            "{sns}"
+        );
         assert!(sns.contains("signed like an event") && sns.contains("(only if `confirm` is set)"), "{sns}");
         assert!(of("asana")[0].contains("header:X-Hook-Secret is the secret to store"));
         let short = |name: &str| crate::providers::find(name).unwrap().greetings_in_short();
-        assert_eq!((short("meta").as_str(), short("zoom").as_str()), ("GET by `verify_token`", "POST signed"));
+        assert_eq!(
+            (short("meta").as_str(), short("zoom").as_str()),
+            ("GET by `verify_token`", "POST signed")
+        );
         assert_eq!((short("trello").as_str(), short("github").as_str()), ("HEAD", ""));
     }
 }

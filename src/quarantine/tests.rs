@@ -88,6 +88,7 @@ fn route(name: &str) -> Route {
         path: "/in".into(),
         methods: Vec::new(),
         allow: None,
+        rate_limit: None,
         verify: compiled.unwrap().verifier,
         enforce: Default::default(),
         quarantine: KeepRefused::AsConfigured,
@@ -97,6 +98,7 @@ fn route(name: &str) -> Route {
         handshakes: crate::verify::Handshakes::default(),
         idempotency: None,
         event_type: None,
+        unwanted: Default::default(),
         split: None,
         max_body: 1 << 20,
         mode: crate::config::Mode::Buffer {

@@ -14,6 +14,7 @@ use crate::tenants::Held;
 use crate::verify::{Refusal, Verified};
 
 use super::idempotency::{self, shortened};
+use super::mode::buffer::wanted;
 use super::mode::split::taken_apart;
 use super::{answers, endpoint, tenant};
 
@@ -69,8 +70,10 @@ pub async fn recheck(snapshot: &Snapshot, endpoints: &Endpoints, item: &Item) ->
 pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
     let snapshot = gateway.snapshot.load_full();
     let Some((route, request)) = found(&snapshot, item) else { return Admission::NoRoute };
-    let Mode::Buffer { answer, destinations } = &route.mode else {
-        return Admission::NotBuffered(route.mode.word());
+    let (answer, destinations) = match &route.mode {
+        Mode::Buffer { answer, destinations } => (answer, destinations.as_slice()),
+        Mode::Spill { answer, destination, .. } => (answer, std::slice::from_ref(destination)),
+        Mode::Proxy(_) | Mode::Pass(_) => return Admission::NotBuffered(route.mode.word()),
     };
     let mut verified = match verified(route, request, item, &gateway.endpoints, force).await {
         Ok(verified) => verified,
@@ -102,6 +105,7 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         };
     }
     let event_type = route.event_type.as_ref().and_then(|kind| kind.from(verified.get())).map(shortened);
+    let names = wanted(destinations, verified.get(), event_type.as_deref());
     let mut event =
         Event::from_verified(EventId::new(now), route.name.clone(), &verified, readable, event_type);
     event.origin.quarantine = Some((item.id, item.received_at));

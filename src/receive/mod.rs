@@ -23,6 +23,7 @@ mod idempotency;
 mod in_flight;
 mod mode;
 mod paused;
+mod rates;
 mod record;
 mod refused;
 mod route;
@@ -54,6 +55,7 @@ use exchange::Exchange;
 pub use idempotency::claim_of;
 use idempotency::{Identity, Recent};
 use in_flight::InFlight;
+use rates::Rates;
 use record::{Outcome, Record};
 use refused::Refused;
 use tracked::Tracked;
@@ -66,13 +68,20 @@ pub struct Intake {
     budget: Budget,
     /// Claims that were met again lately, in front of the buffer's index.
     recent: Recent,
-    /// Claims of `proxy` routes whose forward is under way.
+    /// Claims of `proxy` and `spill` routes whose forward is under way.
     in_flight: InFlight,
+    /// What is used up of the routes' limits.
+    rates: Rates,
 }
 
 impl Intake {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { budget: Budget::new(metrics), recent: Recent::default(), in_flight: InFlight::default() }
+        Self {
+            budget: Budget::new(metrics),
+            recent: Recent::default(),
+            in_flight: InFlight::default(),
+            rates: Rates::default(),
+        }
     }
 }
 
@@ -155,6 +164,8 @@ async fn way_in<E: Exchange, A: App>(
 
     // Is its app given a rest by an operator? 503, on inline routes.
     paused::check(route, context.pauses)?;
+    // Is it too much, from there or of all? 429.
+    rates::before_body(&context.intake.rates, route, exchange.head())?;
 
     // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
     if let Mode::Pass(destination) = &route.mode {
@@ -162,7 +173,7 @@ async fn way_in<E: Exchange, A: App>(
         return Box::pin(mode::pass::stream(context, exchange, route.max_body, idle, destination)).await;
     }
 
-    // Could the event be taken at all? 503, before the body is read in vain.
+    // Could the event be taken at all, and if the disk lags, is it worth it? 503, before the body is read in vain.
     admission::check(route, context.buffer)?;
 
     // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
@@ -192,6 +203,9 @@ async fn way_in<E: Exchange, A: App>(
     let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone()));
     record.verified(&request);
 
+    // Is it too much from this sender? 429.
+    rates::of_sender(&context.intake.rates, route, &request)?;
+
     // A greeting that is signed: answered directly. 403, 404. One that is not goes on as anything else does where the
     // route only observes: its answer could be a proof that only the sender may have.
     if let Some(greeting) = handshake::proved(route, greeting, &request)? {
@@ -217,6 +231,10 @@ async fn way_in<E: Exchange, A: App>(
         },
         Mode::Proxy(destination) => {
             mode::proxy::forward(context, exchange, destination, identity, request).await
+        }
+        Mode::Spill { answer, destination, deadline } => {
+            let spill = mode::spill::Spill { route, destination, answer, deadline: *deadline };
+            Box::pin(mode::spill::forward(context, exchange, spill, identity, request)).await
         }
         // Taken above; a request that came here anyway must not be sent on as if it had been streamed.
         Mode::Pass(_) => Err(Refused::internal("a pass route went past its step")),

@@ -24,6 +24,10 @@ pub(super) enum Outcome {
     Duplicate(EventId),
     /// The app answered, whatever it said.
     Forwarded(EventId),
+    /// The app could not take it now: stored, and acknowledged.
+    Spilled(EventId),
+    /// No destination wants it.
+    Unwanted(EventId),
     Passed,
     Handshake,
 }
@@ -34,13 +38,19 @@ impl Outcome {
             Outcome::Accepted(_) => "accepted",
             Outcome::Duplicate(_) => "duplicate",
             Outcome::Forwarded(_) => "forwarded",
+            Outcome::Spilled(_) => "spilled",
+            Outcome::Unwanted(_) => "unwanted",
             Outcome::Passed => "passed",
             Outcome::Handshake => "handshake",
         }
     }
     const fn event(self) -> Option<EventId> {
         match self {
-            Outcome::Accepted(id) | Outcome::Duplicate(id) | Outcome::Forwarded(id) => Some(id),
+            Outcome::Accepted(id)
+            | Outcome::Duplicate(id)
+            | Outcome::Forwarded(id)
+            | Outcome::Spilled(id)
+            | Outcome::Unwanted(id) => Some(id),
             Outcome::Passed | Outcome::Handshake => None,
         }
     }

@@ -19,7 +19,9 @@ pub(super) fn find<'c>(config: &'c Config, head: &Head) -> Result<(&'c Arc<Route
             let refused = method_not_allowed(&allowed);
             let mut routes = routes.into_iter().filter_map(|index| config.routes.get(index));
             match routes.find_map(|route| Some((route, route.handshakes.lacks(head)?))) {
-                Some((route, setting)) => Err(Refused { detail: lacks(&route.name, setting).into(), ..refused }),
+                Some((route, setting)) => {
+                    Err(Refused { detail: lacks(&route.name, setting).into(), ..refused })
+                }
                 None => Err(refused),
             }
         }

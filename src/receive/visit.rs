@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::buffer::DestinationName;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls};
+use crate::config::{Destination, TrustedRoots, UpstreamTls};
 use crate::message::{Headers, Method};
-use crate::verify::handshake::Visited;
 use crate::upstream::{Outgoing, SetupError, Upstream, UpstreamError};
+use crate::verify::handshake::Visited;
 
 /// The whole visit: whoever greets waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,23 +27,9 @@ pub(super) enum VisitError {
 
 /// Fetches the URL within [`TIMEOUT`]; what it answers beside a success is not read.
 pub(super) async fn fetch(Visited { url, ca }: &Visited) -> Result<(), VisitError> {
-    let destination = Destination {
-        name: DestinationName::new("handshake", url.host().unwrap_or_default()),
-        upstreams: vec![url.clone()],
-        tls: UpstreamTls { ca: ca.clone().map(TrustedRoots::Pem), ..UpstreamTls::default() },
-        http: UpstreamHttp::Http1,
-        connect_timeout: TIMEOUT,
-        timeout: TIMEOUT,
-        concurrency: 1,
-        retry: Retry::default(),
-        breaker: None,
-        rate: None,
-        balance: crate::config::Balancing::RoundRobin,
-        health: None,
-        deliver_between: None,
-        headers: HeaderChanges::default(),
-        host: HostHeader::Upstream,
-    };
+    let name = DestinationName::new("handshake", url.host().unwrap_or_default());
+    let tls = UpstreamTls { ca: ca.clone().map(TrustedRoots::Pem), ..UpstreamTls::default() };
+    let destination = Destination { tls, ..Destination::plain(name, url.clone(), TIMEOUT) };
     let upstream = Upstream::new(&destination)?;
     let headers: Headers = [("Accept", &b"*/*"[..]), ("User-Agent", b"tidegate")].into_iter().collect();
     let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();

@@ -337,7 +337,9 @@ mod tests {
         let expected = Match::MethodNotAllowed { allowed, routes: vec![0, 1] };
         assert_eq!(t.find("h", "/a", &Method::PUT), expected);
         assert_eq!(taken(&t, "h", "/b", Method::PUT), Some(2));
-        assert!(matches!(t.find("h", "/b", &Method::TRACE), Match::MethodNotAllowed { allowed, .. } if allowed.len() == 7));
+        assert!(
+            matches!(t.find("h", "/b", &Method::TRACE), Match::MethodNotAllowed { allowed, .. } if allowed.len() == 7)
+        );
         assert_eq!(t.find("h", "*", &Method::OPTIONS), Match::NotFound);
     }
 

@@ -79,7 +79,7 @@ macro_rules! metrics {
 
 metrics! {
     REQUESTS = "tidegate_requests", Number, Counter, ["route", "outcome"],
-        "Requests answered, by outcome: accepted, duplicate, forwarded, passed, handshake, or a reason code";
+        "Requests answered, by outcome: accepted, duplicate, forwarded, spilled, unwanted, passed, handshake, or a reason code";
     REQUEST_DURATION = "tidegate_request_duration", Seconds, Histogram, ["route"],
         "From the end of a request's header to its answer";
     VERIFIED = "tidegate_verified", Number, Counter, ["route", "label"],

@@ -32,7 +32,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// A request was answered. `route` is `""` before one is found; `outcome` is `accepted`, `duplicate`,
-    /// `forwarded`, `passed`, `handshake`, or a reason code.
+    /// `forwarded`, `spilled`, `unwanted`, `passed`, `handshake`, or a reason code.
     pub fn request(&self, route: &str, outcome: &'static str) {
         self.all.routes.with(route, |route| route.outcomes.inc(outcome));
     }
@@ -282,8 +282,8 @@ struct RouteInstruments {
 impl RouteInstruments {
     fn new() -> Self {
         Self {
-            outcomes: Outcomes::new(request_outcome, 5 + Reason::ALL.len() + 1),
-            would_refuse: Outcomes::new(request_outcome, 5 + Reason::ALL.len() + 1),
+            outcomes: Outcomes::new(request_outcome, REQUEST_OUTCOMES),
+            would_refuse: Outcomes::new(request_outcome, REQUEST_OUTCOMES),
             duration: Histogram::new(LATENCY, Scale::Nanoseconds),
             labels: Labelled::new(MAX_LABELS_PER_ROUTE, Counter::default),
             clients: Labelled::new(MAX_CLIENTS_PER_ROUTE, Counter::default),
@@ -383,9 +383,12 @@ impl Outcomes {
     }
 }
 
+/// Outcomes of requests that are no refusals. The common ones first: a handful of comparisons is cheaper than a hash.
+const WORDS: [&str; 7] = ["accepted", "forwarded", "duplicate", "passed", "handshake", "spilled", "unwanted"];
+/// These, all reasons, and one for what is neither.
+const REQUEST_OUTCOMES: usize = WORDS.len() + Reason::ALL.len() + 1;
+
 fn request_outcome(word: &str) -> (usize, &'static str) {
-    // The common ones first: a handful of comparisons is cheaper than a hash.
-    const WORDS: [&str; 5] = ["accepted", "forwarded", "duplicate", "passed", "handshake"];
     let words = WORDS.into_iter().chain(Reason::ALL.iter().map(|reason| reason.code()));
     words
         .enumerate()

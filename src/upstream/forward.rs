@@ -51,6 +51,8 @@ pub struct EventHeaders<'a> {
     pub would_refuse: Option<Reason>,
     /// The client whose URL it came by.
     pub client: Option<&'a str>,
+    /// The app may have had it already, by an attempt of which nobody knows the end.
+    pub may_repeat: bool,
 }
 
 impl Forward<'_> {
@@ -62,9 +64,11 @@ impl Forward<'_> {
     /// insists); where `Host` is the upstream's own, the one that is chosen puts in its own.
     pub fn to(&self, destination: &Destination) -> Outgoing {
         let upstream = destination.upstreams.first();
+        let rewritten = destination.path.as_ref().and_then(|path| path.apply(self.target));
+        let sent = rewritten.as_deref().unwrap_or(self.target);
         let target = match upstream {
-            Some(upstream) => origin::target(upstream, self.target),
-            None => self.target.to_owned(),
+            Some(upstream) => origin::target(upstream, sent),
+            None => sent.to_owned(),
         };
         let host = match (destination.host, upstream) {
             (HostHeader::Upstream, Some(upstream)) => Some(origin::authority(upstream)),
@@ -78,6 +82,10 @@ impl Forward<'_> {
         let changed = |name: &str| {
             changes.remove.iter().any(|n| is_like(name, n))
                 || changes.set.iter().any(|(n, _)| is_like(name, n))
+                || changes.rename.iter().any(|(_, to)| is_like(name, to))
+        };
+        let renamed = |name: &str| {
+            changes.rename.iter().find(|(from, _)| is_like(name, from)).map(|(_, to)| to.as_str())
         };
         // One pass over `Connection` decides whether its list must be asked for every header.
         let named = self
@@ -98,7 +106,14 @@ impl Forward<'_> {
             out.push("Host", host.unwrap_or(self.authority).as_bytes());
         }
         for (name, value) in self.headers.iter() {
-            if is_taken_off(name) || is_named(name) || changed(name) {
+            if is_taken_off(name) || is_named(name) {
+                continue;
+            }
+            if let Some(to) = renamed(name) {
+                out.push(to, value);
+                continue;
+            }
+            if changed(name) {
                 continue;
             }
             match host {
@@ -156,6 +171,9 @@ impl Forward<'_> {
             if let Some(reason) = event.would_refuse {
                 add("tidegate-would-refuse", format_args!("{reason}"));
             }
+            if event.may_repeat {
+                add("tidegate-may-repeat", format_args!("true"));
+            }
         }
     }
 }
@@ -198,7 +216,7 @@ fn starts_like(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len() && name.as_bytes().iter().zip(prefix.as_bytes()).all(like)
 }
 
-fn is_like(name: &str, known: &str) -> bool {
+pub(super) fn is_like(name: &str, known: &str) -> bool {
     name.len() == known.len() && starts_like(name, known)
 }
 
@@ -260,6 +278,7 @@ mod tests {
                 batch: None,
                 would_refuse: None,
                 client: Some("acme"),
+                may_repeat: false,
             }),
             upgrade: false,
         }
@@ -339,6 +358,31 @@ mod tests {
         for gone in ["cookie", "x_i", "x-forwarded-host", "content-length", "transfer-encoding"] {
             assert!(!out.contains(gone), "{gone}");
         }
+    }
+
+    #[test]
+    fn a_header_is_renamed_in_place_of_what_the_sender_calls_so() {
+        let sent: Headers =
+            [("X-Old", &b"1"[..]), ("x-new", b"forged"), ("X_New", b"forged"), ("B", b"2"), ("x-old", b"3")]
+                .into_iter()
+                .collect();
+        let mut app = destination("http://app");
+        app.headers.rename = vec![("x-OLD".into(), "X-New".into())];
+        let out = forward(&sent, "/").to(&app).headers;
+        assert_eq!(out.all("x-new").collect::<Vec<_>>(), [b"1", b"3"]);
+        assert!(!out.contains("x-old") && !out.contains("x_new"));
+        assert_eq!(lines(&out)[1..4], ["X-New: 1", "B: 2", "X-New: 3"]);
+    }
+
+    #[test]
+    fn a_path_is_rewritten_and_the_query_stays() {
+        let none = Headers::default();
+        let mut app = destination("http://app");
+        let pattern = regex::Regex::new("^(?:/hooks/([^/]+)/(?P<rest>.*))$").unwrap();
+        app.path = Some(crate::config::PathRewrite { pattern, to: "/v2/${rest}/of/$1".into() });
+        let to = |target: &str| forward(&none, target).to(&app).target;
+        assert_eq!(to("/hooks/a%2fb/c/d?q=1&/hooks/"), "/v2/c/d/of/a%2fb?q=1&/hooks/");
+        assert_eq!(to("/other?q=/hooks/a/b"), "/other?q=/hooks/a/b");
     }
 
     #[test]

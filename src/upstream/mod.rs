@@ -10,7 +10,7 @@
 //!   event id again. [`Upstream::start`] repeats only requests without a body whose method is idempotent. After a byte
 //!   of an answer nothing is ever sent twice.
 //!
-//! `origin`, `balance` and `connect` lead to an open connection, `pool` keeps idle ones, `h1` and `h2` speak on them,
+//! `sign` proves to the app who sends; `origin`, `balance` and `connect` lead to an open connection, `pool` keeps idle ones, `h1` and `h2` speak on them,
 //! `limit` says how long it may take. What the app is sent is `forward`'s.
 
 mod balance;
@@ -24,6 +24,7 @@ mod limit;
 mod origin;
 mod pool;
 mod retry_after;
+mod sign;
 mod streamed;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -74,6 +75,7 @@ struct Inner {
     name: DestinationName,
     endpoints: Vec<Endpoint>,
     balance: Balance,
+    signer: sign::Signer,
     http: UpstreamHttp,
     connect_timeout: Duration,
     timeout: Duration,
@@ -154,6 +156,7 @@ impl Upstream {
                 check: destination.health.clone(),
                 checks: OnceLock::new(),
                 endpoints,
+                signer: sign::Signer::new(destination)?,
                 http: destination.http,
                 connect_timeout: destination.connect_timeout,
                 timeout: destination.timeout,
@@ -164,7 +167,24 @@ impl Upstream {
     /// Sends a request with its whole body and waits for the head of the answer. The destination's `timeout` runs from
     /// here to the end of the answer's body. The app's answer may come before it has the whole body: a success is
     /// given out while the rest is still sent, anything else ends the sending.
+    ///
+    /// It is signed as the destination says. A token that the app refuses (401) is fetched anew once, and the request sent
+    /// again with it; that the app has not taken it is what its answer says.
     pub async fn send(&self, request: &Outgoing, body: Bytes) -> Result<Incoming, UpstreamError> {
+        let Some(signed) = self.inner.signer.sign(request, &body).await? else {
+            return self.send_as_is(request, body).await;
+        };
+        let answer = self.send_as_is(&signed.request, body.clone()).await?;
+        if answer.status != 401 {
+            return Ok(answer);
+        }
+        match self.inner.signer.renewed(&signed).await {
+            Some(again) => self.send_as_is(&again.request, body).await,
+            None => Ok(answer),
+        }
+    }
+
+    async fn send_as_is(&self, request: &Outgoing, body: Bytes) -> Result<Incoming, UpstreamError> {
         let mut limit = Limit::whole(self.inner.timeout);
         let mut failure = None;
         for server in self.inner.balance.order() {

@@ -32,6 +32,9 @@ impl Upstream {
         request: &Outgoing,
         length: Option<u64>,
     ) -> Result<(BodyWriter, Answering), UpstreamError> {
+        // Whatever signs the body is not for streams: `check` sees to it.
+        let signed = self.inner.signer.sign(request, b"").await?;
+        let request = signed.as_ref().map_or(request, |signed| &signed.request);
         let mut failure = None;
         for server in self.inner.balance.order() {
             let turn = self.inner.balance.turn(server);

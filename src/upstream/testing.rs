@@ -10,29 +10,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::buffer::DestinationName;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, UpstreamHttp, UpstreamTls};
+use crate::config::{Destination, HostHeader};
 use crate::message::Method;
 
 use super::{Incoming, Outgoing, UpstreamError};
 
 /// A destination with one upstream and times that no test reaches.
 pub(crate) fn destination(url: &str) -> Destination {
+    let name = DestinationName::new("route", "app");
     Destination {
-        name: DestinationName::new("route", "app"),
-        upstreams: vec![url.parse().unwrap()],
-        tls: UpstreamTls::default(),
-        http: UpstreamHttp::Http1,
         connect_timeout: Duration::from_secs(20),
-        timeout: Duration::from_secs(30),
         concurrency: 4,
-        retry: Retry::default(),
-        breaker: None,
-        rate: None,
-        balance: crate::config::Balancing::RoundRobin,
-        health: None,
-        deliver_between: None,
-        headers: HeaderChanges::default(),
         host: HostHeader::Keep,
+        ..Destination::plain(name, url.parse().unwrap(), Duration::from_secs(30))
     }
 }
 

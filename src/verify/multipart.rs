@@ -13,6 +13,9 @@ use super::locate::Ambiguous;
 const MAX_PARTS: usize = 1000;
 const MAX_HEADERS: usize = 8 << 10;
 
+/// A name and its value.
+type Pair<'b> = (&'b [u8], &'b [u8]);
+
 /// The boundary that a `Content-Type` names; `Ok(None)` if it is of another type.
 pub(super) fn boundary(content_type: &[u8]) -> Result<Option<&[u8]>, Ambiguous> {
     let (kind, params) = split(content_type, b';');
@@ -43,7 +46,7 @@ pub(super) fn only<'b>(body: &'b [u8], boundary: &[u8], name: &str) -> Result<Op
 }
 
 /// All fields, in order.
-pub(super) fn fields<'b>(body: &'b [u8], boundary: &[u8]) -> Result<Vec<(&'b [u8], &'b [u8])>, Ambiguous> {
+pub(super) fn fields<'b>(body: &'b [u8], boundary: &[u8]) -> Result<Vec<Pair<'b>>, Ambiguous> {
     let mut all = Vec::new();
     each(body, boundary, |field, value| {
         all.push((field, value.ok_or(Ambiguous)?));
@@ -144,7 +147,7 @@ fn headers(part: &[u8]) -> Result<Part<'_>, Ambiguous> {
 struct Params<'b>(&'b [u8]);
 
 impl<'b> Params<'b> {
-    fn next(&mut self) -> Result<Option<(&'b [u8], &'b [u8])>, Ambiguous> {
+    fn next(&mut self) -> Result<Option<Pair<'b>>, Ambiguous> {
         let text = self.0.trim_ascii_start();
         if text.is_empty() {
             return Ok(None);
@@ -272,11 +275,15 @@ mod tests {
             r#"name="attachment-1"; filename="C:\a\"#,
             r#"name="attachment-1"; filename"#,
         ] {
-            let b = with(&format!("Content-Disposition: form-data; {disposition}\r\nContent-Type: text/plain\r\n\r\nv"));
+            let b = with(&format!(
+                "Content-Disposition: form-data; {disposition}\r\nContent-Type: text/plain\r\n\r\nv"
+            ));
             assert_eq!(token(&b), Ok(None), "{disposition}");
             assert_eq!(only(&b, b"B", "other"), Ok(Some(&b"x"[..])), "{disposition}");
         }
-        let inner = body(&["Content-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nv"]);
+        let inner = body(&[
+            "Content-Disposition: form-data; name=\"f\"; filename=\"x\"\r\n\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nv",
+        ]);
         assert_eq!(token(&inner), Ok(None));
     }
 

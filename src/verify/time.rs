@@ -81,7 +81,9 @@ impl TimeFormat {
                 // The parser's own range ends with the year 9999, too: what it has read can be written.
                 time.ok()
                     .and_then(Result::ok)
-                    .and_then(|time| jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok())
+                    .and_then(|time| {
+                        jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok()
+                    })
                     .unwrap_or_default()
             }
         }
@@ -152,7 +154,12 @@ mod tests {
     fn a_time_without_a_zone_is_in_utc_and_one_with_a_zone_means_it() {
         let parse = |text: &str| TimeFormat::Rfc3339Utc.parse(text.as_bytes());
         assert_eq!(parse("2025-11-24T16:00:00.551"), Some(Timestamp(1_764_000_000_551)));
-        for text in ["2025-11-24T16:00:00", "2025-11-24 16:00:00", "2025-11-24T08:00:00-08:00", "2025-11-24T16:00:00Z"] {
+        for text in [
+            "2025-11-24T16:00:00",
+            "2025-11-24 16:00:00",
+            "2025-11-24T08:00:00-08:00",
+            "2025-11-24T16:00:00Z",
+        ] {
             assert_eq!(parse(text), Some(Timestamp(1_764_000_000_000)), "{text}");
         }
         for bad in [
@@ -172,7 +179,10 @@ mod tests {
     fn an_http_date_is_read_in_its_one_form() {
         let parse = |text: &str| TimeFormat::HttpDate.parse(text.as_bytes());
         assert_eq!(parse("Mon, 24 Nov 2025 16:00:00 GMT"), Some(Timestamp(1_764_000_000_000)));
-        assert_eq!(TimeFormat::HttpDate.format(Timestamp(1_764_000_000_000)), "Mon, 24 Nov 2025 16:00:00 GMT");
+        assert_eq!(
+            TimeFormat::HttpDate.format(Timestamp(1_764_000_000_000)),
+            "Mon, 24 Nov 2025 16:00:00 GMT"
+        );
         for bad in [
             "Tue, 24 Nov 2025 16:00:00 GMT",
             "Mon, 24 Nov 2025 16:00:00 UTC",

@@ -132,8 +132,8 @@ async fn events_are_given_to_another_destination_when_asked_and_only_then() {
     gateway.drained().await;
     assert_eq!(other.count(), 0);
     let wrong = gateway.cli(&["events", "replay", "--route", "first", "--to", "second/none"]).await;
-    assert!(printed(&wrong).contains("second/default"), "{}", printed(&wrong));
-    done(&gateway, &["events", "replay", "--route", "first", "--to", "second/default"]).await;
+    assert!(printed(&wrong).contains("second/app"), "{}", printed(&wrong));
+    done(&gateway, &["events", "replay", "--route", "first", "--to", "second/app"]).await;
     assert_eq!(other.receives(1).await[0].event_id(), answer.event_id());
     gateway.drained().await;
     assert_eq!(app.count(), 1, "the first destination gets nothing again");
@@ -218,6 +218,7 @@ async fn what_is_erased_is_in_no_file_of_the_buffer() {
     let told = done(&gateway, &erase(&["--yes"])).await;
     assert!(told.contains("1 event is deleted, and no file"), "{told}");
     assert_eq!(files_with(&buffer, "user-002@example.com"), Vec::<PathBuf>::new());
+    assert!(!gateway.log().contains("user-002@example.com"), "whom to erase is nobody's to know");
     let left = gateway.cli_json(&["events", "list"]).await;
     assert_eq!(left["events"].as_array().expect("events").len(), 3);
 }

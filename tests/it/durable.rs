@@ -189,7 +189,7 @@ async fn a_disk_that_hangs_closes_acceptance_until_it_returns() {
         match (answer.status, answer.reason()) {
             // It waited for its sync, however long that took.
             (202, _) => drop(acknowledged.insert(body)),
-            (503, "buffer_unavailable") => refused += 1,
+            (503, "buffer_unavailable" | "overloaded") => refused += 1,
             _ => panic!("{answer:?}"),
         }
     }

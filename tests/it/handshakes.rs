@@ -379,7 +379,8 @@ fn sns_confirmation(topic: &str, path: &str) -> Request {
     use rustls_pki_types::pem::PemObject;
     let host = "https://sns.eu-west-1.amazonaws.com";
     let url = format!("{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token=2336412f37");
-    let (id, time, token) = ("165545c9-2a5c-472c-8df2-7ff2be2b3b1b", "2026-11-24T10:00:00.000Z", "2336412f37");
+    let (id, time, token) =
+        ("165545c9-2a5c-472c-8df2-7ff2be2b3b1b", "2026-11-24T10:00:00.000Z", "2336412f37");
     let text = format!(
         "Message\nPlease confirm\nMessageId\n{id}\nSubscribeURL\n{url}\nTimestamp\n{time}\nToken\n{token}\nTopicArn\n\
          {topic}\nType\nSubscriptionConfirmation\n"
@@ -453,7 +454,9 @@ async fn a_greeting_for_which_a_setting_is_missing_is_refused_plainly_and_named_
     let app = App::start().await;
     let meta = config::provider("meta", "/hooks/meta", "s").to(&app);
     let gateway = gateway().route(meta).route(github().to(&app)).start().await;
-    assert!(gateway.log().contains("greetings of Meta (Facebook, Messenger, Instagram) (GET) will be refused"));
+    assert!(
+        gateway.log().contains("greetings of Meta (Facebook, Messenger, Instagram) (GET) will be refused")
+    );
     let greeting = "/hooks/meta?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=x";
     let (greeted, other) = (Request::get(greeting), Request::get("/hooks/meta?x=y"));
     let (greeted, other) = (gateway.send(&greeted).await, gateway.send(&other).await);

@@ -263,7 +263,9 @@ async fn a_stored_event_is_acknowledged_as_its_sender_wants_it() {
     let hash = hex::encode(signed::hmac_sha256(secret.as_bytes(), b"1764000000signature_request_sent"));
     let event = json!({"event": {"event_type": "signature_request_sent", "event_time": "1764000000", "event_hash": hash}});
     let form = |boundary: &str| {
-        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"json\"\r\n\r\n{event}\r\n--{boundary}--\r\n")
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"json\"\r\n\r\n{event}\r\n--{boundary}--\r\n"
+        )
     };
     let sent = |path: &str, boundary: &str| {
         let kind = format!("multipart/form-data; boundary={boundary}");
@@ -281,7 +283,8 @@ async fn a_stored_event_is_acknowledged_as_its_sender_wants_it() {
     assert!(gateway.log().contains("Dropbox Sign (HelloSign) does not take 202 for success"));
 
     let token = "b2c9c1d8e5f0443a9b7e6d5c4f3a2b1c0d9e8f7a6b5c4d3e2f";
-    let signature = hex::encode(signed::hmac_sha256(secret.as_bytes(), format!("1764000000{token}").as_bytes()));
+    let signature =
+        hex::encode(signed::hmac_sha256(secret.as_bytes(), format!("1764000000{token}").as_bytes()));
     let mut mail = String::new();
     for (name, value) in [("timestamp", "1764000000"), ("token", token), ("signature", &signature)] {
         mail += &format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
@@ -293,7 +296,11 @@ async fn a_stored_event_is_acknowledged_as_its_sender_wants_it() {
     let answer = gateway.send(&request(format!("{mail}{file}"))).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{answer:?}");
     // What cannot be read in one way only is refused.
-    let twice = mail.replacen("--B\r\n", "--B\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nx\r\n--B\r\n", 1);
+    let twice = mail.replacen(
+        "--B\r\n",
+        "--B\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nx\r\n--B\r\n",
+        1,
+    );
     let answer = gateway.send(&request(format!("{twice}{file}"))).await;
     assert!((400..500).contains(&answer.status), "{answer:?}");
     app.receives(3).await;

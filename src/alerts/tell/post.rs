@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::TellError;
 use crate::alerts::Notice;
 use crate::buffer::DestinationName;
-use crate::config::{Destination, HeaderChanges, HostHeader, Retry, TrustedRoots, UpstreamHttp, UpstreamTls};
+use crate::config::{Destination, TrustedRoots, UpstreamTls};
 use crate::message::{Headers, Method};
 use crate::secret::Secret;
 use crate::upstream::{Outgoing, Upstream};
@@ -29,22 +29,11 @@ pub struct Post {
 
 impl Post {
     pub fn new(url: &Uri, secret: Option<&Secret>, ca: Option<&Path>) -> Result<Self, String> {
+        let name = DestinationName::new("alerts", url.host().unwrap_or_default());
         let destination = Destination {
-            name: DestinationName::new("alerts", url.host().unwrap_or_default()),
-            upstreams: vec![url.clone()],
             tls: UpstreamTls { ca: ca.map(|ca| TrustedRoots::File(ca.into())), ..UpstreamTls::default() },
-            http: UpstreamHttp::Http1,
             connect_timeout: CONNECT,
-            timeout: WHOLE,
-            concurrency: 1,
-            retry: Retry::default(),
-            breaker: None,
-            rate: None,
-            balance: crate::config::Balancing::RoundRobin,
-            health: None,
-            deliver_between: None,
-            headers: HeaderChanges::default(),
-            host: HostHeader::Upstream,
+            ..Destination::plain(name, url.clone(), WHOLE)
         };
         Ok(Self {
             upstream: Upstream::new(&destination).map_err(|error| error.to_string())?,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::super::{Admission, AppendError, Beside, BufferError};
+use super::super::{Admission, AppendError, Beside, BufferError, Pressure};
 use super::store::Store;
 use crate::config::BufferSettings;
 
@@ -236,6 +236,14 @@ impl Watch {
     }
     pub(super) fn end(&self) {
         self.started.store(0, Ordering::Release);
+    }
+    /// A tenth of what is a stall is some pressure, and a quarter much.
+    pub(super) fn pressure(&self, stall_after: Duration) -> Pressure {
+        match self.running() {
+            Some(running) if running >= stall_after / 4 => Pressure::Much,
+            Some(running) if running >= stall_after / 10 => Pressure::Some,
+            _ => Pressure::None,
+        }
     }
     /// How long the commit under way has been running.
     pub(super) fn running(&self) -> Option<Duration> {

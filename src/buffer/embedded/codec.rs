@@ -45,8 +45,8 @@ pub(super) fn encode_event(
         Scheme::Http => 0,
         Scheme::Https => 1,
     };
-    let Origin { would_refuse, quarantine, batch, client } = &event.origin;
-    let has_origin = would_refuse.is_some() || quarantine.is_some() || batch.is_some();
+    let Origin { would_refuse, quarantine, batch, client, may_repeat } = &event.origin;
+    let has_origin = would_refuse.is_some() || quarantine.is_some() || batch.is_some() || *may_repeat;
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     out.push(scheme | flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT));
     put_number(out, event.received_at.as_millis());
@@ -94,13 +94,11 @@ const HAS_CLIENT: u8 = 0x40;
 
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     put_optional(out, origin.would_refuse.map(Reason::code));
-    match origin.quarantine {
-        None => out.push(0),
-        Some((id, received_at)) => {
-            out.push(1);
-            out.extend_from_slice(&id.0);
-            put_number(out, received_at.as_millis());
-        }
+    let quarantine = if origin.quarantine.is_some() { FROM_QUARANTINE } else { 0 };
+    out.push(quarantine | if origin.may_repeat { MAY_REPEAT } else { 0 });
+    if let Some((id, received_at)) = origin.quarantine {
+        out.extend_from_slice(&id.0);
+        put_number(out, received_at.as_millis());
     }
     match origin.batch {
         None => out.push(0),
@@ -113,16 +111,23 @@ fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     }
 }
 
+/// What is said of an event's origin, in one byte.
+const FROM_QUARANTINE: u8 = 1;
+const MAY_REPEAT: u8 = 2;
+
 fn origin(r: &mut Reader<'_>) -> Result<Origin> {
     let small = |n: u64| u32::try_from(n).map_err(|_| Malformed("number out of range"));
     let would_refuse = match r.optional()? {
         None => None,
         Some(code) => Some(Reason::from_code(code).ok_or(Malformed("unknown reason"))?),
     };
-    let quarantine = match r.byte()? {
+    let tags = r.byte()?;
+    if tags & !(FROM_QUARANTINE | MAY_REPEAT) != 0 {
+        return Err(Malformed("unknown tag"));
+    }
+    let quarantine = match tags & FROM_QUARANTINE {
         0 => None,
-        1 => Some((EventId(r.array()?), r.time()?)),
-        _ => return Err(Malformed("unknown tag")),
+        _ => Some((EventId(r.array()?), r.time()?)),
     };
     let batch = match r.byte()? {
         0 => None,
@@ -132,7 +137,7 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
         }
         _ => return Err(Malformed("unknown tag")),
     };
-    Ok(Origin { would_refuse, quarantine, batch, client: None })
+    Ok(Origin { would_refuse, quarantine, batch, client: None, may_repeat: tags & MAY_REPEAT != 0 })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -500,6 +505,7 @@ mod tests {
             quarantine: (!at.is_multiple_of(3)).then_some((id, Timestamp(at))),
             batch: (!at.is_multiple_of(5)).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
             client: at.is_multiple_of(7).then(|| "acme".into()),
+            may_repeat: !at.is_multiple_of(7),
         }
     }
 

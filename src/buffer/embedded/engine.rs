@@ -11,6 +11,7 @@ use fjall::Slice;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
     Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, Leased,
@@ -592,6 +593,10 @@ impl Buffer for Embedded {
 
     fn admission(&self) -> Admission {
         self.shared.gate.admission()
+    }
+
+    fn pressure(&self) -> Pressure {
+        self.shared.watch.pressure(self.shared.stall_after)
     }
 
     async fn close(&self) -> Result<(), BufferError> {

@@ -12,7 +12,6 @@ use crate::buffer::DestinationName;
 use crate::config::model::{
     Destination, HeaderChanges, HostHeader, Jitter, Retry, TrustedRoots, UpstreamHttp, UpstreamTls,
 };
-use crate::config::pace::Balancing;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::source::doubled;
@@ -79,22 +78,13 @@ impl Checker<'_, '_> {
 
     fn of_url(&mut self, url: &str, place: &Place, purpose: Purpose<'_>) -> Option<Destination> {
         let uri = self.upstream(url, place, purpose)?;
+        let name = DestinationName::new(purpose.route, "default");
         Some(Destination {
-            name: DestinationName::new(purpose.route, "default"),
-            upstreams: vec![uri],
-            tls: UpstreamTls::default(),
-            http: UpstreamHttp::Http1,
             connect_timeout: CONNECT_TIMEOUT,
-            timeout: default_timeout(purpose),
             concurrency: CONCURRENCY,
-            retry: Retry::default(),
             breaker: self.breaker(None, place, purpose, &Retry::default()),
-            rate: None,
-            balance: Balancing::RoundRobin,
-            health: None,
-            deliver_between: None,
-            headers: HeaderChanges::default(),
             host: HostHeader::Keep,
+            ..Destination::plain(name, uri, default_timeout(purpose))
         })
     }
 
@@ -110,7 +100,8 @@ impl Checker<'_, '_> {
             self.error(&place.key("name"), format!("`{name}` is not a name"), help);
         }
         let upstreams = self.upstreams(raw, place, purpose);
-        let inline = purpose.mode != raw::Mode::Buffer;
+        let when = self.when(raw.when.as_ref(), place, purpose.mode);
+        let inline = !purpose.mode.is_buffered();
         if inline && raw.retry.is_some() {
             let help = "inline the sender gets the app's answer and retries itself; use `mode: buffer` for retries here";
             self.error(&place.key("retry"), "inline forwarding is not retried", help);
@@ -149,9 +140,13 @@ impl Checker<'_, '_> {
             Some(headers) => self.headers(headers, &place.key("headers")),
             None => HeaderChanges::default(),
         };
+        let first = upstreams.as_deref().and_then(<[Uri]>::first);
+        let path = self.path_rewrite(raw.path.as_ref(), place, first);
+        let sign = self.sign(raw.sign.as_ref(), place, purpose.mode);
         Some(Destination {
             name: DestinationName::new(purpose.route, name),
             upstreams: upstreams?,
+            when,
             tls,
             http: match raw.http {
                 raw::HttpVersion::Http1 => UpstreamHttp::Http1,
@@ -167,6 +162,8 @@ impl Checker<'_, '_> {
             health,
             deliver_between,
             headers,
+            path,
+            sign,
             host: match raw.host {
                 raw::HostWord::Keep => HostHeader::Keep,
                 raw::HostWord::Upstream => HostHeader::Upstream,
@@ -336,13 +333,24 @@ impl Checker<'_, '_> {
         for (i, name) in raw.remove.iter().enumerate() {
             self.header_name(name, &remove.index(i));
         }
+        let rename = place.key("rename");
+        for (from, to) in &raw.rename {
+            self.header_name(from, &rename.key(from));
+            self.header_name(to, &rename.key(from));
+            let twice = raw.rename.values().filter(|other| other.eq_ignore_ascii_case(to)).count() > 1;
+            if twice || raw.set.keys().any(|set| set.eq_ignore_ascii_case(to)) {
+                let help = "one name holds one value";
+                self.error(&rename.key(from), format!("`{to}` is given twice"), help);
+            }
+        }
         HeaderChanges {
+            rename: raw.rename.iter().map(|(from, to)| (from.clone(), to.clone())).collect(),
             set: raw.set.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             remove: raw.remove.clone(),
         }
     }
 
-    fn header_name(&mut self, name: &str, place: &Place) {
+    pub(super) fn header_name(&mut self, name: &str, place: &Place) {
         let lower = name.to_ascii_lowercase();
         let problem = if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
             (format!("`{name}` is not a header name"), "write a name such as `X-Internal`")

@@ -50,7 +50,7 @@ impl Checker<'_, '_> {
             probe_after: raw.probe_after.0,
             slow_start: raw.slow_start.0,
             longest_pause: match purpose.mode {
-                raw::Mode::Buffer => retry.max,
+                raw::Mode::Buffer | raw::Mode::Spill => retry.max,
                 raw::Mode::Proxy | raw::Mode::Pass => retry.max.min(LONGEST_INLINE),
             },
         })
@@ -97,7 +97,7 @@ impl Checker<'_, '_> {
     }
 
     fn only_buffered(&mut self, key: &str, destination: &Place, purpose: Purpose<'_>) -> bool {
-        let buffered = purpose.mode == raw::Mode::Buffer;
+        let buffered = purpose.mode.is_buffered();
         if !buffered {
             let help = "inline the sender waits for the app; `mode: buffer` delivers at a pace";
             self.error(&destination.key(key), format!("`{key}` has no meaning inline"), help);

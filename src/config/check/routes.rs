@@ -115,6 +115,7 @@ impl Checker<'_, '_> {
         let greeting_methods = self.greeting_methods(&handshakes, &methods, place);
         methods.extend(greeting_methods.iter().cloned());
         let idempotency = self.idempotency(raw, place, proof.as_ref());
+        let rate_limit = self.rate_limit(raw, place, proof.as_ref());
         let event_type = match &raw.event_type {
             Some(own) => self.extract(own, &place.key("event_type")),
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
@@ -134,7 +135,17 @@ impl Checker<'_, '_> {
             deadline: pack.as_ref().and_then(|p| p.deadline),
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
+        if split.is_some() && destinations.iter().any(|to| to.when.is_some()) {
+            let help = "remove `split`, or the destinations' `when`";
+            self.error(
+                &place.key("split"),
+                "the events of a batch go to every destination: no `when` is asked",
+                help,
+            );
+        }
         let answer = self.answer(raw, place, pack.as_deref());
+        let unwanted = self.unwanted(raw, place);
+        let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
             (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),
             _ => None,
@@ -146,6 +157,9 @@ impl Checker<'_, '_> {
         let mode = match raw.mode {
             raw::Mode::Buffer => Some(Mode::Buffer { answer, destinations: destinations.collect() }),
             raw::Mode::Proxy => destinations.next().map(Mode::Proxy),
+            raw::Mode::Spill => {
+                destinations.next().map(|destination| Mode::Spill { answer, destination, deadline })
+            }
             raw::Mode::Pass => destinations.next().map(Mode::Pass),
         };
         let route = match (host, proof, mode) {
@@ -156,6 +170,7 @@ impl Checker<'_, '_> {
                 methods,
                 greeting_methods,
                 allow,
+                rate_limit,
                 verify: proof.compiled.verifier,
                 tenants: proof.tenants,
                 clients: raw.clients.map_or(Clients::Any, |raw::Clients::Endpoints| Clients::Endpoints),
@@ -169,6 +184,7 @@ impl Checker<'_, '_> {
                 handshakes,
                 idempotency,
                 event_type,
+                unwanted,
                 split,
                 max_body,
                 mode,
@@ -224,15 +240,15 @@ impl Checker<'_, '_> {
     fn answer(&mut self, raw: &raw::Route, place: &Place, pack: Option<&Pack>) -> Acknowledgement {
         let place = place.key("answer");
         let answer = raw.answer.clone().unwrap_or_default();
-        if raw.answer.is_some() && raw.mode != raw::Mode::Buffer {
+        if raw.answer.is_some() && !raw.mode.is_buffered() {
             self.error(
                 &place,
                 "inline the app's own answer is given",
                 "remove `answer`, or use `mode: buffer`",
             );
         }
-        let of_pack = pack.and_then(|pack| pack.answer.clone());
         let status = answer.status.unwrap_or_else(|| pack.map_or(202, |pack| pack.success.of_stored()));
+        let of_pack = pack.and_then(|pack| pack.answer.clone()).filter(|_| !matches!(status, 204 | 205));
         if let Some(pack) = pack.filter(|pack| answer.status.is_some() && !pack.success.takes(status)) {
             let message = format!("{} does not take {status} for success", pack.title);
             self.warning(&place.key("status"), message, format!("it takes {}", pack.successes()));
@@ -271,6 +287,25 @@ impl Checker<'_, '_> {
             let message = "`clients` has no meaning on a `pass` route, which never verifies";
             self.error(&place.key("clients"), message, "use `mode: proxy` to forward inline");
         }
+    }
+
+    /// How long the app of a `spill` route has.
+    fn spill(&mut self, raw: &raw::Route, place: &Place, senders: Option<Duration>) -> Duration {
+        let place = place.key("spill");
+        if raw.spill.is_some() && raw.mode != raw::Mode::Spill {
+            let help = "write `mode: spill` to store what the app can't take in time, or remove `spill`";
+            self.error(&place, "`spill` has a meaning only with `mode: spill`", help);
+        }
+        let deadline = raw.spill.clone().unwrap_or_default().deadline;
+        self.not_zero(&place, "deadline", deadline);
+        if let (Some(senders), Some(_)) = (senders, &raw.spill)
+            && deadline.0 >= senders
+        {
+            let message = format!("the sender gives up after {}", Time(senders));
+            let help = "with a shorter deadline it gets the acknowledgement in time";
+            self.warning(&place.key("deadline"), message, help);
+        }
+        deadline.0
     }
 
     fn public_url(&mut self, raw: &raw::Route, place: &Place) {
@@ -390,7 +425,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn extract(&mut self, texts: &raw::TextOrList, place: &Place) -> Option<Extract> {
+    pub(super) fn extract(&mut self, texts: &raw::TextOrList, place: &Place) -> Option<Extract> {
         let parts: Vec<Option<Extract>> = match texts {
             raw::TextOrList::Text(text) => return self.source(text, place),
             raw::TextOrList::List(texts) => {

@@ -141,8 +141,7 @@ impl Checker<'_, '_> {
     fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
         let rule = place.key("verify");
         let kind = if written == "none" { Kind::None } else { Kind::Rule };
-        if kind == Kind::None && raw.mode == raw::Mode::Buffer && raw.allow.is_none() && raw.clients.is_none()
-        {
+        if kind == Kind::None && raw.mode.is_buffered() && raw.allow.is_none() && raw.clients.is_none() {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::TextOrList;
 use super::pace::{BalanceWord, BreakerOrOff, Health, RateText};
 use super::sections::{Certificate, secs};
+use super::{PathRewrite, Sign, When};
 use crate::config::units::Time;
 
 /// A URL is a destination named `default`, with all its defaults.
@@ -25,7 +26,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "order", "batch", "sign", "when", "transform", "ramp",
+    "order", "batch", "transform", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -42,6 +43,9 @@ pub(in crate::config) struct Destination {
     pub failover: bool,
     /// Ask each server whether it is well, and pass over those that are not. Default: real requests alone tell.
     pub health: Option<Health>,
+    /// Which events it gets, by what must stand where, such as `{ event_type: invoice.paid }` or
+    /// `{ "body:/amount": { gt: 100 } }`; with `all`, `any` and `not`. `buffer` only. Default: every event.
+    pub when: Option<When>,
     /// From the start of an attempt to the end of the app's answer. Default: 30s; with `mode: proxy` the provider's own
     /// deadline if that is shorter.
     pub timeout: Option<Time>,
@@ -68,8 +72,12 @@ pub(in crate::config) struct Destination {
     /// When deliveries are held because the app can't take them, or `off`. It never gives an event up. Default: on, with
     /// the values below.
     pub breaker: Option<BreakerOrOff>,
-    /// Headers that are set or removed before the app gets them.
+    /// Headers that are set, removed or renamed before the app gets them.
     pub headers: Option<HeaderChanges>,
+    /// Another path for the app.
+    pub path: Option<PathRewrite>,
+    /// What proves to the app that a request comes from this gateway. Default: nothing.
+    pub sign: Option<Sign>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,7 +198,7 @@ pub(in crate::config) enum JitterWord {
     None,
 }
 
-/// Headers that are set or removed. Those of one hop, `Content-Length` and `tidegate-…` are the gateway's own.
+/// Headers that are set, removed or renamed. Those of one hop, `Content-Length` and `tidegate-…` are the gateway's own.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct HeaderChanges {
@@ -198,4 +206,6 @@ pub(in crate::config) struct HeaderChanges {
     pub set: BTreeMap<String, String>,
     /// Not passed on.
     pub remove: Vec<String>,
+    /// Passed on under another name, in place of what the sender sent under that one.
+    pub rename: BTreeMap<String, String>,
 }

@@ -6,7 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ForwardTo, Off, TextOrList};
+use super::sections::secs;
+use super::{ForwardTo, Off, RateLimit, TextOrList};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
 use crate::verify::spec::{HandshakeSpec, SecretSpec};
@@ -14,7 +15,7 @@ use crate::verify::spec::{HandshakeSpec, SecretSpec};
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["rate", "when", "order", "batch", "breaker", "sign", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["order", "batch", "breaker", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
@@ -31,6 +32,8 @@ pub(in crate::config) struct Route {
     /// that the route's provider publishes, kept fresh. Default: any.
     #[schemars(length(min = 1))]
     pub allow: Option<Vec<String>>,
+    /// How much is taken in, of all, of each source, and of each proved sender. Default: no limit.
+    pub rate_limit: Option<RateLimit>,
     /// The provider that sends, a built-in name such as `github` or the path of a pack file: short for `verify` with
     /// `provider` and `secrets`. It brings the signature scheme, idempotency key, event type and handshake.
     pub provider: Option<String>,
@@ -67,19 +70,25 @@ pub(in crate::config) struct Route {
     pub split: Option<SplitOrNot>,
     /// Bytes of a body; beyond it 413. Default: `limits.body_bytes`; on `pass` routes no limit.
     pub max_body: Option<Size>,
-    /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `pass`: stream
-    /// through, nothing verified or stored. Default: buffer.
+    /// `buffer`: store, acknowledge, deliver later. `proxy`: forward and give the app's own answer. `spill`: like
+    /// `proxy`, but what the app can't take in time is stored, acknowledged and delivered later. `pass`: stream through,
+    /// nothing verified or stored. Default: buffer.
     #[serde(default)]
     pub mode: Mode,
+    /// When an event of a `spill` route is stored instead of waited for.
+    pub spill: Option<Spill>,
     /// What the sender of a buffered event is answered.
     pub answer: Option<Answer>,
+    /// What becomes of an event that no destination wants (by their `when`): `keep` it in the buffer, to look at, or
+    /// `drop` it. It is acknowledged and counted either way. Default: keep.
+    pub unwanted: Option<UnwantedWord>,
     /// How greetings of the sender (URL checks) are answered: one handshake, a list, or a word. `off`: not at all.
     /// `forward`: the provider's are recognised and passed to the app, which answers. `show`: the provider's are
     /// answered, and a secret that the sender brings is shown in the log, to be stored. Default: the provider's, of
     /// which none is shown.
     pub handshake: Option<Handshake>,
-    /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy` and `pass`
-    /// take one.
+    /// Where events go: a URL, a destination, or a list of destinations (each gets every event). `proxy`, `spill` and
+    /// `pass` take one.
     pub forward_to: ForwardTo,
 }
 
@@ -111,6 +120,14 @@ pub(in crate::config) enum Enforce {
     Observe,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(in crate::config) enum UnwantedWord {
+    Keep,
+    Drop,
+}
+
 /// A method that a route may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -134,12 +151,20 @@ pub(in crate::config) enum Clients {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(inline, extend("x-later" = ["spill", "inspect"]))]
+#[schemars(inline, extend("x-later" = ["inspect"]))]
 pub(in crate::config) enum Mode {
     #[default]
     Buffer,
     Proxy,
+    Spill,
     Pass,
+}
+
+impl Mode {
+    /// Whether events may come into the buffer, to be delivered later.
+    pub(in crate::config) const fn is_buffered(self) -> bool {
+        matches!(self, Mode::Buffer | Mode::Spill)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -160,6 +185,20 @@ pub(in crate::config) struct Idempotency {
     pub key: Option<TextOrList>,
     /// How long repeats are recognised. Default: 72h.
     pub window: Option<Time>,
+}
+
+/// When an event of a `spill` route is stored instead of waited for.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct Spill {
+    /// How long the app has for its whole answer (the first 16 KiB of it, if it is longer). Default: 3s.
+    pub deadline: Time,
+}
+
+impl Default for Spill {
+    fn default() -> Self {
+        Self { deadline: secs(3) }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -75,9 +75,13 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "Listener",
         "Log",
         "Quarantine",
+        "RateLimit",
         "Retry",
         "Route",
+        "PathRewrite",
+        "Sign",
         "Shutdown",
+        "Spill",
         "Surge",
         "Tls",
     ] {

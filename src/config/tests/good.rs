@@ -387,7 +387,9 @@ fn a_greeting_that_would_be_refused_for_lack_of_a_setting_is_warned_of() {
     let warned = route("meta", "");
     assert_eq!(
         warned,
-        ["routes[0]: greetings of Meta (Facebook, Messenger, Instagram) (GET) will be refused: `verify_token` is not set"]
+        [
+            "routes[0]: greetings of Meta (Facebook, Messenger, Instagram) (GET) will be refused: `verify_token` is not set"
+        ]
     );
     assert!(route("meta", "    handshake: \"off\"\n").is_empty());
     assert!(route("dropbox", "").is_empty());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::buffer::{AppendError, Appended, DestinationName, Event, EventId};
-use crate::config::{Acknowledgement, Destination, Route};
+use crate::config::{Acknowledgement, Destination, Route, Unwanted};
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
@@ -30,10 +30,35 @@ where
     let event_type = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
     let readable = identity.as_mut().map(|identity| std::mem::take(&mut identity.readable));
     let event = Event::from_verified(id, route.name.clone(), &request, readable, event_type);
+    let names = wanted(destinations, request.get(), event.event_type.as_deref());
     // The event has its own hold of the bytes; what is parsed is no longer needed.
     drop(request);
-    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
-    store(context, exchange, event, &names, acknowledgement, identity).await
+    if !names.is_empty() {
+        return store(context, exchange, event, &names, acknowledgement, identity).await;
+    }
+    match route.unwanted {
+        // With its claim, so that its repeats are told the same.
+        Unwanted::Keep => match store(context, exchange, event, &names, acknowledgement, identity).await? {
+            Outcome::Accepted(id) => Ok(Outcome::Unwanted(id)),
+            other => Ok(other),
+        },
+        // A repeat is unwanted again, so nothing must be remembered.
+        Unwanted::Drop => {
+            let answer = answers::acknowledgement(acknowledgement);
+            let _ = exchange.answer(answers::first(&answer, id)).await;
+            Ok(Outcome::Unwanted(id))
+        }
+    }
+}
+
+/// The destinations that want this event.
+pub(in crate::receive) fn wanted(
+    destinations: &[Arc<Destination>],
+    request: &Request,
+    event_type: Option<&str>,
+) -> Vec<DestinationName> {
+    let wants = |to: &&Arc<Destination>| to.when.as_ref().is_none_or(|when| when.wants(request, event_type));
+    destinations.iter().filter(wants).map(|to| to.name.clone()).collect()
 }
 
 async fn store<E: Exchange, A>(

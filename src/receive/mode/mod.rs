@@ -3,4 +3,5 @@
 pub(super) mod buffer;
 pub(super) mod pass;
 pub(super) mod proxy;
+pub(super) mod spill;
 pub(super) mod split;

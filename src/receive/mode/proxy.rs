@@ -34,35 +34,9 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
     identity: Option<Identity>,
     request: Verified<Request>,
 ) -> Result<Outcome, Refused> {
-    let head = &request.get().head;
-    let id = EventId::new(head.received_at);
-    let outgoing = Forward {
-        method: &head.method,
-        target: &head.target,
-        authority: &head.authority,
-        scheme: head.scheme,
-        client: head.client,
-        headers: &head.headers,
-        event: Some(EventHeaders {
-            id,
-            attempt: 1,
-            received_at: head.received_at,
-            verified: request.by(),
-            batch: None,
-            would_refuse: request.would_refuse().map(|refusal| refusal.reason),
-            client: request.client().map(|client| &**client),
-        }),
-        upgrade: false,
-    }
-    .to(destination);
-    let Some(app) = context.upstreams.get(&destination.name) else {
-        return Err(Refused::internal(format!("no client for {}", destination.name)));
-    };
-    let body = request.into_inner().body;
-    let breaker =
-        Guarded { breaker: context.breakers.of(&destination.name), settings: destination.breaker.as_ref() };
-    let call =
-        Call { app: &**app, breaker, clock: context.clock, id, outgoing, body, timeout: destination.timeout };
+    let call = Call::of(context, destination, &request)?;
+    // The call has its own hold of the bytes; what is parsed is no longer needed.
+    drop(request);
     match identity {
         None => call.relay(exchange).await,
         Some(identity) => call.relay_once(context, exchange, &identity).await,
@@ -70,11 +44,11 @@ pub(in crate::receive) async fn forward<E: Exchange, A: App>(
 }
 
 /// One event for the app.
-struct Call<'a, A> {
+pub(super) struct Call<'a, A> {
     app: &'a A,
     breaker: Guarded<'a>,
     clock: &'a Clock,
-    id: EventId,
+    pub id: EventId,
     outgoing: Outgoing,
     body: Bytes,
     timeout: Duration,
@@ -87,9 +61,55 @@ struct Guarded<'a> {
     settings: Option<&'a BreakerSettings>,
 }
 
-impl<A: App> Call<'_, A> {
+impl<'a, A: App> Call<'a, A> {
+    pub fn of(
+        context: &Context<'a, A>,
+        destination: &'a Destination,
+        request: &Verified<Request>,
+    ) -> Result<Self, Refused> {
+        let head = &request.get().head;
+        let id = EventId::new(head.received_at);
+        let outgoing = Forward {
+            method: &head.method,
+            target: &head.target,
+            authority: &head.authority,
+            scheme: head.scheme,
+            client: head.client,
+            headers: &head.headers,
+            event: Some(EventHeaders {
+                id,
+                attempt: 1,
+                received_at: head.received_at,
+                verified: request.by(),
+                batch: None,
+                would_refuse: request.would_refuse().map(|refusal| refusal.reason),
+                client: request.client().map(|client| &**client),
+                may_repeat: false,
+            }),
+            upgrade: false,
+        }
+        .to(destination);
+        let Some(app) = context.upstreams.get(&destination.name) else {
+            return Err(Refused::internal(format!("no client for {}", destination.name)));
+        };
+        let body = request.get().body.clone();
+        let breaker = Guarded {
+            breaker: context.breakers.of(&destination.name),
+            settings: destination.breaker.as_ref(),
+        };
+        Ok(Self {
+            app: &**app,
+            breaker,
+            clock: context.clock,
+            id,
+            outgoing,
+            body,
+            timeout: destination.timeout,
+        })
+    }
+
     /// Sends it, if the app is not given a rest. The head of the answer says how the app is.
-    async fn send(&self) -> Result<A::Answer, Refused> {
+    pub async fn send(&self) -> Result<A::Answer, Refused> {
         let Guarded { breaker, settings } = &self.breaker;
         let permit = match breaker.admit(*settings) {
             Ok(permit) => permit,
@@ -112,7 +132,7 @@ impl<A: App> Call<'_, A> {
 
     async fn relay<E: Exchange>(&self, exchange: &mut Tracked<'_, E>) -> Result<Outcome, Refused> {
         let mut incoming = self.send().await?;
-        let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
+        let sender = self.start(exchange, &incoming).await?;
         self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
         Ok(Outcome::Forwarded(self.id))
     }
@@ -128,23 +148,17 @@ impl<A: App> Call<'_, A> {
             Permitted::Forward(turn) => turn,
             Permitted::Known(claimed) => return Ok(repeat(exchange, &claimed).await),
         };
-        // Whoever was first before us has made its claim before it gave the turn back: look again.
-        if let Some(claimed) = known(context, identity).await? {
-            context.intake.recent.insert(identity.key, claimed.clone());
-            turn.succeed(&claimed);
-            return Ok(repeat(exchange, &claimed).await);
-        }
 
         let mut incoming = self.send().await?;
         if !(200..300).contains(&incoming.status()) {
             // Not a success: the next may try, while this sender is told what the app said.
             drop(turn);
-            let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
+            let sender = self.start(exchange, &incoming).await?;
             self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
             return Ok(Outcome::Forwarded(self.id));
         }
         let mut kept = answers::Kept::of(incoming.status(), incoming.headers());
-        let sender = Sender::start(exchange, &incoming, self.id, self.timeout).await?;
+        let sender = self.start(exchange, &incoming).await?;
         let sender = self.stream(&mut incoming, sender, |chunk| kept.push(chunk)).await?;
         // Claimed before the sender sees the end, so that a repeat of what it saw succeed is always recognised.
         turn.succeed(&self.claim(context, identity, kept.into_answer()));
@@ -153,7 +167,19 @@ impl<A: App> Call<'_, A> {
     }
 
     /// Waits until it is our turn, or until somebody has succeeded.
-    async fn turn(&self, context: &Context<'_, A>, identity: &Identity) -> Result<Permitted, Refused> {
+    pub async fn turn(&self, context: &Context<'_, A>, identity: &Identity) -> Result<Permitted, Refused> {
+        let turn = match self.next_turn(context, identity).await? {
+            Permitted::Forward(turn) => turn,
+            known => return Ok(known),
+        };
+        // Whoever was first before us has made its claim before it gave the turn back: look again.
+        let Some(claimed) = known(context, identity).await? else { return Ok(Permitted::Forward(turn)) };
+        context.intake.recent.insert(identity.key, claimed.clone());
+        turn.succeed(&claimed);
+        Ok(Permitted::Known(claimed))
+    }
+
+    async fn next_turn(&self, context: &Context<'_, A>, identity: &Identity) -> Result<Permitted, Refused> {
         let twin = match context.intake.in_flight.enter(identity.key) {
             Entered::First(turn) => return Ok(Permitted::Forward(turn)),
             Entered::Twin(twin) => twin,
@@ -177,9 +203,17 @@ impl<A: App> Call<'_, A> {
         }
     }
 
+    pub async fn start<'s, 'e, E: Exchange>(
+        &self,
+        exchange: &'s mut Tracked<'e, E>,
+        incoming: &impl AppAnswer,
+    ) -> Result<Sender<'s, 'e, E>, Refused> {
+        Sender::start(exchange, incoming, self.id, self.timeout).await
+    }
+
     /// Passes the app's answer on to its end. A sender that leaves does not end it: whether the app has succeeded
     /// must be known. An `Err` is the app's break.
-    async fn stream<'s, 'e, E: Exchange>(
+    pub async fn stream<'s, 'e, E: Exchange>(
         &self,
         incoming: &mut A::Answer,
         mut sender: Sender<'s, 'e, E>,
@@ -193,7 +227,7 @@ impl<A: App> Call<'_, A> {
         Ok(sender)
     }
 
-    fn claim(&self, context: &Context<'_, A>, identity: &Identity, answer: FirstAnswer) -> Arc<Claimed> {
+    pub fn claim(&self, context: &Context<'_, A>, identity: &Identity, answer: FirstAnswer) -> Arc<Claimed> {
         let now = context.clock.now();
         let expires_at = now.saturating_add(identity.window);
         let written = context.buffer.claim(identity.claim(answer.clone()), self.id);
@@ -207,7 +241,7 @@ impl<A: App> Call<'_, A> {
     }
 }
 
-enum Permitted {
+pub(super) enum Permitted {
     Forward(Turn),
     Known(Arc<Claimed>),
 }
@@ -230,13 +264,13 @@ where
     }
 }
 
-async fn repeat<E: Exchange>(exchange: &mut Tracked<'_, E>, claimed: &Claimed) -> Outcome {
+pub(super) async fn repeat<E: Exchange>(exchange: &mut Tracked<'_, E>, claimed: &Claimed) -> Outcome {
     let _ = exchange.answer(answers::repeat(claimed)).await;
     Outcome::Duplicate(claimed.event_id)
 }
 
 /// The sender's side of a streamed answer; once the sender has gone, nothing more is written.
-struct Sender<'s, 'e, E> {
+pub(super) struct Sender<'s, 'e, E> {
     exchange: &'s mut Tracked<'e, E>,
     gone: bool,
     /// How long it may still keep us waiting; then it counts as gone.
@@ -258,7 +292,7 @@ impl<'s, 'e, E: Exchange> Sender<'s, 'e, E> {
         }
     }
     /// Returns how long it took.
-    async fn write(&mut self, chunk: Bytes) -> Duration {
+    pub async fn write(&mut self, chunk: Bytes) -> Duration {
         if self.gone {
             return Duration::ZERO;
         }
@@ -287,7 +321,7 @@ impl<'s, 'e, E: Exchange> Sender<'s, 'e, E> {
             }
         }
     }
-    async fn finish(self) {
+    pub async fn finish(self) {
         if !self.gone {
             let _ = self.exchange.finish().await;
         }

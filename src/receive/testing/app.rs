@@ -19,6 +19,8 @@ pub struct FakeApp {
     script: Mutex<VecDeque<Script>>,
     /// Requests that reached it.
     pub requests: AtomicUsize,
+    /// What each request said, beside its body.
+    pub heads: Mutex<Vec<Outgoing>>,
     /// Whole 2xx answers that it gave.
     pub successes: Arc<AtomicUsize>,
     /// Milliseconds that it was given more for its answers.
@@ -31,6 +33,8 @@ pub struct FakeApp {
 pub struct Script {
     /// How often it lets others go first, before its head and before each piece.
     pub pauses: usize,
+    /// How long it takes for its head.
+    pub delay: Duration,
     pub answer: Says,
 }
 
@@ -54,7 +58,7 @@ impl Script {
     pub fn answers(status: u16, body: &[&'static str]) -> Self {
         let body = body.to_vec();
         let answer = Says::Answer { status, headers: Vec::new(), body, breaks: false, early: false };
-        Self { pauses: 0, answer }
+        Self::says(answer)
     }
     pub fn with(mut self, header: (&'static str, &'static str)) -> Self {
         if let Says::Answer { headers, .. } = &mut self.answer {
@@ -75,7 +79,11 @@ impl Script {
         self
     }
     pub fn says(answer: Says) -> Self {
-        Self { pauses: 0, answer }
+        Self { pauses: 0, delay: Duration::ZERO, answer }
+    }
+    pub fn takes(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
     }
     pub fn after(mut self, pauses: usize) -> Self {
         self.pauses = pauses;
@@ -144,9 +152,13 @@ impl App for FakeApp {
     type Body = FakeBody;
     type Pending = FakePending;
 
-    async fn send(&self, _: &Outgoing, _: Bytes) -> Result<FakeAnswer, UpstreamError> {
+    async fn send(&self, head: &Outgoing, _: Bytes) -> Result<FakeAnswer, UpstreamError> {
+        self.heads.lock().push(head.clone());
         let script = self.next();
         pause(script.pauses).await;
+        if script.delay > Duration::ZERO {
+            tokio::time::sleep(script.delay).await;
+        }
         self.answer(script)
     }
 

@@ -37,10 +37,13 @@ async fn what_waited_is_due_what_was_settled_stays_so_and_nothing_comes_twice() 
     assert_eq!((stats.backlog, stats.dead), (1, 1));
 
     bench.settle(&leased[0], Next::Delivered);
+    // Before time goes on: a settlement has the time at which it is written.
+    bench.settled().await;
     bench.clock.advance(Duration::from_secs(2 * 86_400));
     bench.settled().await;
     assert_eq!(bench.buffer.stats().await.unwrap().events, 0, "retention is that of any event");
     audit(&bench.buffer);
+    let state = DeliveryState::Dead { at: bench.clock.now(), reason: DeadReason::TooOld };
     // Its own claim would stand still for a while in a longer window, and is no obstacle.
     assert_eq!(import(&dead, &[delivery(app(), state)], 2).await, Imported::Stored);
     let bench = bench.reopen();
