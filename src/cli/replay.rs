@@ -217,7 +217,7 @@ fn decide(config: &Config, line: &Line) -> Decision {
     };
     let (index, params) = match config.table.find(&head.host(), head.path(), &head.method) {
         Match::Route { index, params } => (index, params),
-        Match::MethodNotAllowed(_) => return refused(Reason::MethodNotAllowed),
+        Match::MethodNotAllowed { .. } => return refused(Reason::MethodNotAllowed),
         Match::NotFound => return refused(Reason::NoRoute),
     };
     let Some(route) = config.routes.get(index) else { return refused(Reason::NoRoute) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
-use super::{Batch, Category, Pack, PackParam, ParamKind, Repeats, Sample, Success};
+use super::{Batch, Category, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success};
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, Split, check_pack, parse_duration};
 
@@ -39,6 +39,8 @@ struct PackFile {
     deadline: Option<String>,
     #[serde(default)]
     success: Option<OneOrMany<Word>>,
+    #[serde(default)]
+    answer: Option<PackAnswer>,
     #[serde(default)]
     retries: Option<String>,
     #[serde(default)]
@@ -233,6 +235,7 @@ fn pack(file: PackFile) -> Result<Pack, String> {
         content_types: file.content_types,
         batch: file.batch.map(batch).transpose()?,
         success: success(file.success)?,
+        answer: file.answer,
         retries: file.retries,
         ranges: file.ranges.map(ranges).transpose()?.map(Arc::new),
         idempotency,

@@ -5,6 +5,7 @@
 
 mod describe;
 mod file;
+mod greet;
 pub mod ranges;
 mod sample;
 
@@ -49,6 +50,8 @@ pub struct Pack {
     pub deadline: Option<std::time::Duration>,
     /// The answers that the sender takes for success.
     pub success: Success,
+    /// What the sender must be answered about an event, where a status is not enough.
+    pub answer: Option<PackAnswer>,
     /// How the sender tries again, in plain text, if known.
     pub retries: Option<String>,
     /// Where it sends from, if it says so.
@@ -110,11 +113,41 @@ pub struct Batch {
     pub event_type: Option<String>,
 }
 
+/// A body that a sender wants to see in the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackAnswer {
+    pub body: String,
+    #[serde(default)]
+    pub content_type: Option<String>,
+}
+
 /// The answers that a sender takes for success.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Success {
     Any2xx,
     Of(Vec<u16>),
+}
+
+impl Success {
+    /// Whether the sender takes this status for success.
+    pub fn takes(&self, status: u16) -> bool {
+        match self {
+            Success::Any2xx => (200..300).contains(&status),
+            Success::Of(statuses) => statuses.contains(&status),
+        }
+    }
+
+    /// What the sender of an event that is stored, but not done, is told: 202 if it takes that, else the first 2xx that
+    /// it takes.
+    pub fn of_stored(&self) -> u16 {
+        match self {
+            Success::Of(statuses) if !statuses.contains(&202) => {
+                statuses.iter().copied().find(|status| (200..300).contains(status)).unwrap_or(202)
+            }
+            _ => 202,
+        }
+    }
 }
 
 /// A parameter that a pack asks its user for.

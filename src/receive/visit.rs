@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 
+use crate::config::TrustedRoots;
 use crate::message::Method;
 use crate::upstream::{Ask, SetupError, UpstreamError};
+use crate::verify::handshake::Visited;
 
 /// The whole visit: whoever greets waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,9 +23,10 @@ pub(super) enum VisitError {
     Status(u16),
 }
 
-/// Fetches `url` within [`TIMEOUT`]; what it answers beside a success is not read.
-pub(super) async fn fetch(url: &Uri) -> Result<(), VisitError> {
-    let ask = Ask::new("handshake", url, None, TIMEOUT, TIMEOUT)?;
+/// Fetches the URL within [`TIMEOUT`]; what it answers beside a success is not read.
+pub(super) async fn fetch(Visited { url, ca }: &Visited) -> Result<(), VisitError> {
+    let ca = ca.clone().map(TrustedRoots::Pem);
+    let ask = Ask::new("handshake", url, ca, TIMEOUT, TIMEOUT)?;
     let answer = ask.send(Method::GET, [("Accept", &b"*/*"[..])], Bytes::new()).await?;
     match answer.status {
         200..=299 => Ok(()),

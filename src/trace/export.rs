@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
@@ -19,11 +19,9 @@ use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime::Handle;
 
 use super::TraceError;
-use crate::buffer::DestinationName;
-use crate::config::{Destination, OtlpProtocol, TraceSettings, TrustedRoots, UpstreamTls};
-use crate::message::{Headers, Method};
+use crate::config::{OtlpProtocol, TraceSettings, TrustedRoots};
 use crate::telemetry::Metrics;
-use crate::upstream::{Outgoing, Upstream};
+use crate::upstream::Ask;
 
 /// Bytes of a collector's answer that are read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -60,13 +58,14 @@ fn http(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
         "" | "/" => format!("{}/v1/traces", settings.url.to_string().trim_end_matches('/')),
         _ => settings.url.to_string(),
     };
+    let ask: Uri = url.parse().map_err(|_| TraceError(format!("{url} is no URL")))?;
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
     let headers = headers(settings)?;
     let headers: HashMap<String, String> =
         headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     SpanExporter::builder()
         .with_http()
-        .with_http_client(Client::new(settings)?)
+        .with_http_client(Client::new(settings, &ask)?)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(url)
         .with_timeout(settings.timeout)
@@ -93,20 +92,16 @@ fn headers(settings: &TraceSettings) -> Result<HeaderMap, TraceError> {
 /// Our own HTTP client, for the SDK.
 #[derive(Debug)]
 struct Client {
-    upstream: Arc<Upstream>,
+    ask: Arc<Ask>,
     runtime: Handle,
 }
 
 impl Client {
-    fn new(settings: &TraceSettings) -> Result<Self, TraceError> {
-        let name = DestinationName::new("tracing", settings.url.host().unwrap_or_default());
+    fn new(settings: &TraceSettings, url: &Uri) -> Result<Self, TraceError> {
         let roots = settings.ca.clone().map(TrustedRoots::File);
-        let destination = Destination {
-            tls: UpstreamTls { ca: roots, ..UpstreamTls::default() },
-            ..Destination::plain(name, settings.url.clone(), settings.timeout)
-        };
-        let upstream = Upstream::new(&destination).map_err(|error| TraceError(error.to_string()))?;
-        Ok(Self { upstream: Arc::new(upstream), runtime: Handle::current() })
+        let ask = Ask::new("tracing", url, roots, settings.timeout, settings.timeout);
+        let ask = ask.map_err(|error| TraceError(error.to_string()))?;
+        Ok(Self { ask: Arc::new(ask), runtime: Handle::current() })
     }
 }
 
@@ -114,14 +109,13 @@ impl Client {
 impl HttpClient for Client {
     async fn send_bytes(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         let (parts, body) = request.into_parts();
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let headers: Headers =
-            parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        let outgoing = Outgoing { method: Method::POST, target, headers };
-        let upstream = self.upstream.clone();
+        let ask = self.ask.clone();
         // The SDK waits in a thread of its own, outside of any runtime.
         let sent = self.runtime.spawn(async move {
-            let mut answer = upstream.send(&outgoing, body).await?;
+            let own = |(name, _): &(&HeaderName, &HeaderValue)| *name != "user-agent";
+            let headers = parts.headers.iter().filter(own);
+            let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let mut answer = ask.send(parts.method, headers, body).await?;
             let mut read = BytesMut::new();
             while let Some(chunk) = answer.chunk().await? {
                 if read.len() + chunk.len() > MAX_ANSWER {

@@ -30,6 +30,7 @@ mod json;
 mod jwt;
 mod locate;
 mod mac;
+mod multipart;
 mod public_key;
 mod refusal;
 mod remote;

@@ -307,8 +307,8 @@ fn signature_step(scheme: &Scheme, view: View<'_>) -> String {
 fn time_step(rule: &TimeRule, text: Option<&[u8]>, now: Timestamp) -> String {
     let Some(text) = text else { return "is missing".into() };
     let shown = printable(text, 40);
-    match rule.format.parse(text) {
-        None => format!("`{shown}` is not {:?}", rule.format),
+    match rule.parse(text) {
+        None => format!("`{shown}` is not {}", rule.formats()),
         Some(time) => {
             let apart = distance(time, now);
             let side = if time < now { "before" } else { "after" };

@@ -223,13 +223,14 @@ fn templates(scheme: &Scheme, tries: &mut Vec<Try>) {
 }
 
 fn times(scheme: &Scheme, tries: &mut Vec<Try>) {
-    let Some(TimeRule { format, .. }) = &scheme.timestamp else { return };
+    let Some(TimeRule { formats, .. }) = &scheme.timestamp else { return };
     for (other, name) in [
         (TimeFormat::Unix, "seconds"),
         (TimeFormat::UnixMillis, "milliseconds"),
-        (TimeFormat::Rfc3339, "RFC 3339"),
+        (TimeFormat::Rfc3339Utc, "RFC 3339"),
+        (TimeFormat::HttpDate, "HTTP dates"),
     ] {
-        if other != *format {
+        if !formats.contains(&other) {
             let text = format!("a time that is written in {name}");
             tries.push(Try { time: Some(other), ..Try::of("time_unit", text) });
         }

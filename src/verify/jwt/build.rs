@@ -130,7 +130,7 @@ pub(in crate::verify) fn build(
         if given.is_some_and(<[String]>::is_empty) {
             problems.note::<()>(&[key], "the list is empty: leave the key out to accept any");
         }
-        building.expand_all(given.unwrap_or_default(), &[key], problems)
+        building.expand_given(given.unwrap_or_default(), &[key], problems)
     };
     let issuers = texts(&spec.issuer, "issuer", problems);
     let audiences = texts(&spec.audience, "audience", problems);
@@ -143,6 +143,7 @@ pub(in crate::verify) fn build(
     let url_hash = spec.url_hash.as_ref().map(|claim| claim_digest(claim, "url_hash", problems));
     Some(Jwt {
         location: location?,
+        bare: spec.from.is_some(),
         algorithms,
         keys,
         set,

@@ -49,6 +49,8 @@ const MAX_TOKEN: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Jwt {
     location: Location,
+    /// Whether the token may stand in `Authorization` without `Bearer`.
+    bare: bool,
     /// The pinned ones.
     algorithms: Vec<Algorithm>,
     keys: Vec<Key>,
@@ -104,7 +106,7 @@ impl Jwt {
         let value = value.ok_or_else(missing)?;
         let token = match super::credentials::after_scheme(value, "bearer") {
             Some(token) => token,
-            None if self.location.header() == Some("authorization") => return Err(missing()),
+            None if !self.bare && self.location.header() == Some("authorization") => return Err(missing()),
             None => value,
         };
         if token.is_empty() {

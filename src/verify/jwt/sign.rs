@@ -52,7 +52,7 @@ impl Jwt {
             jsonwebtoken::encode(&Header::new(*algorithm), &claims, &EncodingKey::from_secret(secret))
                 .map_err(|_| SignError::Impossible("the token can't be encoded"))?;
         let value = match self.location.header() {
-            Some("authorization") => format!("Bearer {token}"),
+            Some("authorization") if !self.bare => format!("Bearer {token}"),
             _ => token,
         };
         let mut request = request.clone();

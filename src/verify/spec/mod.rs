@@ -171,9 +171,10 @@ pub struct TimestampSpec {
     /// A place such as `header:NAME` or `body:/json/pointer`, `item:KEY` (an item beside the signature, such as
     /// `item:t`), or `position:N` (the item at that position, from 0).
     pub from: String,
-    /// `unix` (seconds, the default), `unix-ms`, or `rfc3339`.
+    /// `unix` (seconds, the default), `unix-ms`, `rfc3339`, `rfc3339-utc` (in UTC where no zone is written), or
+    /// `http-date` (`Tue, 24 Nov 2026 16:00:00 GMT`); or a list of them, if it may be written in each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<String>,
+    pub format: Option<Texts>,
     /// How far it may be from now, in both directions. Default `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<String>,
@@ -246,7 +247,8 @@ pub struct JwtSpec {
     /// The header that holds the token. Default `Authorization`, as `Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body.
+    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body; or
+    /// `header:Authorization` if it stands there without `Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Claims that must be there: a list of names (or JSON pointers such as `/data/id`), or names with the values that
