@@ -264,6 +264,7 @@ fn setup(config: &Config) -> Setup {
                         name: d.name.to_string(),
                         upstreams: d.upstreams.iter().map(upstream).collect(),
                         concurrency: d.concurrency,
+                        rate: d.rate.map(|rate| rate.to_string()),
                     })
                     .collect(),
             })

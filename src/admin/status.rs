@@ -7,11 +7,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use crate::alerts::RouteCounts;
 use crate::breaker::BreakerStatus;
 use crate::buffer::{Admission, DestinationName, DestinationStats, Stats};
 use crate::clock::Timestamp;
 use crate::gateway::Reloaded;
 use crate::pauses;
+use crate::telemetry::Attempts;
 use crate::upstream::ServerStatus;
 use crate::verify::Expiry;
 
@@ -20,14 +22,15 @@ use super::control::Control;
 use super::health::stats;
 use super::problem::Problem;
 use super::views::{
-    BreakerView, BufferStatus, DestinationStatus, Destinations, QuarantineStatus, SecretEnd, Setup, Status,
-    UpstreamView,
+    AttemptCounts, BreakerView, BufferStatus, DestinationStatus, Destinations, QuarantineStatus,
+    RouteTraffic, SecretEnd, Setup, Status, UpstreamView,
 };
 
 pub async fn status(State(app): State<App>) -> Json<Status> {
     let control = &*app.control;
     let (stats, setup, reasons) = (stats(control).await, control.setup(), control.readiness());
     let destinations = stats.as_ref().map(|s| all_destinations(s, &setup, control)).unwrap_or_default();
+    let traffic = setup.routes.iter().map(|route| traffic(&route.name, control)).collect();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -42,6 +45,7 @@ pub async fn status(State(app): State<App>) -> Json<Status> {
         ranges: control.ranges().into_iter().map(Into::into).collect(),
         buffer: stats.map(|stats| buffer_status(&stats, control.buffer().admission())),
         destinations,
+        traffic,
         quarantine: quarantine(control),
     })
 }
@@ -110,10 +114,10 @@ fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
 fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<DestinationStatus> {
     let (now, breakers) = (control.now(), control.breakers());
     let (paused, closed, servers) = (control.paused(), control.closed(), control.servers());
-    let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
+    let buffered = setup.routes.iter().filter(|route| route.is_buffered());
     let configured: BTreeSet<&str> =
         buffered.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
-    let inline = setup.routes.iter().filter(|route| route.mode != "buffer");
+    let inline = setup.routes.iter().filter(|route| !route.is_buffered());
     let inline: BTreeSet<&str> =
         inline.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
     let mut names: BTreeSet<&str> = configured.clone();
@@ -122,7 +126,16 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
     );
     names.extend(breakers.iter().map(|b| &*b.destination.0).filter(|name| inline.contains(name)));
     names.extend(stats.destinations.iter().map(|d| &*d.destination.0));
+    let setups = || setup.routes.iter().flat_map(|route| &route.destinations);
     let status = |name: &str, of: Option<&DestinationStats>| DestinationStatus {
+        in_flight: in_flight(name, configured.contains(name), &servers, control),
+        // Only those that are delivered to have a place among the metrics of deliveries.
+        concurrency_limit: configured
+            .contains(name)
+            .then(|| control.metrics().attempts(name).limit)
+            .flatten(),
+        rate: setups().find(|d| d.name == name).and_then(|d| d.rate.clone()),
+        attempts: configured.contains(name).then(|| counts(name, control)).unwrap_or_default(),
         destination: name.to_owned(),
         configured: configured.contains(name) || inline.contains(name),
         backlog: of.map_or(0, |d| d.backlog),
@@ -141,6 +154,30 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
         .iter()
         .map(|name| status(name, stats.destinations.iter().find(|d| &*d.destination.0 == *name)))
         .collect()
+}
+
+/// Attempts out of the buffer, or requests of inline routes.
+fn in_flight(
+    name: &str,
+    buffered: bool,
+    servers: &[(DestinationName, Vec<ServerStatus>)],
+    control: &dyn Control,
+) -> u64 {
+    if buffered {
+        return control.metrics().attempts(name).in_flight;
+    }
+    let servers = servers.iter().filter(|(of, _)| &*of.0 == name).flat_map(|(_, all)| all);
+    servers.map(|server| server.in_flight as u64).sum()
+}
+
+fn counts(name: &str, control: &dyn Control) -> AttemptCounts {
+    let Attempts { delivered, retried, dead, .. } = control.metrics().attempts(name);
+    AttemptCounts { delivered, retried, dead }
+}
+
+fn traffic(route: &str, control: &dyn Control) -> RouteTraffic {
+    let RouteCounts { requests, arrived, duplicates, unverified } = control.metrics().route_counts(route);
+    RouteTraffic { route: route.to_owned(), requests, arrived, duplicates, unverified }
 }
 
 fn breaker(of: &BreakerStatus, now: Timestamp) -> BreakerView {

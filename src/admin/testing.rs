@@ -374,6 +374,7 @@ impl Control for Fake {
                     name: "billing/legacy".into(),
                     upstreams: vec!["http://127.0.0.1:3000".into()],
                     concurrency: 16,
+                    rate: Some("50/s".into()),
                 }],
             }],
         }

@@ -114,6 +114,14 @@ fn metrics_hold_the_buffer_and_the_process() {
 #[test]
 fn status_shows_what_runs_and_no_secret() {
     let fake = Fake::new(ten()).with_token("very-secret");
+    let metrics = super::control::Control::metrics(&*fake).clone();
+    for outcome in ["retry", "delivered", "retry"] {
+        metrics.delivery("billing/legacy", outcome, std::time::Duration::from_millis(5));
+    }
+    metrics.in_flight("billing/legacy", 3);
+    metrics.concurrency_limit("billing/legacy", 8);
+    metrics.request("billing", "accepted");
+    metrics.request("billing", "duplicate");
     let served = Served::on_loopback(fake);
     let answer = ask(&served, "GET /status", "Authorization: Bearer very-secret\r\n", "");
     let status = answer.json();
@@ -125,6 +133,8 @@ fn status_shows_what_runs_and_no_secret() {
     let expected = json!({
         "destination": "billing/legacy", "configured": true, "backlog": 6, "dead": 4,
         "oldest": "2025-11-24T16:00:01.000Z", "oldest_age_seconds": 59,
+        "in_flight": 3, "concurrency_limit": 8, "rate": "50/s",
+        "attempts": {"delivered": 1, "retried": 2, "dead": 0},
             "breaker": {
                 "state": "open",
                 "since": "2025-11-24T16:00:00.000Z",
@@ -134,6 +144,9 @@ fn status_shows_what_runs_and_no_secret() {
             "paused_since": null, "closed_until": null, "upstreams": [],
     });
     assert_eq!(status["destinations"], json!([expected]));
+    let traffic =
+        json!([{"route": "billing", "requests": 2, "arrived": 2, "duplicates": 1, "unverified": 0}]);
+    assert_eq!(status["traffic"], traffic);
     assert!(!answer.text().contains("very-secret"));
 }
 

@@ -34,7 +34,7 @@ pub struct Setup {
 impl Setup {
     /// The names (`route/destination`) of all that is delivered to out of the buffer.
     pub(super) fn buffered(&self) -> BTreeSet<String> {
-        let routes = self.routes.iter().filter(|route| route.mode == "buffer");
+        let routes = self.routes.iter().filter(|route| route.is_buffered());
         routes.flat_map(|route| route.destinations.iter().map(|d| d.name.clone())).collect()
     }
 }
@@ -60,11 +60,22 @@ pub struct RouteSetup {
     pub destinations: Vec<DestinationSetup>,
 }
 
+impl RouteSetup {
+    /// Whether its events may come into the buffer, to be delivered later.
+    pub fn is_buffered(&self) -> bool {
+        matches!(self.mode.as_str(), "buffer" | "spill")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationSetup {
     pub name: String,
     pub upstreams: Vec<String>,
+    /// Attempts in flight at once, at most.
     pub concurrency: usize,
+    /// How many attempts may begin, such as `50/s`; `null`: as fast as it takes them.
+    #[serde(default)]
+    pub rate: Option<String>,
 }
 
 /// `POST /alerts/test`.
@@ -100,9 +111,24 @@ pub struct Status {
     /// `null` if the buffer did not answer in time.
     pub buffer: Option<BufferStatus>,
     pub destinations: Vec<DestinationStatus>,
+    /// What each route was sent since the start.
+    #[serde(default)]
+    pub traffic: Vec<RouteTraffic>,
     /// `null` if it is off and empty.
     #[serde(default)]
     pub quarantine: Option<QuarantineStatus>,
+}
+
+/// What a route was sent since the gateway started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTraffic {
+    pub route: String,
+    pub requests: u64,
+    /// Of them: those of the sender itself, new events and repeats.
+    pub arrived: u64,
+    pub duplicates: u64,
+    /// Those that verification refused, or would have refused.
+    pub unverified: u64,
 }
 
 /// The latest reload.
@@ -201,6 +227,19 @@ pub struct DestinationStatus {
     /// When the oldest delivery that is pending or retrying was accepted.
     pub oldest: Option<String>,
     pub oldest_age_seconds: Option<u64>,
+    /// Attempts under way.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Attempts that may be under way now: what `concurrency` (also adaptive) and a slow start allow, 0 while it is held.
+    /// `null` where nothing is delivered from the buffer.
+    #[serde(default)]
+    pub concurrency_limit: Option<u64>,
+    /// How many attempts may begin, as the config says: `50/s`; `null`: as fast as it takes them.
+    #[serde(default)]
+    pub rate: Option<String>,
+    /// Attempts out of the buffer since the start, by what became of the delivery.
+    #[serde(default)]
+    pub attempts: AttemptCounts,
     /// Whether the app is spared; `null` before anything was sent to it.
     #[serde(default)]
     pub breaker: Option<BreakerView>,
@@ -213,6 +252,16 @@ pub struct DestinationStatus {
     /// How its servers stand.
     #[serde(default)]
     pub upstreams: Vec<UpstreamView>,
+}
+
+/// Attempts by what became of the delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptCounts {
+    pub delivered: u64,
+    /// To be tried again.
+    pub retried: u64,
+    /// Given up: dead letters.
+    pub dead: u64,
 }
 
 /// One server of a destination.

@@ -75,9 +75,16 @@ pub struct Breaker {
     inner: Mutex<Inner>,
 }
 
+/// Inline requests at the end of a slow start: beyond it they are as many as senders send.
+const MOST_INLINE: usize = 16;
+/// How long an inline request that a slow start has no room for is to wait.
+const NO_ROOM_YET: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 struct Inner {
     state: State,
+    /// Inline tries under way.
+    inline: usize,
     /// What the failure was that opened it.
     why: String,
     transitions: Transitions,
@@ -101,12 +108,33 @@ impl Breaker {
 
     /// Leave for one try, or for how long there is none.
     pub fn admit(self: &Arc<Self>, settings: Option<&BreakerSettings>) -> Result<Permit, Duration> {
+        self.admit_as(Kind::Delivery, settings)
+    }
+
+    /// The same for a request that its sender waits for. Nobody else bounds how many of them are under way: in a slow
+    /// start it is this.
+    pub fn admit_inline(self: &Arc<Self>, settings: Option<&BreakerSettings>) -> Result<Permit, Duration> {
+        self.admit_as(Kind::Inline, settings)
+    }
+
+    fn admit_as(
+        self: &Arc<Self>,
+        kind: Kind,
+        settings: Option<&BreakerSettings>,
+    ) -> Result<Permit, Duration> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
+        if kind == Kind::Inline {
+            let room = inner.state.room(settings, MOST_INLINE, now);
+            if room.grows_at.is_some() && !room.probes && inner.inline >= room.allowed {
+                return Err(NO_ROOM_YET);
+            }
+        }
         let (ticket, change) =
             inner.state.begin(settings, now).map_err(|until| until.saturating_duration_since(now))?;
+        inner.inline += usize::from(kind == Kind::Inline);
         self.told(&mut inner, change, "", now);
-        Ok(Permit { breaker: self.clone(), settings: settings.cloned(), ticket: Some(ticket) })
+        Ok(Permit { breaker: self.clone(), settings: settings.cloned(), kind, ticket: Some(ticket) })
     }
 
     pub fn status(&self) -> BreakerStatus {
@@ -126,12 +154,14 @@ impl Breaker {
     fn ended(
         &self,
         ticket: Ticket,
+        kind: Kind,
         outcome: Outcome,
         why: &str,
         settings: Option<&BreakerSettings>,
     ) -> Charge {
         let now = Instant::now();
         let mut inner = self.inner.lock();
+        inner.inline = inner.inline.saturating_sub(usize::from(kind == Kind::Inline));
         let (charge, change) = inner.state.end(ticket, outcome, settings, now);
         self.told(&mut inner, change, why, now);
         charge
@@ -166,11 +196,21 @@ impl Breaker {
     }
 }
 
+/// Who tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A delivery out of the buffer.
+    Delivery,
+    /// A request whose sender waits.
+    Inline,
+}
+
 /// Leave for one try. Dropped without a word, it is given back: nothing was learned.
 #[derive(Debug)]
 pub struct Permit {
     breaker: Arc<Breaker>,
     settings: Option<BreakerSettings>,
+    kind: Kind,
     /// `None` once it has ended.
     ticket: Option<Ticket>,
 }
@@ -180,7 +220,7 @@ impl Permit {
     /// counts for its delivery.
     pub fn end(mut self, outcome: Outcome, why: &str) -> Charge {
         match self.ticket.take() {
-            Some(ticket) => self.breaker.ended(ticket, outcome, why, self.settings.as_ref()),
+            Some(ticket) => self.breaker.ended(ticket, self.kind, outcome, why, self.settings.as_ref()),
             None => Charge::Counts,
         }
     }
@@ -189,7 +229,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.breaker.ended(ticket, Outcome::Unknown, "", self.settings.as_ref());
+            self.breaker.ended(ticket, self.kind, Outcome::Unknown, "", self.settings.as_ref());
         }
     }
 }
@@ -207,5 +247,43 @@ pub fn of_status(status: u16, asked: Option<Duration>) -> Outcome {
         429 | 503 => Outcome::Sick { asked },
         408 | 425 | 500..=599 => Outcome::Sick { asked: None },
         _ => Outcome::Well,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(breaker: &Arc<Breaker>, settings: &BreakerSettings, times: usize) -> Vec<Permit> {
+        (0..times).map_while(|_| breaker.admit_inline(Some(settings)).ok()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn inline_requests_come_back_slowly_too() {
+        let breaker = Breakers::default().of(&DestinationName::new("r", "d"));
+        let settings = BreakerSettings::default();
+        assert_eq!(begun(&breaker, &settings, 1000).len(), 1000, "in health there is no bound");
+        for permit in begun(&breaker, &settings, 5) {
+            permit.end(Outcome::Sick { asked: None }, "status 500");
+        }
+        assert_eq!(begun(&breaker, &settings, 1).len(), 0, "open");
+        tokio::time::advance(settings.probe_after).await;
+        for permit in begun(&breaker, &settings, 100) {
+            permit.end(Outcome::Well, "");
+        }
+        assert_eq!(breaker.status().phase, Phase::SlowStart);
+        let mut last = 0;
+        for tenth in 0..10 {
+            let under_way = begun(&breaker, &settings, 1000);
+            assert!(under_way.len() <= 1 + tenth * MOST_INLINE / 10, "{tenth}: {}", under_way.len());
+            assert!(under_way.len() >= last.max(1), "{tenth}: it grows");
+            last = under_way.len();
+            assert_eq!(breaker.admit_inline(Some(&settings)).unwrap_err(), NO_ROOM_YET);
+            // However they end, their places are free again.
+            drop(under_way);
+            tokio::time::advance(settings.slow_start / 10).await;
+        }
+        assert_eq!(begun(&breaker, &settings, 1000).len(), 1000);
+        assert_eq!(breaker.inner.lock().inline, 0);
     }
 }

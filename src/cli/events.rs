@@ -1,4 +1,4 @@
-//! `tidegate events`: list, show, replay and purge what is in the buffer. `dead` is the same for dead letters only.
+//! `tidegate events`: list, show, follow, replay and purge what is in the buffer. `dead` is the same for dead letters only.
 
 use std::process::ExitCode;
 
@@ -10,12 +10,13 @@ use super::failure::{Failure, exit};
 use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, size};
 use super::select::{Filters, State, Targets};
 use super::show;
+use super::tail::Tail;
 use super::work::{self, Pace};
 use crate::admin::filter::{Conditions, MAX_LIMIT};
 use crate::admin::jobs::NewJob;
 use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Purged, Replayed};
 
-/// List, show, replay and purge events
+/// List, show, follow, replay and purge events
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +25,8 @@ Examples:
   tidegate events list --type invoice.paid -q -n 1000 | xargs tidegate events replay
   tidegate events list --status 5xx --header 'x-shop: acme' --source 192.0.2.0/24
   tidegate events replay --route billing --since 2d --to billing/new --rate 50 --dry-run
-  tidegate events list -o json | jq '.events[].id'")]
+  tidegate events list -o json | jq '.events[].id'
+  tidegate events tail --route billing")]
 pub struct Events {
     #[command(flatten)]
     admin: AdminArgs,
@@ -45,6 +47,14 @@ enum Action {
     },
     /// Show one event: headers, body, deliveries and their attempts
     Show(Show),
+    /// Show the latest events, and then new ones as they come, until interrupted
+    Tail {
+        #[command(flatten)]
+        tail: Tail,
+        /// With a delivery in this state by the time it is looked at
+        #[arg(long, value_enum, help_heading = "Which events")]
+        state: Option<State>,
+    },
     /// Deliver events again, with a fresh retry budget and past the duplicate check
     Replay {
         #[command(flatten)]
@@ -69,6 +79,7 @@ impl Events {
         exit(match self.action {
             Action::List { list, state } => list.run(admin, state),
             Action::Show(show) => show.run(admin),
+            Action::Tail { tail, state } => tail.run(admin, state),
             Action::Replay { replay, state } => replay.run(admin, state, None),
             Action::Purge { purge, state } => purge.run(admin, state, None),
         })
@@ -188,7 +199,7 @@ fn table(events: &[EventSummary], output: &OutputArgs) -> String {
 }
 
 /// All deliveries in one cell, in the colour of the worst.
-fn deliveries(event: &EventSummary, times: Times) -> (String, Tone) {
+pub(super) fn deliveries(event: &EventSummary, times: Times) -> (String, Tone) {
     let prefix = format!("{}/", event.route);
     let told: Vec<String> = event
         .deliveries

@@ -12,6 +12,7 @@ mod client;
 mod completions;
 mod dead;
 mod demo;
+mod destinations;
 mod endpoints;
 mod erase;
 mod events;
@@ -34,6 +35,9 @@ mod send;
 mod show;
 mod sign;
 mod status;
+mod tail;
+mod terminal;
+mod top;
 mod verify;
 mod work;
 
@@ -80,7 +84,7 @@ enum Command {
     Sign(sign::Sign),
     /// Send a signed test event
     Send(send::Send),
-    /// List, show, replay and purge events
+    /// List, show, follow, replay and purge events
     Events(events::Events),
     /// Give clients URLs of their own, list, rotate and revoke them
     Endpoints(endpoints::Endpoints),
@@ -94,6 +98,8 @@ enum Command {
     Import(import::Import),
     /// Delete what is known of somebody, and make sure that no file holds it any more
     Erase(erase::Erase),
+    /// List destinations with their backlog and state, or show one
+    Destinations(destinations::Destinations),
     /// Hold the deliveries of a route or destination
     Pause(pause::Pause),
     /// End a pause
@@ -106,6 +112,8 @@ enum Command {
     Reload(reload::Reload),
     /// Show what the running gateway does
     Status(status::Status),
+    /// Watch routes, rates, backlog and breakers live
+    Top(top::Top),
     /// Exit 0 if the running gateway is ready
     Healthcheck(healthcheck::Healthcheck),
     /// Print shell completions
@@ -159,12 +167,14 @@ impl Command {
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Erase(command) => command.run(),
+            Command::Destinations(command) => command.run(),
             Command::Pause(command) => command.run(),
             Command::Resume(command) => command.run(),
             Command::Quarantine(command) => command.run(),
             Command::Alerts(command) => command.run(),
             Command::Reload(command) => command.run(),
             Command::Status(command) => command.run(),
+            Command::Top(command) => command.run(),
             Command::Healthcheck(command) => command.run(),
             Command::Completions(command) => command.run(),
             Command::Demo(command) => command.run(),
@@ -224,6 +234,11 @@ mod tests {
             "tidegate resume --route billing --destination legacy -o json",
             "tidegate healthcheck --timeout 1",
             "tidegate completions zsh",
+            "tidegate destinations ls -o json",
+            "tidegate destinations show billing/legacy --utc",
+            "tidegate top --once -o json",
+            "tidegate top --interval 500ms",
+            "tidegate events tail --route billing --state dead -n 0 -q",
         ] {
             if let Err(error) = Cli::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -237,6 +252,8 @@ mod tests {
             "tidegate dead replay --all --rate 0",
             "tidegate events list -q -v",
             "tidegate healthcheck --timeout 0",
+            "tidegate top --interval 0s",
+            "tidegate destinations show",
             "tidegate status --admin https://x:1",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

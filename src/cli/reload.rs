@@ -109,6 +109,7 @@ mod tests {
             ranges: vec![],
             buffer: None,
             destinations: vec![],
+            traffic: vec![],
             quarantine: None,
         }
     }

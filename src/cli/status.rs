@@ -170,6 +170,7 @@ fn destinations(of: &[DestinationStatus], times: Times) -> String {
         ("destination", Side::Left),
         ("backlog", Side::Right),
         ("oldest", Side::Right),
+        ("in flight", Side::Right),
         ("dead", Side::Right),
         ("", Side::Left),
     ]);
@@ -179,6 +180,7 @@ fn destinations(of: &[DestinationStatus], times: Times) -> String {
             (destination.destination.clone(), Tone::Plain),
             (destination.backlog.to_string(), tone(destination.backlog, Tone::Waiting)),
             (destination.oldest.as_deref().map_or("-".into(), |t| times.show(t)), Tone::Plain),
+            (in_flight(destination), Tone::Plain),
             (destination.dead.to_string(), tone(destination.dead, Tone::Bad)),
             (held(destination, times), Tone::Waiting),
         ]);
@@ -186,8 +188,16 @@ fn destinations(of: &[DestinationStatus], times: Times) -> String {
     rows.text()
 }
 
+/// Attempts under way, and how many there may be: `3 of 16`.
+pub(super) fn in_flight(of: &DestinationStatus) -> String {
+    match of.concurrency_limit {
+        Some(limit) => format!("{} of {limit}", of.in_flight),
+        None => of.in_flight.to_string(),
+    }
+}
+
 /// Why deliveries wait, if they do.
-fn held(of: &DestinationStatus, times: Times) -> String {
+pub(super) fn held(of: &DestinationStatus, times: Times) -> String {
     if !of.configured {
         return "not in the config".into();
     }

@@ -315,8 +315,10 @@ pub struct Destination {
     pub connect_timeout: Duration,
     /// From the start of an attempt to the end of its answer's body.
     pub timeout: Duration,
-    /// Attempts in flight at once.
+    /// Attempts in flight at once, at most.
     pub concurrency: usize,
+    /// The fewest that an adaptive concurrency comes down to; `None`: it is fixed.
+    pub adaptive: Option<usize>,
     pub retry: Retry,
     /// `None`: off.
     pub breaker: Option<super::BreakerSettings>,
@@ -349,6 +351,7 @@ impl Destination {
             connect_timeout: timeout,
             timeout,
             concurrency: 1,
+            adaptive: None,
             retry: Retry::default(),
             breaker: None,
             rate: None,

@@ -1,6 +1,9 @@
 //! How an app is spared, as checked: its breaker. How it is written is `raw`'s.
 
+use std::fmt;
 use std::time::Duration;
+
+use crate::verify::Extract;
 
 /// When deliveries are held because the app can't take them. `off` is `None` where this stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +47,20 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl fmt::Display for Rate {
+    /// As it is written: `50/s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.per.as_secs() {
+            1 => write!(f, "{}/s", self.count),
+            60 => write!(f, "{}/m", self.count),
+            3600 => write!(f, "{}/h", self.count),
+            _ => write!(f, "{}/{:?}", self.count, self.per),
+        }
+    }
+}
+
 /// Which server of a destination gets the next request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Balancing {
     /// In turn.
     #[default]
@@ -54,6 +69,8 @@ pub enum Balancing {
     LeastInFlight,
     /// The first that is well, in the order written.
     Failover,
+    /// The same for all events with the same value there, as long as it is well; what has none takes turns.
+    Hash { by: Extract },
 }
 
 /// How the servers of a destination are asked whether they are well.

@@ -481,6 +481,55 @@ fn destinations_are_checked() {
 }
 
 #[test]
+fn a_key_that_chooses_the_server_must_be_where_it_can_be_read() {
+    let of = |balance: &str, more: &str| {
+        let to = format!("{{ upstreams: [http://a, http://b], balance: {balance} }}");
+        routes(&format!("{}{more}\n", OPEN.replace("http://127.0.0.1:3000", &to)))
+    };
+    let balance =
+        |text: &str| load_text(text).unwrap().config.routes[0].mode.destinations()[0].balance.clone();
+    let by = |source: &str| Balancing::Hash { by: crate::verify::Extract::parse(source).unwrap() };
+    assert_eq!(balance(&of("{ hash: \"body:/customer\" }", "")), by("body:/customer"));
+    assert_eq!(
+        balance(&of("{ hash: \"header:x-shop | query:shop\" }", "    mode: pass")),
+        by("header:x-shop | query:shop")
+    );
+    assert!(matches!(balance(&of("{ hash: [\"header:x-shop\", body-hash] }", "")), Balancing::Hash { .. }));
+    assert_eq!(balance(&of("least-in-flight", "")), Balancing::LeastInFlight);
+    let told = |balance: &str, more: &str| only(&of(balance, more)).message;
+    assert_eq!(told("{ hash: \"path:shop\" }", ""), "a parameter of the path can't choose the server");
+    assert_eq!(told("{ hash: body-hash }", "    mode: pass"), "on a `pass` route nothing is read of a body");
+    assert!(told("{ hash: shop }", "").contains("says no place"));
+    let slip = only(&of("{ by: \"header:x\" }", "")).message;
+    assert!(slip.contains("`by`") || slip.contains("`hash`"), "{slip}");
+    assert!(only(&of("hash", "")).help.is_some_and(|help| !help.is_empty()));
+}
+
+#[test]
+fn an_adaptive_concurrency_has_bounds() {
+    let of =
+        |concurrency: &str| {
+            routes(&OPEN.replace(
+                "http://127.0.0.1:3000",
+                &format!("{{ url: http://a, concurrency: {concurrency} }}"),
+            ))
+        };
+    let limits = |concurrency: &str| {
+        let config = load_text(&of(concurrency)).unwrap().config;
+        let destination = config.routes[0].mode.destinations()[0].clone();
+        (destination.concurrency, destination.adaptive)
+    };
+    assert_eq!(limits("7"), (7, None));
+    assert_eq!(limits("{ adaptive: true }"), (64, Some(1)));
+    assert_eq!(limits("{ adaptive: true, min: 4, max: 4 }"), (4, Some(4)));
+    assert_eq!(limits("{ adaptive: false, max: 9 }"), (9, None));
+    assert_eq!(only(&of("{ adaptive: true, min: 9, max: 4 }")).message, "`min` (9) is more than `max` (4)");
+    assert!(only(&of("0")).message.contains("out of range"));
+    assert!(only(&of("{ adaptive: true, max: 0 }")).message.contains("out of range"));
+    assert!(only(&of("{ max: 4 }")).message.contains("`adaptive`"));
+}
+
+#[test]
 fn files_of_a_destination_are_looked_at() {
     let text = routes(&OPEN.replace("http://127.0.0.1:3000", "{ url: https://a, tls: { ca: ca.pem } }"));
     let machine =

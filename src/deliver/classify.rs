@@ -5,10 +5,11 @@
 //! - Any other status, and no (whole) answer, is a failure: tried again after the delay of `backoff`, until `attempts`
 //!   are used up or the delivery is older than `max_age`. A retry that would only come after `max_age` is not waited
 //!   for: the delivery is dead at once, so that an operator sees it at once.
+//! - Age alone ends nothing: a delivery that was held back beyond `max_age` (by its breaker, a pause, a schedule, a rate, a
+//!   gateway that was down) is tried once more, and only if that try fails, and counts, is it too old.
 //! - What the gateway could not do itself (no address for the name, no file descriptor) is not the app's failure: it
 //!   uses up no attempt, and is tried again for as long as it takes. Nor does what fails while the destination's breaker
 //!   is not closed (see `breaker`).
-//! - A delivery that was never tried is tried at least once, however long it waited.
 
 use std::time::Duration;
 
@@ -70,17 +71,12 @@ pub(super) fn outcome(result: &Result<Answered, UpstreamError>) -> AttemptOutcom
     }
 }
 
-/// Whether a delivery that was tried before may be tried again.
-pub(super) fn may_try(progress: Progress, retry: &Retry, now: Timestamp) -> Result<(), DeadReason> {
-    if progress.attempts == 0 {
-        Ok(())
-    } else if progress.attempts >= retry.attempts {
-        // The config may have changed since it was put back.
-        Err(DeadReason::AttemptsExhausted)
-    } else if now.since(progress.since) >= retry.max_age {
-        Err(DeadReason::TooOld)
-    } else {
-        Ok(())
+/// Whether a delivery that was tried `attempts` times may be tried again: the config may have changed since it was put
+/// back.
+pub(super) fn may_try(attempts: u32, retry: &Retry) -> Result<(), DeadReason> {
+    match attempts >= retry.attempts.max(1) {
+        true => Err(DeadReason::AttemptsExhausted),
+        false => Ok(()),
     }
 }
 
@@ -140,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_tried_is_tried_however_old_it_is() {
-        let old = Progress { attempts: 0, since: Timestamp(0) };
+    fn what_was_held_back_for_too_long_is_tried_once_more_and_then_too_old() {
         let retry = Retry::default();
-        assert_eq!(may_try(old, &retry, NOW), Ok(()));
-        assert_eq!(may_try(Progress { attempts: 1, ..old }, &retry, NOW), Err(DeadReason::TooOld));
-        let lowered = Progress { attempts: 12, since: NOW };
-        assert_eq!(may_try(lowered, &retry, NOW), Err(DeadReason::AttemptsExhausted));
+        assert_eq!(may_try(1, &retry), Ok(()));
+        let old = Progress { attempts: 2, since: Timestamp(0) };
+        assert_eq!(after_failure(old, None, &retry, NOW, 0.0), Next::Dead(DeadReason::TooOld));
+        assert_eq!(may_try(12, &retry), Err(DeadReason::AttemptsExhausted), "the config may have changed");
+        assert_eq!(may_try(0, &Retry { attempts: 0, ..retry }), Ok(()), "never without a try");
     }
 
     proptest! {
@@ -162,7 +158,8 @@ mod tests {
             match after_failure(progress, asked, &retry, NOW, draw) {
                 Next::Retry(at) => {
                     prop_assert!(attempts < limit && at >= NOW);
-                    prop_assert_eq!(may_try(progress, &retry, at), Ok(()));
+                    prop_assert_eq!(may_try(attempts, &retry), Ok(()));
+                    prop_assert!(at.since(since) < retry.max_age);
                 }
                 Next::Dead(DeadReason::AttemptsExhausted) => prop_assert!(attempts >= limit),
                 Next::Dead(DeadReason::TooOld) => prop_assert!(attempts < limit),

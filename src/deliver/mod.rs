@@ -5,9 +5,10 @@
 //! abandoned).
 //!
 //! Each destination has one task (`scheduler`) that leases what is due and starts attempts (`worker`); `classify`
-//! says what an outcome means, `backoff` how long to wait, `pace` and `rate` when the next may begin; whether the app is to be left alone is the `breaker`'s. A
+//! says what an outcome means, `backoff` how long to wait, `pace` and `rate` when the next may begin, `adaptive` how many at once the app bears; whether the app is to be left alone is the `breaker`'s. A
 //! `lease` that is not settled gives itself back, whatever ends its holder.
 
+mod adaptive;
 mod backoff;
 mod classify;
 mod lease;
@@ -38,6 +39,7 @@ use crate::telemetry::Metrics;
 use crate::trace::Tracer;
 use crate::upstream::Upstream;
 
+use adaptive::Adaptive;
 use scheduler::{Scheduler, Stop};
 use worker::{App, Settings, Surroundings};
 
@@ -132,6 +134,7 @@ impl<A: App> Inner<A> {
             metrics: self.seams.metrics.clone(),
             clock: self.seams.clock.clone(),
             breaker: self.seams.breakers.of(&name),
+            adaptive: Adaptive::default(),
             tracer: self.seams.tracer.clone(),
         });
         let (buffer, stop) = (self.seams.buffer.clone(), self.stop.subscribe());

@@ -20,6 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Room {
     /// Attempts that may be in flight, those under way included.
     pub allowed: usize,
+    /// The same without regard to the rate.
+    pub limit: usize,
     /// Nothing may begin whatever ends: what is in hand goes back to the buffer.
     pub held: bool,
     /// Nothing is leased beyond what may begin.
@@ -29,7 +31,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub const HELD: Room = Room { allowed: 0, held: true, exact: true, grows_at: None };
+    pub const HELD: Room = Room { allowed: 0, limit: 0, held: true, exact: true, grows_at: None };
 }
 
 /// One destination's pace, across reloads.
@@ -47,12 +49,13 @@ struct Known {
 }
 
 impl Pace {
-    /// `paused`: an operator holds it.
+    /// `paused`: an operator holds it. `most`: attempts in flight that the config, or the app, bears.
     pub fn room(
         &mut self,
         destination: &Destination,
         breaker: &Breaker,
         paused: bool,
+        most: usize,
         running: usize,
         clock: &Clock,
     ) -> Room {
@@ -63,9 +66,10 @@ impl Pace {
         if let Some(opens) = self.closed(destination, clock.now()) {
             return Room { grows_at: Some(now + opens), ..Room::HELD };
         }
-        let spared = breaker.room(destination.breaker.as_ref(), destination.concurrency.max(1));
+        let spared = breaker.room(destination.breaker.as_ref(), most);
         let room = Room {
             allowed: spared.allowed,
+            limit: spared.allowed,
             held: spared.allowed == 0,
             exact: spared.probes,
             grows_at: spared.grows_at,

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::buffer::{Buffer, BufferError, DestinationName};
 use crate::pauses::{self, Paused};
 
+use super::adaptive::Bounds;
 use super::lease::Lease;
 use super::pace::{Pace, Room};
 use super::worker::{App, Settings, Surroundings, work};
@@ -119,6 +120,7 @@ impl<A: App> Scheduler<A> {
             let settings = self.settings.borrow_and_update().clone();
             if settings.is_none() {
                 hands.ready.clear();
+                self.around.metrics.concurrency_limit(&self.name.0, 0);
             }
             let paused = pauses::since(&self.pauses.borrow_and_update(), &self.name).is_some();
             let now = Instant::now();
@@ -128,6 +130,7 @@ impl<A: App> Scheduler<A> {
             if let Some(settings) = &settings {
                 self.start(&mut hands, settings, paused);
                 let room = self.room(&mut hands, settings, paused);
+                self.around.metrics.concurrency_limit(&self.name.0, room.limit);
                 if room.held {
                     // What is in hand waits in the buffer, where it costs nothing.
                     hands.ready.clear();
@@ -190,8 +193,13 @@ impl<A: App> Scheduler<A> {
     /// How many attempts may be in flight now, and when that changes by itself.
     fn room(&self, hands: &mut Hands, settings: &Settings<A>, paused: bool) -> Room {
         let running = hands.running.len();
-        let Surroundings { breaker, clock, .. } = &*self.around;
-        hands.pace.room(&settings.destination, breaker, paused, running, clock)
+        let Surroundings { breaker, clock, adaptive, .. } = &*self.around;
+        let destination = &settings.destination;
+        let most = match Bounds::of(destination) {
+            Some(bounds) => adaptive.limit(bounds),
+            None => destination.concurrency.max(1),
+        };
+        hands.pace.room(destination, breaker, paused, most, running, clock)
     }
 
     fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>, paused: bool) {
@@ -203,6 +211,9 @@ impl<A: App> Scheduler<A> {
             let Some(lease) = hands.ready.pop_front() else { break };
             hands.pace.begins(&settings.destination, &self.around.breaker);
             hands.running.spawn(work(lease, permit, settings.clone(), self.around.clone()));
+            if let Some(bounds) = Bounds::of(&settings.destination) {
+                self.around.adaptive.begins(bounds, hands.running.len(), Instant::now());
+            }
         }
         if starts > 0 {
             self.around.metrics.in_flight(&self.name.0, hands.running.len());

@@ -12,8 +12,9 @@ use crate::config::Destination;
 use crate::message::TraceContext;
 use crate::telemetry::Metrics;
 use crate::trace::{Span, Tracer};
-use crate::upstream::{EventHeaders, Forward, Upstream, UpstreamError};
+use crate::upstream::{Affinity, EventHeaders, Forward, Upstream, UpstreamError};
 
+use super::adaptive::{Adaptive, Bounds};
 use super::backoff;
 use super::classify::{self, Answered, Finding, Progress};
 use super::lease::Lease;
@@ -61,6 +62,7 @@ impl App for Arc<Upstream> {
             }),
             upgrade: false,
             trace,
+            affinity: Affinity::of_event(&destination.balance, event),
         }
         .to(destination);
         let mut answer = self.send(&head, event.body.clone()).await?;
@@ -88,6 +90,8 @@ pub(super) struct Surroundings {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub breaker: Arc<Breaker>,
+    /// How many at once the app bears, where that is to be found out.
+    pub adaptive: Adaptive,
     /// `None`: nothing is recorded.
     pub tracer: Option<Arc<Tracer>>,
 }
@@ -112,7 +116,7 @@ pub(super) async fn work<A: App>(
     };
 
     let at = around.clock.now();
-    if let Err(reason) = classify::may_try(Progress { attempts, since }, retry, at) {
+    if let Err(reason) = classify::may_try(attempts, retry) {
         permit.end(Outcome::Unused, "");
         lease.settle(None, Next::Dead(reason));
         around.metrics.delivery(&name.0, "dead", Duration::ZERO);
@@ -134,7 +138,11 @@ pub(super) async fn work<A: App>(
     let progress = Progress { attempts: attempts.saturating_add(1), since };
     let attempt = Attempt { at, took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), outcome };
     let finding = classify::finding(&result, retry, now);
-    let charge = permit.end(health(&result, &finding), &text);
+    let health = health(&result, &finding);
+    if let Some(bounds) = Bounds::of(destination) {
+        around.adaptive.ends(bounds, began, health, Instant::now());
+    }
+    let charge = permit.end(health, &text);
     let (attempt, next) = match (finding, charge) {
         (Finding::Success, _) => (Some(attempt), Next::Delivered),
         (Finding::GivenUp, _) => (Some(attempt), Next::Dead(DeadReason::GivenUp)),

@@ -112,6 +112,8 @@ metrics! {
         "From the start of an attempt to the end of the app's answer";
     ATTEMPTS_IN_FLIGHT = "tidegate_attempts_in_flight", Number, Gauge, ["destination"],
         "Attempts under way right now";
+    CONCURRENCY_LIMIT = "tidegate_concurrency_limit", Number, Gauge, ["destination"],
+        "Attempts to a buffered destination that may be under way right now: what `concurrency` (also adaptive) and a slow start allow; 0 while it is held";
     BREAKER = "tidegate_breaker", Number, Gauge, ["destination"],
         "How a destination's breaker stands: 0 closed, 1 half open, 2 open";
     BREAKER_TRANSITIONS = "tidegate_breaker_transitions", Number, Counter, ["destination", "state"],

@@ -153,6 +153,10 @@ impl Exposition {
             destinations.iter().try_for_each(|(destination, of)| {
                 f.gauge(&[destination], of.in_flight.load(Ordering::Relaxed))
             })
+        })?;
+        page.family(&table::CONCURRENCY_LIMIT, |f| {
+            let limits = destinations.iter().filter_map(|(destination, of)| Some((destination, of.limit()?)));
+            limits.into_iter().try_for_each(|(destination, limit)| f.gauge(&[destination], limit))
         })
     }
 
@@ -418,6 +422,7 @@ mod tests {
         metrics.committed(7, Duration::from_millis(1));
         metrics.buffer_trouble("full");
         metrics.delivery("billing/legacy", "delivered", Duration::from_millis(40));
+        metrics.concurrency_limit("billing/legacy", 16);
         metrics.in_flight("billing/legacy", 4);
         metrics.connection_opened();
         metrics.connection_opened();

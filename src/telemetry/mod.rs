@@ -102,6 +102,16 @@ impl Metrics {
             destination.in_flight.store(now as u64, Ordering::Relaxed);
         });
     }
+    /// Attempts to a destination that may be in flight right now.
+    pub fn concurrency_limit(&self, destination: &str, now: usize) {
+        self.all.destinations.with(destination, |destination| {
+            destination.limit.store(now as u64, Ordering::Relaxed);
+        });
+    }
+    /// What was tried at a destination since the process started.
+    pub fn attempts(&self, destination: &str) -> Attempts {
+        self.all.destinations.with(destination, DestinationInstruments::attempts)
+    }
     /// A config reload: `true` if the new one runs.
     pub fn reloaded(&self, accepted: bool) {
         if accepted { &self.all.reloads_accepted } else { &self.all.reloads_refused }.inc();
@@ -305,7 +315,7 @@ impl RouteInstruments {
                     counts.duplicates += n;
                     counts.arrived += n;
                 }
-                "accepted" | "forwarded" | "passed" => counts.arrived += n,
+                "accepted" | "forwarded" | "passed" | "spilled" | "unwanted" => counts.arrived += n,
                 refused if Reason::from_code(refused).is_some_and(|r| r.status() == 401) => {
                     counts.unverified += n
                 }
@@ -324,6 +334,22 @@ struct DestinationInstruments {
     outcomes: Outcomes,
     duration: Histogram,
     in_flight: AtomicU64,
+    /// [`NO_LIMIT`] before the first.
+    limit: AtomicU64,
+}
+
+const NO_LIMIT: u64 = u64::MAX;
+
+/// What was tried at a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    pub in_flight: u64,
+    /// Attempts that may be in flight right now; `None` where nothing is delivered from the buffer.
+    pub limit: Option<u64>,
+    /// Attempts that ended so.
+    pub delivered: u64,
+    pub retried: u64,
+    pub dead: u64,
 }
 
 impl DestinationInstruments {
@@ -332,7 +358,29 @@ impl DestinationInstruments {
             outcomes: Outcomes::new(delivery_outcome, 4),
             duration: Histogram::new(ATTEMPT, Scale::Nanoseconds),
             in_flight: AtomicU64::new(0),
+            limit: AtomicU64::new(NO_LIMIT),
         }
+    }
+
+    fn limit(&self) -> Option<u64> {
+        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit != NO_LIMIT)
+    }
+
+    fn attempts(&self) -> Attempts {
+        let mut attempts = Attempts {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            limit: self.limit(),
+            ..Attempts::default()
+        };
+        for (outcome, n) in self.outcomes.read() {
+            match outcome {
+                "delivered" => attempts.delivered = n,
+                "retry" => attempts.retried = n,
+                "dead" => attempts.dead = n,
+                _ => {}
+            }
+        }
+        attempts
     }
 }
 

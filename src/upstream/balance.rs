@@ -5,12 +5,14 @@
 //! to 30 s; a success clears it. Active: what the health checks say (see `checks`). If all are passed over, all are
 //! tried: skipping never makes a request fail that could have succeeded.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
 use crate::config::Balancing;
 
 const FIRST_SKIP: Duration = Duration::from_secs(1);
@@ -20,15 +22,27 @@ const SICK_AFTER: u32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Balance {
-    policy: Balancing,
+    policy: Policy,
     next: AtomicUsize,
     servers: Arc<[Standing]>,
     began: Instant,
 }
 
+/// Who is tried first, of those that are well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    RoundRobin,
+    LeastInFlight,
+    Failover,
+    /// The one that the request's key wants most; without a key they take turns.
+    Hash,
+}
+
 /// How a server stands.
 #[derive(Debug, Default)]
 struct Standing {
+    /// What it is called, for keys to choose it by.
+    name: Box<str>,
     /// Failures in a row to reach it.
     failures: AtomicU32,
     /// Failures in a row to answer.
@@ -54,24 +68,30 @@ impl Drop for Turn {
 }
 
 impl Balance {
-    pub fn new(servers: usize, policy: Balancing) -> Self {
+    /// Over servers of these names.
+    pub fn new<'n>(servers: impl Iterator<Item = &'n str>, balancing: &Balancing) -> Self {
         Self {
-            policy,
+            policy: match balancing {
+                Balancing::RoundRobin => Policy::RoundRobin,
+                Balancing::LeastInFlight => Policy::LeastInFlight,
+                Balancing::Failover => Policy::Failover,
+                Balancing::Hash { .. } => Policy::Hash,
+            },
             next: AtomicUsize::new(0),
-            servers: (0..servers).map(|_| Standing::default()).collect(),
+            servers: servers.map(|name| Standing { name: name.into(), ..Standing::default() }).collect(),
             began: Instant::now(),
         }
     }
 
-    /// The servers in the order in which one request tries them.
-    pub fn order(&self) -> impl Iterator<Item = usize> + Send + use<> {
+    /// The servers in the order in which one request tries them. `affinity` is its key, if it has one.
+    pub fn order(&self, affinity: Option<Affinity>) -> impl Iterator<Item = usize> + Send + use<> {
         let count = self.servers.len();
         let mut turns: Vec<usize> = Vec::new();
         if count > 1 {
             let first = match self.policy {
-                Balancing::Failover => 0,
+                Policy::Failover => 0,
                 // Least in flight too: among equals they take turns.
-                Balancing::RoundRobin | Balancing::LeastInFlight => {
+                Policy::RoundRobin | Policy::LeastInFlight | Policy::Hash => {
                     self.next.fetch_add(1, Ordering::Relaxed) % count
                 }
             };
@@ -81,8 +101,12 @@ impl Balance {
             if turns.is_empty() {
                 turns.extend(around());
             }
-            if self.policy == Balancing::LeastInFlight {
-                turns.sort_by_cached_key(|server| self.in_flight(*server));
+            match (self.policy, affinity) {
+                (Policy::LeastInFlight, _) => turns.sort_by_cached_key(|server| self.in_flight(*server)),
+                (Policy::Hash, Some(key)) => {
+                    turns.sort_by_cached_key(|server| Reverse(key.weight(&self.servers[*server].name)));
+                }
+                _ => {}
             }
         }
         let single = (count == 1).then_some(0);
@@ -163,24 +187,89 @@ impl Balance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn new(servers: usize, balancing: &Balancing) -> Balance {
+        Balance::new(NAMES.into_iter().take(servers), balancing)
+    }
+
+    const NAMES: [&str; 6] = ["http://a", "http://b", "http://c:1", "http://c:2", "http://e", "http://f"];
 
     fn order(balance: &Balance) -> Vec<usize> {
-        balance.order().collect()
+        balance.order(None).collect()
+    }
+
+    fn hashed() -> Balancing {
+        Balancing::Hash { by: crate::verify::Extract::parse("header:x-shop").unwrap() }
+    }
+
+    /// The server that gets each of 1000 keys.
+    fn owners(balance: &Balance) -> Vec<usize> {
+        let key = |n: usize| Affinity::of_key(&format!("shop-{n}"));
+        (0..1000).map(|n| balance.order(Some(key(n))).next().unwrap()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_spread_evenly_and_a_request_without_one_takes_turns() {
+        let balance = new(4, &hashed());
+        let owners = owners(&balance);
+        for server in 0..4 {
+            let has = owners.iter().filter(|owner| **owner == server).count();
+            assert!((200..300).contains(&has), "{server}: {has}");
+        }
+        let turns: Vec<usize> = (0..8).map(|_| order(&balance)[0]).collect();
+        assert!(turns.windows(4).all(|four| (0..4).all(|server| four.contains(&server))), "{turns:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_goes_back_to_its_server_when_that_is_well_again() {
+        let balance = new(3, &hashed());
+        let before = owners(&balance);
+        balance.checked(1, false);
+        assert!(owners(&balance).iter().all(|owner| *owner != 1));
+        balance.checked(1, true);
+        assert_eq!(owners(&balance), before);
+        (0..3).for_each(|server| balance.unreachable(server));
+        assert_eq!(owners(&balance), before, "if all are passed over, all are tried, the own one first");
+    }
+
+    proptest! {
+        /// Whatever servers there are and are not well, a key that has its own server keeps it.
+        #[test]
+        fn a_server_that_is_sick_or_gone_moves_its_own_keys_alone(
+            sick in proptest::collection::vec(any::<bool>(), 6), key in any::<String>(), gone in 0usize..6,
+        ) {
+            let (all, some) = (new(6, &hashed()), new(6, &hashed()));
+            sick.iter().enumerate().for_each(|(server, sick)| some.checked(server, !sick));
+            let without = Balance::new(NAMES.into_iter().enumerate().filter(|(n, _)| *n != gone).map(|(_, name)| name), &hashed());
+            let order = |balance: &Balance| balance.order(Some(Affinity::of_key(&key))).collect::<Vec<_>>();
+            let preferred = order(&all);
+            prop_assert_eq!(&order(&all), &preferred, "always the same");
+            let mut well: Vec<usize> = preferred.iter().copied().filter(|server| !sick[*server]).collect();
+            if well.is_empty() {
+                well.clone_from(&preferred);
+            }
+            prop_assert_eq!(order(&some), well);
+            let named: Vec<&str> = order(&without).into_iter().map(|server| &*without.servers[server].name).collect();
+            let expected: Vec<&str> =
+                preferred.iter().filter(|server| **server != gone).map(|server| NAMES[*server]).collect();
+            prop_assert_eq!(named, expected, "one less changes nothing between the others");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn servers_take_turns_and_the_rest_follow_in_order() {
-        let balance = Balance::new(3, Balancing::RoundRobin);
+        let balance = new(3, &Balancing::RoundRobin);
         assert_eq!(order(&balance), [0, 1, 2]);
         assert_eq!(order(&balance), [1, 2, 0]);
         assert_eq!(order(&balance), [2, 0, 1]);
         assert_eq!(order(&balance), [0, 1, 2]);
-        assert_eq!(order(&Balance::new(1, Balancing::RoundRobin)), [0]);
+        assert_eq!(order(&new(1, &Balancing::RoundRobin)), [0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_cant_be_reached_is_skipped_for_a_growing_time_until_it_is_reached() {
-        let balance = Balance::new(2, Balancing::RoundRobin);
+        let balance = new(2, &Balancing::RoundRobin);
         let mut last = Duration::ZERO;
         for round in 0..8 {
             balance.unreachable(0);
@@ -200,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn if_all_are_skipped_all_are_tried() {
-        let balance = Balance::new(2, Balancing::RoundRobin);
+        let balance = new(2, &Balancing::RoundRobin);
         balance.unreachable(0);
         balance.unreachable(1);
         assert_eq!(order(&balance).len(), 2);
@@ -208,7 +297,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failover_goes_to_the_first_that_is_well() {
-        let balance = Balance::new(3, Balancing::Failover);
+        let balance = new(3, &Balancing::Failover);
         assert_eq!((order(&balance), order(&balance)), (vec![0, 1, 2], vec![0, 1, 2]));
         balance.unreachable(0);
         assert_eq!(order(&balance), [1, 2]);
@@ -221,7 +310,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn least_in_flight_goes_to_the_idlest_and_takes_turns_among_equals() {
-        let balance = Balance::new(3, Balancing::LeastInFlight);
+        let balance = new(3, &Balancing::LeastInFlight);
         assert_eq!((order(&balance)[0], order(&balance)[0], order(&balance)[0]), (0, 1, 2));
         let busy = [balance.turn(0), balance.turn(0), balance.turn(2)];
         for _ in 0..3 {
@@ -233,7 +322,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_keeps_failing_is_skipped_until_it_succeeds() {
-        let balance = Balance::new(2, Balancing::RoundRobin);
+        let balance = new(2, &Balancing::RoundRobin);
         for n in 0..SICK_AFTER {
             assert!(order(&balance).contains(&0), "{n}");
             balance.answered(0, false);

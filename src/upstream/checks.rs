@@ -80,7 +80,7 @@ impl Upstream {
         let host = self.inner.endpoints[server].server.origin.authority.clone();
         let headers: Headers =
             [("Host", host.as_bytes()), ("User-Agent", b"tidegate-health-check")].into_iter().collect();
-        let request = Outgoing { method: Method::GET, target: check.path.clone(), headers };
+        let request = Outgoing { method: Method::GET, target: check.path.clone(), headers, affinity: None };
         let mut limit = Limit::whole(check.timeout);
         let mut answer = self.send_to(server, &request, &Bytes::new(), &mut limit).await?;
         let mut drained = 0;

@@ -14,8 +14,8 @@ use crate::config::{Destination, HostHeader};
 use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme, TraceContext};
 use crate::reason::Reason;
 
-use super::Outgoing;
 use super::origin;
+use super::{Affinity, Outgoing};
 
 /// Room for what we add to a sender's head.
 const OUR_FIELDS: usize = 12;
@@ -37,6 +37,8 @@ pub struct Forward<'a> {
     pub upgrade: bool,
     /// What `traceparent` says; `None` leaves the sender's.
     pub trace: Option<TraceContext>,
+    /// The key by which its server is chosen.
+    pub affinity: Option<Affinity>,
 }
 
 /// What the app learns about an event.
@@ -76,7 +78,12 @@ impl Forward<'_> {
             (HostHeader::Upstream, Some(upstream)) => Some(origin::authority(upstream)),
             _ => None,
         };
-        Outgoing { method: self.method.clone(), target, headers: self.headers(destination, host.as_deref()) }
+        Outgoing {
+            method: self.method.clone(),
+            target,
+            headers: self.headers(destination, host.as_deref()),
+            affinity: self.affinity,
+        }
     }
 
     fn headers(&self, destination: &Destination, host: Option<&str>) -> Headers {
@@ -287,6 +294,7 @@ mod tests {
                 may_repeat: false,
             }),
             upgrade: false,
+            affinity: None,
             trace: None,
         }
     }

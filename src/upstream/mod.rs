@@ -10,9 +10,10 @@
 //!   event id again. [`Upstream::start`] repeats only requests without a body whose method is idempotent. After a byte
 //!   of an answer nothing is ever sent twice.
 //!
-//! `sign` proves to the app who sends; `origin`, `balance` and `connect` lead to an open connection, `pool` keeps idle ones, `h1` and `h2` speak on them,
+//! `affinity` is the key by which a request chooses its server. `sign` proves to the app who sends; `origin`, `balance` and `connect` lead to an open connection, `pool` keeps idle ones, `h1` and `h2` speak on them,
 //! `limit` says how long it may take. What the app is sent is `forward`'s.
 
+mod affinity;
 mod ask;
 mod balance;
 mod checks;
@@ -56,6 +57,7 @@ use limit::{Limit, far};
 use origin::Origin;
 use pool::Key;
 
+pub use affinity::Affinity;
 pub use ask::Ask;
 pub use error::{SetupError, UpstreamError};
 pub use forward::{EventHeaders, Forward};
@@ -103,6 +105,8 @@ pub struct Outgoing {
     pub method: Method,
     pub target: String,
     pub headers: Headers,
+    /// The key by which its server is chosen, on destinations that ask for one.
+    pub affinity: Option<Affinity>,
 }
 
 /// Where a connection came from.
@@ -154,7 +158,7 @@ impl Upstream {
             inner: Arc::new(Inner {
                 id: IDS.fetch_add(1, Ordering::Relaxed),
                 name: destination.name.clone(),
-                balance: Balance::new(endpoints.len(), destination.balance),
+                balance: Balance::new(endpoints.iter().map(|endpoint| &*endpoint.name), &destination.balance),
                 check: destination.health.clone(),
                 checks: OnceLock::new(),
                 endpoints,
@@ -189,7 +193,7 @@ impl Upstream {
     async fn send_as_is(&self, request: &Outgoing, body: Bytes) -> Result<Incoming, UpstreamError> {
         let mut limit = Limit::whole(self.inner.timeout);
         let mut failure = None;
-        for server in self.inner.balance.order() {
+        for server in self.inner.balance.order(request.affinity) {
             let turn = self.inner.balance.turn(server);
             match self.try_server(server, request, &body, &mut limit).await {
                 Ok(incoming) => {

@@ -36,7 +36,7 @@ impl Upstream {
         let signed = self.inner.signer.sign(request, b"").await?;
         let request = signed.as_ref().map_or(request, |signed| &signed.request);
         let mut failure = None;
-        for server in self.inner.balance.order() {
+        for server in self.inner.balance.order(request.affinity) {
             let turn = self.inner.balance.turn(server);
             let connected = match self.inner.http {
                 UpstreamHttp::Http1 => self.connection(server, request, length).await.map(Wire::H1),

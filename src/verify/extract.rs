@@ -82,6 +82,28 @@ impl Extract {
         }
     }
 
+    /// Whether it may look at a parameter of the route's path.
+    pub fn reads_path(&self) -> bool {
+        self.any(&|source| matches!(source, Source::At(location) if location.in_path()))
+    }
+
+    /// Whether it may look at the body.
+    pub fn reads_body(&self) -> bool {
+        self.any(&|source| match source {
+            Source::At(location) => location.in_body(),
+            Source::BodyHash => true,
+            Source::First(_) | Source::Joined(_) => false,
+        })
+    }
+
+    fn any(&self, is: &dyn Fn(&Source) -> bool) -> bool {
+        is(&self.0)
+            || match &self.0 {
+                Source::First(parts) | Source::Joined(parts) => parts.iter().any(|part| part.any(is)),
+                Source::At(_) | Source::BodyHash => false,
+            }
+    }
+
     /// Whether every value that this may give hangs on a place for which `covered` says yes, or on the body's hash.
     pub(super) fn is_bound(&self, covered: &dyn Fn(&Location) -> bool) -> bool {
         match &self.0 {

@@ -168,6 +168,15 @@ impl Location {
         }
     }
 
+    /// Whether it is a parameter of the path.
+    pub(super) fn in_path(&self) -> bool {
+        match self {
+            Location::Path(_) => true,
+            Location::Inside(place, ..) => place.in_path(),
+            _ => false,
+        }
+    }
+
     /// Whether the body holds it.
     pub(super) fn in_body(&self) -> bool {
         match self {

@@ -70,3 +70,49 @@ async fn the_server_with_the_fewest_requests_under_way_gets_the_next() {
     quick.receives(27).await;
     assert!(slow.count() <= 3, "{}", slow.count());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_with_one_key_go_to_one_server_inline_and_from_the_buffer_and_come_back_to_it() {
+    let apps = [App::start().await, App::start().await, App::start().await];
+    let over_all = |route: Route| apps.iter().fold(route, |route, app| route.to(app));
+    let hash = json!({"hash": "header:X-Shop"});
+    let buffered =
+        over_all(github().impatient()).delivery("balance", hash.clone()).delivery("breaker", "off");
+    let inline = over_all(stripe().mode("proxy")).delivery("balance", hash);
+    let gateway = gateway().route(buffered).route(inline).start().await;
+    let shops: Vec<String> = (0..60).map(|n| format!("shop-{n}")).collect();
+    let send_all = async || {
+        for shop in &shops {
+            let sent = gateway.send(&signed::github(push()).header("X-Shop", shop)).await;
+            assert_eq!(sent.status, 202);
+            let answered = gateway.send(&signed::stripe(invoice_paid()).header("X-Shop", shop)).await;
+            assert_eq!(answered.status, 200);
+        }
+        gateway.drained().await;
+    };
+    // Who got which shops' events.
+    let owners = || {
+        let of = |app: &App| -> std::collections::BTreeSet<String> {
+            app.received().iter().filter_map(|got| got.header("X-Shop").map(str::to_owned)).collect()
+        };
+        apps.iter().map(of).collect::<Vec<_>>()
+    };
+    send_all().await;
+    let before = owners();
+    let total: usize = before.iter().map(|shops| shops.len()).sum();
+    assert_eq!(total, shops.len(), "each shop has one server, for both routes: {before:?}");
+    assert!(before.iter().all(|shops| !shops.is_empty()), "each server has shops: {before:?}");
+
+    apps[0].behaves(Behaviour::status(500));
+    for shop in &before[0] {
+        gateway.send(&signed::github(push()).header("X-Shop", shop)).await;
+    }
+    gateway.drained().await;
+    apps.iter().for_each(App::forget);
+    for shop in before[1].union(&before[2]) {
+        assert_eq!(gateway.send(&signed::github(push()).header("X-Shop", shop)).await.status, 202);
+    }
+    gateway.drained().await;
+    let during = owners();
+    assert_eq!((&during[1], &during[2]), (&before[1], &before[2]), "the keys of the others have not moved");
+}

@@ -8,6 +8,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::Checker;
 use super::names::is_name;
+use super::pace::CONCURRENCY;
 use crate::buffer::DestinationName;
 use crate::config::model::{
     Destination, HeaderChanges, HostHeader, Jitter, Retry, TrustedRoots, UpstreamHttp, UpstreamTls,
@@ -20,7 +21,6 @@ use crate::message::{HOP_BY_HOP, OUR_PREFIX};
 /// From the start of an attempt to the end of its answer, where nothing is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const CONCURRENCY: usize = 16;
 
 /// Headers of the connection or the framing beside the hop-by-hop ones.
 const OF_ONE_HOP: &[&str] = &["content-length", "expect", "http2-settings"];
@@ -106,10 +106,7 @@ impl Checker<'_, '_> {
             let help = "inline the sender gets the app's answer and retries itself; use `mode: buffer` for retries here";
             self.error(&place.key("retry"), "inline forwarding is not retried", help);
         }
-        if inline && raw.concurrency.is_some() {
-            let help = "inline the sender waits, so every request is forwarded at once; use `mode: buffer` for a pace";
-            self.warning(&place.key("concurrency"), "`concurrency` has no effect inline", help);
-        }
+        let (concurrency, adaptive) = self.concurrency(raw.concurrency.as_ref(), place, purpose);
         for (key, time) in [("timeout", raw.timeout), ("connect_timeout", raw.connect_timeout)] {
             if let Some(time) = time {
                 self.not_zero(place, key, time);
@@ -132,7 +129,7 @@ impl Checker<'_, '_> {
             None => Retry::default(),
         };
         let breaker = self.breaker(raw.breaker.as_ref(), place, purpose, &retry);
-        let balance = self.balance(raw, place);
+        let balance = self.balance(raw, place, purpose);
         let health = raw.health.as_ref().map(|health| self.health(health, &place.key("health")));
         let rate = self.rate(raw.rate.as_ref(), place, purpose);
         let deliver_between = self.schedule(raw.deliver_between.as_ref(), place, purpose);
@@ -154,7 +151,8 @@ impl Checker<'_, '_> {
             },
             connect_timeout: raw.connect_timeout.map_or(CONNECT_TIMEOUT, |t| t.0),
             timeout: raw.timeout.map_or_else(|| default_timeout(purpose), |t| t.0),
-            concurrency: raw.concurrency.unwrap_or(CONCURRENCY),
+            concurrency,
+            adaptive,
             retry,
             breaker,
             rate,

@@ -14,6 +14,11 @@ use crate::config::schedule::{SCHEDULE_HELP, Schedule};
 /// A sender that waits for the app's answer is not kept away for longer, whatever the app asked.
 const LONGEST_INLINE: Duration = Duration::from_secs(60);
 
+/// Attempts in flight at once, where nothing is said.
+pub(super) const CONCURRENCY: usize = 16;
+/// The same at most, where they adapt.
+const MOST_ADAPTIVE: usize = 64;
+
 /// The part of a rate that may begin at once after a rest, where nothing is said.
 const BURST: Duration = Duration::from_millis(50);
 
@@ -105,7 +110,39 @@ impl Checker<'_, '_> {
         buffered
     }
 
-    pub(super) fn balance(&mut self, raw: &raw::Destination, place: &Place) -> Balancing {
+    /// The most attempts in flight, and the fewest if they adapt.
+    pub(super) fn concurrency(
+        &mut self,
+        raw: Option<&raw::ConcurrencyText>,
+        destination: &Place,
+        purpose: Purpose<'_>,
+    ) -> (usize, Option<usize>) {
+        let place = destination.key("concurrency");
+        if raw.is_some() && !purpose.mode.is_buffered() {
+            let help = "inline the sender waits, so every request is forwarded at once; use `mode: buffer` for a pace";
+            self.warning(&place, "`concurrency` has no effect inline", help);
+        }
+        let (adaptive, min, max) = match raw {
+            None => return (CONCURRENCY, None),
+            Some(raw::ConcurrencyText::Fixed(most)) => return (*most, None),
+            Some(raw::ConcurrencyText::Adaptive(raw::Adaptive { adaptive, min, max })) => {
+                (adaptive, min, max)
+            }
+        };
+        let (least, most) = (min.unwrap_or(1), max.unwrap_or(MOST_ADAPTIVE));
+        if least > most {
+            let message = format!("`min` ({least}) is more than `max` ({most})");
+            self.error(&place.key("min"), message, "let `max` be at least `min`");
+        }
+        (most, adaptive.then_some(least))
+    }
+
+    pub(super) fn balance(
+        &mut self,
+        raw: &raw::Destination,
+        place: &Place,
+        purpose: Purpose<'_>,
+    ) -> Balancing {
         let several = raw.upstreams.as_ref().is_some_and(|upstreams| upstreams.len() > 1);
         for (key, written) in [("balance", raw.balance.is_some()), ("failover", raw.failover)] {
             if written && !several {
@@ -113,16 +150,37 @@ impl Checker<'_, '_> {
                 self.warning(&place.key(key), format!("`{key}` has no effect on a single server"), help);
             }
         }
-        match (raw.failover, raw.balance) {
+        match (raw.failover, &raw.balance) {
             (true, Some(_)) => {
                 let help = "`failover` uses one server at a time, `balance` all of them: keep one";
                 self.error(&place.key("balance"), "both `balance` and `failover` are given", help);
                 Balancing::Failover
             }
             (true, None) => Balancing::Failover,
-            (false, None | Some(raw::BalanceWord::RoundRobin)) => Balancing::RoundRobin,
-            (false, Some(raw::BalanceWord::LeastInFlight)) => Balancing::LeastInFlight,
+            (false, None | Some(raw::BalanceText::Word(raw::BalanceWord::RoundRobin))) => {
+                Balancing::RoundRobin
+            }
+            (false, Some(raw::BalanceText::Word(raw::BalanceWord::LeastInFlight))) => {
+                Balancing::LeastInFlight
+            }
+            (false, Some(raw::BalanceText::Hash(hash))) => {
+                self.balance_key(hash, &place.key("balance").key("hash"), purpose)
+            }
         }
+    }
+
+    fn balance_key(&mut self, raw: &raw::BalanceHash, place: &Place, purpose: Purpose<'_>) -> Balancing {
+        // Without a key there is an error, and no config.
+        let Some(by) = self.extract(&raw.hash, place) else { return Balancing::RoundRobin };
+        if by.reads_path() {
+            let help = "take it from a header, the query or the body: a stored event is not matched with its route again";
+            self.error(place, "a parameter of the path can't choose the server", help);
+        }
+        if by.reads_body() && purpose.mode == raw::Mode::Pass {
+            let help = "take it from a header or the query, or use `mode: proxy`";
+            self.error(place, "on a `pass` route nothing is read of a body", help);
+        }
+        Balancing::Hash { by }
     }
 
     pub(super) fn health(&mut self, raw: &raw::Health, place: &Place) -> HealthCheck {

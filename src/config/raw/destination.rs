@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TextOrList;
-use super::pace::{BalanceWord, BreakerOrOff, Health, RateText};
+use super::pace::{BalanceText, BreakerOrOff, ConcurrencyText, Health, RateText};
 use super::sections::{Certificate, secs};
 use super::{PathRewrite, Sign, When};
 use crate::config::units::Time;
@@ -36,8 +36,9 @@ pub(in crate::config) struct Destination {
     /// Several servers of the app, taken in turn; one that can't be reached is passed over. Or `url`.
     #[schemars(length(min = 1))]
     pub upstreams: Option<Vec<String>>,
-    /// How several servers are used: `round-robin` (in turn), or `least-in-flight`. Default: round-robin.
-    pub balance: Option<BalanceWord>,
+    /// How several servers are used: `round-robin` (in turn), `least-in-flight`, or by a key, `{ hash: header:X-Shop }`:
+    /// events with the same key go to the same server. Default: round-robin.
+    pub balance: Option<BalanceText>,
     /// Use the first server that is well, in the order written, instead of all of them. Default: `false`.
     #[serde(default)]
     pub failover: bool,
@@ -51,9 +52,9 @@ pub(in crate::config) struct Destination {
     pub timeout: Option<Time>,
     /// For a connection to the app, TLS included. Default: 5s.
     pub connect_timeout: Option<Time>,
-    /// Attempts in flight at once. Default: 16.
-    #[schemars(range(min = 1, max = 65_536))]
-    pub concurrency: Option<usize>,
+    /// Attempts in flight at once: a number, or `{ adaptive: true, min: 1, max: 64 }` to follow the app's latency.
+    /// Default: 16.
+    pub concurrency: Option<ConcurrencyText>,
     /// The HTTP version spoken to the app: `1`, or `2` (by ALPN over TLS, with prior knowledge in plain). Default: 1.
     #[serde(default)]
     pub http: HttpVersion,
@@ -161,7 +162,7 @@ pub(in crate::config) struct Retry {
     /// Tries in all, then dead letter. Default: 12.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub attempts: u32,
-    /// Since acceptance, then dead letter. Default: 3d.
+    /// Since acceptance, then dead letter; what was held back for longer is tried once more. Default: 3d.
     pub max_age: Time,
     /// Statuses of the app that end a delivery at once. Default: [410].
     #[schemars(inner(range(min = 300, max = 599)))]

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Off;
 use super::sections::secs;
+use super::{Off, TextOrList};
 use crate::config::percent::Percent;
 use crate::config::units::{self, Time};
 
@@ -18,7 +18,7 @@ pub(in crate::config) enum BreakerOrOff {
 
 /// When deliveries are held because the app can't take them. It opens on `failures` in a row, or on a `share` of
 /// failures; while it is open nothing is tried and no attempt is used up. Then one delivery probes, and if it succeeds,
-/// concurrency and rate grow back over `slow_start`. With `mode: proxy` an open breaker answers 503.
+/// concurrency and rate grow back over `slow_start`. With `mode: proxy` what it holds back is answered 503.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Breaker {
@@ -70,13 +70,52 @@ pub(in crate::config) struct Rate {
     pub burst: Option<u32>,
 }
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum BalanceText {
+    Word(BalanceWord),
+    Hash(BalanceHash),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
-#[schemars(extend("x-later" = ["hash"]))]
 pub(in crate::config) enum BalanceWord {
     RoundRobin,
     LeastInFlight,
+}
+
+/// Each key has a server of its own; while that is not well, its keys go to others, and no other key moves.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct BalanceHash {
+    /// Where the key stands: `header:NAME`, `query:NAME`, `form:FIELD`, `body:/json/pointer` or `body-hash`; several are
+    /// joined. An event without it takes turns. On `pass` routes only `header:` and `query:`.
+    pub hash: TextOrList,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(in crate::config) enum ConcurrencyText {
+    Fixed(#[schemars(range(min = 1, max = 65_536))] usize),
+    Adaptive(Adaptive),
+}
+
+/// Attempts in flight that follow the app's latency: more while its answers take no longer than usual, fewer when they
+/// do.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Adaptive {
+    /// Whether it adapts. With `false` it is `max`.
+    pub adaptive: bool,
+    /// Never fewer. Default: 1.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub min: Option<usize>,
+    /// Never more. Default: 64.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max: Option<usize>,
 }
 
 /// A check that each server of the destination is asked with. One that fails it is passed over while another is well.

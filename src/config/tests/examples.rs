@@ -40,6 +40,7 @@ fn the_reference_shows_every_key_and_the_defaults() {
     let schema = schema();
     let mut maps = vec![&schema["properties"]];
     for name in [
+        "Adaptive",
         "Admin",
         "AlertEmail",
         "AlertTarget",
@@ -47,6 +48,7 @@ fn the_reference_shows_every_key_and_the_defaults() {
         "Alerts",
         "Answer",
         "ApiKeySpec",
+        "BalanceHash",
         "BasicSpec",
         "BasicUser",
         "BearerSpec",

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::config::{BreakerSettings, Destination};
+use crate::config::{BreakerSettings, Destination, Retry};
 use crate::deliver::Inner;
 use crate::deliver::classify::Answered;
 use crate::upstream::UpstreamError;
@@ -80,6 +80,25 @@ async fn an_outage_of_two_days_makes_no_dead_letter_however_few_or_many_wait() {
         assert_eq!(memory.count(|s| matches!(s, State::Delivered)), events);
         assert!(began.elapsed() < Duration::from_secs(60), "{events}: {:?}", began.elapsed());
     }
+}
+
+/// What an outage holds is not too old when it ends: nobody could have delivered it.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_lasts_longer_than_the_greatest_age_makes_no_dead_letter() {
+    let (memory, clock) = (Arc::new(Memory::default()), coarse_clock());
+    let up = Arc::new(AtomicBool::new(false));
+    let app = app(&up, || status(503));
+    memory.fill(60, clock.now(), b"x");
+    let deliverer = deliverer(&memory, &clock);
+    let retry = Retry { max_age: HOUR, ..Retry::default() };
+    deliverer.apply(vec![(Arc::new(Destination { retry, ..(*standard(4)).clone() }), app.clone())]);
+    sleep(5 * HOUR).await;
+    let tried = memory.entries.lock().values().filter(|entry| !entry.attempts.is_empty()).count();
+    assert!(tried > 0, "some have used up an attempt, and are older than they may be");
+    assert_eq!(memory.count(|s| matches!(s, State::Dead(_))), 0);
+    up.store(true, Ordering::SeqCst);
+    memory.until_settled().await;
+    assert_eq!(memory.count(|s| matches!(s, State::Delivered)), 60);
 }
 
 #[tokio::test(start_paused = true)]

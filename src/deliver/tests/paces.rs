@@ -154,3 +154,38 @@ async fn deliveries_go_on_when_nobody_is_left_who_could_pause_them() {
         assert_eq!(app.calls(), n);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_adaptive_concurrency_finds_out_what_the_app_bears() {
+    const AT_ONCE: usize = 5;
+    let (memory, clock) = (Arc::new(Memory::default()), clock());
+    // Works on five at once, each for 20 ms; the others wait within the app.
+    let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let app = Simulated::new(move |_, _| {
+        let places = places.clone();
+        async move {
+            let _place = places.acquire().await;
+            sleep(Duration::from_millis(20)).await;
+            status(200)
+        }
+    });
+    memory.fill(20_000, clock.now(), b"x");
+    let deliverer = Inner::new(seams(memory.clone(), &clock));
+    let adaptive = Destination { concurrency: 64, adaptive: Some(2), ..destination("http://app") };
+    let began = Instant::now();
+    deliverer.apply(vec![(Arc::new(adaptive), app.clone())]);
+    let name = destination("http://app").name;
+    let (mut seen, mut most) = (Vec::new(), 0);
+    while !memory.settled() {
+        sleep(Duration::from_millis(500)).await;
+        let limit = deliverer.seams.metrics.attempts(&name.0).limit.expect("it is shown");
+        most = most.max(limit);
+        seen.push(limit as f64);
+    }
+    assert!(app.most_at_once() <= 64 && most <= 64);
+    let later = &seen[seen.len() / 4..];
+    let mean = later.iter().sum::<f64>() / later.len() as f64;
+    assert!((5.0..=15.0).contains(&mean), "{mean} for an app that works on {AT_ONCE} at once");
+    // Nothing but the first seconds is lost to caution: 20 000 take at least 80 s.
+    assert!(began.elapsed() < Duration::from_secs(100), "{:?}", began.elapsed());
+}

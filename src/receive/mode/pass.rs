@@ -24,7 +24,7 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
 use crate::trace::Span;
-use crate::upstream::{Forward, Outgoing, UpstreamError};
+use crate::upstream::{Affinity, Forward, Outgoing, UpstreamError};
 
 /// `max_body` is the route's; `idle` is how long an upgraded connection may be silent in both directions.
 pub(in crate::receive) async fn stream<E: Exchange, A: App>(
@@ -52,6 +52,7 @@ pub(in crate::receive) async fn stream<E: Exchange, A: App>(
         event: None,
         upgrade: matches!(body, Body::AfterUpgrade),
         trace: call.as_ref().map(Span::context),
+        affinity: Affinity::of_head(&destination.balance, head),
     }
     .to(destination);
     both_ways(&**app, exchange, &outgoing, body, max_body, idle).await

@@ -26,7 +26,7 @@ use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
 use crate::trace::Span;
-use crate::upstream::{EventHeaders, Forward, Outgoing, UpstreamError, retry_after};
+use crate::upstream::{Affinity, EventHeaders, Forward, Outgoing, UpstreamError, retry_after};
 use crate::verify::Verified;
 
 use super::call;
@@ -98,6 +98,7 @@ impl<'a, A: App> Call<'a, A> {
             }),
             upgrade: false,
             trace: span.as_ref().map(Span::context),
+            affinity: Affinity::of(&destination.balance, request.get()),
         }
         .to(destination);
         let Some(app) = context.upstreams.get(&destination.name) else {
@@ -123,9 +124,14 @@ impl<'a, A: App> Call<'a, A> {
     /// Sends it, if the app is not given a rest. The head of the answer says how the app is.
     pub async fn send(&self) -> Result<A::Answer, Refused> {
         let Guarded { breaker, settings } = &self.breaker;
-        let permit = match breaker.admit(*settings) {
+        let permit = match breaker.admit_inline(*settings) {
             Ok(permit) => permit,
-            Err(rest) => return Err(Refused::paused(rest, "the destination's breaker is open")),
+            Err(rest) => {
+                return Err(Refused::paused(
+                    rest,
+                    "the destination is spared: its breaker is open, or in its slow start",
+                ));
+            }
         };
         match self.app.send(&self.outgoing, self.body.clone()).await {
             Ok(incoming) => {

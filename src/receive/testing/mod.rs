@@ -82,7 +82,7 @@ pub fn event() -> Event {
 }
 
 pub fn outgoing() -> Outgoing {
-    Outgoing { method: Method::POST, target: "/".into(), headers: Headers::default() }
+    Outgoing { method: Method::POST, target: "/".into(), headers: Headers::default(), affinity: None }
 }
 
 /// What a request runs in.

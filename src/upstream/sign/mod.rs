@@ -91,7 +91,12 @@ fn with_headers(request: &Outgoing, added: &[(&str, Vec<u8>)]) -> Outgoing {
     for (name, value) in added {
         headers.push(name, value);
     }
-    Outgoing { method: request.method.clone(), target: request.target.clone(), headers: headers.build() }
+    Outgoing {
+        method: request.method.clone(),
+        target: request.target.clone(),
+        headers: headers.build(),
+        affinity: request.affinity,
+    }
 }
 
 fn event_id(headers: &Headers) -> &[u8] {
@@ -164,7 +169,7 @@ mod tests {
 
     fn request(headers: &[(&str, &str)]) -> Outgoing {
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        Outgoing { method: Method::POST, target: "/a?b=c".into(), headers }
+        Outgoing { method: Method::POST, target: "/a?b=c".into(), headers, affinity: None }
     }
 
     #[test]
