@@ -169,7 +169,8 @@ proptest! {
         for (capacity, takes, failing, seconds) in history {
             (app.capacity, app.takes, app.failing) = (capacity, MS * takes, failing);
             let (mean, _) = app.run(Duration::from_secs(seconds));
-            prop_assert!(mean >= min as f64 && mean <= (min + more) as f64);
+            let bounds = (min as f64 - 1e-6)..=((min + more) as f64 + 1e-6);
+            prop_assert!(bounds.contains(&mean), "{} of {:?}", mean, bounds);
         }
     }
 }

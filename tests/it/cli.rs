@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::gateway::run;
+use crate::support::gateway::{TIDEGATE, run};
 use crate::support::*;
 
 fn text(output: &std::process::Output) -> String {
@@ -311,4 +311,82 @@ async fn the_demonstration_goes_as_it_should() {
     let output = run(folder.path(), &["demo", "--config", "conf/quickstart.yaml", "--once"]).await;
     assert!(!output.status.success());
     assert!(text(&output).contains(&format!("127.0.0.1:{} is in use", ports.tls)), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn destinations_and_top_show_what_goes_where_and_what_holds_it() {
+    let (quick, stuck) = (App::start().await, App::start().await);
+    stuck.behaves(Behaviour::Hang);
+    let adaptive = json!({"adaptive": true, "min": 3, "max": 8});
+    let slow = stripe().to(&stuck).delivery("concurrency", adaptive).delivery("rate", "100/s");
+    let gateway = gateway().route(github().to(&quick)).route(slow).start().await;
+    for _ in 0..5 {
+        gateway.send(&signed::github(push())).await;
+        gateway.send(&signed::stripe(invoice_paid())).await;
+    }
+    quick.receives(5).await;
+    let listed = async || gateway.cli_json(&["destinations", "list"]).await["destinations"].clone();
+    eventually("three are under way", async || listed().await[1]["in_flight"] == 3).await;
+    let all = listed().await;
+    let (github, stripe) = (&all[0], &all[1]);
+    assert_eq!((&github["destination"], &github["attempts"]["delivered"]), (&json!("github/app"), &json!(5)));
+    assert_eq!((&github["concurrency_limit"], &github["rate"]), (&json!(16), &json!(null)));
+    assert_eq!((&stripe["concurrency_limit"], &stripe["rate"]), (&json!(3), &json!("100/s")));
+    assert_eq!(gateway.metric("tidegate_concurrency_limit", &[("destination", "stripe/app")]).await, 3.0);
+
+    let one = gateway.cli(&["destinations", "show", "stripe"]).await;
+    assert!(
+        one.status.success() && text(&one).contains("3 of 3") && text(&one).contains("100/s"),
+        "{}",
+        text(&one)
+    );
+    let none = gateway.cli(&["destinations", "show", "strip/app"]).await;
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none).contains("did you mean `stripe/app`?"), "{}", text(&none));
+
+    assert!(gateway.cli(&["pause", "--route", "github"]).await.status.success());
+    // Standard output is no terminal: one frame.
+    let frame = gateway.cli(&["top", "--interval", "200ms"]).await;
+    let shown = text(&frame);
+    assert!(
+        frame.status.success() && shown.contains("ROUTE") && shown.contains("paused by an operator"),
+        "{shown}"
+    );
+    let frame = gateway.cli_json(&["top", "--once", "--interval", "200ms"]).await;
+    assert_eq!(frame["destinations"][0]["destination"], "stripe/app", "the longest backlog comes first");
+    assert_eq!(frame["destinations"][1]["concurrency_limit"], 0, "held");
+    assert_eq!(frame["routes"].as_array().map(Vec::len), Some(2));
+    assert!(frame["routes"].to_string().contains("\"requests\":5"), "{frame}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_events_are_followed_as_they_come() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).route(stripe().to(&app)).start().await;
+    let send = async || {
+        let request = signed::github(push());
+        gateway.send(&request).await.event_id().to_owned()
+    };
+    let (_, latest) = (send().await, send().await);
+    let mut following = tokio::process::Command::new(TIDEGATE)
+        .args(["events", "tail", "--route", "github", "-n", "1", "-o", "json", "--config", "tidegate.yaml"])
+        .current_dir(gateway.folder())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(following.stdout.take().expect("piped")).lines();
+    let mut next = async || {
+        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time");
+        let line = line.expect("readable").expect("it goes on");
+        serde_json::from_str::<serde_json::Value>(&line).expect("an event a line")["id"].clone()
+    };
+    assert_eq!(next().await, latest.as_str());
+    gateway.send(&signed::stripe(invoice_paid())).await;
+    for _ in 0..3 {
+        let sent = send().await;
+        assert_eq!(next().await, sent.as_str(), "each once, and no other route's");
+    }
 }
