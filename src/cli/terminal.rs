@@ -9,12 +9,12 @@ use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
 
-/// Another screen, home, without a cursor; and back.
-const OPEN: &str = "\x1b[?1049h\x1b[?25l";
-const CLOSE: &str = "\x1b[?25h\x1b[?1049l";
+/// Another screen, without a cursor, where long lines are cut off; and back.
+const OPEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const CLOSE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// Home; each line is cleared to its end as it is drawn, and what is below at last, so that nothing flickers.
 const HOME: &str = "\x1b[H";
-const END_OF_LINE: &str = "\x1b[K\r\n";
+const END_OF_LINE: &str = "\x1b[K\n";
 const REST: &str = "\x1b[J";
 
 const CTRL_C: u8 = 3;
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_frame_never_scrolls_the_screen() {
         let frame = framed("a\nb\nc\nd\n", 3);
-        assert_eq!(frame, "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n\x1b[J");
+        assert_eq!(frame, "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
     }
 
     #[test]
