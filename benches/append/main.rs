@@ -21,6 +21,7 @@ use tidegate::buffer::{
 use tidegate::clock::Clock;
 use tidegate::config::BufferSettings;
 use tidegate::message::{Headers, Method, Scheme};
+use tidegate::seal::Keyring;
 use tidegate::telemetry::Metrics;
 use tokio::sync::oneshot;
 
@@ -155,6 +156,8 @@ fn settings(path: PathBuf) -> BufferSettings {
         keep_delivered_bytes: 1 << 40,
         memtable: 16 << 20,
         stall_after: Duration::from_secs(10),
+        encryption: Keyring::none(),
+        keep_of_routes: Vec::new(),
     }
 }
 

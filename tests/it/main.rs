@@ -30,6 +30,7 @@ mod ranges;
 mod reasons;
 mod routes;
 mod sdk;
+mod sealed;
 mod sick_app;
 mod spill;
 mod upstreams;
