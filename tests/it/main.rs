@@ -31,6 +31,7 @@ mod reasons;
 mod routes;
 mod sdk;
 mod sealed;
+mod shown;
 mod sick_app;
 mod spill;
 mod upstreams;

@@ -104,7 +104,7 @@ fn room(store: &Store, shared: &Shared) -> Result<(), BufferError> {
     let free = shared.free_bytes.load(Relaxed);
     if free < needed {
         return Err(BufferError::NoSpace(format!(
-            "what was erased is deleted, but still stands in the files: writing them anew needs {needed} free bytes, and there are {free}; free some and run the erase again"
+            "what was deleted still stands in the files: writing them anew needs {needed} free bytes, and there are {free}; free some and try again"
         )));
     }
     Ok(())

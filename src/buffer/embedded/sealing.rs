@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use fjall::{PersistMode, Slice};
@@ -35,6 +36,8 @@ const STEP_BYTES: usize = 1024 * 1024;
 /// How long the pass waits where the disk is busy or nearly full, and after a failure.
 const BUSY: Duration = Duration::from_millis(50);
 const TIGHT: Duration = Duration::from_secs(2);
+/// How often room is made: it reads and writes much.
+const ROOM_EVERY: Duration = Duration::from_secs(60);
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// How soon it notices that the buffer is closed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -322,8 +325,9 @@ async fn pass(shared: &Arc<Shared>) -> Result<(), BufferError> {
         let last = last.transpose().map_err(|e| store.failed("events", "list", e))?;
         last.and_then(|key| keys::id_at(&key, 0))
     };
+    let mut made = None;
     loop {
-        make_room(shared)?;
+        make_room(shared, &mut made)?;
         let begin = Instant::now();
         let Some(step) = plan(shared, last)? else { break };
         write(shared, step).await?;
@@ -455,28 +459,28 @@ async fn records_step(shared: &Arc<Shared>, from: &[u8], prefix: u8) -> Result<O
 }
 
 /// Waits while the disk has more to do than it can, or so little room that what is written anew could crowd out what
-/// comes in; makes room out of what was written anew before.
-fn make_room(shared: &Shared) -> Result<(), BufferError> {
+/// comes in; now and then makes room out of what was written anew before.
+fn make_room(shared: &Shared, made: &mut Option<Instant>) -> Result<(), BufferError> {
     while shared.watch.pressure(shared.stall_after) != Pressure::None {
         rest(shared, BUSY)?;
     }
-    loop {
-        let used = shared.used_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        let free = shared.free_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        if used < shared.marks.max / 10 * 8 && free / 2 > shared.marks.min_free {
-            return Ok(());
-        }
-        {
+    let is_tight = || {
+        let (used, free) = (shared.used_bytes.load(Relaxed), shared.free_bytes.load(Relaxed));
+        used >= shared.marks.max / 10 * 8 || free / 2 <= shared.marks.min_free
+    };
+    while is_tight() {
+        if made.is_none_or(|made| made.elapsed() >= ROOM_EVERY) {
             let store = shared.store()?;
             tidy::free(&store).map_err(|e| store.failed("events", "compaction", e))?;
+            *made = Some(Instant::now());
         }
         rest(shared, TIGHT)?;
-        let after = shared.used_bytes.load(std::sync::atomic::Ordering::Relaxed);
         // What is there fills it: it goes on slowly rather than never, as long as new events are taken.
-        if after >= used && !shared.gate.is_full() {
-            return Ok(());
+        if !shared.gate.is_full() {
+            break;
         }
     }
+    Ok(())
 }
 
 /// Sleeps, unless the buffer is closed.
