@@ -12,6 +12,7 @@ mod redact;
 mod route;
 mod sections;
 mod sign;
+mod tracing;
 mod when;
 
 pub(super) use alerts::*;
@@ -23,6 +24,7 @@ pub(super) use redact::*;
 pub(super) use route::*;
 pub(super) use sections::*;
 pub(super) use sign::*;
+pub(super) use tracing::*;
 pub(super) use when::*;
 
 use schemars::JsonSchema;
@@ -56,7 +58,7 @@ pub(super) enum TextOrList {
 #[schemars(title = "Tidegate config", deny_unknown_fields)]
 #[schemars(extend("patternProperties" = { "^x-": true }))]
 #[schemars(extend("x-later" = [
-    "cluster", "nats", "tracing", "otlp", "dashboard", "acme", "providers", "include",
+    "cluster", "nats", "dashboard", "acme", "providers", "include",
 ]))]
 pub(super) struct Root {
     /// Where senders connect. At least one.
@@ -85,6 +87,8 @@ pub(super) struct Root {
     /// What is logged, and how.
     #[schemars(default)]
     pub log: Log,
+    /// Traces to an OpenTelemetry collector. Default: none.
+    pub tracing: Option<Tracing>,
     /// How the address ranges that providers publish are kept fresh, for `allow: [provider]`.
     #[schemars(default)]
     pub ranges: Ranges,

@@ -9,7 +9,9 @@ use crate::breaker::{self, Breaker, Charge, Outcome, Permit};
 use crate::buffer::{Attempt, DeadReason, Event, Leased, Next};
 use crate::clock::Clock;
 use crate::config::Destination;
+use crate::message::TraceContext;
 use crate::telemetry::Metrics;
+use crate::trace::{Span, Tracer};
 use crate::upstream::{EventHeaders, Forward, Upstream, UpstreamError};
 
 use super::backoff;
@@ -22,12 +24,13 @@ const DRAINED: usize = 64 * 1024;
 
 /// The way to the app, as a seam.
 pub(super) trait App: Send + Sync + 'static {
-    /// Sends `event`, for the `number`-th time (from 1).
+    /// Sends `event`, for the `number`-th time (from 1), as the part of a trace that `trace` names.
     fn attempt(
         &self,
         destination: &Destination,
         event: &Event,
         number: u32,
+        trace: Option<TraceContext>,
     ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send;
 }
 
@@ -37,6 +40,7 @@ impl App for Arc<Upstream> {
         destination: &Destination,
         event: &Event,
         number: u32,
+        trace: Option<TraceContext>,
     ) -> Result<Answered, UpstreamError> {
         let head = Forward {
             method: &event.method,
@@ -56,6 +60,7 @@ impl App for Arc<Upstream> {
                 may_repeat: event.origin.may_repeat,
             }),
             upgrade: false,
+            trace,
         }
         .to(destination);
         let mut answer = self.send(&head, event.body.clone()).await?;
@@ -83,6 +88,8 @@ pub(super) struct Surroundings {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub breaker: Arc<Breaker>,
+    /// `None`: nothing is recorded.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// After a probe that failed its delivery waits until another has had its turn.
@@ -114,7 +121,9 @@ pub(super) async fn work<A: App>(
     }
 
     let began = Instant::now();
-    let result = app.attempt(destination, &event, attempts.saturating_add(1)).await;
+    let mut spans = Spans::of(around.tracer.as_ref(), &event, &name.0, attempts);
+    let trace = spans.as_ref().map(|spans| spans.call.context());
+    let result = app.attempt(destination, &event, attempts.saturating_add(1), trace).await;
     let (took, now) = (began.elapsed(), around.clock.now());
 
     let outcome = classify::outcome(&result);
@@ -143,6 +152,9 @@ pub(super) async fn work<A: App>(
         }
     };
     lease.settle(attempt, next);
+    if let Some(spans) = spans.take() {
+        spans.end(&result, &text, next);
+    }
     let word = match next {
         Next::Delivered => "delivered",
         Next::Dead(_) => "dead",
@@ -151,6 +163,39 @@ pub(super) async fn work<A: App>(
     around.metrics.delivery(&name.0, word, took);
     if let Next::Dead(reason) = next {
         dead(reason, progress.attempts, &text);
+    }
+}
+
+/// An attempt, where its event's trace is recorded.
+struct Spans {
+    /// From the lease to its settlement.
+    work: Span,
+    /// The request.
+    call: Span,
+}
+
+impl Spans {
+    fn of(tracer: Option<&Arc<Tracer>>, event: &Event, name: &str, attempts: u32) -> Option<Self> {
+        let (tracer, stored) = (tracer?, event.origin.trace?);
+        let mut work = tracer.stored(stored, format!("process {name}"));
+        work.event(event.id, name);
+        let mut call = tracer.call(work.context(), event.method.as_str());
+        if attempts > 0 {
+            call.set("http.request.resend_count", i64::from(attempts));
+        }
+        Some(Self { work, call })
+    }
+
+    fn end(mut self, result: &Result<Answered, UpstreamError>, text: &str, next: Next) {
+        if let Ok(answered) = result {
+            self.call.answered(answered.status);
+        }
+        if !matches!(next, Next::Delivered) {
+            self.call.failed(text.to_owned());
+            self.work.failed(text.to_owned());
+        }
+        // The part ends before the whole.
+        drop(self.call);
     }
 }
 
