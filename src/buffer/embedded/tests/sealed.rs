@@ -190,6 +190,10 @@ async fn a_changed_record_is_named_as_damage_and_holds_no_other_up() {
     all_there(&bench, &events[..1]).await;
     let page = bench.buffer.search(Search::new(EventFilter::default(), 10)).await.unwrap();
     assert_eq!(page.events.len(), 1);
+    let read = bench.buffer.verify(None).await.unwrap();
+    let damaged: Vec<_> = read.damaged.iter().map(|damage| damage.event).collect();
+    assert_eq!(damaged, [Some(events[1].id), Some(events[2].id)]);
+    assert_eq!((read.events, read.routes["hooks"].events, read.next), (3, 1, None));
 }
 
 #[tokio::test]
