@@ -11,6 +11,7 @@
 //! scrubbed (`scrub.rs`): under the old key, or plain, nothing is left in any file. A crash costs one step at most.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -142,8 +143,8 @@ impl Seals {
         }
         match wanted {
             Some(id) => {
-                if !self.keys.contains_key(&id) {
-                    self.keys.insert(id, ring.seal(Kind::Proof, &id.0, PROOF)?);
+                if let Entry::Vacant(entry) = self.keys.entry(id) {
+                    entry.insert(ring.seal(Kind::Proof, &id.0, PROOF)?);
                 }
             }
             None => self.plain = true,
