@@ -32,8 +32,8 @@ impl Running {
         let buffer = Arc::new(FakeBuffer::default());
         let quarantine =
             Arc::new(Quarantine::new(folder.path(), Default::default(), metrics.clone(), Clock::System));
-        let gateway =
-            Gateway::new(snapshot, path, keys, buffer.clone(), quarantine, metrics, Clock::System, None);
+        let ambient = Ambient { metrics, clock: Clock::System, tracer: None };
+        let gateway = Gateway::new(snapshot, path, keys, buffer.clone(), quarantine, ambient);
         gateway.serving();
         Self { gateway, buffer, folder }
     }
