@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::tenants::Needs;
 use crate::upstream::ServerStatus;
-use crate::verify::{Expiry, nearest};
+use crate::verify::{Expiry, Extract, nearest};
 
 use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
@@ -136,9 +136,17 @@ impl Control for Gateway {
     fn redact(&self, route: &str) -> Redact {
         let snapshot = self.snapshot.load();
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
-        route.map_or_else(Redact::default, |route| {
+        let places = |of: Option<&Extract>| -> Vec<String> {
+            let text = of.map(ToString::to_string).unwrap_or_default();
+            text.split(" | ").flat_map(|part| part.split(" + ")).map(str::to_owned).collect()
+        };
+        let unknown = || Redact::default().with_rules(snapshot.config.redact.clone(), &[], &[]);
+        route.map_or_else(unknown, |route| {
+            let key = places(route.idempotency.as_ref().map(|of| &of.key));
+            let kind = places(route.event_type.as_ref());
             Redact::new(route.verify.headers_used().to_vec(), route.verify.credentials_in().clone())
                 .with_endpoint(endpoint_segment(route))
+                .with_rules(route.redact.clone(), &key, &kind)
         })
     }
     async fn reload(&self) -> Result<Reloaded, String> {

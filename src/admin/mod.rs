@@ -5,6 +5,7 @@
 //! listing, body and wait has a limit.
 
 mod alerts;
+pub mod buffer;
 mod control;
 pub mod endpoints;
 mod events;
@@ -90,10 +91,16 @@ struct App {
     control: Arc<dyn Control>,
     place: Place,
     heavy: Arc<Semaphore>,
+    compacting: buffer::Compacting,
 }
 
 fn router(control: Arc<dyn Control>, place: Place) -> Router {
-    let app = App { control, place, heavy: Arc::new(Semaphore::new(HEAVY_REQUESTS)) };
+    let app = App {
+        control,
+        place,
+        heavy: Arc::new(Semaphore::new(HEAVY_REQUESTS)),
+        compacting: buffer::Compacting::default(),
+    };
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/livez", get(health::alive))
@@ -115,6 +122,8 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/endpoints/rotate", post(endpoints::rotate))
         .route("/endpoints/revoke", post(endpoints::revoke))
         .route("/dead", get(events::list_dead))
+        .route("/buffer/verify", get(buffer::verify))
+        .route("/buffer/compact", get(buffer::compaction).post(buffer::compact))
         .route("/export", get(transfer::export))
         .route("/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
         .route("/jobs", get(jobs::list).post(jobs::begin))

@@ -229,6 +229,7 @@ impl Buffer for Memory {
             disk_bytes: 4096,
             max_bytes: 10 << 30,
             free_bytes: 50 << 30,
+            sealing: None,
         })
     }
     fn admission(&self) -> Admission {
@@ -318,7 +319,12 @@ impl Fake {
             memory,
             metrics: Arc::default(),
             clock,
-            quarantine: Arc::new(Quarantine::new(Path::new("/nowhere"), Arc::default(), Clock::System)),
+            quarantine: Arc::new(Quarantine::new(
+                Path::new("/nowhere"),
+                Default::default(),
+                Arc::default(),
+                Clock::System,
+            )),
             token: Mutex::default(),
             not_ready: Mutex::default(),
             hash: Mutex::new("0123456789abcdef".into()),

@@ -6,6 +6,7 @@
 mod address;
 mod admit;
 mod alerts;
+mod buffer;
 mod captured;
 mod check;
 mod client;
@@ -94,6 +95,8 @@ enum Command {
     Import(import::Import),
     /// Delete what is known of somebody, and make sure that no file holds it any more
     Erase(erase::Erase),
+    /// Show what the buffer holds, check it, and give space back
+    Buffer(buffer::Buffer),
     /// Hold the deliveries of a route or destination
     Pause(pause::Pause),
     /// End a pause
@@ -159,6 +162,7 @@ impl Command {
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Erase(command) => command.run(),
+            Command::Buffer(command) => command.run(),
             Command::Pause(command) => command.run(),
             Command::Resume(command) => command.run(),
             Command::Quarantine(command) => command.run(),
@@ -218,6 +222,9 @@ mod tests {
             "tidegate import all.tar -q",
             "tidegate erase --route billing --pointer /data/email --equals a@example.com --dry-run",
             "tidegate erase --key evt_1 --yes",
+            "tidegate buffer stats -o json",
+            "tidegate buffer verify -v",
+            "tidegate buffer compact -q",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
             "tidegate pause --route billing",

@@ -134,6 +134,8 @@ metrics! {
         "Bytes on disk at which new events are refused";
     BUFFER_FREE = "tidegate_buffer_free", Bytes, Gauge, [],
         "Bytes free on the buffer's volume";
+    BUFFER_UNSEALED = "tidegate_buffer_unsealed_events", Number, Gauge, [],
+        "Events not yet known to be sealed under the first key of buffer.encryption.keys; absent without encryption";
     QUARANTINED = "tidegate_quarantined", Number, Counter, ["outcome"],
         "Refused requests that quarantine was to keep: kept, rate (too many), busy (too much at once), no_room, failed";
     QUARANTINE_ITEMS = "tidegate_quarantine_items", Number, Gauge, [],

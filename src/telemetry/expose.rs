@@ -201,6 +201,9 @@ impl Exposition {
             page.family(&table::BUFFER_USED, |f| f.gauge(&[], stats.disk_bytes))?;
             page.family(&table::BUFFER_LIMIT, |f| f.gauge(&[], stats.max_bytes))?;
             page.family(&table::BUFFER_FREE, |f| f.gauge(&[], stats.free_bytes))?;
+            if let Some(sealing) = &stats.sealing {
+                page.family(&table::BUFFER_UNSEALED, |f| f.gauge(&[], sealing.events_left))?;
+            }
         }
         let counted = &self.counted;
         page.family(&table::QUARANTINED, |f| f.words(&counted.quarantined.all()))?;
@@ -369,7 +372,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::breaker::Breakers;
-    use crate::buffer::DestinationStats;
+    use crate::buffer::{DestinationStats, SealingStats};
     use crate::telemetry::{DEFINITIONS, Kind, Metrics};
 
     use super::*;
@@ -387,6 +390,12 @@ mod tests {
                 disk_bytes: 100,
                 max_bytes: 1000,
                 free_bytes: 5000,
+                sealing: Some(SealingStats {
+                    key: Some("00".into()),
+                    needed: vec!["00".into(), "01".into()],
+                    events_left: 4,
+                    stage: Some("events".into()),
+                }),
             }),
             admission: Admission::Open,
             ready: true,

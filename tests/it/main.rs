@@ -30,6 +30,8 @@ mod ranges;
 mod reasons;
 mod routes;
 mod sdk;
+mod sealed;
+mod shown;
 mod sick_app;
 mod spill;
 mod tracing;

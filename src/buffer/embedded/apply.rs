@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fjall::Slice;
 
@@ -16,10 +16,12 @@ use super::batch::AppendBatch;
 use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
 use super::endpoints::ChangeEndpoints;
-use super::keys::{self, Class};
+use super::keys::{self, Class, Group};
 use super::lane::{Held, Lane, Place};
+use super::sealing::Reseal;
 use super::waiting::Promise;
 use crate::clock::Timestamp;
+use crate::seal::{self, Kind};
 
 /// Work for the committer.
 pub(super) enum Op {
@@ -37,6 +39,7 @@ pub(super) enum Op {
     Fill(usize, Promise<Result<(), BufferError>>),
     Note(Note),
     Endpoints(ChangeEndpoints),
+    Reseal(Reseal),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),
@@ -220,7 +223,7 @@ impl Draft<'_> {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        let size = size_of(&encoded);
         let siblings = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
         self.sync = true;
         self.put_event(event.id, encoded);
@@ -236,7 +239,9 @@ impl Draft<'_> {
             effects.arrived.push((Arc::clone(lane), seq, Some(held)));
         }
         if lanes.is_empty() {
-            self.retain(event.id, Retained { class: Class::Delivered, at: event.received_at.0, size });
+            let group = self.keep.group(&event.route);
+            let at = event.received_at.0;
+            self.retain(event.id, Retained { class: Class::Delivered, group, at, size });
         }
         effects.stored += 1;
         effects.bytes += u64::from(size);
@@ -275,9 +280,14 @@ impl Draft<'_> {
                 }
             }
         }
-        let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        let size = size_of(&encoded);
         self.put_event(event.id, encoded);
         let mut records = Vec::with_capacity(deliveries.len());
+        // As it is found again: by its destinations, if it has any.
+        let group = match deliveries.first() {
+            Some((lane, _)) => self.keep.group_of(lane),
+            None => self.keep.group(&event.route),
+        };
         for (lane, delivery) in deliveries {
             let Delivery { state, attempts, since, mut history, .. } = delivery;
             let surplus = history.len().saturating_sub(Delivery::MAX_HISTORY);
@@ -306,7 +316,7 @@ impl Draft<'_> {
             false => retention_of(records.iter()),
         };
         if let Some((class, at)) = settled {
-            self.retain(event.id, Retained { class, at, size });
+            self.retain(event.id, Retained { class, group, at, size });
         }
         effects.stored += 1;
         effects.bytes += u64::from(size);
@@ -330,13 +340,12 @@ impl Draft<'_> {
         effects.claimed.push(key);
     }
 
-    /// `keep_delivered`: how long delivered events are kept.
-    pub(super) fn settle(&mut self, op: &Settle, keep_delivered: Duration, effects: &mut Effects) {
+    pub(super) fn settle(&mut self, op: &Settle, effects: &mut Effects) {
         let upcoming = match op.record.state {
             DeliveryState::Retrying { next_at } => Some((next_at.0.max(1), op.place.1)),
             _ => None,
         };
-        match self.write_settlement(op, upcoming, keep_delivered) {
+        match self.write_settlement(op, upcoming) {
             Ok(()) => effects.settled.push((Arc::clone(&op.lane), op.place, upcoming)),
             // The lease stays out, so the delivery comes again after a restart: repeated, not lost.
             Err(error) => {
@@ -345,12 +354,7 @@ impl Draft<'_> {
         }
     }
 
-    fn write_settlement(
-        &mut self,
-        op: &Settle,
-        upcoming: Option<Place>,
-        keep_delivered: Duration,
-    ) -> Result<(), BufferError> {
+    fn write_settlement(&mut self, op: &Settle, upcoming: Option<Place>) -> Result<(), BufferError> {
         let (lane, seq) = (&op.lane, op.place.1);
         let mut records: BTreeMap<u32, Record> = match op.siblings {
             // The usual case needs no look at the others.
@@ -386,11 +390,12 @@ impl Draft<'_> {
             && let Some((class, at)) = retention_of(records.values())
             && self.is_all(op.event, records.len())?
         {
-            if class == Class::Delivered && keep_delivered.is_zero() {
+            let group = self.keep.group_of(lane);
+            if class == Class::Delivered && self.keep.rule(group).delivered.is_zero() {
                 let records: Vec<_> = records.into_iter().collect();
                 self.remove_event(op.event, &records, None);
             } else {
-                self.retain(op.event, Retained { class, at, size: op.size });
+                self.retain(op.event, Retained { class, group, at, size: op.size });
             }
         }
         Ok(())
@@ -431,7 +436,11 @@ impl Draft<'_> {
         }
         if let Some(mut job) = job {
             job.changed += changed.count;
-            match serde_json::to_vec(&job) {
+            let written = serde_json::to_vec(&job).map_err(|error| error.to_string());
+            let seal = |plain: Vec<u8>| {
+                self.store.keys.seal(Kind::Job, &job.id.0, &plain).map_err(|error| error.to_string())
+            };
+            match written.and_then(seal) {
                 Ok(written) => self.put(keys::job(job.id), written),
                 // Texts and numbers always have a form; if not, the job is not what is wrong.
                 Err(error) => failed = Some(BufferError::Failed(format!("a job can't be written: {error}"))),
@@ -509,7 +518,8 @@ impl Draft<'_> {
         if !known {
             let mut encoded = Vec::new();
             let destinations: Vec<u32> = stored.destinations.iter().copied().chain([lane.id]).collect();
-            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter());
+            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter(), &self.store.keys)
+                .map_err(|error| BufferError::Failed(error.to_string()))?;
             self.rewrite_event(id, encoded.into());
         }
         self.enqueue(id, lane, record, now, effects);
@@ -529,7 +539,8 @@ impl Draft<'_> {
     ) -> Result<Option<Retained>, BufferError> {
         if stored.destinations.is_empty() && records.is_empty() {
             let at = stored.event.received_at.0;
-            return Ok(Some(Retained { class: Class::Delivered, at, size: stored.size }));
+            let group = Group::of(&stored.event.route);
+            return self.find_retained(stored.event.id, Class::Delivered, at, [group]);
         }
         self.retained(stored.event.id, records)
     }
@@ -575,6 +586,11 @@ impl Draft<'_> {
         self.remove_event(id, &records, Some(kept));
         Ok(true)
     }
+}
+
+/// Of a stored event, whether or not it is sealed.
+fn size_of(encoded: &[u8]) -> u32 {
+    u32::try_from(seal::plain_len(encoded)).unwrap_or(u32::MAX)
 }
 
 fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {

@@ -17,6 +17,7 @@ use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Scheme, TraceContext};
 use crate::reason::Reason;
+use crate::seal::{Keyring, Kind, NotOpened, NotSealed, OVERHEAD};
 
 /// Longest error text of an attempt that is kept, in bytes.
 const MAX_ERROR: usize = 300;
@@ -28,18 +29,36 @@ const MAX_ERROR: usize = 300;
 pub(super) struct StoredEvent {
     pub(super) event: Event,
     pub(super) destinations: Vec<u32>,
-    /// Of the record, in bytes.
+    /// Of the plain record, in bytes: the same under every key.
     pub(super) size: u32,
 }
 
+impl From<NotOpened> for Malformed {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::UnknownKey(_) => {
+                Malformed("it is sealed under a key that `buffer.encryption.keys` does not have")
+            }
+            NotOpened::Changed => Malformed("it does not open: its bytes are not those that were sealed"),
+        }
+    }
+}
+
+/// Writes an event in place of what stands in `out`, and seals it there if events are sealed.
 pub(super) fn encode_event(
     out: &mut Vec<u8>,
     event: &Event,
     destinations: impl ExactSizeIterator<Item = u32>,
-) {
-    out.clear();
+    keys: &Keyring,
+) -> std::result::Result<(), NotSealed> {
+    keys.begin(out);
     let headers: usize = event.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-    out.reserve(192 + event.target.len() + headers + event.body.len());
+    out.reserve(192 + event.target.len() + headers + event.body.len() + OVERHEAD);
+    put_event(out, event, destinations);
+    keys.finish(Kind::Event, &event.id.0, out)
+}
+
+fn put_event(out: &mut Vec<u8>, event: &Event, destinations: impl ExactSizeIterator<Item = u32>) {
     out.push(VERSION);
     let scheme = match event.scheme {
         Scheme::Http => 0,
@@ -153,11 +172,11 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
     Ok(Origin { would_refuse, quarantine, batch, client: None, may_repeat, trace })
 }
 
-/// Reads an event. Copies the record once; headers and body share that copy.
-pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
-    let size = u32::try_from(record.len()).map_err(|_| Malformed("record is too long"))?;
-    let shared = Bytes::copy_from_slice(record);
-    let mut r = Reader::versioned(record)?;
+/// Reads an event, sealed or not. Copies the record once; headers and body share that copy.
+pub(super) fn decode_event(id: EventId, record: &[u8], keys: &Keyring) -> Result<StoredEvent> {
+    let shared = keys.open(Kind::Event, &id.0, record)?;
+    let size = u32::try_from(shared.len()).map_err(|_| Malformed("record is too long"))?;
+    let mut r = Reader::versioned(&shared)?;
     let first = r.byte()?;
     let scheme = match first & !(HAS_ORIGIN | HAS_CLIENT) {
         0 => Scheme::Http,
@@ -509,6 +528,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::seal::plain_len;
+    use crate::seal::testing::keyring;
 
     fn out_of_the_ordinary(at: u64) -> Origin {
         let reason = Reason::ALL[at as usize % Reason::ALL.len()];
@@ -551,23 +572,37 @@ mod tests {
         #[test]
         fn every_byte_of_an_event_comes_back(event in any_event(), destinations: Vec<u32>) {
             let mut out = Vec::new();
-            encode_event(&mut out, &event, destinations.iter().copied());
-            let back = decode_event(event.id, &out).unwrap();
-            prop_assert_eq!(back.event, event);
-            prop_assert_eq!(back.destinations, destinations);
+            for keys in [Keyring::none(), keyring(&[1])] {
+                encode_event(&mut out, &event, destinations.iter().copied(), &keys).unwrap();
+                let back = decode_event(event.id, &out, &keys).unwrap();
+                prop_assert_eq!(back.size as usize, plain_len(&out));
+                prop_assert_eq!(back.event, event.clone());
+                prop_assert_eq!(back.destinations, destinations.clone());
+            }
         }
 
         #[test]
         fn a_cut_event_is_an_error(event in any_event(), cut: prop::sample::Index) {
             let mut out = Vec::new();
-            encode_event(&mut out, &event, [1].into_iter());
-            let cut = cut.index(out.len());
-            prop_assert!(decode_event(event.id, &out[..cut]).is_err());
+            for keys in [Keyring::none(), keyring(&[1])] {
+                encode_event(&mut out, &event, [1].into_iter(), &keys).unwrap();
+                let cut = cut.index(out.len());
+                prop_assert!(decode_event(event.id, &out[..cut], &keys).is_err());
+            }
+        }
+
+        #[test]
+        fn a_flipped_bit_of_a_sealed_event_is_an_error(event in any_event(), bit: prop::sample::Index) {
+            let mut out = Vec::new();
+            encode_event(&mut out, &event, [1].into_iter(), &keyring(&[1])).unwrap();
+            let bit = bit.index(out.len() * 8);
+            out[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(decode_event(event.id, &out, &keyring(&[1])).is_err());
         }
 
         #[test]
         fn arbitrary_bytes_are_never_a_panic(bytes: Vec<u8>) {
-            let _ = decode_event(EventId([0; 16]), &bytes);
+            let _ = decode_event(EventId([0; 16]), &bytes, &Keyring::none());
             let _ = Record::decode(&bytes);
             let _ = decode_claim(&bytes);
             let _ = CommitRecord::decode(&bytes);

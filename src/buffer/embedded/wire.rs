@@ -44,9 +44,12 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts behind the version byte.
     pub(super) fn versioned(all: &'a [u8]) -> Result<Self> {
+        Self::of_version(all, VERSION)
+    }
+    pub(super) fn of_version(all: &'a [u8], version: u8) -> Result<Self> {
         let mut reader = Self { all, at: 0 };
         match reader.byte()? {
-            VERSION => Ok(reader),
+            read if read == version => Ok(reader),
             _ => Err(Malformed("unknown record version")),
         }
     }

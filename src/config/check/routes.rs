@@ -145,6 +145,9 @@ impl Checker<'_, '_> {
         }
         let answer = self.answer(raw, place, pack.as_deref());
         let unwanted = self.unwanted(raw, place);
+        let keep = self.keep(raw, place);
+        let own = raw.redact.as_ref().map(|redact| self.redact(redact, &place.key("redact")));
+        let redact = own.map_or_else(|| self.redact.clone(), |own| self.redact.and(&own));
         let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
             (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),
@@ -185,6 +188,8 @@ impl Checker<'_, '_> {
                 idempotency,
                 event_type,
                 unwanted,
+                keep,
+                redact,
                 split,
                 max_body,
                 mode,

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::embedded::codec::{QueueEntry, Record, Told};
-use crate::buffer::embedded::keys::Class;
+use crate::buffer::embedded::keys::{Class, Group};
+use crate::config::RouteKeep;
+use crate::seal::testing::keyring;
 
 /// Counts everything in a store and compares it with what the counters say.
 pub(super) fn audit(buffer: &Embedded) {
@@ -18,7 +20,7 @@ pub(super) fn audit(buffer: &Embedded) {
         let (key, value) = entry.into_inner().unwrap();
         if key.len() == 16 {
             let id = keys::id_at(&key, 0).unwrap();
-            events.insert(id, codec::decode_event(id, &value).unwrap());
+            events.insert(id, codec::decode_event(id, &value, &store.keys).unwrap());
         }
     }
     assert_eq!(totals.events, events.len() as u64, "events");
@@ -84,6 +86,25 @@ pub(super) fn audit(buffer: &Embedded) {
         }
     }
     assert_eq!(totals.delivered_bytes, delivered_bytes, "delivered bytes");
+    let mut groups: BTreeMap<Group, (u64, u64)> = BTreeMap::new();
+    for (class, prefix) in [(Class::Delivered, b'v'), (Class::Dead, b't')] {
+        for (key, value) in entries(prefix) {
+            let group = Group(key[1..9].try_into().unwrap());
+            let id = keys::id_at(&key, 17).unwrap();
+            let size = keys::u32_at(&value, 0).unwrap();
+            assert_eq!(size, events[&id].size);
+            assert!(kept.insert(id), "kept twice");
+            if class == Class::Delivered {
+                let of = groups.entry(group).or_default();
+                *of = (of.0 + 1, of.1 + u64::from(size));
+            }
+        }
+    }
+    for group in [Group::of("hooks"), Group::of("another")] {
+        let totals = buffer.shared.keep.totals(group);
+        let counted = groups.get(&group).copied().unwrap_or_default();
+        assert_eq!((totals.events, totals.bytes), counted, "totals of a group");
+    }
     for (id, stored) in &events {
         let mut settled = 0;
         for destination in &stored.destinations {
@@ -246,10 +267,23 @@ fn destinations(to: u8) -> Vec<u8> {
     }
 }
 
-async fn run(steps: Vec<Step>) {
-    let mut bench = Bench::with(|s| {
-        s.keep_delivered = Duration::from_secs(60);
-        s.keep_dead = Duration::from_secs(100);
+#[derive(Clone, Copy, Debug)]
+enum Store {
+    Plain,
+    SealedWithRetentionOfTheRoute,
+}
+
+async fn run(steps: Vec<Step>, kind: Store) {
+    let (delivered, dead) = (Duration::from_secs(60), Duration::from_secs(100));
+    let mut bench = Bench::with(|s| match kind {
+        Store::Plain => (s.keep_delivered, s.keep_dead) = (delivered, dead),
+        // The general rule would keep them for longer, or not as long.
+        Store::SealedWithRetentionOfTheRoute => {
+            s.encryption = keyring(&[1]);
+            (s.keep_delivered, s.keep_dead) = (Duration::from_secs(3600), Duration::from_secs(1));
+            let keep = RouteKeep { delivered: Some(delivered), dead: Some(dead), ..RouteKeep::default() };
+            s.keep_of_routes = vec![("hooks".into(), keep)];
+        }
     });
     let mut model = Model::default();
     for step in steps {
@@ -526,7 +560,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_histories_end_as_the_model_says(steps in steps()) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
+    fn random_histories_end_as_the_model_says(steps in steps(), sealed: bool) {
+        let kind = if sealed { Store::SealedWithRetentionOfTheRoute } else { Store::Plain };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps, kind));
     }
 }
