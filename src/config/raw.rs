@@ -6,6 +6,7 @@
 mod alerts;
 mod destination;
 mod limit;
+mod order;
 mod pace;
 mod route;
 mod sections;
@@ -15,6 +16,7 @@ mod when;
 pub(super) use alerts::*;
 pub(super) use destination::*;
 pub(super) use limit::*;
+pub(super) use order::*;
 pub(super) use pace::*;
 pub(super) use route::*;
 pub(super) use sections::*;

@@ -1,5 +1,6 @@
 //! One attempt: from a lease to its settlement.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use crate::breaker::{self, Breaker, Charge, Outcome, Permit};
 use crate::buffer::{Attempt, DeadReason, Event, Leased, Next};
 use crate::clock::Clock;
-use crate::config::Destination;
+use crate::config::{Destination, OnFailure, Retry};
 use crate::telemetry::Metrics;
 use crate::upstream::{EventHeaders, Forward, Upstream, UpstreamError};
 
@@ -94,11 +95,13 @@ pub(super) async fn work<A: App>(
     settings: Arc<Settings<A>>,
     around: Arc<Surroundings>,
 ) {
-    let Some(Leased { event, destination: name, attempts, since, .. }) = lease.leased().cloned() else {
+    let Some(Leased { event, destination: name, attempts, since, lane, .. }) = lease.leased().cloned() else {
         return;
     };
     let Settings { destination, app } = &*settings;
-    let retry = &destination.retry;
+    let order = destination.order.as_deref().filter(|_| lane.is_some()).map(|order| order.on_failure);
+    let budget = budget(&destination.retry, order);
+    let retry = &*budget;
     let dead = |reason: DeadReason, attempts: u32, last: &str| {
         let reason = reason.code();
         tracing::error!(event = %event.id, destination = %name, reason, attempts, last, "dead letter");
@@ -107,7 +110,7 @@ pub(super) async fn work<A: App>(
     let at = around.clock.now();
     if let Err(reason) = classify::may_try(Progress { attempts, since }, retry, at) {
         permit.end(Outcome::Unused, "");
-        lease.settle(None, Next::Dead(reason));
+        lease.settle(None, dies(reason, order));
         around.metrics.delivery(&name.0, "dead", Duration::ZERO);
         dead(reason, attempts, "not tried again");
         return;
@@ -128,7 +131,7 @@ pub(super) async fn work<A: App>(
     let charge = permit.end(health(&result, &finding), &text);
     let (attempt, next) = match (finding, charge) {
         (Finding::Success, _) => (Some(attempt), Next::Delivered),
-        (Finding::GivenUp, _) => (Some(attempt), Next::Dead(DeadReason::GivenUp)),
+        (Finding::GivenUp, _) => (Some(attempt), dies(DeadReason::GivenUp, order)),
         // Held, nothing charged: it waits for the next probe, and lets others have their turn with it.
         (Finding::Failure { .. } | Finding::Ours, Charge::Spared { until }) => {
             let wait = until.saturating_duration_since(Instant::now()) + ITS_TURN;
@@ -139,18 +142,41 @@ pub(super) async fn work<A: App>(
             (None, Next::Retry(now.saturating_add(backoff::ceiling(retry, 1))))
         }
         (Finding::Failure { asked }, Charge::Counts) => {
-            (Some(attempt), classify::after_failure(progress, asked, retry, now, fastrand::f64()))
+            let next = classify::after_failure(progress, asked, retry, now, fastrand::f64());
+            let next = match next {
+                Next::Dead(reason) => dies(reason, order),
+                next => next,
+            };
+            (Some(attempt), next)
         }
     };
     lease.settle(attempt, next);
     let word = match next {
         Next::Delivered => "delivered",
-        Next::Dead(_) => "dead",
+        Next::Dead(_) | Next::Parked(_) => "dead",
         Next::Retry(_) | Next::Release => "retry",
     };
     around.metrics.delivery(&name.0, word, took);
-    if let Next::Dead(reason) = next {
+    if let Next::Dead(reason) | Next::Parked(reason) = next {
         dead(reason, progress.attempts, &text);
+    }
+}
+
+/// How long a delivery is tried: one that nothing may pass, until it gets through.
+pub(super) fn budget(retry: &Retry, order: Option<OnFailure>) -> Cow<'_, Retry> {
+    match order {
+        Some(OnFailure::Block) => {
+            Cow::Owned(Retry { attempts: u32::MAX, max_age: Duration::MAX, ..retry.clone() })
+        }
+        Some(OnFailure::Park | OnFailure::Skip) | None => Cow::Borrowed(retry),
+    }
+}
+
+/// Where a delivery goes that is given up: only `skip` lets its lane go on without an operator.
+pub(super) const fn dies(reason: DeadReason, order: Option<OnFailure>) -> Next {
+    match order {
+        Some(OnFailure::Block | OnFailure::Park) => Next::Parked(reason),
+        Some(OnFailure::Skip) | None => Next::Dead(reason),
     }
 }
 

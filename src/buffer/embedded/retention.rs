@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use super::super::{BufferError, EventId};
+use super::super::{BufferError, DeliveryState, EventId};
+use super::codec::Record;
 use super::draft::{Draft, Retained};
 use super::keys::{self, Class};
 use crate::clock::Timestamp;
@@ -49,8 +50,8 @@ impl Draft<'_> {
         let mut budget = STEP;
         self.sweep_claims(now.0, &mut budget)?;
         self.sweep_endpoints(now.0, &mut budget)?;
-        self.sweep_events(Class::Delivered, now.saturating_sub(keep.delivered).0, keep, &mut budget)?;
-        self.sweep_events(Class::Dead, now.saturating_sub(keep.dead).0, keep, &mut budget)?;
+        self.sweep_events(Class::Delivered, now.saturating_sub(keep.delivered).0, keep, now, &mut budget)?;
+        self.sweep_events(Class::Dead, now.saturating_sub(keep.dead).0, keep, now, &mut budget)?;
         Ok(if budget == 0 { Swept::Part } else { Swept::All })
     }
 
@@ -82,6 +83,7 @@ impl Draft<'_> {
         class: Class,
         until: u64,
         keep: &Keep,
+        now: Timestamp,
         budget: &mut usize,
     ) -> Result<(), BufferError> {
         let floor = match class {
@@ -109,7 +111,11 @@ impl Draft<'_> {
             let id = EventId(id);
             let size = keys::u32_at(&value, 0).unwrap_or(0);
             let records = self.records(id)?;
-            self.remove_event(id, &records, Some(Retained { class, at, size }));
+            if records.iter().any(|(_, record)| record.parks) {
+                self.keep_on(id, records, Retained { class, at, size }, now);
+            } else {
+                self.remove_event(id, &records, Some(Retained { class, at, size }));
+            }
             match class {
                 Class::Delivered => self.totals.delivered_from = at,
                 Class::Dead => self.totals.dead_from = at,
@@ -117,5 +123,17 @@ impl Draft<'_> {
             *budget -= 1;
         }
         Ok(())
+    }
+
+    /// A dead letter that holds a lane is an operator's to end: it is kept for as long again.
+    fn keep_on(&mut self, id: EventId, records: Vec<(u32, Record)>, kept: Retained, now: Timestamp) {
+        for (to, mut record) in records.into_iter().filter(|(_, record)| record.parks) {
+            if let DeliveryState::Dead { at, .. } = &mut record.state {
+                *at = now;
+                self.put_record(id, to, &record);
+            }
+        }
+        self.release(id, kept);
+        self.retain(id, Retained { at: now.0, ..kept });
     }
 }

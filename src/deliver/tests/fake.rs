@@ -149,6 +149,7 @@ impl Buffer for Memory {
                     destination: destination.clone(),
                     attempts: entry.attempts.len() as u32,
                     since: entry.since,
+                    lane: None,
                     token,
                 })
             })
@@ -175,7 +176,7 @@ impl Buffer for Memory {
         entry.attempts.extend(settlement.attempt);
         entry.state = match settlement.next {
             Next::Delivered => State::Delivered,
-            Next::Dead(reason) => State::Dead(reason),
+            Next::Dead(reason) | Next::Parked(reason) => State::Dead(reason),
             Next::Retry(at) => State::Due(at),
             Next::Release => State::Due(Timestamp(0)),
         };
