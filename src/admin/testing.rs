@@ -444,6 +444,9 @@ impl Control for Fake {
             _ => Err(NoEndpoints::NoRoute { near: Some("partners".into()) }),
         }
     }
+    fn order_key(&self, _: &DestinationName, event: &Event) -> Option<String> {
+        event.idempotency_key.clone()
+    }
     fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
         let at = vec!["secrets".into(), "0".into()];
         let until = self.now().saturating_add(Duration::from_secs(60));

@@ -14,6 +14,7 @@
 //! `limit` says how long it may take. What the app is sent is `forward`'s.
 
 mod balance;
+pub mod batch;
 mod checks;
 mod connect;
 mod error;

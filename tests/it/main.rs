@@ -24,6 +24,7 @@ mod harness;
 mod limits;
 mod migration;
 mod once;
+mod order;
 mod pace;
 mod providers;
 mod ranges;

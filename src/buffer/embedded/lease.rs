@@ -55,7 +55,9 @@ pub(super) fn from_memory(lane: &Arc<Lane>, max: usize, now: Timestamp) -> Optio
         return None;
     }
     state.take_window(max, &mut taken);
-    if taken.is_empty() && max > 0 && state.behind {
+    if taken.len() < max && state.behind {
+        // Fewer than asked for must mean that there is no more. These come first again.
+        taken.drain(..).for_each(|(place, _)| state.hand_back(place));
         return None;
     }
     drop(state);
