@@ -294,3 +294,53 @@ pub(super) async fn work<A: App>(
         _ => Done::Nothing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_has_a_status_or_none_has() {
+        let at = JsonPointer::parse("/r").unwrap();
+        let of = |body: &str, count| statuses(body.as_bytes(), &at, count);
+        assert_eq!(of(r#"{"r":[200,{"status":503,"x":1},410]}"#, 3), Some(vec![200, 503, 410]));
+        for body in [
+            r#"{"r":[200]}"#,
+            r#"{"r":[200,null]}"#,
+            r#"{"r":[200,"200"]}"#,
+            r#"{"r":[200,7]}"#,
+            r#"{"r":{}}"#,
+            "[200,200]",
+            "ok",
+        ] {
+            assert_eq!(of(body, 2), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_busy_app_is_no_reason_to_look_for_one_to_blame() {
+        let answered = |status| Ok(Answered { status, retry_after: None });
+        for status in [200, 408, 425, 429, 503] {
+            assert!(!may_be_ones_doing(&answered(status)), "{status}");
+        }
+        for status in [400, 410, 413, 422, 500, 502] {
+            assert!(may_be_ones_doing(&answered(status)), "{status}");
+        }
+        assert!(!may_be_ones_doing(&Err(UpstreamError::Connect("refused".into()))));
+        assert!(!may_be_ones_doing(&Err(UpstreamError::Timeout("connect"))));
+        assert!(may_be_ones_doing(&Err(UpstreamError::Timeout("answer"))));
+        assert!(may_be_ones_doing(&Err(UpstreamError::Broken("closed".into()))));
+    }
+
+    #[test]
+    fn batches_get_smaller_while_the_app_is_spared_and_grow_back() {
+        let mut making = Making::default();
+        making.done(Done::Spared(100), 100);
+        making.done(Done::Spared(50), 100);
+        assert_eq!(making.limit, Some(25));
+        making.done(Done::Spared(1), 100);
+        assert_eq!(making.limit, Some(1));
+        (0..7).for_each(|_| making.done(Done::Well, 100));
+        assert_eq!(making.limit, None);
+    }
+}

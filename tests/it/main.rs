@@ -7,6 +7,7 @@ mod support;
 mod alerts;
 mod attacks;
 mod auth;
+mod batch;
 mod batches;
 mod bounded;
 mod breaker;
