@@ -1,18 +1,16 @@
 //! One document from an address that the config or a pack pins: the one way in which anything is fetched.
 //!
-//! Size- and time-limited, over https (plain http from loopback addresses only: tests, a sidecar). Redirects are never
-//! followed, because they would let the other side choose where we fetch. When to fetch, and what the bytes mean, is
-//! the caller's (`keys`, `ranges`).
+//! Size- and time-limited, over https (plain http from loopback addresses only: tests, a sidecar), by [`Ask`]. When to
+//! fetch, and what the bytes mean, is the caller's (`keys`, `ranges`).
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Uri;
 
-use crate::buffer::DestinationName;
-use crate::config::{Destination, TrustedRoots, UpstreamTls, is_loopback};
-use crate::message::{Headers, Method};
-use crate::upstream::{Outgoing, Upstream, UpstreamError};
+use crate::config::{TrustedRoots, is_loopback};
+use crate::message::Method;
+use crate::upstream::{Ask, UpstreamError};
 
 /// What a fetch may cost at most.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +43,10 @@ pub fn may_be_fetched(url: &Uri) -> bool {
 
 /// How one document is fetched, again and again.
 pub struct Fetch {
-    upstream: Upstream,
-    request: Outgoing,
-    body: Bytes,
+    ask: Ask,
+    headers: Vec<(String, Vec<u8>)>,
+    /// With one it is a POST.
+    body: Option<Bytes>,
     limits: Limits,
 }
 
@@ -57,42 +56,27 @@ impl Fetch {
     pub fn new(
         url: &Uri,
         ca: Option<TrustedRoots>,
-        mut headers: Vec<(String, Vec<u8>)>,
+        headers: Vec<(String, Vec<u8>)>,
         body: Option<Vec<u8>>,
         limits: Limits,
     ) -> Result<Self, String> {
         if !may_be_fetched(url) {
             return Err("only https addresses are fetched (http only from a loopback address)".into());
         }
-        let name = DestinationName::new("fetch", url.host().unwrap_or_default());
-        let destination = Destination {
-            tls: UpstreamTls { ca, ..UpstreamTls::default() },
-            ..Destination::plain(name, url.clone(), limits.time)
-        };
-        let upstream = Upstream::new(&destination).map_err(|error| error.to_string())?;
-        headers.push(("User-Agent".to_owned(), b"tidegate".to_vec()));
-        let method = if body.is_some() { Method::POST } else { Method::GET };
-        let headers: Headers =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
-        let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        let request = Outgoing { method, target, headers };
-        Ok(Self { upstream, request, body: body.unwrap_or_default().into(), limits })
+        let ask = Ask::new("fetch", url, ca, limits.time, limits.time).map_err(|error| error.to_string())?;
+        Ok(Self { ask, headers, body: body.map(Bytes::from), limits })
     }
 
     /// The document's bytes, if it is answered with 200. `bearer` is what `Authorization` says, if it is to say anything.
     pub async fn run(&self, bearer: Option<&str>) -> Result<Bytes, FetchError> {
-        let with_token;
-        let request = match bearer {
-            None => &self.request,
-            Some(token) => {
-                let value = format!("Bearer {token}").into_bytes();
-                let headers = self.request.headers.iter();
-                let headers = headers.chain([("Authorization", value.as_slice())]).collect();
-                with_token = Outgoing { headers, ..self.request.clone() };
-                &with_token
-            }
+        let token = bearer.map(|token| format!("Bearer {token}").into_bytes());
+        let token = token.as_deref().map(|value| ("Authorization", value));
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).chain(token);
+        let (method, body) = match &self.body {
+            None => (Method::GET, Bytes::new()),
+            Some(body) => (Method::POST, body.clone()),
         };
-        let mut answer = self.upstream.send(request, self.body.clone()).await?;
+        let mut answer = self.ask.send(method, headers, body).await?;
         if answer.status != 200 {
             return Err(FetchError::Status(answer.status));
         }

@@ -20,7 +20,9 @@ use crate::alerts::{Alerts, Expiring, Targets};
 use crate::breaker::Breakers;
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats, LaneBy};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings};
+use crate::config::{
+    self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, TraceSettings,
+};
 use crate::deliver::{self, Deliverer};
 use crate::endpoints::Endpoints;
 use crate::jobs::Jobs;
@@ -30,6 +32,7 @@ use crate::quarantine::Quarantine;
 use crate::ranges::{RangeStore, RangesStatus};
 use crate::receive::Intake;
 use crate::telemetry::Metrics;
+use crate::trace::Tracer;
 use crate::upstream::Upstream;
 
 /// Everything that a request needs, in one place. Shared by all threads; lives as long as the process.
@@ -39,6 +42,8 @@ pub struct Gateway {
     pub buffer: Arc<dyn Buffer>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    /// `None`: nothing is recorded.
+    pub tracer: Option<Arc<Tracer>>,
     /// What the way in remembers between requests; a reload keeps it.
     pub intake: Intake,
     /// Which destinations are spared, buffered and inline ones; a reload keeps them.
@@ -135,6 +140,7 @@ impl Gateway {
         quarantine: Arc<Quarantine>,
         metrics: Arc<Metrics>,
         clock: Clock,
+        tracer: Option<Arc<Tracer>>,
     ) -> Self {
         let ranges = RangeStore::new(&snapshot.config.buffer.path, metrics.clone(), clock.clone());
         ranges.adopt(&snapshot.config);
@@ -146,6 +152,7 @@ impl Gateway {
             pauses: pauses.watch(),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            tracer: tracer.clone(),
         };
         quarantine.apply(snapshot.config.quarantine.clone());
         // Before the first event comes in.
@@ -165,6 +172,7 @@ impl Gateway {
             quarantine,
             metrics,
             clock,
+            tracer,
             config_path,
             keys,
             runtime: Handle::current(),
@@ -415,6 +423,7 @@ struct Fixed {
     threads: usize,
     buffer: BufferSettings,
     log: LogSettings,
+    tracing: Option<TraceSettings>,
 }
 
 impl Fixed {
@@ -425,6 +434,7 @@ impl Fixed {
             threads: config.threads,
             buffer: config.buffer.clone(),
             log: config.log.clone(),
+            tracing: config.tracing.clone(),
         }
     }
 }
@@ -450,6 +460,9 @@ impl NotLive {
         }
         if (&old.log.level, &old.log.format) != (&new.log.level, &new.log.format) {
             found.later("log.level and log.format");
+        }
+        if old.tracing != new.tracing {
+            found.later("tracing");
         }
         found
     }

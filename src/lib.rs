@@ -41,8 +41,9 @@ pub mod tenants;
 // URLs of clients' own.
 pub mod endpoints;
 
-// What is wrong, and who is told.
+// What is wrong, and who is told; what happens to a request, for who asks later.
 pub mod alerts;
+pub mod trace;
 
 // What is asked of us, and what we show.
 pub mod admin;

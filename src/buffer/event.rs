@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::message::{Headers, Method, Request, Scheme};
+use crate::message::{Headers, Method, Request, Scheme, TraceContext};
 use crate::reason::Reason;
 use crate::verify::Verified;
 
@@ -117,6 +117,8 @@ pub struct Origin {
     pub may_repeat: bool,
     /// It was one of several in its request.
     pub batch: Option<BatchPart>,
+    /// Its trace, if that is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 /// Which of the events of one request an event was.
@@ -164,6 +166,7 @@ impl Event {
             origin: Origin {
                 would_refuse: request.would_refuse().map(|r| r.reason),
                 client: request.client().cloned(),
+                trace: request.trace(),
                 ..Origin::default()
             },
         }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
+use super::events::encoded;
 use super::failure::{Failure, exit};
 use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, print, print_json, span};
-use super::events::encoded;
 use crate::admin::lanes::LaneList;
 
 /// List the keys of ordered destinations whose events stand still

@@ -138,8 +138,8 @@ fn whole(pack: &Pack) -> String {
     if !pack.content_types.is_empty() {
         say("content types", &pack.content_types.join(", "));
     }
-    if !pack.handshakes.is_empty() {
-        say("handshake", "answered directly");
+    for greeting in pack.greetings() {
+        say("handshake", &greeting);
     }
     if let Some(batch) = &pack.batch {
         let place = batch.place.as_deref().unwrap_or("body");
@@ -152,6 +152,9 @@ fn whole(pack: &Pack) -> String {
         say("deadline", &format!("{} s", deadline.as_secs_f64()));
     }
     say("success", &pack.successes());
+    if let Some(answer) = &pack.answer {
+        say("answer", &format!("the sender wants to read: {}", answer.body));
+    }
     if let Some(retries) = &pack.retries {
         say("retries", retries);
     }
@@ -219,9 +222,11 @@ fn detail(pack: &Pack) -> Value {
         "event_type": pack.event_type.as_ref().map(ToString::to_string),
         "content_types": pack.content_types,
         "handshake": !pack.handshakes.is_empty(),
+        "greetings": pack.greetings(),
         "batch": batch,
         "deadline_seconds": pack.deadline.map(|deadline| deadline.as_secs_f64()),
         "success": pack.successes(),
+        "answer": pack.answer.as_ref().map(|answer| answer.body.as_str()),
         "retries": pack.retries,
         "ranges": ranges,
         "notes": pack.notes,
@@ -253,6 +258,10 @@ mod tests {
             (&json!("github"), &json!("https://api.github.com/meta"))
         );
         assert_eq!(json["success"], "2xx");
+        let sign = whole(&providers::find("dropbox-sign").unwrap());
+        assert!(sign.contains("answer        the sender wants to read: Hello API Event Received"), "{sign}");
+        let trello = whole(&providers::find("trello").unwrap());
+        assert!(trello.contains("handshake     HEAD; not signed; proves nothing"), "{trello}");
     }
 
     #[test]

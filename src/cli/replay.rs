@@ -10,11 +10,11 @@ use super::captured::{Line, Outcome, each_line};
 use super::failure::Failure;
 use super::output::harmless;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Enforce, Mode};
+use crate::config::{Clients, Config, Enforce, Mode};
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::route::Match;
-use crate::tenants::Held;
+use crate::tenants::{Held, Needs};
 
 /// What a config does with a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +48,7 @@ pub struct Report {
     /// By the new config.
     pub accepted: u64,
     pub refused: u64,
-    /// Can't be told without the network or the time of their capture.
+    /// Can't be told without the network, the time of their capture, or the clients' URLs that a gateway has issued.
     pub untold: u64,
     pub unchanged: u64,
     /// Of these nothing is known from before: neither `--against` nor an `outcome` in the line.
@@ -155,7 +155,7 @@ impl Report {
         }
         add(
             self.untold,
-            "can't be told here (a key that is fetched, or a time of capture that is not known)",
+            "can't be told here (a key that is fetched, a time of capture that is not known, or a client's URL)",
         );
         add(self.unchanged, "as before");
         add(self.newly_accepted, "were refused and would be accepted");
@@ -199,6 +199,14 @@ fn differences(before: &Decision, after: &Decision) -> Vec<&'static str> {
     what
 }
 
+/// In the place of a reason: what decides is only known where the clients' URLs are.
+const CLIENTS_URL: &str = "client_url";
+
+/// Whether another secret could have had another outcome.
+fn by_secret(reason: Reason) -> bool {
+    matches!(reason, Reason::SignatureInvalid | Reason::TokenInvalid | Reason::CredentialsInvalid)
+}
+
 /// What `config` does with a request, as far as it can be told offline.
 fn decide(config: &Config, line: &Line) -> Decision {
     let head = &line.request.head;
@@ -209,7 +217,7 @@ fn decide(config: &Config, line: &Line) -> Decision {
     };
     let (index, params) = match config.table.find(&head.host(), head.path(), &head.method) {
         Match::Route { index, params } => (index, params),
-        Match::MethodNotAllowed(_) => return refused(Reason::MethodNotAllowed),
+        Match::MethodNotAllowed { .. } => return refused(Reason::MethodNotAllowed),
         Match::NotFound => return refused(Reason::NoRoute),
     };
     let Some(route) = config.routes.get(index) else { return refused(Reason::NoRoute) };
@@ -229,12 +237,19 @@ fn decide(config: &Config, line: &Line) -> Decision {
     }
     let request = Request { params, ..line.request.clone() };
     let url = route.public_url.as_deref();
+    let connection = route.verify.connection(&request.head.headers).err();
     let verified = match Held::of(route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None))) {
-        Ok(held) => held.observe(&route.verify, request, url, line.at, None),
+        Ok(held) => held.observe(&route.verify, request, url, line.at, connection),
         Err(refusal) => Held::Nobody.observe(&route.verify, request, url, line.at, Some(refusal)),
     };
     let reason = verified.would_refuse().map(|refusal| refusal.reason);
+    // Which URLs are clients' and what their secrets are is in the buffer of a gateway that runs.
+    let own_url = route.clients == Clients::Endpoints;
+    let own_secret = route.tenants.as_ref().is_some_and(|tenants| tenants.needs() == Needs::Secret);
+    let untold = own_secret && reason.is_some_and(by_secret);
     let accepted = match (reason, route.enforce) {
+        _ if untold => None,
+        (None, _) | (Some(_), Enforce::Observe) if own_url => None,
         (None, _) | (Some(_), Enforce::Observe) => Some(true),
         // Its key would be fetched by a gateway that runs.
         (Some(Reason::KeyUnavailable), _) => None,
@@ -244,7 +259,10 @@ fn decide(config: &Config, line: &Line) -> Decision {
     let key = route.idempotency.as_ref().filter(|_| accepted == Some(true));
     at_route(Decision {
         accepted,
-        reason: reason.map(|reason| reason.code().to_owned()),
+        reason: match reason {
+            _ if accepted.is_none() && (own_url || untold) => Some(CLIENTS_URL.to_owned()),
+            reason => reason.map(|reason| reason.code().to_owned()),
+        },
         by: reason.is_none().then(|| verified.by().to_string()),
         event_key: key.map(|rule| rule.key.key(verified.get())),
         ..Decision::default()

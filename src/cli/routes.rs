@@ -153,12 +153,12 @@ fn explained(config: &Config, asked: &Asked, output: Output) -> (String, bool) {
         .collect();
     let taken = match &found {
         Match::Route { index, .. } => config.routes.get(*index),
-        Match::MethodNotAllowed(_) | Match::NotFound => None,
+        Match::MethodNotAllowed { .. } | Match::NotFound => None,
     };
     if output == Output::Json {
         let (params, allow) = match &found {
             Match::Route { params, .. } => (Some(params), None),
-            Match::MethodNotAllowed(methods) => {
+            Match::MethodNotAllowed { allowed: methods, .. } => {
                 (None, Some(methods.iter().map(Method::as_str).collect::<Vec<_>>()))
             }
             Match::NotFound => (None, None),
@@ -168,7 +168,7 @@ fn explained(config: &Config, asked: &Asked, output: Output) -> (String, bool) {
             "host": asked.host,
             "path": asked.path,
             "route": taken.map(|r| &*r.name),
-            "status": match &found { Match::Route { .. } => None, Match::MethodNotAllowed(_) => Some(405), Match::NotFound => Some(404) },
+            "status": match &found { Match::Route { .. } => None, Match::MethodNotAllowed { .. } => Some(405), Match::NotFound => Some(404) },
             "allow": allow,
             "parameters": params.map(|p| p.0.iter().map(|(n, v)| (n.to_string(), json!(v))).collect::<serde_json::Map<_, _>>()),
             "routes": whys.iter().map(|(route, why)| json!({ "name": *route.name, "verdict": why })).collect::<Vec<_>>(),
@@ -181,7 +181,7 @@ fn explained(config: &Config, asked: &Asked, output: Output) -> (String, bool) {
             let params: String = params.0.iter().map(|(name, value)| format!(", {name} = {value}")).collect();
             format!("takes the route `{}`{params}\n", route.name)
         }
-        (Match::MethodNotAllowed(methods), _) => {
+        (Match::MethodNotAllowed { allowed: methods, .. }, _) => {
             let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
             format!("is answered 405 (Allow: {})\n", methods.join(", "))
         }

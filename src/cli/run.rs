@@ -19,6 +19,7 @@ use crate::gateway::{Gateway, Snapshot, admin_text};
 use crate::keys::RemoteKeys;
 use crate::quarantine::Quarantine;
 use crate::telemetry::{self, Metrics};
+use crate::trace::{TraceError, Tracer};
 use crate::{admin, buffer, expiry};
 
 /// Threads for deliveries, the admin API, key refresh and signals: half as many as there are cores, eight at most. The
@@ -30,6 +31,8 @@ fn background_threads() -> usize {
 /// Beyond `shutdown.grace`, for the edge and the workers to notice that it has passed.
 const SLACK: Duration = Duration::from_secs(5);
 /// What `sysexits.h` calls EX_CONFIG.
+/// How long the export of the last traces may hold up the end.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 const EXIT_CONFIG: u8 = 78;
 /// 128 + SIGINT: ended at once because the user insisted.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -63,6 +66,8 @@ enum Failure {
     Buffer(#[from] embedded::OpenError),
     #[error("listener {0}")]
     Listener(#[from] ServeError),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error("admin: {0}")]
     Admin(String),
     #[error("{what} ended unexpectedly")]
@@ -132,10 +137,17 @@ impl Run {
         let buffer = embedded::open_beside(settings, quarantine.clone(), metrics.clone(), clock.clone())?;
         // Once the folder is ours.
         quarantine.open();
-        let gateway = Arc::new(Gateway::new(snapshot, path, keys, buffer, quarantine, metrics, clock));
+        let tracer = snapshot.config.tracing.as_ref();
+        let tracer = tracer.map(|settings| Tracer::new(settings, metrics.clone())).transpose()?;
+        let (traced, gateway) = (tracer.clone(), tracer);
+        let gateway = Gateway::new(snapshot, path, keys, buffer, quarantine, metrics, clock, gateway);
         drop(within);
 
-        let result = runtime.block_on(serve(gateway));
+        let result = runtime.block_on(serve(Arc::new(gateway)));
+        // While the runtime is there, which does the exporting.
+        if let Some(tracer) = traced {
+            tracer.shutdown(LAST_TRACES);
+        }
         // Only what can't be waited for is left, such as a name lookup under way.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result

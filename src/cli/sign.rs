@@ -301,29 +301,28 @@ fn curl(event: &SignedEvent) -> String {
     command
 }
 
+/// A text given on the command line: `env:NAME`, `file:PATH`, or itself.
+pub(super) fn argument(reference: &str) -> Result<String, String> {
+    let text = if let Some(name) = reference.strip_prefix("env:") {
+        std::env::var(name).map_err(|_| format!("the variable `{name}` is not set"))?
+    } else if let Some(path) = reference.strip_prefix("file:") {
+        let text = read_text(Path::new(path))?;
+        text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+    } else {
+        reference.to_owned()
+    };
+    if text.is_empty() { Err(format!("`{reference}` is empty")) } else { Ok(text) }
+}
+
 /// Secrets and texts given on the command line.
 struct FromArguments;
 
-impl FromArguments {
-    fn get(reference: &str) -> Result<String, String> {
-        let text = if let Some(name) = reference.strip_prefix("env:") {
-            std::env::var(name).map_err(|_| format!("the variable `{name}` is not set"))?
-        } else if let Some(path) = reference.strip_prefix("file:") {
-            let text = read_text(Path::new(path))?;
-            text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
-        } else {
-            reference.to_owned()
-        };
-        if text.is_empty() { Err(format!("`{reference}` is empty")) } else { Ok(text) }
-    }
-}
-
 impl Resolver for FromArguments {
     fn secret(&self, reference: &str) -> Result<Secret, String> {
-        Self::get(reference).map(|text| Secret::new(text.into_bytes()))
+        argument(reference).map(|text| Secret::new(text.into_bytes()))
     }
     fn text(&self, reference: &str) -> Result<String, String> {
-        Self::get(reference)
+        argument(reference)
     }
     fn keys(&self, _: Remote) -> Result<Arc<dyn KeySource>, String> {
         // Nothing is fetched to sign: a private key takes the fetched ones' place.

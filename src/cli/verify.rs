@@ -12,11 +12,13 @@ use super::captured::{Line, each_line};
 use super::check::{ConfigPath, Output};
 use super::failure::{Failure, exit};
 use super::output::harmless;
+use super::sign::argument;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Needed, Route};
+use crate::config::{self, Clients, Needed, Route};
 use crate::message::{PathParams, Request};
 use crate::route::Match;
-use crate::tenants::Held;
+use crate::secret::Secret;
+use crate::tenants::{Client, Held, Needs};
 use crate::verify::{Explanation, Verifier, nearest};
 
 /// Verify captured requests offline against a route
@@ -46,6 +48,10 @@ pub struct Verify {
     /// The requests, one JSON object a line; `-` for standard input
     #[arg(long, value_name = "FILE")]
     requests: PathBuf,
+    /// On a route with `secret: client:secret`: the secret that was made with the client's URL, `env:NAME` or
+    /// `file:PATH`. Only a gateway that runs has it
+    #[arg(long, value_name = "REFERENCE")]
+    client_secret: Option<String>,
     /// The time of the decision, in Unix seconds [default: the line's `received_at`, else now]
     #[arg(long, value_name = "UNIX_SECONDS")]
     now: Option<u64>,
@@ -114,13 +120,20 @@ impl Verify {
             Match::Route { index: found, params } if found == index => params,
             _ => PathParams::default(),
         };
+        let client = self.client_secret(route)?;
+        let client = client.as_ref().map(|secret| Client { id: "", secret: Some(secret) });
+        if route.clients == Clients::Endpoints {
+            eprintln!(
+                "whether a URL is a client's is not judged: only a gateway that runs knows which there are"
+            );
+        }
         let others = config.routes.iter().filter(|other| other.name != route.name);
         let others: Vec<(&str, &Verifier)> = others.map(|other| (&*other.name, &other.verify)).collect();
         let now = self.now.map(Timestamp::from_secs);
         let mut out = std::io::stdout().lock();
         each_line(&self.requests, now, Clock::System.now(), |Line { number, mut request, at, .. }| {
             request.params = params(&request);
-            let tenant = route.tenants.as_ref().map(|tenants| tenants.load(&request.params, None));
+            let tenant = route.tenants.as_ref().map(|tenants| tenants.load(&request.params, client));
             let held = Held::of(tenant).unwrap_or_else(|refusal| {
                 eprintln!("line {number}: {}", harmless(&refusal.to_string()));
                 Held::Nobody
@@ -151,6 +164,28 @@ impl Verify {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The secret of the client whose requests these are, where the rule asks for one.
+    fn client_secret(&self, route: &Route) -> Result<Option<Secret>, Failure> {
+        let asked = route.tenants.as_ref().is_some_and(|tenants| tenants.needs() == Needs::Secret);
+        match &self.client_secret {
+            None if asked => Err(Failure::Usage(format!(
+                "the secrets of `{}` are made with its clients' URLs, and only a gateway that runs has them: give the \
+                 client's with --client-secret env:NAME",
+                route.name
+            ))),
+            Some(_) if !asked => Err(Failure::Usage(format!(
+                "`{}` has no `client:secret`: --client-secret has no meaning for it",
+                route.name
+            ))),
+            None => Ok(None),
+            Some(reference) => {
+                let text = argument(reference)
+                    .map_err(|error| Failure::Usage(format!("--client-secret: {error}")))?;
+                Ok(Some(Secret::new(text.into_bytes())))
+            }
+        }
+    }
+
     fn decide(
         &self,
         route: &Route,
@@ -164,7 +199,11 @@ impl Verify {
         let explained = |detail, by, label| {
             (self.explain && self.output == Output::Json).then_some(Explained { detail, by, label, likely })
         };
-        match held.verify(&route.verify, request, route.public_url.as_deref(), now) {
+        let decided = match route.verify.connection(&request.head.headers) {
+            Ok(()) => held.verify(&route.verify, request, route.public_url.as_deref(), now),
+            Err(refusal) => Err((Box::new(request), refusal)),
+        };
+        match decided {
             Ok(verified) => {
                 let key = route.idempotency.as_ref().map(|rule| rule.key.key(verified.get()));
                 let label = verified.label().map(ToString::to_string);
@@ -247,6 +286,7 @@ mod tests {
             config: ConfigPath::default(),
             route: "r".to_owned(),
             requests: PathBuf::new(),
+            client_secret: None,
             now: None,
             explain: false,
             output: Output::Json,

@@ -14,6 +14,7 @@ mod rules;
 mod settings;
 mod sign;
 mod tenants;
+mod tracing;
 mod when;
 
 use std::cell::RefCell;
@@ -77,6 +78,8 @@ pub(super) fn check(
     checker.apart(&listeners, admin.as_ref());
     let log = checker.section::<raw::Log>(value, "log").unwrap_or_default();
     let log = checker.log(&log);
+    let tracing = checker.section::<raw::Tracing>(value, "tracing");
+    let tracing = tracing.map(|raw| checker.tracing(&raw));
     let shutdown = checker.section::<raw::Shutdown>(value, "shutdown").unwrap_or_default();
     let shutdown = checker.shutdown(&shutdown);
     let ranges = checker.section::<raw::Ranges>(value, "ranges").unwrap_or_default();
@@ -94,6 +97,10 @@ pub(super) fn check(
         admin: admin?,
         alerts,
         log,
+        tracing: match tracing {
+            None => None,
+            Some(checked) => Some(checked?),
+        },
         shutdown,
         secrets,
         ranges,

@@ -36,6 +36,8 @@ pub struct Config {
     pub admin: AdminSettings,
     pub alerts: AlertSettings,
     pub log: LogSettings,
+    /// `None`: no traces are recorded.
+    pub tracing: Option<TraceSettings>,
     pub shutdown: Shutdown,
     pub secrets: SecretSettings,
     /// How the ranges of providers are kept fresh.
@@ -513,6 +515,30 @@ pub struct LogSettings {
     pub level: String,
     /// Lines for requests. Default: one a rejected request.
     pub access: AccessLog,
+}
+
+/// Traces to an OpenTelemetry collector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceSettings {
+    /// `http` or `https`, with a host.
+    pub url: Uri,
+    pub protocol: OtlpProtocol,
+    /// Sent with each export.
+    pub headers: Vec<(String, Secret)>,
+    /// The share of traces that is recorded, from 0 to 1.
+    pub sample: f64,
+    pub service_name: String,
+    /// Of one export.
+    pub timeout: Duration,
+    /// Trust these roots (PEM) instead of the public ones.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    Grpc,
+    /// Protobuf over HTTP/1.1.
+    Http,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod pace;
 mod route;
 mod sections;
 mod sign;
+mod tracing;
 mod when;
 
 pub(super) use alerts::*;
@@ -21,6 +22,7 @@ pub(super) use pace::*;
 pub(super) use route::*;
 pub(super) use sections::*;
 pub(super) use sign::*;
+pub(super) use tracing::*;
 pub(super) use when::*;
 
 use schemars::JsonSchema;
@@ -54,7 +56,7 @@ pub(super) enum TextOrList {
 #[schemars(title = "Tidegate config", deny_unknown_fields)]
 #[schemars(extend("patternProperties" = { "^x-": true }))]
 #[schemars(extend("x-later" = [
-    "cluster", "nats", "tracing", "otlp", "dashboard", "acme", "providers", "include",
+    "cluster", "nats", "dashboard", "acme", "providers", "include",
 ]))]
 pub(super) struct Root {
     /// Where senders connect. At least one.
@@ -80,6 +82,8 @@ pub(super) struct Root {
     /// What is logged, and how.
     #[schemars(default)]
     pub log: Log,
+    /// Traces to an OpenTelemetry collector. Default: none.
+    pub tracing: Option<Tracing>,
     /// How the address ranges that providers publish are kept fresh, for `allow: [provider]`.
     #[schemars(default)]
     pub ranges: Ranges,

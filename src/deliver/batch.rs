@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::breaker::{Charge, Outcome, Permit};
-use crate::buffer::{Attempt, AttemptOutcome, Event, EventId, Leased};
+use crate::buffer::{Attempt, AttemptOutcome, Event, EventId, Leased, Next};
 use crate::config::Batch;
 use crate::upstream::{UpstreamError, batch as form};
 use crate::verify::JsonPointer;
@@ -236,7 +236,15 @@ pub(super) async fn work<A: App>(
         let progress = Progress { attempts: leased.attempts, since: leased.since };
         match classify::may_try(progress, &worker::budget(&destination.retry, order), at) {
             Ok(()) => going.push((lease, leased)),
-            Err(reason) => worker::settle(&around, lease, &leased, None, worker::dies(reason, order), Duration::ZERO, "not tried again"),
+            Err(reason) => worker::settle(
+                &around,
+                lease,
+                &leased,
+                None,
+                worker::dies(reason, order),
+                Duration::ZERO,
+                "not tried again",
+            ),
         }
     }
     if going.is_empty() {
@@ -244,6 +252,9 @@ pub(super) async fn work<A: App>(
         return Done::Nothing;
     }
     let began = Instant::now();
+    // One request can't go on with the traces of many: each has its spans, the app none of them.
+    let spans: Vec<Option<worker::Spans>> =
+        going.iter().map(|(_, leased)| worker::Spans::of(around.tracer.as_ref(), leased)).collect();
     let result = {
         let parts: Vec<(&Event, u32)> =
             going.iter().map(|(_, leased)| (&*leased.event, leased.attempts.saturating_add(1))).collect();
@@ -259,21 +270,28 @@ pub(super) async fn work<A: App>(
     let charge = permit.end(worker::health(&result, &finding), &text);
     let each = batch.statuses.as_ref().and_then(|at| statuses(&body, at, going.len()));
     if let (Some(each), Ok(whole)) = (each, &result) {
-        for ((lease, leased), status) in going.into_iter().zip(each) {
+        for (((lease, leased), status), spans) in going.into_iter().zip(each).zip(spans) {
             let own = Ok(Answered { status, retry_after: whole.retry_after.clone() });
             let finding = classify::finding(&own, &destination.retry, now);
-            let attempt = Attempt { at, took_ms: worker::millis(took), outcome: AttemptOutcome::Answered { status } };
+            let attempt =
+                Attempt { at, took_ms: worker::millis(took), outcome: AttemptOutcome::Answered { status } };
             let order = worker::order_of(&leased, destination);
             // What it says of one is that one's own.
             let charge = Charge::Counts;
-            let (attempt, next) = worker::next(&leased, attempt, finding, charge, &destination.retry, order, now);
-            worker::settle(&around, lease, &leased, attempt, next, took, &format!("status {status} in a batch"));
+            let (attempt, next) =
+                worker::next(&leased, attempt, finding, charge, &destination.retry, order, now);
+            let text = format!("status {status} in a batch");
+            worker::settle(&around, lease, &leased, attempt, next, took, &text);
+            if let Some(spans) = spans {
+                spans.end(&own, &text, next);
+            }
         }
         return Done::Well;
     }
     let size = going.len();
     let suspicious = may_be_ones_doing(&result);
     if suspicious && size > 1 && matches!(charge, Charge::Counts) {
+        spans.into_iter().flatten().for_each(|spans| spans.end(&result, &text, Next::Release));
         let mut one: Vec<Lease> = going.into_iter().map(|(lease, _)| lease).collect();
         let other = one.split_off(size / 2);
         tracing::info!(destination = %destination.name, events = size, answer = %text, "a batch failed and is taken apart");
@@ -281,11 +299,15 @@ pub(super) async fn work<A: App>(
     }
     let alone = going.first().map(|(_, leased)| leased.event.id);
     let outcome = classify::outcome(&result);
-    for (lease, leased) in going {
+    for ((lease, leased), spans) in going.into_iter().zip(spans) {
         let attempt = Attempt { at, took_ms: worker::millis(took), outcome: outcome.clone() };
         let order = worker::order_of(&leased, destination);
-        let (attempt, next) = worker::next(&leased, attempt, finding.clone(), charge, &destination.retry, order, now);
+        let (attempt, next) =
+            worker::next(&leased, attempt, finding.clone(), charge, &destination.retry, order, now);
         worker::settle(&around, lease, &leased, attempt, next, took, &text);
+        if let Some(spans) = spans {
+            spans.end(&result, &text, next);
+        }
     }
     match (finding, charge, alone) {
         (Finding::Success, ..) => Done::Well,

@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::config::Destination;
 use crate::pauses::Paused;
 use crate::telemetry::Metrics;
+use crate::trace::Tracer;
 use crate::upstream::Upstream;
 
 use scheduler::{Scheduler, Stop};
@@ -74,6 +75,8 @@ pub struct Seams {
     pub pauses: watch::Receiver<Paused>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    /// `None`: nothing is recorded.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// The same over any way to the app.
@@ -130,6 +133,7 @@ impl<A: App> Inner<A> {
             metrics: self.seams.metrics.clone(),
             clock: self.seams.clock.clone(),
             breaker: self.seams.breakers.of(&name),
+            tracer: self.seams.tracer.clone(),
         });
         let (buffer, stop) = (self.seams.buffer.clone(), self.stop.subscribe());
         let pauses = self.seams.pauses.clone();

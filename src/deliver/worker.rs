@@ -10,7 +10,9 @@ use crate::breaker::{self, Breaker, Charge, Outcome, Permit};
 use crate::buffer::{Attempt, DeadReason, Event, EventId, Leased, Next};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Batch, Destination, OnFailure, Retry};
+use crate::message::TraceContext;
 use crate::telemetry::Metrics;
+use crate::trace::{Span, Tracer};
 use crate::upstream::batch::{self, Part};
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -27,12 +29,13 @@ const STATUSES: usize = 1024 * 1024;
 
 /// The way to the app, as a seam.
 pub(super) trait App: Send + Sync + 'static {
-    /// Sends `event`, for the `number`-th time (from 1).
+    /// Sends `event`, for the `number`-th time (from 1), as the part of a trace that `trace` names.
     fn attempt(
         &self,
         destination: &Destination,
         event: &Event,
         number: u32,
+        trace: Option<TraceContext>,
     ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send;
 
     /// Sends events as one request, each with the number of its attempt.
@@ -50,8 +53,9 @@ impl App for Arc<Upstream> {
         destination: &Destination,
         event: &Event,
         number: u32,
+        trace: Option<TraceContext>,
     ) -> Result<Answered, UpstreamError> {
-        let head = batch::alone(event, number).to(destination);
+        let head = batch::alone(event, number, trace).to(destination);
         let mut answer = self.send(&head, event.body.clone()).await?;
         // An answer that breaks off is no answer, whatever its status: the app may have failed while it wrote it.
         let mut drained = 0;
@@ -102,6 +106,8 @@ pub(super) struct Surroundings {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub breaker: Arc<Breaker>,
+    /// `None`: nothing is recorded.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// After a probe that failed its delivery waits until another has had its turn.
@@ -126,7 +132,9 @@ pub(super) async fn work<A: App>(
     }
 
     let began = Instant::now();
-    let result = app.attempt(destination, &leased.event, leased.attempts.saturating_add(1)).await;
+    let spans = Spans::of(around.tracer.as_ref(), &leased);
+    let trace = spans.as_ref().map(|spans| spans.call.context());
+    let result = app.attempt(destination, &leased.event, leased.attempts.saturating_add(1), trace).await;
     let (took, now) = (began.elapsed(), around.clock.now());
 
     let text = text(&result);
@@ -135,6 +143,9 @@ pub(super) async fn work<A: App>(
     let charge = permit.end(health(&result, &finding), &text);
     let (attempt, next) = next(&leased, attempt, finding, charge, retry, order, now);
     settle(&around, lease, &leased, attempt, next, took, &text);
+    if let Some(spans) = spans {
+        spans.end(&result, &text, next);
+    }
 }
 
 pub(super) fn text(result: &Result<Answered, UpstreamError>) -> String {
@@ -227,6 +238,41 @@ pub(super) const fn dies(reason: DeadReason, order: Option<OnFailure>) -> Next {
     match order {
         Some(OnFailure::Block | OnFailure::Park) => Next::Parked(reason),
         Some(OnFailure::Skip) | None => Next::Dead(reason),
+    }
+}
+
+/// An attempt, where its event's trace is recorded.
+pub(super) struct Spans {
+    /// From the lease to its settlement.
+    work: Span,
+    /// The request.
+    call: Span,
+}
+
+impl Spans {
+    pub fn of(tracer: Option<&Arc<Tracer>>, leased: &Leased) -> Option<Self> {
+        let Leased { event, destination, attempts, .. } = leased;
+        let (name, attempts) = (&*destination.0, *attempts);
+        let (tracer, stored) = (tracer?, event.origin.trace?);
+        let mut work = tracer.stored(stored, format!("process {name}"));
+        work.event(event.id, name);
+        let mut call = tracer.call(work.context(), event.method.as_str());
+        if attempts > 0 {
+            call.set("http.request.resend_count", i64::from(attempts));
+        }
+        Some(Self { work, call })
+    }
+
+    pub fn end(mut self, result: &Result<Answered, UpstreamError>, text: &str, next: Next) {
+        if let Ok(answered) = result {
+            self.call.answered(answered.status);
+        }
+        if !matches!(next, Next::Delivered) {
+            self.call.failed(text.to_owned());
+            self.work.failed(text.to_owned());
+        }
+        // The part ends before the whole.
+        drop(self.call);
     }
 }
 

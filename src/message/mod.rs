@@ -6,6 +6,7 @@
 
 mod answer;
 mod headers;
+mod trace_context;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use http::Method;
 pub use answer::Answer;
 pub use headers::{Duplicated, Headers, HeadersBuilder};
 pub(crate) use headers::{is_control, is_token, none};
+pub use trace_context::TraceContext;
 
 use crate::clock::Timestamp;
 

@@ -96,7 +96,7 @@ fn proof(rule: &Rule) -> String {
         Rule { bearer: Some(_), .. } => return "bearer token".to_owned(),
         _ => {}
     }
-    let scheme = rule.scheme.as_ref().unwrap_or(&rule.inline);
+    let scheme = rule.scheme.as_deref().unwrap_or(&rule.inline);
     let algorithm = scheme.algorithm.as_deref().unwrap_or("signature");
     let Texts(places) = scheme.signature.as_ref().map(|signature| signature.from.clone()).unwrap_or_default();
     let at = if places.is_empty() { String::new() } else { format!(" in {}", places.join(" or ")) };
@@ -125,9 +125,9 @@ pub fn page() -> Result<String, String> {
          `tidegate providers show NAME` says more: what to copy from where, parameters, retries, notes. Any other sender is a\n\
          file of the same form: `provider: ./packs/acme.yaml`.\n\n\
          Idempotency key: where the id of an event stands; `+ body-hash` where no signature covers the id, so that it counts\n\
-         only together with the body. H: a handshake is answered directly. B: requests carry many events, `split: true`\n\
-         takes them apart. R: address ranges are known for `allow: [provider]`: `list` is kept fresh, `snapshot` comes with\n\
-         the release.\n",
+         only together with the body. H: the greetings that are answered directly, and what they must\n\
+         prove: `signed` as events are, or a parameter. B: requests carry many events, `split: true` takes them apart.\n\
+         R: address ranges are known for `allow: [provider]`: `list` is kept fresh, `snapshot` comes with the release.\n",
         packs.len()
     );
     for category in Category::ALL {
@@ -153,7 +153,7 @@ pub fn page() -> Result<String, String> {
                 pack.name,
                 cell(&pack.proofs().join("; ")),
                 cell(&pack.repeats()),
-                yes(!pack.handshakes.is_empty()),
+                cell(&pack.greetings_in_short()),
                 yes(pack.batch.is_some()),
             );
         }

@@ -1,4 +1,5 @@
-//! The build script: lists the packs of this folder, so that a new pack is a new file and nothing else.
+//! The build script: reads the packs of this folder and lists them as JSON, which is read far faster than YAML. A new
+//! pack is a new file and nothing else; what its words mean is decided by the program and its tests.
 
 use std::error::Error;
 use std::path::Path;
@@ -16,8 +17,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     names.sort();
     let mut code = String::from("const BUILT_IN: &[(&str, &str)] = &[\n");
     for name in names {
-        let path = folder.join(format!("{name}.yaml"));
-        code += &format!("    ({name:?}, include_str!({path:?})),\n");
+        let text = fs::read_to_string(folder.join(format!("{name}.yaml")))?;
+        let pack: serde_json::Value =
+            serde_saphyr::from_str(&text).map_err(|error| format!("the pack `{name}`: {error}"))?;
+        code += &format!("    ({name:?}, {:?}),\n", pack.to_string());
     }
     code += "];\n";
     fs::write(Path::new(&env::var("OUT_DIR")?).join("packs.rs"), code)?;

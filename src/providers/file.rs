@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
-use super::{Batch, Category, Pack, PackParam, ParamKind, Repeats, Sample, Success};
+use super::{Batch, Category, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success};
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, Split, check_pack, parse_duration};
 
@@ -38,7 +38,9 @@ struct PackFile {
     #[serde(default)]
     deadline: Option<String>,
     #[serde(default)]
-    success: Option<Texts>,
+    success: Option<OneOrMany<Word>>,
+    #[serde(default)]
+    answer: Option<PackAnswer>,
     #[serde(default)]
     retries: Option<String>,
     #[serde(default)]
@@ -54,6 +56,31 @@ struct PackFile {
 enum OneOrMany<T> {
     Many(Vec<T>),
     One(Box<T>),
+}
+
+/// A text, or a number as one writes it.
+struct Word(String);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl serde::de::Visitor<'_> for Words {
+            type Value = Word;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text or a number")
+            }
+            fn visit_str<E>(self, word: &str) -> Result<Word, E> {
+                Ok(Word(word.to_owned()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
+                Ok(Word(number.to_string()))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Word, E> {
+                Ok(Word(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
 }
 
 impl<T> OneOrMany<T> {
@@ -151,9 +178,25 @@ struct RangesFile {
     snapshot_date: String,
 }
 
-/// Reads a pack; the error says where and what, for its author.
+/// Reads a pack in YAML and checks it; the error says where and what, for its author.
 pub(super) fn parse(text: &str) -> Result<Pack, String> {
-    let file: PackFile = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let pack = pack(serde_saphyr::from_str(text).map_err(|error| error.to_string())?)?;
+    check_pack(&pack).map_err(|problems| {
+        let lines = problems.iter().map(|problem| {
+            let help = problem.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
+            format!("`{}`: {}{help}", problem.at.join("."), problem.message)
+        });
+        lines.collect::<Vec<_>>().join("; ")
+    })?;
+    Ok(pack)
+}
+
+/// Reads a pack of our own in the form that the build script gave it. The tests have checked it.
+pub(super) fn built_in(json: &str) -> Result<Pack, String> {
+    pack(serde_json::from_str(json).map_err(|error| error.to_string())?)
+}
+
+fn pack(file: PackFile) -> Result<Pack, String> {
     let named = !file.name.is_empty()
         && file.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !named {
@@ -192,6 +235,7 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
         content_types: file.content_types,
         batch: file.batch.map(batch).transpose()?,
         success: success(file.success)?,
+        answer: file.answer,
         retries: file.retries,
         ranges: file.ranges.map(ranges).transpose()?.map(Arc::new),
         idempotency,
@@ -214,23 +258,19 @@ pub(super) fn parse(text: &str) -> Result<Pack, String> {
     if pack.verify.is_empty() {
         return Err("`verify` is empty".to_owned());
     }
-    check_pack(&pack).map_err(|problems| {
-        let lines = problems.iter().map(|problem| {
-            let help = problem.help.as_deref().map(|help| format!(" ({help})")).unwrap_or_default();
-            format!("`{}`: {}{help}", problem.at.join("."), problem.message)
-        });
-        lines.collect::<Vec<_>>().join("; ")
-    })?;
     Ok(pack)
 }
 
 /// The statuses that the sender takes for success: `2xx`, or a list of numbers.
-fn success(written: Option<Texts>) -> Result<Success, String> {
-    let Some(Texts(words)) = written else { return Ok(Success::Any2xx) };
-    if words == ["2xx"] {
-        return Ok(Success::Any2xx);
-    }
-    let statuses = words.iter().map(|word| match word.parse() {
+fn success(written: Option<OneOrMany<Word>>) -> Result<Success, String> {
+    let words = match written.map(OneOrMany::into_vec) {
+        None => return Ok(Success::Any2xx),
+        Some(words) if matches!(words.as_slice(), [Word(only)] if only == "2xx") => {
+            return Ok(Success::Any2xx);
+        }
+        Some(words) => words,
+    };
+    let statuses = words.iter().map(|Word(word)| match word.parse() {
         Ok(status @ 100..=599) => Ok(status),
         _ => Err(format!("`success`: `{word}` is neither `2xx` nor a status such as 200")),
     });

@@ -1,7 +1,7 @@
 //! Items as files, and what is known of them in memory. A file is written under another name and then renamed; nothing
 //! is synced: what is here was acknowledged to nobody, so a crash may forget the latest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -50,26 +50,68 @@ pub(super) struct Store {
 struct Shelf {
     items: BTreeMap<EventId, Summary>,
     bytes: u64,
+    /// Of each route that has any.
+    shares: HashMap<String, Share>,
+}
+
+/// What a route has there.
+#[derive(Debug, Default)]
+struct Share {
+    ids: BTreeSet<EventId>,
+    bytes: u64,
+}
+
+/// What there is too much of.
+#[derive(Clone, Copy)]
+enum Scarce {
+    Places,
+    Bytes,
 }
 
 impl Shelf {
     fn insert(&mut self, item: Summary) {
+        self.remove(item.id);
         self.bytes += item.size;
-        if let Some(before) = self.items.insert(item.id, item) {
-            self.bytes -= before.size;
-        }
+        let share = self.shares.entry(item.route.clone()).or_default();
+        share.bytes += item.size;
+        share.ids.insert(item.id);
+        self.items.insert(item.id, item);
     }
     fn remove(&mut self, id: EventId) -> Option<Summary> {
         let item = self.items.remove(&id)?;
         self.bytes -= item.size;
+        if let Some(share) = self.shares.get_mut(&item.route) {
+            share.bytes -= item.size;
+            share.ids.remove(&id);
+            if share.ids.is_empty() {
+                self.shares.remove(&item.route);
+            }
+        }
         Some(item)
     }
-    /// Takes the oldest off as long as `too_much` of what is there.
-    fn take_oldest(&mut self, too_much: impl Fn(&Self) -> bool) -> Vec<EventId> {
+    /// Takes the oldest off as long as `too_old` says so of it.
+    fn take_oldest(&mut self, too_old: impl Fn(&Summary) -> bool) -> Vec<EventId> {
         let mut taken = Vec::new();
-        while too_much(self)
-            && let Some((&oldest, _)) = self.items.first_key_value()
-        {
+        while let Some((&oldest, _)) = self.items.first_key_value().filter(|(_, item)| too_old(item)) {
+            self.remove(oldest);
+            taken.push(oldest);
+        }
+        taken
+    }
+    /// Makes room as long as something is scarce: the oldest of the route that has the most of it goes, so that a flood on
+    /// one route pushes out its own. Routes come from the config, so there are few to look through.
+    fn make_room(&mut self, scarce: impl Fn(&Self) -> Option<Scarce>) -> Vec<EventId> {
+        let mut taken = Vec::new();
+        while let Some(scarce) = scarce(self) {
+            let most = self.shares.values().max_by_key(|share| {
+                // Of equals the one whose oldest is older.
+                let oldest = std::cmp::Reverse(share.ids.first().copied());
+                match scarce {
+                    Scarce::Places => (share.ids.len() as u64, oldest),
+                    Scarce::Bytes => (share.bytes, oldest),
+                }
+            });
+            let Some(oldest) = most.and_then(|share| share.ids.first().copied()) else { break };
             self.remove(oldest);
             taken.push(oldest);
         }
@@ -111,7 +153,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes an item; `false` if it is larger than all that may be there. The oldest go for it.
+    /// Writes an item; `false` if it is larger than all that may be there. Others go for it.
     pub(super) fn put(&self, item: &Item, settings: &QuarantineSettings) -> io::Result<bool> {
         let file = item.encode()?;
         let length = file.len() as u64;
@@ -119,10 +161,12 @@ impl Store {
         if size > settings.max_size {
             return Ok(false);
         }
-        let oldest = self.shelf.lock().take_oldest(|shelf| {
-            shelf.items.len() + 1 > settings.max_events || shelf.bytes + size > settings.max_size
+        let gone = self.shelf.lock().make_room(|shelf| match shelf {
+            _ if shelf.bytes + size > settings.max_size => Some(Scarce::Bytes),
+            _ if shelf.items.len() + 1 > settings.max_events => Some(Scarce::Places),
+            _ => None,
         });
-        oldest.into_iter().for_each(|id| delete(&self.path(id)));
+        gone.into_iter().for_each(|id| delete(&self.path(id)));
         let path = self.path(item.id);
         let part = path.with_extension(PART);
         let written = self.write(&part, &file).and_then(|()| std::fs::rename(&part, &path));
@@ -193,23 +237,21 @@ impl Store {
         removed
     }
 
-    /// Deletes the oldest until so many bytes are free, or nothing is left. Returns how many went.
+    /// Deletes until so many bytes are free, or nothing is left. Returns how many went.
     pub(super) fn shrink_by(&self, bytes: u64) -> usize {
-        let oldest = {
+        let gone = {
             let mut shelf = self.shelf.lock();
             let left = shelf.bytes.saturating_sub(bytes);
-            shelf.take_oldest(|shelf| shelf.bytes > left)
+            shelf.make_room(|shelf| (shelf.bytes > left).then_some(Scarce::Bytes))
         };
-        oldest.iter().for_each(|id| delete(&self.path(*id)));
-        oldest.len()
+        gone.iter().for_each(|id| delete(&self.path(*id)));
+        gone.len()
     }
 
     /// Deletes what is past its time. Returns how many went.
     pub(super) fn sweep(&self, now: Timestamp, keep: Option<Duration>) -> usize {
-        let past = self.shelf.lock().take_oldest(|shelf| {
-            shelf.items.first_key_value().is_some_and(|(_, oldest)| {
-                oldest.expires_at <= now || keep.is_some_and(|keep| now.since(oldest.received_at) >= keep)
-            })
+        let past = self.shelf.lock().take_oldest(|oldest| {
+            oldest.expires_at <= now || keep.is_some_and(|keep| now.since(oldest.received_at) >= keep)
         });
         past.iter().for_each(|id| delete(&self.path(*id)));
         past.len()

@@ -161,6 +161,33 @@ fn a_flood_is_kept_at_the_rate_and_routes_do_not_take_from_each_other() {
 }
 
 #[test]
+fn a_long_flood_on_one_route_pushes_out_its_own_and_not_what_others_have() {
+    // Ten places, a mebibyte.
+    let bench = Bench::with(Some(settings()));
+    let offer = |name: &str, body: &[u8]| {
+        bench.offer(&route(name), body);
+        bench.clock.advance(Duration::from_millis(10));
+        bench.settled();
+    };
+    (0..3_u8).for_each(|n| offer("quiet", &[n]));
+    (0..100).for_each(|_| offer("loud", b"flood"));
+    let of = |name: &str| {
+        let filter = Filter { route: Some(name.into()), ..Filter::default() };
+        bench.quarantine.list(&filter, None, 1000).items.len()
+    };
+    assert_eq!((of("quiet"), of("loud")), (3, 7));
+    (0..10).for_each(|_| offer("large", &vec![0; 200_000]));
+    assert_eq!(of("quiet"), 3);
+    assert!(of("large") >= 3 && bench.quarantine.holds().1 <= 1 << 20);
+    // The buffer needs room: whoever has most gives it.
+    bench.quarantine.give_way(300_000);
+    assert_eq!(of("quiet"), 3);
+    // A route that comes later gets its share of those who have more.
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(bench.files(), bench.quarantine.holds().0);
+}
+
+#[test]
 fn what_is_past_its_time_goes_also_by_a_shorter_time_of_a_reload() {
     let bench = Bench::with(Some(settings()));
     let sweep = || {

@@ -11,6 +11,7 @@ use super::app::App;
 use super::exchange::Exchange;
 use super::record::Outcome;
 use super::refused::Refused;
+use super::route::lacks;
 use super::tracked::Tracked;
 use super::{Context, mode, visit};
 
@@ -20,10 +21,13 @@ pub(super) fn recognise<'r>(route: &'r Route, request: &Request) -> Result<Optio
     if found.is_none() && route.greeting_methods.contains(&request.head.method) {
         let events = route.methods.iter().filter(|method| !route.greeting_methods.contains(method));
         let allow = events.map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let refused = Refused::because(
-            Reason::MethodNotAllowed,
-            "only a handshake has this method here, and this is none",
-        );
+        let refused = match route.handshakes.lacks(&request.head) {
+            Some(setting) => Refused::because(Reason::MethodNotAllowed, lacks(&route.name, setting)),
+            None => Refused::because(
+                Reason::MethodNotAllowed,
+                "only a handshake has this method here, and this is none",
+            ),
+        };
         return Err(Refused { allow: Some(allow), ..refused });
     }
     Ok(found)
@@ -81,8 +85,8 @@ async fn answer<E: Exchange>(
 ) -> Result<Outcome, Refused> {
     let reply = greeting.reply(request, route.public_url.as_deref());
     let Reply { answer, show, visit } = reply.map_err(|why| Refused::because(why.reason, why.detail))?;
-    if let Some(url) = &visit {
-        visit::fetch(url).await.map_err(|error| {
+    if let Some(visited) = &visit {
+        visit::fetch(visited).await.map_err(|error| {
             Refused::because(
                 Reason::UpstreamUnavailable,
                 format!("the handshake's URL can't be visited: {error}"),
@@ -107,7 +111,7 @@ async fn answer<E: Exchange>(
         source = %request.head.client,
         method = %request.head.method,
         status = answer.status,
-        visited = visit.map(tracing::field::display),
+        visited = visit.map(|visited| tracing::field::display(visited.url)),
         "a handshake is answered"
     );
     let _ = exchange.answer(answer).await;

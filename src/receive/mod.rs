@@ -14,7 +14,6 @@ mod answers;
 mod app;
 mod body;
 mod budget;
-mod connection;
 mod contain;
 mod endpoint;
 pub mod exchange;
@@ -47,6 +46,7 @@ use crate::message::Request;
 use crate::pauses::Pauses;
 use crate::quarantine::Quarantine;
 use crate::telemetry::Metrics;
+use crate::trace::Tracer;
 
 pub use admit::{Admission, Force, Recheck, admit, recheck};
 use app::App;
@@ -96,6 +96,8 @@ struct Context<'a, A> {
     pauses: &'a Pauses,
     quarantine: &'a Quarantine,
     endpoints: &'a Endpoints,
+    /// `None`: nothing is recorded.
+    tracer: Option<&'a Arc<Tracer>>,
 }
 
 impl<A> Context<'_, A> {
@@ -122,6 +124,7 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
         pauses: &gateway.pauses,
         quarantine: &gateway.quarantine,
         endpoints: &gateway.endpoints,
+        tracer: gateway.tracer.as_ref(),
     };
     answered(&snapshot.config, &context, exchange).await;
 }
@@ -129,7 +132,8 @@ pub async fn receive<E: Exchange>(gateway: &Arc<Gateway>, exchange: &mut E) {
 /// Runs the steps, contains what may go wrong in them, and sees to it that there is one answer, one metric and at
 /// most one log line.
 async fn answered<E: Exchange, A: App>(config: &Config, context: &Context<'_, A>, exchange: &mut E) {
-    let mut record = Record::begin(context.metrics, config.log.access, exchange.head());
+    let span = context.tracer.and_then(|tracer| tracer.request(exchange.head()));
+    let mut record = Record::begin(context.metrics, config.log.access, exchange.head(), span);
     let mut exchange = Tracked::new(exchange);
     let result = match contain::contain(way_in(config, context, &mut exchange, &mut record)).await {
         Ok(result) => result,
@@ -170,15 +174,16 @@ async fn way_in<E: Exchange, A: App>(
     // Other paths of the app stream through: no body is held, nothing is verified, stored or claimed.
     if let Mode::Pass(destination) = &route.mode {
         let idle = config.limits.idle_timeout;
-        return Box::pin(mode::pass::stream(context, exchange, route.max_body, idle, destination)).await;
+        let trace = record.trace();
+        let passed = mode::pass::stream(context, exchange, route.max_body, idle, destination, trace);
+        return Box::pin(passed).await;
     }
 
     // Could the event be taken at all, and if the disk lags, is it worth it? 503, before the body is read in vain.
     admission::check(route, context.buffer)?;
 
     // Does `Connection` try to take a header away that verification reads? 401, unless the route only observes.
-    let connection = connection::check(route.verify.headers_used(), &exchange.head().headers);
-    let suspicion = verify::tolerated(route, connection)?;
+    let suspicion = verify::tolerated(route, route.verify.connection(&exchange.head().headers))?;
 
     // The whole body, bounded by the route and by the budget of all bodies. 413, 408, 503. The reservation ends with
     // this request.
@@ -200,7 +205,7 @@ async fn way_in<E: Exchange, A: App>(
     // anything have an effect.
     let key_wait = config.limits.key_wait;
     let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
-    let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone()));
+    let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone())).traced(record.trace());
     record.verified(&request);
 
     // Is it too much from this sender? 429.

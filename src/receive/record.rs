@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::EventId;
 use crate::config::{AccessLog, Route};
-use crate::message::{Head, Method};
+use crate::message::{Head, Method, TraceContext};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
+use crate::trace::Span;
 use crate::verify::{Refusal, Verified};
 
 use super::exchange::Exchange;
@@ -74,10 +75,12 @@ pub(super) struct Record<'a> {
     /// Why verification would have refused it, where it was let through.
     would_refuse: Option<Refusal>,
     counted: bool,
+    /// Where its trace is recorded.
+    span: Option<Span>,
 }
 
 impl<'a> Record<'a> {
-    pub fn begin(metrics: &'a Metrics, access: AccessLog, head: &Head) -> Self {
+    pub fn begin(metrics: &'a Metrics, access: AccessLog, head: &Head, span: Option<Span>) -> Self {
         Self {
             metrics,
             access,
@@ -89,7 +92,13 @@ impl<'a> Record<'a> {
             label: None,
             would_refuse: None,
             counted: false,
+            span,
         }
+    }
+
+    /// The span of the reception, where it is recorded.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.span.as_ref().map(Span::context)
     }
 
     pub fn route(&mut self, route: &Route) {
@@ -124,6 +133,9 @@ impl<'a> Record<'a> {
         };
         self.count(outcome, took);
         let status = exchange.status().unwrap_or_default();
+        if let Some(mut span) = self.span.take() {
+            self.tell(&mut span, result, status);
+        }
         if let (Some(refusal), Ok(outcome)) = (&self.would_refuse, result)
             && self.access != AccessLog::Off
         {
@@ -133,6 +145,33 @@ impl<'a> Record<'a> {
             (_, AccessLog::Off) | (Ok(_), AccessLog::Errors) => {}
             (Err(refused), _) => self.log_refused(refused, status, took, exchange.head()),
             (Ok(outcome), AccessLog::All) => self.log_taken(*outcome, status, took),
+        }
+    }
+
+    fn tell(&self, span: &mut Span, result: &Result<Outcome, Refused>, status: u16) {
+        span.set("http.request.method", self.method.as_str().to_owned());
+        span.set("client.address", self.source.to_string());
+        if status != 0 {
+            span.answered(status);
+        }
+        if let Some(route) = &self.route {
+            span.name(format!("{} {route}", self.method));
+            span.set("tidegate.route", route.clone());
+        }
+        match result {
+            Ok(outcome) => {
+                span.set("tidegate.outcome", outcome.word());
+                if let Some(id) = outcome.event() {
+                    span.set("messaging.message.id", id.to_string());
+                }
+            }
+            Err(refused) => {
+                span.set("tidegate.outcome", refused.reason.code());
+                // What the sender did wrong is no failure of ours (OpenTelemetry's conventions for HTTP servers).
+                if refused.reason.status() >= 500 {
+                    span.failed(refused.reason.code());
+                }
+            }
         }
     }
 
@@ -155,7 +194,8 @@ impl<'a> Record<'a> {
                     target: "tidegate::request",
                     reason = refused.reason.code(),
                     route = self.route.as_deref(),
-client = self.client.as_deref(),
+                    client = self.client.as_deref(),
+                    trace = self.trace().map(|trace| hex::encode(trace.trace)),
                     source = %self.source,
                     method = %self.method,
                     path,
@@ -176,35 +216,37 @@ client = self.client.as_deref(),
 
     fn log_would_refuse(&self, refusal: &Refusal, outcome: Outcome, status: u16, took: Duration) {
         tracing::info!(
-                    target: "tidegate::request",
-                    reason = refusal.reason.code(),
-                    route = self.route.as_deref(),
-        client = self.client.as_deref(),
-                    source = %self.source,
-                    method = %self.method,
-                    outcome = outcome.word(),
-                    status,
-                    took_ms = millis(took),
-                    event = outcome.event().map(tracing::field::display),
-                    detail = (!refusal.detail.is_empty()).then_some(&*refusal.detail),
-                    "would refuse"
-                );
+            target: "tidegate::request",
+            reason = refusal.reason.code(),
+            route = self.route.as_deref(),
+            client = self.client.as_deref(),
+            trace = self.trace().map(|trace| hex::encode(trace.trace)),
+            source = %self.source,
+            method = %self.method,
+            outcome = outcome.word(),
+            status,
+            took_ms = millis(took),
+            event = outcome.event().map(tracing::field::display),
+            detail = (!refusal.detail.is_empty()).then_some(&*refusal.detail),
+            "would refuse"
+        );
     }
 
     fn log_taken(&self, outcome: Outcome, status: u16, took: Duration) {
         tracing::info!(
-                    target: "tidegate::request",
-                    outcome = outcome.word(),
-                    route = self.route.as_deref(),
-        client = self.client.as_deref(),
-                    source = %self.source,
-                    method = %self.method,
-                    label = self.label.as_deref(),
-                    status,
-                    took_ms = millis(took),
-                    event = outcome.event().map(tracing::field::display),
-                    "answered"
-                );
+            target: "tidegate::request",
+            outcome = outcome.word(),
+            route = self.route.as_deref(),
+            client = self.client.as_deref(),
+            trace = self.trace().map(|trace| hex::encode(trace.trace)),
+            source = %self.source,
+            method = %self.method,
+            label = self.label.as_deref(),
+            status,
+            took_ms = millis(took),
+            event = outcome.event().map(tracing::field::display),
+            "answered"
+        );
     }
 }
 
@@ -261,7 +303,7 @@ mod tests {
         logged(|| {
             let metrics = Metrics::default();
             let mut exchange = InMemory::post("/hooks/x?token=secret");
-            let record = Record::begin(&metrics, access, exchange.head());
+            let record = Record::begin(&metrics, access, exchange.head(), None);
             let mut tracked = Tracked::new(&mut exchange);
             match &result {
                 Ok(_) => now_or_never(tracked.answer(Answer::new(202))).unwrap(),

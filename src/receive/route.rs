@@ -15,7 +15,16 @@ pub(super) fn find<'c>(config: &'c Config, head: &Head) -> Result<(&'c Arc<Route
             Some(route) => Ok((route, params)),
             None => Err(Refused::internal("the route table names a route that is not there")),
         },
-        Match::MethodNotAllowed(methods) => Err(method_not_allowed(&methods)),
+        Match::MethodNotAllowed { allowed, routes } => {
+            let refused = method_not_allowed(&allowed);
+            let mut routes = routes.into_iter().filter_map(|index| config.routes.get(index));
+            match routes.find_map(|route| Some((route, route.handshakes.lacks(head)?))) {
+                Some((route, setting)) => {
+                    Err(Refused { detail: lacks(&route.name, setting).into(), ..refused })
+                }
+                None => Err(refused),
+            }
+        }
         Match::NotFound => Err(Reason::NoRoute.into()),
     }
 }
@@ -23,6 +32,11 @@ pub(super) fn find<'c>(config: &'c Config, head: &Head) -> Result<(&'c Arc<Route
 fn method_not_allowed(methods: &[Method]) -> Refused {
     let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     Refused { allow: Some(allow), ..Reason::MethodNotAllowed.into() }
+}
+
+/// For the log: the stranger is told what any other is.
+pub(super) fn lacks(route: &str, setting: &str) -> String {
+    format!("a greeting that route {route} can't answer, because `{setting}` is not set")
 }
 
 #[cfg(test)]

@@ -18,13 +18,11 @@ use super::refused::Refused;
 const MAX_DECISIONS: usize = 4;
 
 /// What was found wrong before the body was there: refused, or kept for [`check`] where the route only observes.
-pub(super) fn tolerated(route: &Route, found: Result<(), Refused>) -> Result<Option<Refusal>, Refused> {
+pub(super) fn tolerated(route: &Route, found: Result<(), Refusal>) -> Result<Option<Refusal>, Refused> {
     match (found, route.enforce) {
         (Ok(()), _) => Ok(None),
-        (Err(refused), Enforce::On) => Err(refused),
-        (Err(refused), Enforce::Observe) => {
-            Ok(Some(Refusal::new(refused.reason, refused.detail.into_owned())))
-        }
+        (Err(refusal), Enforce::On) => Err(Refused::because(refusal.reason, refusal.detail)),
+        (Err(refusal), Enforce::Observe) => Ok(Some(refusal)),
     }
 }
 

@@ -1,15 +1,13 @@
-//! Fetching the URL that confirms a signed greeting, through the one HTTP client. Which URLs may be asked is `verify`'s;
-//! redirects are not followed, because they would let the other side choose.
+//! Fetching the URL that confirms a signed greeting. Which URLs may be asked is `verify`'s.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 
-use crate::buffer::DestinationName;
-use crate::config::Destination;
-use crate::message::{Headers, Method};
-use crate::upstream::{Outgoing, SetupError, Upstream, UpstreamError};
+use crate::config::TrustedRoots;
+use crate::message::Method;
+use crate::upstream::{Ask, SetupError, UpstreamError};
+use crate::verify::handshake::Visited;
 
 /// The whole visit: whoever greets waits for it.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,14 +23,11 @@ pub(super) enum VisitError {
     Status(u16),
 }
 
-/// Fetches `url` within [`TIMEOUT`]; what it answers beside a success is not read.
-pub(super) async fn fetch(url: &Uri) -> Result<(), VisitError> {
-    let name = DestinationName::new("handshake", url.host().unwrap_or_default());
-    let destination = Destination::plain(name, url.clone(), TIMEOUT);
-    let upstream = Upstream::new(&destination)?;
-    let headers: Headers = [("Accept", &b"*/*"[..]), ("User-Agent", b"tidegate")].into_iter().collect();
-    let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    let answer = upstream.send(&Outgoing { method: Method::GET, target, headers }, Bytes::new()).await?;
+/// Fetches the URL within [`TIMEOUT`]; what it answers beside a success is not read.
+pub(super) async fn fetch(Visited { url, ca }: &Visited) -> Result<(), VisitError> {
+    let ca = ca.clone().map(TrustedRoots::Pem);
+    let ask = Ask::new("handshake", url, ca, TIMEOUT, TIMEOUT)?;
+    let answer = ask.send(Method::GET, [("Accept", &b"*/*"[..])], Bytes::new()).await?;
     match answer.status {
         200..=299 => Ok(()),
         other => Err(VisitError::Status(other)),

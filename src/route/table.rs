@@ -54,7 +54,11 @@ pub enum Match {
         params: PathParams,
     },
     /// Host and path are known, the method is not; what is allowed.
-    MethodNotAllowed(Vec<Method>),
+    MethodNotAllowed {
+        allowed: Vec<Method>,
+        /// The indices of the routes at this host and path.
+        routes: Vec<usize>,
+    },
     NotFound,
 }
 
@@ -129,7 +133,10 @@ impl RouteTable {
                     target.parameters.iter().cloned().zip(values.into_iter().map(str::to_owned)).collect(),
                 ),
             },
-            None => Match::MethodNotAllowed(allowed(targets)),
+            None => Match::MethodNotAllowed {
+                allowed: allowed(targets),
+                routes: targets.iter().map(|target| target.index).collect(),
+            },
         }
     }
 
@@ -326,9 +333,13 @@ mod tests {
     #[test]
     fn a_wrong_method_is_told_what_is_allowed_and_falls_through_to_nobody() {
         let t = table(&[("", "/a", POST), ("", "/a", GET), ("", "/*", &[])]);
-        assert_eq!(t.find("h", "/a", &Method::PUT), Match::MethodNotAllowed(vec![Method::GET, Method::POST]));
+        let allowed = vec![Method::GET, Method::POST];
+        let expected = Match::MethodNotAllowed { allowed, routes: vec![0, 1] };
+        assert_eq!(t.find("h", "/a", &Method::PUT), expected);
         assert_eq!(taken(&t, "h", "/b", Method::PUT), Some(2));
-        assert!(matches!(t.find("h", "/b", &Method::TRACE), Match::MethodNotAllowed(m) if m.len() == 7));
+        assert!(
+            matches!(t.find("h", "/b", &Method::TRACE), Match::MethodNotAllowed { allowed, .. } if allowed.len() == 7)
+        );
         assert_eq!(t.find("h", "*", &Method::OPTIONS), Match::NotFound);
     }
 
@@ -465,7 +476,7 @@ mod tests {
                                 prop_assert_eq!(params.0.len(), kept[index].path.parameters().count());
                                 Ok(index)
                             }
-                            Match::MethodNotAllowed(methods) => Err(Some(methods)),
+                            Match::MethodNotAllowed { allowed, .. } => Err(Some(allowed)),
                             Match::NotFound => Err(None),
                         };
                         prop_assert_eq!(&found, &oracle(&kept, host, path, &method), "{} {} {}", host, path, method);

@@ -170,6 +170,8 @@ metrics! {
         "Alerts that hold right now, by rule; `tidegate alerts list` names them";
     ALERT_NOTICES = "tidegate_alert_notices", Number, Counter, ["outcome"],
         "Notices of alerts, one for each target: sent, failed (given up), dropped (too many waited)";
+    TRACE_SPANS = "tidegate_trace_spans", Number, Counter, ["outcome"],
+        "Spans of traces: exported to their collector, or lost because it could not be reached";
     LOG_LINES_DROPPED = "tidegate_log_lines_dropped", Number, Counter, [],
         "Log lines dropped because whatever reads standard error did not keep up";
     BUILD = "tidegate_build", Number, Info, ["version"],

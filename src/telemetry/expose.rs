@@ -281,7 +281,8 @@ impl Exposition {
             let alerts = self.counted.alerts.all();
             alerts.iter().try_for_each(|(rule, firing)| f.gauge(&[rule], firing.load(Ordering::Relaxed)))
         })?;
-        page.family(&table::ALERT_NOTICES, |f| f.words(&self.counted.alert_notices.all()))
+        page.family(&table::ALERT_NOTICES, |f| f.words(&self.counted.alert_notices.all()))?;
+        page.family(&table::TRACE_SPANS, |f| f.words(&self.counted.spans.all()))
     }
 
     fn process(&self, page: &mut Page) -> fmt::Result {
@@ -512,6 +513,7 @@ mod tests {
             ("tidegate_buffer_events", 9.0),
             (r#"tidegate_alerts{rule="dead_letters"}"#, 2.0),
             (r#"tidegate_alert_notices_total{outcome="sent"}"#, 1.0),
+            (r#"tidegate_trace_spans_total{outcome="exported"}"#, 3.0),
             ("tidegate_buffer_open", 1.0),
             ("tidegate_connections_total", 2.0),
             ("tidegate_connections_open", 1.0),

@@ -39,6 +39,9 @@ impl Counter {
     pub fn inc(&self) {
         self.0[shard()].0.fetch_add(1, Ordering::Relaxed);
     }
+    pub fn add(&self, count: u64) {
+        self.0[shard()].0.fetch_add(count, Ordering::Relaxed);
+    }
     pub fn get(&self) -> u64 {
         self.0.iter().map(|cell| cell.0.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }

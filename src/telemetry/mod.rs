@@ -132,6 +132,10 @@ impl Metrics {
     pub fn alert_notice(&self, outcome: &'static str) {
         self.all.alert_notices.with(outcome, Counter::inc);
     }
+    /// Spans of traces were `exported` to their collector, or `lost` because it could not be reached.
+    pub fn spans(&self, outcome: &'static str, count: u64) {
+        self.all.spans.with(outcome, |spans| spans.add(count));
+    }
     /// What a route was sent since the process started.
     pub fn route_counts(&self, route: &str) -> RouteCounts {
         self.all.routes.with(route, RouteInstruments::counts)
@@ -243,6 +247,7 @@ struct Instruments {
     keys: Labelled<KeyInstruments>,
     alerts: Labelled<AtomicU64>,
     alert_notices: Labelled<Counter>,
+    spans: Labelled<Counter>,
     ranges: Labelled<RangeInstruments>,
 }
 
@@ -269,6 +274,7 @@ impl Default for Instruments {
             keys: Labelled::new(MAX_SOURCES, KeyInstruments::default),
             alerts: Labelled::new(MAX_WORDS, AtomicU64::default),
             alert_notices: Labelled::new(MAX_WORDS, Counter::default),
+            spans: Labelled::new(MAX_WORDS, Counter::default),
             ranges: Labelled::new(MAX_SOURCES, RangeInstruments::new),
         }
     }

@@ -194,6 +194,8 @@ impl Metadata {
                 may_repeat: self.may_repeat,
                 quarantine: self.quarantine,
                 batch: self.batch.map(|(id, number, count)| BatchPart { id, number, count }),
+                // The trace is the other gateway's.
+                trace: None,
             },
         };
         Ok((event, self.deliveries))
@@ -227,6 +229,7 @@ mod tests {
                 may_repeat: true,
                 quarantine: Some((EventId::new(at), at)),
                 batch: Some(BatchPart { id: EventId::new(at), number: 2, count: 3 }),
+                trace: None,
             },
         };
         let outcome = AttemptOutcome::Answered { status: 503 };

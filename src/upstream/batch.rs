@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::buffer::{Event, EventId};
 use crate::config::{BatchFormat, Destination};
-use crate::message::Headers;
+use crate::message::{Headers, TraceContext};
 
 use super::{EventHeaders, Forward, Outgoing};
 
@@ -59,7 +59,7 @@ pub fn join(
         BatchFormat::Ndjson => ("application/x-ndjson".to_owned(), lines(parts, b"", b"\n", b"\n")),
         BatchFormat::Multipart => multipart(parts, destination),
     };
-    let common = forward(first, &NO_HEADERS, None).to(destination);
+    let common = forward(first, &NO_HEADERS, None, None).to(destination);
     let ids: Vec<String> = parts.iter().map(|part| part.event.id.to_string()).collect();
     let attempts: Vec<String> = parts.iter().map(|part| part.attempt.to_string()).collect();
     let mut ours = vec![
@@ -90,7 +90,12 @@ pub fn join(
 
 static NO_HEADERS: std::sync::LazyLock<Headers> = std::sync::LazyLock::new(Headers::default);
 
-fn forward<'a>(event: &'a Event, headers: &'a Headers, told: Option<EventHeaders<'a>>) -> Forward<'a> {
+fn forward<'a>(
+    event: &'a Event,
+    headers: &'a Headers,
+    told: Option<EventHeaders<'a>>,
+    trace: Option<TraceContext>,
+) -> Forward<'a> {
     Forward {
         method: &event.method,
         target: &event.target,
@@ -100,11 +105,12 @@ fn forward<'a>(event: &'a Event, headers: &'a Headers, told: Option<EventHeaders
         headers,
         event: told,
         upgrade: false,
+        trace,
     }
 }
 
 /// The head of an event by itself.
-pub fn alone<'a>(event: &'a Event, attempt: u32) -> Forward<'a> {
+pub fn alone(event: &Event, attempt: u32, trace: Option<TraceContext>) -> Forward<'_> {
     let told = EventHeaders {
         id: event.id,
         attempt,
@@ -115,7 +121,7 @@ pub fn alone<'a>(event: &'a Event, attempt: u32) -> Forward<'a> {
         client: event.origin.client.as_deref(),
         may_repeat: event.origin.may_repeat,
     };
-    forward(event, &event.headers, Some(told))
+    forward(event, &event.headers, Some(told), trace)
 }
 
 fn lines(parts: &[Part<'_>], before: &[u8], between: &[u8], behind: &[u8]) -> Bytes {
@@ -136,7 +142,8 @@ fn lines(parts: &[Part<'_>], before: &[u8], between: &[u8], behind: &[u8]) -> By
 fn multipart(parts: &[Part<'_>], destination: &Destination) -> (String, Bytes) {
     let boundary = loop {
         let boundary = format!("tidegate-{:032x}", fastrand::u128(..));
-        let stands_in = |part: &Part<'_>| memchr::memmem::find(&part.event.body, boundary.as_bytes()).is_some();
+        let stands_in =
+            |part: &Part<'_>| memchr::memmem::find(&part.event.body, boundary.as_bytes()).is_some();
         if !parts.iter().any(stands_in) {
             break boundary;
         }
@@ -145,7 +152,7 @@ fn multipart(parts: &[Part<'_>], destination: &Destination) -> (String, Bytes) {
     let mut out = Vec::with_capacity(bodies);
     for part in parts {
         out.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
-        for (name, value) in alone(part.event, part.attempt).to(destination).headers.iter() {
+        for (name, value) in alone(part.event, part.attempt, None).to(destination).headers.iter() {
             if name.eq_ignore_ascii_case("host") {
                 continue;
             }
@@ -226,7 +233,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told() {
         let fit = |body: &'static [u8]| {
-            [BatchFormat::JsonArray, BatchFormat::Ndjson, BatchFormat::Multipart].map(|f| fits(&event(1, body), f))
+            [BatchFormat::JsonArray, BatchFormat::Ndjson, BatchFormat::Multipart]
+                .map(|f| fits(&event(1, body), f))
         };
         assert_eq!(fit(b"{}"), [true, true, true]);
         assert_eq!(fit(b"{\n}"), [true, false, true]);

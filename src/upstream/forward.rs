@@ -11,14 +11,14 @@ use std::net::IpAddr;
 use crate::buffer::{BatchPart, EventId};
 use crate::clock::Timestamp;
 use crate::config::{Destination, HostHeader};
-use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme};
+use crate::message::{HOP_BY_HOP, Headers, HeadersBuilder, Method, OUR_PREFIX, Scheme, TraceContext};
 use crate::reason::Reason;
 
 use super::Outgoing;
 use super::origin;
 
 /// Room for what we add to a sender's head.
-const OUR_FIELDS: usize = 11;
+const OUR_FIELDS: usize = 12;
 const OUR_BYTES: usize = 512;
 
 /// A sender's head to be passed on, inline or later.
@@ -35,6 +35,8 @@ pub struct Forward<'a> {
     pub event: Option<EventHeaders<'a>>,
     /// Keep `Upgrade` and its `Connection` (on `pass` routes).
     pub upgrade: bool,
+    /// What `traceparent` says; `None` leaves the sender's.
+    pub trace: Option<TraceContext>,
 }
 
 /// What the app learns about an event.
@@ -106,7 +108,8 @@ impl Forward<'_> {
             out.push("Host", host.unwrap_or(self.authority).as_bytes());
         }
         for (name, value) in self.headers.iter() {
-            if is_taken_off(name) || is_named(name) {
+            let is_replaced = self.trace.is_some() && name.eq_ignore_ascii_case("traceparent");
+            if is_taken_off(name) || is_named(name) || is_replaced {
                 continue;
             }
             if let Some(to) = renamed(name) {
@@ -156,6 +159,9 @@ impl Forward<'_> {
         add("X-Forwarded-Proto", format_args!("{proto}"));
         if !self.authority.is_empty() {
             add("X-Forwarded-Host", format_args!("{}", self.authority));
+        }
+        if let Some(trace) = self.trace {
+            add("traceparent", format_args!("{trace}"));
         }
         if let Some(event) = self.event {
             add("tidegate-event-id", format_args!("{}", event.id));
@@ -281,6 +287,7 @@ mod tests {
                 may_repeat: false,
             }),
             upgrade: false,
+            trace: None,
         }
     }
 

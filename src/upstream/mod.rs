@@ -13,6 +13,7 @@
 //! `sign` proves to the app who sends; `origin`, `balance` and `connect` lead to an open connection, `pool` keeps idle ones, `h1` and `h2` speak on them,
 //! `limit` says how long it may take. What the app is sent is `forward`'s.
 
+mod ask;
 mod balance;
 pub mod batch;
 mod checks;
@@ -56,6 +57,7 @@ use limit::{Limit, far};
 use origin::Origin;
 use pool::Key;
 
+pub use ask::Ask;
 pub use error::{SetupError, UpstreamError};
 pub use forward::{EventHeaders, Forward};
 pub use retry_after::retry_after;

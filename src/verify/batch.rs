@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::extract::{self, Extract};
 use super::form;
 use super::json::{Elements, Pointer};
-use super::locate::Location;
+use super::locate::{Location, View};
 use crate::message::Request;
 use crate::providers::Batch;
 
@@ -97,7 +97,7 @@ impl Split {
     pub fn elements(&self, request: &Request) -> Result<Vec<Element>, NotSplit> {
         let (document, pointer) = match &self.array {
             Array::Body(pointer) => (request.body.clone(), pointer),
-            Array::Form(field, pointer) => match form::only(&request.body, field) {
+            Array::Form(field, pointer) => match form::field(View::of(request), field) {
                 Ok(Some(Cow::Borrowed(value))) => (request.body.slice_ref(value), pointer),
                 Ok(Some(Cow::Owned(value))) => (Bytes::from(value), pointer),
                 Ok(None) | Err(_) => return Err(NotSplit::NoArray),

@@ -98,7 +98,7 @@ pub(super) fn build(
             if source.is_some() && !algorithm.is_asymmetric() {
                 problems.within(within).note::<()>(&["key_source"], "only public keys are fetched");
             }
-            keys(algorithm, spec.key.as_ref(), given, building, problems)
+            keys(algorithm, spec.key.as_deref(), given, building, problems)
         }
         (None, _) => None,
     };
@@ -269,12 +269,17 @@ fn time_rule(
     problems: &mut Problems<'_>,
 ) -> Option<TimeRule> {
     let problems = &mut problems.within(&["timestamp"]);
-    let format = match spec.format.as_deref() {
-        None => Some(TimeFormat::Unix),
-        Some(name) => match TimeFormat::parse_name(name) {
-            Some(format) => Some(format),
-            None => problems.unknown(&["format"], "time format", name, TimeFormat::NAMES),
-        },
+    let formats = match &spec.format {
+        None => Some(vec![TimeFormat::Unix]),
+        Some(Texts(names)) if names.is_empty() => problems.note(&["format"], "the list is empty"),
+        Some(Texts(names)) => {
+            let known = TimeFormat::ALL.map(TimeFormat::name);
+            let format = |name: &String| {
+                let format = TimeFormat::parse_name(name);
+                format.or_else(|| problems.unknown(&["format"], "time format", name, &known))
+            };
+            names.iter().map(format).collect()
+        }
     };
     let own = match spec.tolerance.as_deref() {
         None => Some(DEFAULT_TOLERANCE),
@@ -288,7 +293,7 @@ fn time_rule(
         },
         _ => location(&spec.from, &["from"], problems).map(TimeFrom::At),
     };
-    Some(TimeRule { from: from?, format: format?, tolerance: user_tolerance.or(own)? })
+    Some(TimeRule { from: from?, formats: formats?.into(), tolerance: user_tolerance.or(own)? })
 }
 
 pub(super) fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {

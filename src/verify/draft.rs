@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::form;
 use super::json::Pointer;
 use super::locate::{Location, View};
 use super::sign::{SignError, with_headers};
@@ -59,7 +60,8 @@ pub(super) fn put(request: &mut Request, location: &Location, values: &[String])
             request.head.target.push_str(&added);
         }
         (Location::Form(_) | Location::FormJson(..) | Location::Body(_), _) => {
-            let written: Vec<String> = values.iter().map(|value| in_body(location, value)).collect();
+            let plain = form::is_multipart(View::of(request));
+            let written: Vec<String> = values.iter().map(|value| in_body(location, value, plain)).collect();
             request.body = filled(&request.body, &written)
                 .ok_or_else(|| {
                     SignError::Lacks(format!("the body must hold `{SIGNATURE}` once for each signature"))
@@ -72,11 +74,13 @@ pub(super) fn put(request: &mut Request, location: &Location, values: &[String])
 }
 
 /// A value as it is written at a place of the body.
-fn in_body(location: &Location, value: &str) -> String {
+fn in_body(location: &Location, value: &str, plain: bool) -> String {
     let json = || serde_json::Value::from(value).to_string();
     let bare = |json: String| json[1..json.len() - 1].to_owned();
     match location {
+        Location::Form(_) if plain => value.to_owned(),
         Location::Form(_) => form_encoded(value),
+        Location::FormJson(..) if plain => bare(json()),
         Location::FormJson(..) => form_encoded(&bare(json())),
         _ => bare(json()),
     }

@@ -1,8 +1,10 @@
-//! Fields of `application/x-www-form-urlencoded` text (bodies and queries), decoded one by one.
+//! Fields of forms: of `application/x-www-form-urlencoded` text (bodies and queries), decoded one by one, and of a
+//! request's body in whichever of the two types of forms it is.
 
 use std::borrow::Cow;
 
-use super::locate::Ambiguous;
+use super::locate::{Ambiguous, View};
+use super::multipart;
 
 /// Undoes `+` and percent-escapes; what is no escape stays as it is.
 pub(crate) fn decode(text: &[u8]) -> Cow<'_, [u8]> {
@@ -52,6 +54,37 @@ pub(super) fn only<'t>(text: &'t [u8], name: &str) -> Result<Option<Cow<'t, [u8]
     let mut values = pairs(text).filter(|(n, _)| decode(n).as_ref() == name.as_bytes()).map(|(_, v)| v);
     let first = values.next();
     if values.next().is_some() { Err(Ambiguous) } else { Ok(first.map(decode)) }
+}
+
+/// The decoded value of the only field of that name in the body: `multipart/form-data` if the request says so.
+pub(super) fn field<'r>(view: View<'r>, name: &str) -> Result<Option<Cow<'r, [u8]>>, Ambiguous> {
+    match boundary(view)? {
+        Some(boundary) => Ok(multipart::only(view.body, boundary, name)?.map(Cow::Borrowed)),
+        None => only(view.body, name),
+    }
+}
+
+/// All fields of the body, as [`sorted`] does it.
+pub(super) fn sorted_fields(view: View<'_>) -> Result<Vec<Field<'_>>, Ambiguous> {
+    let Some(boundary) = boundary(view)? else { return Ok(sorted(view.body)) };
+    let fields = multipart::fields(view.body, boundary)?.into_iter();
+    let mut fields: Vec<_> = fields.map(|(n, v)| (Cow::Borrowed(n), Cow::Borrowed(v))).collect();
+    fields.sort();
+    Ok(fields)
+}
+
+/// Whether the body is `multipart/form-data`, or says so.
+pub(super) fn is_multipart(view: View<'_>) -> bool {
+    !matches!(boundary(view), Ok(None))
+}
+
+fn boundary(view: View<'_>) -> Result<Option<&[u8]>, Ambiguous> {
+    let mut kinds = view.request.head.headers.all("content-type");
+    let boundary = multipart::boundary(kinds.next().unwrap_or_default())?;
+    // Of two types one may be taken for the other.
+    let another = kinds.map(multipart::boundary).any(|other| other != Ok(None));
+    let twice = boundary.is_some() && view.request.head.headers.only("content-type").is_err();
+    if another || twice { Err(Ambiguous) } else { Ok(boundary) }
 }
 
 /// A decoded name and its decoded value.

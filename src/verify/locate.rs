@@ -129,8 +129,8 @@ impl Location {
             Location::Path(name) => {
                 Ok(view.request.params.get(name).map(|value| Cow::Borrowed(value.as_bytes())))
             }
-            Location::Form(name) => form::only(view.body, name),
-            Location::FormJson(name, pointer) => Ok(form::only(view.body, name)?
+            Location::Form(name) => form::field(view, name),
+            Location::FormJson(name, pointer) => Ok(form::field(view, name)?
                 .and_then(|json| pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes())))),
             Location::Whole => Ok(Some(Cow::Borrowed(view.body)).filter(|body| !body.is_empty())),
             Location::Inside(place, dress, pointer) => {
@@ -225,6 +225,21 @@ mod tests {
         assert_eq!(find("form:j#/a", &r), Ok(Some("b".into())));
         assert_eq!(find("body:/id", &r), Ok(None));
         assert_eq!(find("body:/id", &request("/", &[], br#"{"id":7}"#)), Ok(Some("7".into())));
+    }
+
+    #[test]
+    fn a_field_is_found_in_both_types_of_forms() {
+        let multipart = b"--x\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\n1%20+2\r\n--x\r\nContent-Disposition: \
+            form-data; name=\"j\"\r\nContent-Type: application/json\r\n\r\n{\"a\":\"b\"}\r\n--x--\r\n";
+        let kind = ("Content-Type", "multipart/form-data; boundary=\"x\"");
+        let r = request("/", &[kind], multipart);
+        assert_eq!(find("form:f", &r), Ok(Some("1%20+2".into())), "nothing is decoded");
+        assert_eq!(find("form:j#/a", &r), Ok(Some("b".into())));
+        assert_eq!(find("form:x", &r), Ok(None));
+        // The type decides, and it must be one.
+        assert_eq!(find("form:f", &request("/", &[kind], b"f=1")), Err(Ambiguous));
+        assert_eq!(find("form:f", &request("/", &[kind, kind], multipart)), Err(Ambiguous));
+        assert_eq!(find("form:f", &request("/", &[], multipart)), Ok(None));
     }
 
     #[test]

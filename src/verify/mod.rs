@@ -15,6 +15,7 @@ mod check;
 mod compile;
 mod compile_pack;
 mod condition;
+mod connection;
 mod credentials;
 mod draft;
 mod encoding;
@@ -29,6 +30,7 @@ mod json;
 mod jwt;
 mod locate;
 mod mac;
+mod multipart;
 mod public_key;
 mod refusal;
 mod remote;
@@ -48,7 +50,7 @@ mod window;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::message::Request;
+use crate::message::{Request, TraceContext};
 use crate::secret::Secret;
 
 pub use batch::{Element, NotSplit, Split};
@@ -80,6 +82,7 @@ pub struct Verified<T> {
     label: Option<Arc<str>>,
     would_refuse: Option<Refusal>,
     client: Option<Arc<str>>,
+    trace: Option<TraceContext>,
 }
 
 impl<T> Verified<T> {
@@ -104,6 +107,14 @@ impl<T> Verified<T> {
     /// The same, known to have come by this client's URL.
     pub fn by_client(self, client: Option<Arc<str>>) -> Self {
         Self { client, ..self }
+    }
+    /// The span of its reception, if that is recorded.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace
+    }
+    /// The same, received within this span.
+    pub fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
     /// Why the rule would have refused it, had it been asked to: it is only here because somebody said so.
     pub fn would_refuse(&self) -> Option<&Refusal> {
@@ -197,6 +208,7 @@ impl Verifier {
                 label: proof.label,
                 would_refuse: None,
                 client: None,
+                trace: None,
             }),
             Err(refusal) => Err((Box::new(request), refusal)),
         }
@@ -218,6 +230,7 @@ impl Verifier {
             label: None,
             would_refuse: Some(refusal),
             client: None,
+            trace: None,
         };
         match (earlier, self.verify(request, public_url, now)) {
             (None, Ok(verified)) => verified,

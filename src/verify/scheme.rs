@@ -64,7 +64,8 @@ pub(super) struct GivenSecret {
 #[derive(Clone, Debug)]
 pub(super) struct TimeRule {
     pub(super) from: TimeFrom,
-    pub(super) format: TimeFormat,
+    /// It may be written in each of these; never empty. The first is that in which we write.
+    pub(super) formats: Box<[TimeFormat]>,
     pub(super) tolerance: Duration,
 }
 
@@ -397,10 +398,24 @@ impl Keys {
 }
 
 impl TimeRule {
+    /// The time, in the first format in which it is one.
+    pub(super) fn parse(&self, text: &[u8]) -> Option<Timestamp> {
+        self.formats.iter().find_map(|format| format.parse(text))
+    }
+
+    pub(super) fn format(&self, time: Timestamp) -> String {
+        self.formats.first().copied().unwrap_or(TimeFormat::Unix).format(time)
+    }
+
+    /// The formats in words.
+    pub(super) fn formats(&self) -> String {
+        self.formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(" or ")
+    }
+
     fn check(&self, text: &[u8], now: Timestamp) -> Result<(), Refusal> {
         let refuse = |detail| Err(Refusal::new(Reason::TimestampOutOfTolerance, detail));
-        let Some(time) = self.format.parse(text) else {
-            return refuse(format!("the time `{}` is not {:?}", shown(text), self.format));
+        let Some(time) = self.parse(text) else {
+            return refuse(format!("the time `{}` is not {}", shown(text), self.formats()));
         };
         let apart = distance(time, now);
         if apart <= self.tolerance {
@@ -428,7 +443,7 @@ mod tests {
     fn the_time_is_checked_in_both_directions() {
         let rule = TimeRule {
             from: TimeFrom::Position(0),
-            format: TimeFormat::Unix,
+            formats: [TimeFormat::Unix].into(),
             tolerance: Duration::from_secs(300),
         };
         let now = Timestamp::from_secs(1_764_000_000);

@@ -124,7 +124,7 @@ impl Scheme {
             }
         }
         let mut request = request.clone();
-        let time = self.timestamp.as_ref().map(|rule| (rule, rule.format.format(now)));
+        let time = self.timestamp.as_ref().map(|rule| (rule, rule.format(now)));
         if let Some((TimeRule { from: TimeFrom::At(location), .. }, text)) = &time {
             draft::add(&mut request, location, text)?;
         }

@@ -181,7 +181,9 @@ impl Template {
                 },
                 Part::HeaderList(header, must) => header_list::feed(&filling.view, header, must, &mut sink)?,
                 Part::SortedForm(repeats) => {
-                    let mut fields = form::sorted(filling.view.body);
+                    let fields = form::sorted_fields(filling.view);
+                    let mut fields =
+                        fields.map_err(|_| Unbuildable::Malformed("the body is no form".to_owned()))?;
                     if *repeats == Repeats::Dropped {
                         fields.dedup();
                     }

@@ -12,17 +12,33 @@ pub(super) enum TimeFormat {
     /// Milliseconds since the epoch.
     UnixMillis,
     Rfc3339,
+    /// As RFC 3339, in UTC where no zone is written.
+    Rfc3339Utc,
+    /// The one form of RFC 9110 that senders may write: `Tue, 24 Nov 2026 16:00:00 GMT`.
+    HttpDate,
 }
 
 impl TimeFormat {
-    pub(super) const NAMES: &[&str] = &["unix", "unix-ms", "rfc3339"];
+    pub(super) const ALL: [TimeFormat; 5] = [
+        TimeFormat::Unix,
+        TimeFormat::UnixMillis,
+        TimeFormat::Rfc3339,
+        TimeFormat::Rfc3339Utc,
+        TimeFormat::HttpDate,
+    ];
 
     pub(super) fn parse_name(name: &str) -> Option<Self> {
-        match name {
-            "unix" => Some(TimeFormat::Unix),
-            "unix-ms" => Some(TimeFormat::UnixMillis),
-            "rfc3339" => Some(TimeFormat::Rfc3339),
-            _ => None,
+        Self::ALL.iter().copied().find(|format| format.name() == name)
+    }
+
+    /// As packs write it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            TimeFormat::Unix => "unix",
+            TimeFormat::UnixMillis => "unix-ms",
+            TimeFormat::Rfc3339 => "rfc3339",
+            TimeFormat::Rfc3339Utc => "rfc3339-utc",
+            TimeFormat::HttpDate => "http-date",
         }
     }
 
@@ -38,10 +54,19 @@ impl TimeFormat {
         match self {
             TimeFormat::Unix => number().filter(|secs| *secs <= LAST).map(Timestamp::from_secs),
             TimeFormat::UnixMillis => number().filter(|millis| *millis / 1000 <= LAST).map(Timestamp),
-            TimeFormat::Rfc3339 => {
-                let written = text.len() >= 20 && matches!(text.as_bytes()[10], b'T' | b't' | b' ');
-                let time: jiff::Timestamp = if written { text.parse().ok()? } else { return None };
-                u64::try_from(time.as_millisecond()).ok().map(Timestamp)
+            TimeFormat::Rfc3339 => text.parse().ok().filter(|_| is_long_enough(text, 20)).and_then(stamp),
+            // With a zone the text is an instant; without one it is read as a time of day, which then is in UTC.
+            TimeFormat::Rfc3339Utc => TimeFormat::Rfc3339.parse(text.as_bytes()).or_else(|| {
+                let bare = is_long_enough(text, 19)
+                    && text.bytes().skip(19).all(|b| matches!(b, b'.' | b'0'..=b'9'));
+                let time: jiff::civil::DateTime = if bare { text.parse().ok()? } else { return None };
+                stamp(jiff::tz::TimeZone::UTC.to_timestamp(time).ok()?)
+            }),
+            TimeFormat::HttpDate => {
+                // Of what RFC 2822 allows, only this one form: as long as this, and in GMT.
+                let whole = text.len() == "Tue, 24 Nov 2026 16:00:00 GMT".len() && text.ends_with(" GMT");
+                let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+                time.filter(|_| whole).and_then(stamp)
             }
         }
     }
@@ -50,9 +75,29 @@ impl TimeFormat {
         match self {
             TimeFormat::Unix => time.as_secs().to_string(),
             TimeFormat::UnixMillis => time.as_millis().to_string(),
-            TimeFormat::Rfc3339 => time.to_string(),
+            TimeFormat::Rfc3339 | TimeFormat::Rfc3339Utc => time.to_string(),
+            TimeFormat::HttpDate => {
+                let time = i64::try_from(time.as_millis()).map(jiff::Timestamp::from_millisecond);
+                // The parser's own range ends with the year 9999, too: what it has read can be written.
+                time.ok()
+                    .and_then(Result::ok)
+                    .and_then(|time| {
+                        jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok()
+                    })
+                    .unwrap_or_default()
+            }
         }
     }
+}
+
+/// Whether a date, a separator and a time of day can stand there.
+fn is_long_enough(text: &str, bytes: usize) -> bool {
+    text.len() >= bytes && matches!(text.as_bytes()[10], b'T' | b't' | b' ')
+}
+
+/// `None` before 1970.
+fn stamp(time: jiff::Timestamp) -> Option<Timestamp> {
+    u64::try_from(time.as_millisecond()).ok().map(Timestamp)
 }
 
 /// How far apart two times are.
@@ -106,6 +151,55 @@ mod tests {
     }
 
     #[test]
+    fn a_time_without_a_zone_is_in_utc_and_one_with_a_zone_means_it() {
+        let parse = |text: &str| TimeFormat::Rfc3339Utc.parse(text.as_bytes());
+        assert_eq!(parse("2025-11-24T16:00:00.551"), Some(Timestamp(1_764_000_000_551)));
+        for text in [
+            "2025-11-24T16:00:00",
+            "2025-11-24 16:00:00",
+            "2025-11-24T08:00:00-08:00",
+            "2025-11-24T16:00:00Z",
+        ] {
+            assert_eq!(parse(text), Some(Timestamp(1_764_000_000_000)), "{text}");
+        }
+        for bad in [
+            "2025-11-24",
+            "2025-11-24T16:00",
+            "2025-11-24T16:00:00 ",
+            "2025-11-24T16:00:00.",
+            "2025-11-24T16:00:00[Europe/Berlin]",
+            "2025-11-24T16:00:00+25:99",
+            "1900-01-01T00:00:00",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_http_date_is_read_in_its_one_form() {
+        let parse = |text: &str| TimeFormat::HttpDate.parse(text.as_bytes());
+        assert_eq!(parse("Mon, 24 Nov 2025 16:00:00 GMT"), Some(Timestamp(1_764_000_000_000)));
+        assert_eq!(
+            TimeFormat::HttpDate.format(Timestamp(1_764_000_000_000)),
+            "Mon, 24 Nov 2025 16:00:00 GMT"
+        );
+        for bad in [
+            "Tue, 24 Nov 2025 16:00:00 GMT",
+            "Mon, 24 Nov 2025 16:00:00 UTC",
+            "Mon, 24 Nov 2025 16:00:00 EST",
+            "Mon, 24 Nov 2025 16:00:00 +0000",
+            "Monday, 24-Nov-25 16:00:00 GMT",
+            "Mon Nov 24 16:00:00 2025",
+            "24 Nov 2025 16:00:00 GMT",
+            "Mon, 24 Nov 2025 16:00:00 GMT ",
+            "Mon, 24 Nov 1925 16:00:00 GMT",
+            "2025-11-24T16:00:00Z",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn durations_are_read_as_written() {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
@@ -118,7 +212,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,30}", bytes in proptest::collection::vec(any::<u8>(), 0..30)) {
             let _ = duration(&text);
-            for format in [TimeFormat::Unix, TimeFormat::UnixMillis, TimeFormat::Rfc3339] {
+            for format in TimeFormat::ALL {
                 let _ = (format.parse(&bytes), format.parse(text.as_bytes()));
             }
         }
@@ -126,7 +220,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(millis in 0u64..253_402_300_799_000) {
             let time = Timestamp(millis / 1000 * 1000);
-            for format in [TimeFormat::Unix, TimeFormat::UnixMillis, TimeFormat::Rfc3339] {
+            for format in TimeFormat::ALL {
                 prop_assert_eq!(format.parse(format.format(time).as_bytes()), Some(time));
             }
         }

@@ -29,7 +29,9 @@ fn batches(app: &App) -> Vec<Vec<u64>> {
 
 fn numbers(body: &[u8]) -> Vec<u64> {
     match serde_json::from_slice(body) {
-        Ok(Value::Array(events)) => events.iter().map(|event| event["n"].as_u64().expect("a number")).collect(),
+        Ok(Value::Array(events)) => {
+            events.iter().map(|event| event["n"].as_u64().expect("a number")).collect()
+        }
         _ => panic!("no batch: {}", String::from_utf8_lossy(body)),
     }
 }
@@ -51,13 +53,15 @@ async fn events_go_together_with_their_bytes_and_what_does_not_fit_goes_alone() 
     let alone: Vec<_> = received.iter().filter(|r| r.header("tidegate-batch-size").is_none()).collect();
     assert_eq!((alone.len(), &alone[0].body[..]), (1, bodies[1].as_bytes()));
     assert_eq!(alone[0].event_id(), ids[1]);
-    let joined: Vec<u8> = whole.into_iter().flat_map(|body| body[1..body.len() - 1].iter().copied()).collect();
+    let joined: Vec<u8> =
+        whole.into_iter().flat_map(|body| body[1..body.len() - 1].iter().copied()).collect();
     for body in [bodies[0], bodies[2], bodies[3]] {
         assert!(joined.windows(body.len()).any(|w| w == body.as_bytes()), "{body}");
     }
     let all = received.iter().filter(|r| r.header("tidegate-batch-size").is_some());
-    let listed: Vec<String> =
-        all.flat_map(|r| r.header("tidegate-event-ids").expect("ids").split(',').map(str::to_owned)).collect();
+    let listed: Vec<String> = all
+        .flat_map(|r| r.header("tidegate-event-ids").expect("ids").split(',').map(str::to_owned))
+        .collect();
     assert_eq!(listed, [&*ids[0], &ids[2], &ids[3]]);
 }
 
@@ -69,7 +73,11 @@ async fn each_event_is_settled_by_its_own_status() {
     app.behaves(Behaviour::By(|body| {
         let status = |n: &u64| if n % 4 == 3 { json!({"status": 500}) } else { json!(200) };
         let results: Vec<Value> = numbers(body).iter().map(status).collect();
-        Behaviour::Answer { status: 207, headers: vec![], body: json!({"results": results}).to_string().into_bytes() }
+        Behaviour::Answer {
+            status: 207,
+            headers: vec![],
+            body: json!({"results": results}).to_string().into_bytes(),
+        }
     }));
     send(&gateway, 0..20).await;
     gateway.drained().await;
@@ -85,8 +93,7 @@ async fn each_event_is_settled_by_its_own_status() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_spoils_its_batch_is_found_and_costs_the_others_nothing() {
     let app = App::start().await;
-    let gateway =
-        gateway().route(batched(&app, json!({"max_events": 40, "max_wait": "1s"}))).start().await;
+    let gateway = gateway().route(batched(&app, json!({"max_events": 40, "max_wait": "1s"}))).start().await;
     app.behaves(Behaviour::By(|body| match numbers(body).contains(&13) {
         true => Behaviour::status(500),
         false => Behaviour::status(200),
@@ -122,5 +129,9 @@ async fn a_kill_9_in_the_middle_loses_nothing_and_order_is_kept() {
         of.dedup();
         assert!(of.is_sorted(), "{key}: {of:?}");
     }
-    assert!(batches(&app).iter().all(|batch| batch.iter().map(|n| n % 3).collect::<BTreeSet<_>>().len() == batch.len()));
+    assert!(
+        batches(&app)
+            .iter()
+            .all(|batch| batch.iter().map(|n| n % 3).collect::<BTreeSet<_>>().len() == batch.len())
+    );
 }

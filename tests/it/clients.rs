@@ -132,7 +132,13 @@ fn partners(app: &App) -> Route {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_gets_a_url_of_its_own_that_lives_through_rotation_and_crashes_until_it_is_revoked() {
     let app = App::start().await;
-    let mut gateway = gateway().route(partners(&app)).section("log", json!({"access": "all"})).start().await;
+    let quarantine = json!({"keep": "1h"});
+    let mut gateway = gateway()
+        .route(partners(&app))
+        .section("log", json!({"access": "all"}))
+        .section("quarantine", quarantine)
+        .start()
+        .await;
     let whose = ["--route", "partners", "--client", "acme"];
     let endpoints = async |gateway: &Gateway, action: &str, more: &[&str]| {
         gateway.cli_json(&[&["endpoints", action], &whose[..], more].concat()).await
@@ -168,8 +174,14 @@ async fn a_client_gets_a_url_of_its_own_that_lives_through_rotation_and_crashes_
     ] {
         assert!(!shown.is_empty() && !shown.contains(token) && !shown.contains(&secret), "{shown}");
     }
-    // The URL alone proves nothing where a secret is asked for.
+    // The URL alone proves nothing where a secret is asked for. What is kept of that request does not show the URL either.
     assert_eq!(gateway.send(&event("guess", &path)).await.status, 401);
+    let kept = async || gateway.cli(&["quarantine", "list", "--output", "json"]).await.stdout;
+    eventually("it is in quarantine", async || {
+        String::from_utf8_lossy(&kept().await).contains("signature_invalid")
+    })
+    .await;
+    assert!(!String::from_utf8_lossy(&kept().await).contains(token));
 
     // Rotated: both work, each with its own secret.
     let second = endpoints(&gateway, "rotate", &["--keep", "24h"]).await;

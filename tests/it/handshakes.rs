@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tidegate::providers;
 
+use crate::support::app::Speaks;
 use crate::support::gateway::Gateway;
 use crate::support::*;
 
@@ -194,7 +195,7 @@ async fn a_secret_that_the_sender_brings_is_stored_in_three_steps() {
     gateway.builder.routes = vec![route];
     gateway.rewrite_config();
     gateway.reload().await;
-    assert_eq!(gateway.send(&event).await.status, 202);
+    assert_eq!(gateway.send(&event).await.status, 200, "Asana takes no 202");
     assert_eq!(gateway.send(&greeting).await.status, 401);
     app.receives(1).await;
 }
@@ -369,6 +370,106 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
     assert_eq!(asks("/hooks/does-not", ours, &url).await.status, 202);
     app.receives(1).await;
     assert_eq!((sender.count(), app.count()), (3, 1));
+}
+
+/// A message of Amazon SNS about a subscription, signed as it does (version 2).
+fn sns_confirmation(topic: &str, path: &str) -> Request {
+    const RSA: &str = include_str!("../../src/verify/tests/rsa-2048.pem");
+    use rustls_pki_types::PrivatePkcs8KeyDer;
+    use rustls_pki_types::pem::PemObject;
+    let host = "https://sns.eu-west-1.amazonaws.com";
+    let url = format!("{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token=2336412f37");
+    let (id, time, token) =
+        ("165545c9-2a5c-472c-8df2-7ff2be2b3b1b", "2026-11-24T10:00:00.000Z", "2336412f37");
+    let text = format!(
+        "Message\nPlease confirm\nMessageId\n{id}\nSubscribeURL\n{url}\nTimestamp\n{time}\nToken\n{token}\nTopicArn\n\
+         {topic}\nType\nSubscriptionConfirmation\n"
+    );
+    let der = PrivatePkcs8KeyDer::from_pem_slice(RSA.as_bytes()).expect("a key in PEM");
+    let key = ring::signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).expect("an RSA key");
+    let mut signature = vec![0; key.public().modulus_len()];
+    let random = ring::rand::SystemRandom::new();
+    key.sign(&ring::signature::RSA_PKCS1_SHA256, &random, text.as_bytes(), &mut signature).expect("signed");
+    let body = json!({
+        "Type": "SubscriptionConfirmation", "MessageId": id, "Token": token, "TopicArn": topic,
+        "Message": "Please confirm", "SubscribeURL": url, "Timestamp": time, "SignatureVersion": "2",
+        "Signature": STANDARD.encode(signature), "SigningCertURL": format!("{host}/SimpleNotificationService-1.pem")
+    });
+    Request::post(path, body.to_string()).header("Content-Type", "text/plain; charset=UTF-8")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_to_sns_is_confirmed_through_the_roots_that_its_certificate_is_fetched_through() {
+    const RSA: &str = include_str!("../../src/verify/tests/rsa-2048.pem");
+    let key = rcgen::KeyPair::from_pem(RSA).expect("a key pair");
+    let certificate = rcgen::CertificateParams::new(vec!["sns.amazonaws.com".to_owned()]).expect("params");
+    let certificate = certificate.self_signed(&key).expect("a certificate").pem();
+    let (app, sns) = (App::start().await, App::speaking(Speaks::Http1Sns).await);
+    sns.behaves(Behaviour::Answer { status: 200, headers: vec![], body: certificate.into_bytes() });
+    let topic = "arn:aws:sns:eu-west-1:123456789012:orders";
+    let route = |name: &str, more: Value| {
+        let mut rule = json!({"provider": "aws-sns", "topics": topic});
+        rule.as_object_mut().expect("a rule").extend(more.as_object().cloned().unwrap_or_default());
+        Route::new(json!({"name": name, "path": format!("/hooks/{name}"), "verify": rule})).to(&app)
+    };
+    let mut builder = gateway()
+        .route(route("confirms", json!({"ca": "file:tls/ca.pem", "confirm": "true"})))
+        .route(route("hands-on", json!({"ca": "file:tls/ca.pem"})))
+        .route(route("public-roots", json!({"confirm": "true"})));
+    for (name, value) in fault::host_at("sns.eu-west-1.amazonaws.com", sns.address.port()) {
+        builder = builder.env(name, &value);
+    }
+    let gateway = builder.start().await;
+
+    let answer = gateway.send(&sns_confirmation(topic, "/hooks/confirms")).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{answer:?} {}", gateway.log());
+    let asked: Vec<String> = sns.received().into_iter().map(|asked| asked.request_line).collect();
+    assert_eq!(
+        asked,
+        [
+            "GET /SimpleNotificationService-1.pem HTTP/1.1".to_owned(),
+            format!("GET /?Action=ConfirmSubscription&TopicArn={topic}&Token=2336412f37 HTTP/1.1")
+        ]
+    );
+
+    // A topic of somebody else is not confirmed, however right its signature is.
+    let theirs = sns_confirmation("arn:aws:sns:eu-west-1:210987654321:orders", "/hooks/confirms");
+    let answer = gateway.send(&theirs).await;
+    assert_eq!((answer.status, answer.reason()), (403, "sender_not_allowed"));
+    // The stand-in is nobody to the public roots: its certificate is not even fetched.
+    let answer = gateway.send(&sns_confirmation(topic, "/hooks/public-roots")).await;
+    assert_eq!((answer.status, answer.reason()), (503, "key_unavailable"));
+    assert_eq!(sns.count(), 2);
+    assert_eq!(app.count(), 0);
+
+    // Where nothing is to be confirmed here, it is an event, with the certificate that is known by now.
+    let answer = gateway.send(&sns_confirmation(topic, "/hooks/hands-on")).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    app.receives(1).await;
+    assert_eq!(sns.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_for_which_a_setting_is_missing_is_refused_plainly_and_named_in_the_log() {
+    let app = App::start().await;
+    let meta = config::provider("meta", "/hooks/meta", "s").to(&app);
+    let gateway = gateway().route(meta).route(github().to(&app)).start().await;
+    assert!(
+        gateway.log().contains("greetings of Meta (Facebook, Messenger, Instagram) (GET) will be refused")
+    );
+    let greeting = "/hooks/meta?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=x";
+    let (greeted, other) = (Request::get(greeting), Request::get("/hooks/meta?x=y"));
+    let (greeted, other) = (gateway.send(&greeted).await, gateway.send(&other).await);
+    for answer in [&greeted, &other] {
+        assert_eq!((answer.status, answer.reason()), (405, "method_not_allowed"));
+        assert_eq!(answer.header("allow"), Some("POST"));
+    }
+    assert_eq!(greeted.text(), other.text());
+    assert!(!greeted.text().contains("verify_token"), "{greeted:?}");
+    let named = |line: &Value| line.to_string().contains("because `verify_token` is not set");
+    eventually("the log names it", async || gateway.log_lines().iter().any(named)).await;
+    let count = gateway.log_lines().iter().filter(|line| named(line)).count();
+    assert_eq!(count, 1, "the other request is no greeting");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,7 @@ mod routes;
 mod sdk;
 mod sick_app;
 mod spill;
+mod tracing;
 mod upstreams;
 mod urls;
 mod verified_only;

@@ -344,3 +344,59 @@ async fn captured_traffic_shows_what_a_new_config_would_change() {
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("line 2:") && !told.contains("line 1:"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_capture_cannot_decide_is_said_and_not_guessed() {
+    let app = App::start().await;
+    let of_clients = Route::new(json!({
+        "name": "partners", "path": "/in/{endpoint}", "clients": "endpoints", "provider": "github",
+        "secret": "client:secret",
+    }));
+    let gateway = gateway().route(github().to(&app)).route(of_clients.to(&app)).start().await;
+    let write = |lines: &[String]| {
+        std::fs::write(gateway.path("captured.jsonl"), lines.join("\n")).expect("written");
+    };
+    let replay = async || {
+        let output = gateway.cli(&["check", "--replay", "captured.jsonl", "-o", "json"]).await;
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        report["replay"].clone()
+    };
+    let verify = async |route: &str, more: &[&str]| {
+        let arguments =
+            [&["verify", "--route", route, "--requests", "captured.jsonl", "--explain"], more].concat();
+        let output = gateway.cli(&arguments).await;
+        (output.status.code(), text(&output))
+    };
+
+    // A header that verification reads and one hop claims: refused as the gateway refuses it.
+    let hop = signed::github(push()).header("Connection", "close, X-Hub-Signature-256");
+    assert_eq!(gateway.send(&hop).await.status, 401);
+    write(&[captured(&hop, json!({"outcome": {"accepted": true}}))]);
+    assert_eq!(replay().await["reasons"], json!({"ambiguous_request": 1}));
+    let (code, told) = verify("github", &[]).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("\"reason\":\"ambiguous_request\"") && told.contains("[connection]"), "{told}");
+
+    // A client's secret is in the gateway's buffer: without it nothing is judged that depends on it.
+    let partner = signed::github_with("the-secret-of-acme", push()).to("/in/whatever");
+    let unsigned = Request::post("/in/whatever", "{}");
+    write(&[captured(&partner, json!({})), captured(&unsigned, json!({}))]);
+    let report = replay().await;
+    assert_eq!((&report["untold"], &report["refused"]), (&json!(1), &json!(1)), "{report}");
+    assert_eq!(report["reasons"], json!({"signature_missing": 1}));
+    let (code, told) = verify("partners", &[]).await;
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("--client-secret env:NAME"), "{told}");
+    std::fs::write(gateway.path("acme"), "the-secret-of-acme").expect("written");
+    let (code, told) = verify("partners", &["--client-secret", "file:acme"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains("\"accepted\":true") && told.contains("whether a URL is a client's is not judged"),
+        "{told}"
+    );
+    std::fs::write(gateway.path("bolt"), "the-secret-of-bolt\n").expect("written");
+    let (_, told) = verify("partners", &["--client-secret", "file:bolt"]).await;
+    assert!(told.contains("\"reason\":\"signature_invalid\"") && !told.contains("the-secret-of"), "{told}");
+    let (code, told) = verify("github", &["--client-secret", "file:acme"]).await;
+    assert_eq!(code, Some(2), "{told}");
+}

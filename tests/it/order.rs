@@ -8,7 +8,10 @@ use serde_json::Value;
 use crate::support::*;
 
 fn ordered(app: &App, on_failure: &str) -> Route {
-    unverified("/in").to(app).impatient().delivery("order", json!({"by": "body:/key", "on_failure": on_failure}))
+    unverified("/in")
+        .to(app)
+        .impatient()
+        .delivery("order", json!({"by": "body:/key", "on_failure": on_failure}))
 }
 
 async fn send(gateway: &Gateway, key: &str, number: usize) {

@@ -244,3 +244,64 @@ async fn every_pack_decides_over_a_real_socket() {
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Some senders take only their own statuses or words for success: a buffered event gets them without being told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_event_is_acknowledged_as_its_sender_wants_it() {
+    let app = App::start().await;
+    let secret = "k7Qm2ZrT9xVb4LpW8sYd1NfH6jGc3AeU";
+    let own = config::provider("dropbox-sign", "/own", secret)
+        .set("name", "own")
+        .set("answer", json!({"status": 202, "body": "ok"}))
+        .to(&app);
+    let gateway = gateway()
+        .route(config::provider("dropbox-sign", "/sign", secret).to(&app))
+        .route(config::provider("mailgun", "/mail", secret).to(&app))
+        .route(own)
+        .start()
+        .await;
+    let hash = hex::encode(signed::hmac_sha256(secret.as_bytes(), b"1764000000signature_request_sent"));
+    let event = json!({"event": {"event_type": "signature_request_sent", "event_time": "1764000000", "event_hash": hash}});
+    let form = |boundary: &str| {
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"json\"\r\n\r\n{event}\r\n--{boundary}--\r\n"
+        )
+    };
+    let sent = |path: &str, boundary: &str| {
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        Request::post(path, form(boundary)).header("Content-Type", &kind)
+    };
+    let first = gateway.send(&sent("/sign", "one")).await;
+    assert_eq!((first.status, first.text().as_str()), (200, "Hello API Event Received"), "{first:?}");
+    assert_eq!(first.header("content-type"), Some("text/plain"));
+    // The same event in another form around it.
+    let again = gateway.send(&sent("/sign", "two")).await;
+    assert!(again.is_duplicate());
+    assert_eq!((again.status, again.text().as_str()), (200, "Hello API Event Received"));
+    let own = gateway.send(&sent("/own", "one")).await;
+    assert_eq!((own.status, own.text().as_str()), (202, "ok"));
+    assert!(gateway.log().contains("Dropbox Sign (HelloSign) does not take 202 for success"));
+
+    let token = "b2c9c1d8e5f0443a9b7e6d5c4f3a2b1c0d9e8f7a6b5c4d3e2f";
+    let signature =
+        hex::encode(signed::hmac_sha256(secret.as_bytes(), format!("1764000000{token}").as_bytes()));
+    let mut mail = String::new();
+    for (name, value) in [("timestamp", "1764000000"), ("token", token), ("signature", &signature)] {
+        mail += &format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    }
+    let file = "--B\r\nContent-Disposition: form-data; name=\"attachment-1\"; filename=\"a\"\r\n\r\n\u{0}\r\n--B--\r\n";
+    let request = |body: String| {
+        Request::post("/mail", body).header("Content-Type", "multipart/form-data; boundary=\"B\"")
+    };
+    let answer = gateway.send(&request(format!("{mail}{file}"))).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{answer:?}");
+    // What cannot be read in one way only is refused.
+    let twice = mail.replacen(
+        "--B\r\n",
+        "--B\r\nContent-Disposition: form-data; name=\"token\"\r\n\r\nx\r\n--B\r\n",
+        1,
+    );
+    let answer = gateway.send(&request(format!("{twice}{file}"))).await;
+    assert!((400..500).contains(&answer.status), "{answer:?}");
+    app.receives(3).await;
+}

@@ -103,6 +103,8 @@ pub enum Speaks {
     Http1MutualTls,
     /// HTTP/1.1 over TLS, with a certificate for another name.
     Http1OtherName,
+    /// HTTP/1.1 over TLS, as Amazon SNS in eu-west-1.
+    Http1Sns,
 }
 
 #[derive(Debug)]
@@ -236,6 +238,7 @@ async fn connection(stream: TcpStream, speaks: Speaks, shared: Arc<Shared>) {
         Speaks::Http2Tls => certs::server_config(&["h2"]),
         Speaks::Http1MutualTls => certs::mutual_config(&["http/1.1"]),
         Speaks::Http1OtherName => certs::other_config(&["http/1.1"]),
+        Speaks::Http1Sns => certs::sns_config(&["http/1.1"]),
     };
     // Broken connections are what some tests are about; the log tells what arrived.
     let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else { return };

@@ -23,6 +23,8 @@ pub struct Authority {
     pub server: Pair,
     /// For `other.test`.
     pub other: Pair,
+    /// For `sns.eu-west-1.amazonaws.com`.
+    pub sns: Pair,
     /// For client authentication.
     pub client: Pair,
 }
@@ -47,6 +49,7 @@ pub fn authority() -> &'static Authority {
         Authority {
             server: leaf(&["localhost", "127.0.0.1"]),
             other: leaf(&["other.test"]),
+            sns: leaf(&["sns.eu-west-1.amazonaws.com"]),
             client: leaf(&["client.test"]),
             ca,
         }
@@ -108,6 +111,11 @@ pub fn server_config(alpn: &[&str]) -> Arc<ServerConfig> {
 /// For `other.test`, to anyone.
 pub fn other_config(alpn: &[&str]) -> Arc<ServerConfig> {
     serving(&authority().other, alpn, WebPkiClientVerifier::no_client_auth())
+}
+
+/// For `sns.eu-west-1.amazonaws.com`, to anyone.
+pub fn sns_config(alpn: &[&str]) -> Arc<ServerConfig> {
+    serving(&authority().sns, alpn, WebPkiClientVerifier::no_client_auth())
 }
 
 /// For `localhost`, to who shows a certificate of this run's authority.

@@ -1,4 +1,4 @@
-//! Disks that fail on command: a shim between the gateway and its files.
+//! Shims between the gateway and its machine: disks that fail on command, and hosts that are somewhere else.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -67,17 +67,30 @@ impl Fault {
 
 fn shim() -> &'static Path {
     static SHIM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_folder, shim) = SHIM.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let shim = folder.path().join("fault.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fault.c");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .args([&shim, &source])
-            .arg("-ldl")
-            .status();
-        assert!(compiled.expect("a C compiler").success(), "the shim compiles");
-        (folder, shim)
-    });
-    shim
+    &SHIM.get_or_init(|| compile("fault")).1
+}
+
+/// Variables for a gateway that is to reach `host`, on any port, at `port` of this machine.
+pub fn host_at(host: &str, port: u16) -> [(&'static str, String); 3] {
+    static SHIM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let shim = &SHIM.get_or_init(|| compile("names")).1;
+    [
+        ("LD_PRELOAD", shim.to_string_lossy().into_owned()),
+        ("TIDEGATE_TEST_HOST", host.to_owned()),
+        ("TIDEGATE_TEST_PORT", port.to_string()),
+    ]
+}
+
+/// The shim of that name, and the folder that it lives in.
+fn compile(name: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let shim = folder.path().join(format!("{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/support/{name}.c"));
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .args([&shim, &source])
+        .arg("-ldl")
+        .status();
+    assert!(compiled.expect("a C compiler").success(), "the shim compiles");
+    (folder, shim)
 }

@@ -134,7 +134,7 @@ pub struct ItemsPurged {
 }
 
 impl ItemSummary {
-    pub(in crate::admin) fn new(item: &Summary) -> Self {
+    pub(in crate::admin) fn new(item: &Summary, redact: &Redact) -> Self {
         Self {
             id: item.id.to_string(),
             route: item.route.clone(),
@@ -142,7 +142,7 @@ impl ItemSummary {
             received_at: item.received_at.to_string(),
             expires_at: item.expires_at.to_string(),
             method: item.method.clone(),
-            path: item.path.clone(),
+            path: redact.target(&item.path),
             source: item.source.to_string(),
             body_bytes: item.body_bytes,
         }
@@ -159,7 +159,7 @@ impl ItemDetail {
                 received_at: item.received_at.to_string(),
                 expires_at: item.expires_at.to_string(),
                 method: item.method.to_string(),
-                path: item.path().to_owned(),
+                path: redact.target(item.path()),
                 source: item.source.to_string(),
                 body_bytes: item.body.len() as u64,
             },

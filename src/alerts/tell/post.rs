@@ -11,50 +11,36 @@ use serde_json::Value;
 
 use super::TellError;
 use crate::alerts::Notice;
-use crate::buffer::DestinationName;
-use crate::config::{Destination, TrustedRoots, UpstreamTls};
-use crate::message::{Headers, Method};
+use crate::config::TrustedRoots;
+use crate::message::Method;
 use crate::secret::Secret;
-use crate::upstream::{Outgoing, Upstream};
+use crate::upstream::Ask;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const WHOLE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub struct Post {
-    upstream: Upstream,
-    target: String,
+    ask: Ask,
     key: Option<hmac::Key>,
 }
 
 impl Post {
     pub fn new(url: &Uri, secret: Option<&Secret>, ca: Option<&Path>) -> Result<Self, String> {
-        let name = DestinationName::new("alerts", url.host().unwrap_or_default());
-        let destination = Destination {
-            tls: UpstreamTls { ca: ca.map(|ca| TrustedRoots::File(ca.into())), ..UpstreamTls::default() },
-            connect_timeout: CONNECT,
-            ..Destination::plain(name, url.clone(), WHOLE)
-        };
-        Ok(Self {
-            upstream: Upstream::new(&destination).map_err(|error| error.to_string())?,
-            target: url.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-            key: secret.map(key),
-        })
+        let ca = ca.map(|ca| TrustedRoots::File(ca.into()));
+        let ask = Ask::new("alerts", url, ca, CONNECT, WHOLE).map_err(|error| error.to_string())?;
+        Ok(Self { ask, key: secret.map(key) })
     }
 
     pub async fn send(&self, notice: &Notice, body: Value) -> Result<(), TellError> {
         let body = body.to_string();
-        let mut headers = vec![
-            ("Content-Type", "application/json".to_owned()),
-            ("User-Agent", concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned()),
-        ];
+        let mut headers = vec![("Content-Type", "application/json".to_owned())];
         if let Some(key) = &self.key {
             // The time of sending: a notice that is tried again is not refused as too old.
             headers.extend(signed(key, &notice.id, crate::clock::Clock::System.now().as_secs(), &body));
         }
-        let headers: Headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        let request = Outgoing { method: Method::POST, target: self.target.clone(), headers };
-        let answer = self.upstream.send(&request, body.into()).await;
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let answer = self.ask.send(Method::POST, headers, body.into()).await;
         let mut answer = answer.map_err(|error| TellError(error.to_string()))?;
         if !(200..300).contains(&answer.status) {
             return Err(TellError(format!("the server answered {}", answer.status)));

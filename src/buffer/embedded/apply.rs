@@ -505,8 +505,7 @@ impl Draft<'_> {
         effects: &mut Effects,
     ) {
         let lane = &target.lane;
-        let entry =
-            QueueEntry { event: id, accepted: record.accepted, told: Told::Record, lane: target.key };
+        let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record, lane: target.key };
         match (place, target.key) {
             (InLane::First { waits }, Some(key)) => self.unpark(lane, key, waits, entry, now, effects),
             _ => {

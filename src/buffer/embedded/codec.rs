@@ -16,7 +16,7 @@ use super::super::{
 };
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
-use crate::message::{Headers, Method, Scheme};
+use crate::message::{Headers, Method, Scheme, TraceContext};
 use crate::reason::Reason;
 
 /// Longest error text of an attempt that is kept, in bytes.
@@ -46,8 +46,9 @@ pub(super) fn encode_event(
         Scheme::Http => 0,
         Scheme::Https => 1,
     };
-    let Origin { would_refuse, quarantine, batch, client, may_repeat } = &event.origin;
-    let has_origin = would_refuse.is_some() || quarantine.is_some() || batch.is_some() || *may_repeat;
+    let Origin { would_refuse, quarantine, batch, client, may_repeat, trace } = &event.origin;
+    let has_origin =
+        would_refuse.is_some() || quarantine.is_some() || batch.is_some() || *may_repeat || trace.is_some();
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     out.push(scheme | flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT));
     put_number(out, event.received_at.as_millis());
@@ -96,7 +97,8 @@ const HAS_CLIENT: u8 = 0x40;
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     put_optional(out, origin.would_refuse.map(Reason::code));
     let quarantine = if origin.quarantine.is_some() { FROM_QUARANTINE } else { 0 };
-    out.push(quarantine | if origin.may_repeat { MAY_REPEAT } else { 0 });
+    let tag = |is: bool, tag: u8| if is { tag } else { 0 };
+    out.push(quarantine | tag(origin.may_repeat, MAY_REPEAT) | tag(origin.trace.is_some(), TRACED));
     if let Some((id, received_at)) = origin.quarantine {
         out.extend_from_slice(&id.0);
         put_number(out, received_at.as_millis());
@@ -110,11 +112,17 @@ fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
             put_number(out, u64::from(count));
         }
     }
+    if let Some(TraceContext { trace, span }) = origin.trace {
+        out.extend_from_slice(&trace);
+        out.extend_from_slice(&span);
+    }
 }
 
 /// What is said of an event's origin, in one byte.
 const FROM_QUARANTINE: u8 = 1;
 const MAY_REPEAT: u8 = 2;
+/// The context of its trace stands last of its origin.
+const TRACED: u8 = 4;
 
 fn origin(r: &mut Reader<'_>) -> Result<Origin> {
     let small = |n: u64| u32::try_from(n).map_err(|_| Malformed("number out of range"));
@@ -123,7 +131,7 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
         Some(code) => Some(Reason::from_code(code).ok_or(Malformed("unknown reason"))?),
     };
     let tags = r.byte()?;
-    if tags & !(FROM_QUARANTINE | MAY_REPEAT) != 0 {
+    if tags & !(FROM_QUARANTINE | MAY_REPEAT | TRACED) != 0 {
         return Err(Malformed("unknown tag"));
     }
     let quarantine = match tags & FROM_QUARANTINE {
@@ -138,7 +146,12 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
         }
         _ => return Err(Malformed("unknown tag")),
     };
-    Ok(Origin { would_refuse, quarantine, batch, client: None, may_repeat: tags & MAY_REPEAT != 0 })
+    let trace = match tags & TRACED {
+        0 => None,
+        _ => Some(TraceContext { trace: r.array()?, span: r.array()? }),
+    };
+    let may_repeat = tags & MAY_REPEAT != 0;
+    Ok(Origin { would_refuse, quarantine, batch, client: None, may_repeat, trace })
 }
 
 /// Reads an event. Copies the record once; headers and body share that copy.
@@ -546,6 +559,9 @@ mod tests {
             batch: (!at.is_multiple_of(5)).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
             client: at.is_multiple_of(7).then(|| "acme".into()),
             may_repeat: !at.is_multiple_of(7),
+            trace: at
+                .is_multiple_of(11)
+                .then(|| TraceContext { trace: [7; 16], span: id.0[8..].try_into().unwrap() }),
         }
     }
 

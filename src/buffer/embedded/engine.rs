@@ -15,8 +15,8 @@ use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
     Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, LaneBy,
-    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats, Step, StoredEndpoint, StuckLane,
-    Task,
+    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
+    Step, StoredEndpoint, StuckLane, Task,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
@@ -29,7 +29,9 @@ use super::filter::Filter;
 use super::lane::{Lane, Lease, Target};
 use super::retention::Keep;
 use super::store::Store;
-use super::{OpenError, apply, codec, keys, lane, lanes, lease, open, panic_text, select, tidy, waiting, wire};
+use super::{
+    OpenError, apply, codec, keys, lane, lanes, lease, open, panic_text, select, tidy, waiting, wire,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
 use crate::telemetry::Metrics;

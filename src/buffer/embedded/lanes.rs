@@ -38,7 +38,11 @@ pub(super) struct LaneRecord {
 pub(super) enum LaneState {
     Going,
     /// `head` did not get through, or died and holds the lane.
-    Stuck { why: Standstill, since: Timestamp, head: EventId },
+    Stuck {
+        why: Standstill,
+        since: Timestamp,
+        head: EventId,
+    },
 }
 
 impl LaneRecord {
@@ -137,7 +141,14 @@ impl Draft<'_> {
 
     /// Puts a delivery at the end of its lane, or of the fresh queue if it has none or is its lane's first. The lane was
     /// loaded.
-    pub(super) fn enter(&mut self, target: &Target, seq: u64, entry: QueueEntry, held: Option<Held>, effects: &mut Effects) {
+    pub(super) fn enter(
+        &mut self,
+        target: &Target,
+        seq: u64,
+        entry: QueueEntry,
+        held: Option<Held>,
+        effects: &mut Effects,
+    ) {
         let Target { lane, key } = target;
         self.counters(lane).backlog += 1;
         if let Some(key) = key {
@@ -176,7 +187,9 @@ impl Draft<'_> {
 
     /// Finds out what a settlement does to its lane.
     pub(super) fn turn(&mut self, op: &Settle) -> Result<Turn, BufferError> {
-        let (lane, Record { lane: Some(key), .. }) = (&op.lane, &op.record) else { return Ok(Turn::Unordered) };
+        let (lane, Record { lane: Some(key), .. }) = (&op.lane, &op.record) else {
+            return Ok(Turn::Unordered);
+        };
         let Some(record) = self.load_lane(lane.id, *key)?.filter(|record| record.head == op.place.1) else {
             tracing::error!(event = %op.event, destination = %lane.name, lane = %key,
                 "a delivery is not the first of its lane: the lane is left as it is");
@@ -211,7 +224,12 @@ impl Draft<'_> {
     }
 
     /// What a parked lane goes on with once its dead letter is gone; `None` if this one does not hold it.
-    pub(super) fn behind_parked(&mut self, lane: &Lane, key: LaneKey, event: EventId) -> Result<Option<First>, BufferError> {
+    pub(super) fn behind_parked(
+        &mut self,
+        lane: &Lane,
+        key: LaneKey,
+        event: EventId,
+    ) -> Result<Option<First>, BufferError> {
         match self.load_lane(lane.id, key)? {
             Some(record) if record.is_parked_by(event) => self.first_waiting(lane, key, &record).map(Some),
             _ => Ok(None),
@@ -219,7 +237,14 @@ impl Draft<'_> {
     }
 
     /// The head has gone: the next one becomes it, or the lane is empty.
-    pub(super) fn open(&mut self, lane: &Arc<Lane>, key: LaneKey, first: First, now: Timestamp, effects: &mut Effects) {
+    pub(super) fn open(
+        &mut self,
+        lane: &Arc<Lane>,
+        key: LaneKey,
+        first: First,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         self.go_on(lane, key);
         let Some((seq, entry)) = first else {
             *self.lane_record(lane.id, key) = None;
@@ -254,7 +279,14 @@ impl Draft<'_> {
     }
 
     /// Makes a head due at once, in the place that it was accepted in.
-    fn promote(&mut self, lane: &Arc<Lane>, seq: u64, entry: QueueEntry, now: Timestamp, effects: &mut Effects) {
+    fn promote(
+        &mut self,
+        lane: &Arc<Lane>,
+        seq: u64,
+        entry: QueueEntry,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         let due = now.0.max(1);
         self.put(keys::retry(lane.id, due, seq), entry.encode());
         self.put(keys::retried(lane.id, seq), entry.accepted.0.to_be_bytes());
@@ -340,7 +372,11 @@ impl Store {
 }
 
 /// Lanes that stand still, by destination and then the longest first.
-pub(super) fn stuck(store: &Store, directory: &Directory, search: &LaneSearch) -> Result<Vec<StuckLane>, BufferError> {
+pub(super) fn stuck(
+    store: &Store,
+    directory: &Directory,
+    search: &LaneSearch,
+) -> Result<Vec<StuckLane>, BufferError> {
     let lanes = match &search.destination {
         Some(name) => directory.find(&name.0).into_iter().collect(),
         None => directory.all(),

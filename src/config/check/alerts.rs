@@ -5,7 +5,7 @@ use std::time::Duration;
 use lettre::message::Mailbox;
 
 use super::Checker;
-use super::names::is_name;
+use super::names::{is_name, whole_url};
 use crate::config::is_loopback;
 use crate::config::model::{
     AlertRules, AlertSettings, AlertTarget, Growth, Mail, MailSecurity, Surge, TellBy,
@@ -245,11 +245,4 @@ impl Checker<'_, '_> {
             ca: raw.ca.as_ref().map(|ca| self.references.path(ca)),
         })
     }
-}
-
-fn whole_url(text: &str) -> Option<http::Uri> {
-    let url: http::Uri = text.parse().ok()?;
-    let whole =
-        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|h| !h.is_empty());
-    whole.then_some(url)
 }

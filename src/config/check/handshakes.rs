@@ -6,6 +6,7 @@ use super::tenants::OfRoute;
 use crate::config::place::Place;
 use crate::config::raw::{self, HandshakeWord};
 use crate::message::Method;
+use crate::providers::Pack;
 use crate::verify::handshake::{self, Written};
 use crate::verify::spec::HandshakeSpec;
 use crate::verify::{Handshakes, Policy, SpecProblem};
@@ -58,6 +59,7 @@ impl Checker<'_, '_> {
                 if !handshakes.is_empty() {
                     self.same_for_all(&references, &place.key("provider"));
                 }
+                self.warn_of_lacking(&handshakes, pack, raw, place);
                 handshakes
             }
             Err(problems) => {
@@ -67,6 +69,26 @@ impl Checker<'_, '_> {
                 }
                 Handshakes::default()
             }
+        }
+    }
+
+    /// Of greetings that will be refused, because no event has their method and a setting is missing.
+    fn warn_of_lacking(&mut self, handshakes: &Handshakes, pack: &Pack, raw: &raw::Route, place: &Place) {
+        let events = super::routes::methods(raw);
+        for lacking in handshakes.lacking() {
+            if lacking.methods().iter().any(|method| events.contains(method)) {
+                continue;
+            }
+            let names = lacking.settings.join("`, `");
+            let methods = lacking.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+            let message =
+                format!("greetings of {} ({methods}) will be refused: `{names}` is not set", pack.title);
+            let about = lacking.settings.iter().find_map(|name| Some(&pack.params.get(name)?.about));
+            let help = match about {
+                Some(about) => format!("{about} If nobody is to be greeted, write `handshake: off`"),
+                None => "if nobody is to be greeted, write `handshake: off`".to_owned(),
+            };
+            self.warning(place, message, help);
         }
     }
 

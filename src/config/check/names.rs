@@ -46,6 +46,13 @@ pub(super) fn host(text: &str) -> Result<String, &'static str> {
     if host.len() <= 253 && host.split('.').all(label) { Ok(host) } else { Err("this is not a host name") }
 }
 
+pub(super) fn whole_url(text: &str) -> Option<http::Uri> {
+    let url: http::Uri = text.parse().ok()?;
+    let whole =
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|h| !h.is_empty());
+    whole.then_some(url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

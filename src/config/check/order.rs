@@ -28,7 +28,9 @@ impl Checker<'_, '_> {
             raw::TextOrList::Text(text) => std::slice::from_ref(text),
             raw::TextOrList::List(texts) => texts.as_slice(),
         };
-        for name in texts.iter().flat_map(|text| text.split(" | ")).filter_map(|one| one.trim().strip_prefix("path:")) {
+        for name in
+            texts.iter().flat_map(|text| text.split(" | ")).filter_map(|one| one.trim().strip_prefix("path:"))
+        {
             if !path.parameters().any(|known| **known == *name) {
                 let help = "name one that stands in the route's path, such as `/hooks/{account}`";
                 self.error(&place, format!("the path has no parameter `{name}`"), help);
@@ -54,7 +56,11 @@ impl Checker<'_, '_> {
         }
         let place = destination.key("batch");
         if raw.max_events > MANY {
-            let message = format!("the ids of {} events make a header of {} KiB", raw.max_events, raw.max_events * 37 / 1024);
+            let message = format!(
+                "the ids of {} events make a header of {} KiB",
+                raw.max_events,
+                raw.max_events * 37 / 1024
+            );
             let help = "few servers take more than 8 KiB of headers";
             self.warning(&place.key("max_events"), message, help);
         }

@@ -16,7 +16,7 @@ use crate::config::source::doubled;
 use crate::config::units::{Size, Time};
 use crate::endpoints::ENDPOINT;
 use crate::message::Method;
-use crate::providers::{Batch, Repeats};
+use crate::providers::{Batch, Pack, Repeats};
 use crate::route::{PathPattern, RouteTable, Rule};
 use crate::verify::{Extract, Split};
 
@@ -144,7 +144,7 @@ impl Checker<'_, '_> {
                 help,
             );
         }
-        let answer = self.answer(raw, place);
+        let answer = self.answer(raw, place, pack.as_deref());
         let unwanted = self.unwanted(raw, place);
         let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
@@ -238,7 +238,7 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn answer(&mut self, raw: &raw::Route, place: &Place) -> Acknowledgement {
+    fn answer(&mut self, raw: &raw::Route, place: &Place, pack: Option<&Pack>) -> Acknowledgement {
         let place = place.key("answer");
         let answer = raw.answer.clone().unwrap_or_default();
         if raw.answer.is_some() && !raw.mode.is_buffered() {
@@ -248,7 +248,14 @@ impl Checker<'_, '_> {
                 "remove `answer`, or use `mode: buffer`",
             );
         }
-        let (status, body) = (answer.status.unwrap_or(202), answer.body.unwrap_or_default());
+        let status = answer.status.unwrap_or_else(|| pack.map_or(202, |pack| pack.success.of_stored()));
+        let of_pack = pack.and_then(|pack| pack.answer.clone()).filter(|_| !matches!(status, 204 | 205));
+        if let Some(pack) = pack.filter(|pack| answer.status.is_some() && !pack.success.takes(status)) {
+            let message = format!("{} does not take {status} for success", pack.title);
+            self.warning(&place.key("status"), message, format!("it takes {}", pack.successes()));
+        }
+        let own_body = answer.body.is_some();
+        let body = answer.body.or_else(|| Some(of_pack.as_ref()?.body.clone())).unwrap_or_default();
         if matches!(status, 204 | 205) && !body.is_empty() {
             self.error(
                 &place.key("body"),
@@ -261,8 +268,10 @@ impl Checker<'_, '_> {
         {
             self.error(&place.key("content_type"), "this is not a content type", "write `application/json`");
         }
-        let content_type =
-            answer.content_type.or_else(|| (!body.is_empty()).then(|| "text/plain".to_owned()));
+        let content_type = answer
+            .content_type
+            .or_else(|| of_pack.filter(|_| !own_body)?.content_type)
+            .or_else(|| (!body.is_empty()).then(|| "text/plain".to_owned()));
         Acknowledgement { status, content_type, body }
     }
 
@@ -441,7 +450,7 @@ impl Checker<'_, '_> {
 }
 
 /// The methods of a route's events.
-fn methods(raw: &raw::Route) -> Vec<Method> {
+pub(super) fn methods(raw: &raw::Route) -> Vec<Method> {
     let verb = |verb: &Verb| match verb {
         Verb::Get => Method::GET,
         Verb::Head => Method::HEAD,

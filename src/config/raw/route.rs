@@ -229,12 +229,12 @@ pub(in crate::config) struct Split {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Answer {
-    /// A status of success. Default: 202.
+    /// A status of success. Default: 202, or the first that the provider takes if 202 is none for it.
     #[schemars(range(min = 200, max = 299))]
     pub status: Option<u16>,
     /// The body's type. Default: none, and `text/plain` with a body.
     pub content_type: Option<String>,
-    /// The body. Default: empty.
+    /// The body. Default: what the provider asks for, else empty.
     pub body: Option<String>,
 }
 

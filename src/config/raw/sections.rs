@@ -194,10 +194,10 @@ impl Default for Buffer {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Quarantine {
-    /// How many are kept; beyond it the oldest go. Default: 1000.
+    /// How many are kept; beyond it the oldest of the route that has most go. Default: 1000.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_events: u32,
-    /// Bytes of all of them; beyond it the oldest go. At most a quarter of `buffer.max_size`. Default: 64MiB.
+    /// Bytes of all of them; beyond it they go in the same way. At most a quarter of `buffer.max_size`. Default: 64MiB.
     pub max_size: Size,
     /// How long each is kept. Default: 7d.
     pub keep: Time,

@@ -347,3 +347,55 @@ fn the_ranges_of_a_provider_are_one_set_for_all_who_ask() {
     assert!(warned, "{:?}", loaded.warnings);
     assert_eq!(config.ranges, RangeSettings::default());
 }
+
+#[test]
+fn an_event_is_acknowledged_as_its_provider_takes_it_unless_the_route_says_otherwise() {
+    let route = |provider: &str, more: &str| {
+        routes(&format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    forward_to: http://a\n{more}"
+        ))
+    };
+    let answer = |text: &str| match &first(text).mode {
+        Mode::Buffer { answer, .. } => (answer.status, answer.content_type.clone(), answer.body.clone()),
+        other => panic!("{other:?}"),
+    };
+    let plain = |status: u16| (status, None, String::new());
+    assert_eq!(answer(&route("github", "")), plain(202));
+    assert_eq!(answer(&route("mailgun", "")), plain(200));
+    let hello = "Hello API Event Received".to_owned();
+    let kind = Some("text/plain".to_owned());
+    assert_eq!(answer(&route("dropbox-sign", "")), (200, kind.clone(), hello.clone()));
+    assert!(warnings(&route("dropbox-sign", "")).is_empty());
+
+    let own = route("dropbox-sign", "    answer: { status: 202 }\n");
+    assert_eq!(answer(&own), (202, kind.clone(), hello));
+    assert_eq!(
+        warnings(&own),
+        ["routes[0].answer.status: Dropbox Sign (HelloSign) does not take 202 for success"]
+    );
+    let empty = route("dropbox-sign", "    answer: { body: \"\" }\n");
+    assert_eq!(answer(&empty), plain(200));
+}
+
+#[test]
+fn a_greeting_that_would_be_refused_for_lack_of_a_setting_is_warned_of() {
+    let route = |provider: &str, more: &str| {
+        warnings(&routes(&format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    forward_to: http://a\n{more}"
+        )))
+    };
+    let warned = route("meta", "");
+    assert_eq!(
+        warned,
+        [
+            "routes[0]: greetings of Meta (Facebook, Messenger, Instagram) (GET) will be refused: `verify_token` is not set"
+        ]
+    );
+    assert!(route("meta", "    handshake: \"off\"\n").is_empty());
+    assert!(route("dropbox", "").is_empty());
+    // Said once, though two greetings need it; `leaving` has a default.
+    assert_eq!(
+        route("websub", ""),
+        ["routes[0]: greetings of WebSub (GET) will be refused: `topics` is not set"]
+    );
+}

@@ -11,7 +11,11 @@ fn an_order_and_a_batch_that_can_not_work_are_refused_at_their_place() {
     for (written, message, help) in [
         ("order: { by: \"path:account\" }", "the path has no parameter `account`", "/hooks/{account}"),
         ("order: { by: customer }", "`customer` says no place", "body:/json/pointer"),
-        ("order: { by: \"query:a\", on_failure: blok }", "`blok` is not possible here", "did you mean `block`?"),
+        (
+            "order: { by: \"query:a\", on_failure: blok }",
+            "`blok` is not possible here",
+            "did you mean `block`?",
+        ),
         ("order: {}", "`by` is missing", ""),
         ("batch: { statuses: results }", "begins with `/`", "/results"),
         ("batch: { max_bytes: 0B }", "no event fits", "1MiB"),

@@ -18,7 +18,7 @@ use crate::deliver::Seams;
 use crate::deliver::batch::BatchAnswered;
 use crate::deliver::classify::Answered;
 use crate::deliver::worker::App;
-use crate::message::{Headers, Method, Scheme};
+use crate::message::{Headers, Method, Scheme, TraceContext};
 use crate::pauses::Pauses;
 use crate::upstream::UpstreamError;
 
@@ -39,7 +39,14 @@ pub(crate) fn clock() -> Clock {
 /// All that deliveries meet, fresh but for the buffer and the clock.
 pub(crate) fn seams(buffer: Arc<dyn Buffer>, clock: &Clock) -> Seams {
     let pauses = Pauses::new(buffer.clone()).watch();
-    Seams { buffer, breakers: Arc::default(), pauses, metrics: Arc::default(), clock: clock.clone() }
+    Seams {
+        buffer,
+        breakers: Arc::default(),
+        pauses,
+        metrics: Arc::default(),
+        clock: clock.clone(),
+        tracer: None,
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -281,7 +288,7 @@ impl Drop for Inside {
 }
 
 impl App for Simulated {
-    async fn attempt(&self, _: &Destination, event: &Event, number: u32) -> Result2 {
+    async fn attempt(&self, _: &Destination, event: &Event, number: u32, _: Option<TraceContext>) -> Result2 {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
         let now = self.seen.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.seen.most.fetch_max(now, Ordering::SeqCst);

@@ -12,7 +12,10 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
+use crate::trace::Span;
 use crate::verify::Verified;
+
+use super::sending;
 
 pub(in crate::receive) async fn accept<E: Exchange, A>(
     context: &Context<'_, A>,
@@ -64,7 +67,7 @@ pub(in crate::receive) fn wanted(
 async fn store<E: Exchange, A>(
     context: &Context<'_, A>,
     exchange: &mut Tracked<'_, E>,
-    event: Event,
+    mut event: Event,
     destinations: &[DestinationName],
     acknowledgement: &Acknowledgement,
     identity: Option<Identity>,
@@ -75,7 +78,10 @@ where
     let id = event.id;
     let answer = answers::acknowledgement(acknowledgement);
     let claim = identity.as_ref().map(|identity| identity.claim(answer.clone()));
-    match context.buffer.append(event, destinations, claim).await {
+    let sending = sending(context, &mut event.origin, id, &event.route);
+    let appended = context.buffer.append(event, destinations, claim).await;
+    Span::end(sending, appended.as_ref().err());
+    match appended {
         Ok(Appended::Stored) => {
             // If the sender has gone, its resend is recognised.
             let _ = exchange.answer(answers::first(&answer, id)).await;

@@ -5,3 +5,21 @@ pub(super) mod pass;
 pub(super) mod proxy;
 pub(super) mod spill;
 pub(super) mod split;
+
+use crate::buffer::{EventId, Origin};
+use crate::message::{Head, TraceContext};
+use crate::receive::Context;
+use crate::trace::Span;
+
+/// The request to the app, where its trace is recorded.
+fn call<A>(context: &Context<'_, A>, trace: Option<TraceContext>, head: &Head) -> Option<Span> {
+    Some(context.tracer?.call(trace?, head.method.as_str()))
+}
+
+/// The append of an event, where its trace is recorded; deliveries continue from there.
+fn sending<A>(context: &Context<'_, A>, origin: &mut Origin, id: EventId, route: &str) -> Option<Span> {
+    let mut span = context.tracer?.sending(origin.trace?, route);
+    span.event(id, route);
+    origin.trace = Some(span.context());
+    Some(span)
+}

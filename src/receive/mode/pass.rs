@@ -12,8 +12,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use super::call;
 use crate::config::Destination;
-use crate::message::{Head, Headers, Version};
+use crate::message::{Head, Headers, TraceContext, Version};
 use crate::reason::Reason;
 use crate::receive::Context;
 use crate::receive::answers::{Upgraded, passed_on};
@@ -22,6 +23,7 @@ use crate::receive::exchange::{Exchange, NotStarted};
 use crate::receive::record::Outcome;
 use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
+use crate::trace::Span;
 use crate::upstream::{Forward, Outgoing, UpstreamError};
 
 /// `max_body` is the route's; `idle` is how long an upgraded connection may be silent in both directions.
@@ -31,12 +33,15 @@ pub(in crate::receive) async fn stream<E: Exchange, A: App>(
     max_body: u64,
     idle: Duration,
     destination: &Destination,
+    trace: Option<TraceContext>,
 ) -> Result<Outcome, Refused> {
     let Some(app) = context.upstreams.get(&destination.name) else {
         return Err(Refused::internal(format!("no client for {}", destination.name)));
     };
     let body = Body::of(exchange, max_body).await?;
     let head = exchange.head();
+    // Ends with this function.
+    let call = call(context, trace, head);
     let outgoing = Forward {
         method: &head.method,
         target: &head.target,
@@ -46,6 +51,7 @@ pub(in crate::receive) async fn stream<E: Exchange, A: App>(
         headers: &head.headers,
         event: None,
         upgrade: matches!(body, Body::AfterUpgrade),
+        trace: call.as_ref().map(Span::context),
     }
     .to(destination);
     both_ways(&**app, exchange, &outgoing, body, max_body, idle).await

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::breaker::{self, Breaker};
@@ -24,8 +25,11 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::{Refused, unsendable};
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
+use crate::trace::Span;
 use crate::upstream::{EventHeaders, Forward, Outgoing, UpstreamError, retry_after};
 use crate::verify::Verified;
+
+use super::call;
 
 pub(in crate::receive) async fn forward<E: Exchange, A: App>(
     context: &Context<'_, A>,
@@ -52,6 +56,8 @@ pub(super) struct Call<'a, A> {
     outgoing: Outgoing,
     body: Bytes,
     timeout: Duration,
+    /// Where its trace is recorded; ends with the call.
+    span: Option<Mutex<Span>>,
 }
 
 /// What spares the app.
@@ -69,6 +75,10 @@ impl<'a, A: App> Call<'a, A> {
     ) -> Result<Self, Refused> {
         let head = &request.get().head;
         let id = EventId::new(head.received_at);
+        let mut span = call(context, request.trace(), head);
+        if let Some(span) = &mut span {
+            span.event(id, &destination.name.0);
+        }
         let outgoing = Forward {
             method: &head.method,
             target: &head.target,
@@ -87,6 +97,7 @@ impl<'a, A: App> Call<'a, A> {
                 may_repeat: false,
             }),
             upgrade: false,
+            trace: span.as_ref().map(Span::context),
         }
         .to(destination);
         let Some(app) = context.upstreams.get(&destination.name) else {
@@ -105,6 +116,7 @@ impl<'a, A: App> Call<'a, A> {
             outgoing,
             body,
             timeout: destination.timeout,
+            span: span.map(Mutex::new),
         })
     }
 
@@ -121,10 +133,16 @@ impl<'a, A: App> Call<'a, A> {
                 let asked = incoming.headers().first("retry-after");
                 let asked = asked.and_then(|value| retry_after(value, self.clock.now()));
                 permit.end(breaker::of_status(status, asked), &format!("status {status}"));
+                if let Some(span) = &self.span {
+                    span.lock().answered(status);
+                }
                 Ok(incoming)
             }
             Err(error) => {
                 permit.end(breaker::of_error(&error), &error.to_string());
+                if let Some(span) = &self.span {
+                    span.lock().failed(error.to_string());
+                }
                 Err(error.into())
             }
         }

@@ -17,6 +17,7 @@ fn call(scene: &Scene<FakeApp>) -> Call<'_, FakeApp> {
         outgoing: outgoing(),
         body: Bytes::from_static(b"{}"),
         timeout: Duration::from_secs(10),
+        span: None,
     }
 }
 

@@ -25,9 +25,11 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
+use crate::trace::Span;
 use crate::verify::Verified;
 
 use super::proxy::{Call, Permitted, repeat};
+use super::sending;
 
 /// Bytes of an answer's body that are held back: as much as is kept of an answer for repeats.
 const HELD: usize = FirstAnswer::MAX_BODY;
@@ -188,7 +190,10 @@ impl<A: App> One<'_, A> {
         let refused = |reason, error: &str| {
             Refused::because(reason, format!("not taken by the app ({why}) and not stored: {error}"))
         };
-        let claimed = match context.buffer.append(event, to, claim).await {
+        let sending = sending(context, &mut event.origin, call.id, &spill.route.name);
+        let appended = context.buffer.append(event, to, claim).await;
+        Span::end(sending, appended.as_ref().err());
+        let claimed = match appended {
             Ok(Appended::Stored) => {
                 if let (Some(turn), Some(identity)) = (turn, identity) {
                     let expires_at = received_at.saturating_add(identity.window);

@@ -130,6 +130,7 @@ impl<A> Scene<A> {
             pauses: &self.pauses,
             quarantine: &self.quarantine,
             endpoints: &self.endpoints,
+            tracer: None,
         }
     }
 }

@@ -12,12 +12,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::buffer::DestinationName;
-use crate::config::{Destination, OAuth2};
-use crate::message::{Headers, Method};
+use crate::config::OAuth2;
+use crate::message::Method;
 use crate::secret::Secret;
 
-use super::super::{Outgoing, SetupError, Upstream, UpstreamError};
+use super::super::{Ask, SetupError, UpstreamError};
 
 /// A fetch takes at most this long.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,8 +42,9 @@ pub(super) struct Token {
 
 #[derive(Debug)]
 pub(super) struct Tokens {
-    client: Upstream,
-    request: Outgoing,
+    client: Ask,
+    /// `Basic …`: who we are.
+    basic: Secret,
     form: Bytes,
     token: ArcSwapOption<Token>,
     /// Held while one is fetched: when the last fetch failed, and why.
@@ -63,30 +63,19 @@ impl Tokens {
     pub fn new(settings: &OAuth2, timeout: Duration) -> Result<Self, SetupError> {
         let url = &settings.token_url;
         let timeout = timeout.min(TIMEOUT);
-        let name = DestinationName::new("oauth2", url.host().unwrap_or_default());
-        let destination = Destination::plain(name, url.clone(), timeout);
-        let client = Upstream::new(&destination)?;
+        let client = Ask::new("oauth2", url, None, timeout, timeout)?;
         let pair =
             format!("{}:{}", escaped(settings.client_id.as_bytes()), escaped(settings.secret.expose()));
         let basic = format!("Basic {}", STANDARD.encode(zeroize::Zeroizing::new(pair).as_bytes()));
-        let headers: Headers = [
-            ("Accept", &b"application/json"[..]),
-            ("User-Agent", b"tidegate"),
-            ("Content-Type", b"application/x-www-form-urlencoded"),
-            ("Authorization", basic.as_bytes()),
-        ]
-        .into_iter()
-        .collect();
         let mut form = "grant_type=client_credentials".to_owned();
         for (name, value) in [("scope", &settings.scope), ("audience", &settings.audience)] {
             if let Some(value) = value {
                 form.push_str(&format!("&{name}={}", escaped(value.as_bytes())));
             }
         }
-        let target = url.path_and_query().map_or("/", |target| target.as_str()).to_owned();
         Ok(Self {
             client,
-            request: Outgoing { method: Method::POST, target, headers },
+            basic: Secret::new(basic.into_bytes()),
             form: form.into(),
             token: ArcSwapOption::empty(),
             fetching: Mutex::new(None),
@@ -147,11 +136,13 @@ impl Tokens {
 
     /// The texts of errors hold nothing of the answer, which may hold a token.
     async fn ask(&self) -> Result<Token, String> {
-        let mut answer = self
-            .client
-            .send_as_is(&self.request, self.form.clone())
-            .await
-            .map_err(|error| error.to_string())?;
+        let headers = [
+            ("Accept", &b"application/json"[..]),
+            ("Content-Type", b"application/x-www-form-urlencoded"),
+            ("Authorization", self.basic.expose()),
+        ];
+        let answer = self.client.send(Method::POST, headers, self.form.clone()).await;
+        let mut answer = answer.map_err(|error| error.to_string())?;
         if answer.status != 200 {
             return Err(format!("status {}", answer.status));
         }

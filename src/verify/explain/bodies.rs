@@ -6,18 +6,18 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 
 /// A body that may have been signed in the place of the one that is here.
-pub(super) struct Other {
-    pub(super) code: &'static str,
+pub(in crate::verify) struct Other {
+    pub(in crate::verify) code: &'static str,
     /// Completes "the signature is right for …".
-    pub(super) text: &'static str,
-    pub(super) body: Vec<u8>,
+    pub(in crate::verify) text: &'static str,
+    pub(in crate::verify) body: Vec<u8>,
 }
 
 /// The longest body whose JSON is rewritten, in bytes.
 const MAX_JSON: usize = 4 * 1024 * 1024;
 
 /// Bodies that differ from `body`, each in one way.
-pub(super) fn others(body: &[u8]) -> Vec<Other> {
+pub(in crate::verify) fn others(body: &[u8]) -> Vec<Other> {
     let mut found: Vec<Other> = Vec::new();
     let mut add = |code, text, other: Cow<'_, [u8]>| {
         if other != body && found.iter().all(|known| known.body != *other) {

@@ -62,7 +62,7 @@ pub(super) fn likely(credentials: &Credentials, asked: &Asked<'_>) -> Vec<Likely
     found
 }
 
-pub(super) fn unquoted(text: &[u8]) -> &[u8] {
+pub(in crate::verify) fn unquoted(text: &[u8]) -> &[u8] {
     match text {
         [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,
         other => other,

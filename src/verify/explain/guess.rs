@@ -163,7 +163,7 @@ fn passes(scheme: &Scheme, asked: &Asked<'_>, undone: &[&Try]) -> bool {
             scheme.template = template.clone();
         }
         if let (Some(format), Some(rule)) = (one.time, &mut scheme.timestamp) {
-            rule.format = format;
+            rule.formats = [format].into();
         }
         if let Some(body) = &one.body {
             request.to_mut().body = body.clone().into();

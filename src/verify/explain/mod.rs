@@ -5,12 +5,12 @@
 //! No secret is ever part of what is said. The signature that would be right is, as [`Way::expected`], for whoever asks
 //! for it in so many words: whoever runs this has the secrets, but not everybody who is shown its output.
 
-mod bodies;
-mod credential;
+pub(super) mod bodies;
+pub(super) mod credential;
 mod guess;
 #[cfg(test)]
 mod tests;
-mod tries;
+pub(super) mod tries;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ pub struct Way {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// One word: `signature`, `time`, `signed`, `secrets`, `applies`, `result`.
+    /// One word: `signature`, `time`, `signed`, `secrets`, `applies`, `result`; of a token `token`, `header`, `keys`,
+    /// `signature`, `time`, `claim`, `digest`, `result`.
     pub what: &'static str,
     pub text: String,
 }
@@ -80,15 +81,15 @@ pub struct Likely {
 }
 
 impl Likely {
-    fn new(code: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn new(code: &'static str, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 }
 
 /// Secrets of another route's rule.
-struct Foreign<'o> {
-    route: &'o str,
-    secret: Secret,
+pub(super) struct Foreign<'o> {
+    pub(super) route: &'o str,
+    pub(super) secret: Secret,
 }
 
 pub(super) fn explain(
@@ -98,23 +99,24 @@ pub(super) fn explain(
     now: Timestamp,
     others: &[(&str, &Verifier)],
 ) -> Explanation {
-    let decision = rule.check.run(request, public_url, now);
+    let connection = rule.connection(&request.head.headers);
     let mut foreign = Vec::new();
     for (route, other) in others {
         other.check.collect_given(&mut |secret| foreign.push(Foreign { route, secret: secret.clone() }));
     }
-    let mut ways = Vec::new();
+    let mut ways: Vec<Way> = connection.clone().err().map(connection_way).into_iter().collect();
+    let decision = connection.and_then(|()| rule.check.run(request, public_url, now));
     let asked = Asked { request, public_url, now, foreign: &foreign };
     collect(&rule.check, None, &asked, &mut ways);
     Explanation { decision: decision.map(|proof| (proof.by, proof.label)), ways }
 }
 
 /// What is explained.
-struct Asked<'a> {
-    request: &'a Request,
-    public_url: Option<&'a str>,
-    now: Timestamp,
-    foreign: &'a [Foreign<'a>],
+pub(super) struct Asked<'a> {
+    pub(super) request: &'a Request,
+    pub(super) public_url: Option<&'a str>,
+    pub(super) now: Timestamp,
+    pub(super) foreign: &'a [Foreign<'a>],
 }
 
 fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Vec<Way>) {
@@ -128,7 +130,7 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
             expected: Vec::new(),
         }),
         How::Scheme(scheme) => ways.push(scheme_way(scheme, name, asked)),
-        How::Jwt(jwt) => ways.push(told(name, jwt.check(asked.request, asked.public_url, asked.now))),
+        How::Jwt(jwt) => ways.push(jwt.explain(name, asked)),
         How::HttpSignature(signature) => {
             ways.push(told(name, signature.check(asked.request, asked.public_url, asked.now)));
         }
@@ -150,6 +152,15 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
     }
 }
 
+/// Whatever the rule's ways say: its headers would be gone behind the next hop.
+fn connection_way(refusal: Refusal) -> Way {
+    let text = "a proxy on the way (or an attacker) lists a header in `Connection` that must reach the app: it belongs to no \
+                single hop";
+    let likely = vec![Likely::new("connection", text)];
+    let decision = Err(refusal);
+    Way { name: "connection".into(), steps: vec![result(&decision)], decision, likely, expected: Vec::new() }
+}
+
 /// A way of which nothing more is known than what its refusal says.
 fn told(name: String, decision: Result<Option<Arc<str>>, Refusal>) -> Way {
     Way { steps: vec![result(&decision)], name, decision, likely: Vec::new(), expected: Vec::new() }
@@ -159,7 +170,8 @@ impl Check {
     /// Hands out the shared secrets as they were given.
     fn collect_given(&self, into: &mut dyn FnMut(&Secret)) {
         match &self.how {
-            How::Open | How::Jwt(_) | How::HttpSignature(_) => {}
+            How::Open | How::HttpSignature(_) => {}
+            How::Jwt(jwt) => jwt.shared_secrets().for_each(|secret| into(&secret)),
             How::Scheme(scheme) => scheme.given.secrets.iter().for_each(|secret| into(&secret.given)),
             How::Credentials(credentials) => credentials.plain().for_each(into),
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
@@ -169,7 +181,7 @@ impl Check {
     }
 }
 
-fn result<T>(decision: &Result<T, Refusal>) -> Step {
+pub(super) fn result<T>(decision: &Result<T, Refusal>) -> Step {
     let text = match decision {
         Ok(_) => "right".to_owned(),
         Err(refusal) => format!("{}: {}", refusal.reason.code(), refusal.detail),
@@ -295,8 +307,8 @@ fn signature_step(scheme: &Scheme, view: View<'_>) -> String {
 fn time_step(rule: &TimeRule, text: Option<&[u8]>, now: Timestamp) -> String {
     let Some(text) = text else { return "is missing".into() };
     let shown = printable(text, 40);
-    match rule.format.parse(text) {
-        None => format!("`{shown}` is not {:?}", rule.format),
+    match rule.parse(text) {
+        None => format!("`{shown}` is not {}", rule.formats()),
         Some(time) => {
             let apart = distance(time, now);
             let side = if time < now { "before" } else { "after" };
@@ -370,11 +382,11 @@ fn expected(scheme: &Scheme, filling: &Filling<'_>) -> Vec<String> {
     }
 }
 
-fn count(n: usize, word: &str) -> String {
+pub(super) fn count(n: usize, word: &str) -> String {
     format!("{n} {word}{}", if n == 1 { "" } else { "s" })
 }
 
 /// At most `limit` bytes as text that is harmless for a terminal.
-fn printable(bytes: &[u8], limit: usize) -> String {
+pub(super) fn printable(bytes: &[u8], limit: usize) -> String {
     bytes[..bytes.len().min(limit)].escape_ascii().to_string()
 }

@@ -64,7 +64,7 @@ fn headers(scheme: &Scheme, request: &Request, tries: &mut Vec<Try>) {
 }
 
 /// A header of the request whose name is nearly `wanted`.
-pub(super) fn header_alike(wanted: &str, request: &Request) -> Option<String> {
+pub(in crate::verify) fn header_alike(wanted: &str, request: &Request) -> Option<String> {
     let letters = |name: &str| -> String {
         let name = name.to_ascii_lowercase();
         name.strip_prefix("x-").unwrap_or(&name).chars().filter(char::is_ascii_alphanumeric).collect()
@@ -78,6 +78,28 @@ pub(super) fn header_alike(wanted: &str, request: &Request) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// What a secret may have been before it was copied, with a code and words for each form.
+pub(in crate::verify) fn forms(text: &[u8]) -> Vec<(&'static str, Cow<'_, [u8]>, &'static str)> {
+    let bare = text.trim_ascii();
+    let stripped = bare.strip_prefix(b"whsec_").unwrap_or(bare);
+    let behind = bare.iter().position(|b| *b == b'_').map(|at| &bare[at + 1..]);
+    let mut forms: Vec<(_, Cow<'_, [u8]>, _)> = vec![
+        ("secret_trimmed", bare.into(), "without the white space around it"),
+        ("secret_quotes", unquoted(bare).into(), "without the quotes around it"),
+        ("secret_prefix", stripped.into(), "without its `whsec_` prefix"),
+        ("secret_prefix", behind.unwrap_or(bare).into(), "without what stands before its `_`"),
+        ("secret_prefix", [b"whsec_", bare].concat().into(), "with the prefix `whsec_`"),
+        ("secret_newline", [text, b"\n"].concat().into(), "with a newline behind it"),
+        ("secret_text", text.into(), "taken as text, not decoded"),
+    ];
+    forms.extend(
+        decode_base64_secret(stripped).map(|key| ("secret_base64", key.into(), "decoded from base64")),
+    );
+    forms.extend(hex::decode(stripped).ok().map(|key| ("secret_hex", key.into(), "decoded from hex")));
+    forms.push(("secret_base64", STANDARD.encode(text).into_bytes().into(), "encoded as base64"));
+    forms
+}
+
 fn secrets(scheme: &Scheme, asked: &Asked<'_>, tries: &mut Vec<Try>) {
     let spec = scheme.given.key.as_ref();
     let several = scheme.given.secrets.len() > 1;
@@ -88,24 +110,7 @@ fn secrets(scheme: &Scheme, asked: &Asked<'_>, tries: &mut Vec<Try>) {
             (None, false) => "the secret".to_owned(),
         };
         let text = secret.given.expose();
-        let bare = text.trim_ascii();
-        let stripped = bare.strip_prefix(b"whsec_").unwrap_or(bare);
-        let behind = bare.iter().position(|b| *b == b'_').map(|at| &bare[at + 1..]);
-        let mut forms: Vec<(&'static str, Cow<'_, [u8]>, &'static str)> = vec![
-            ("secret_trimmed", bare.into(), "without the white space around it"),
-            ("secret_quotes", unquoted(bare).into(), "without the quotes around it"),
-            ("secret_prefix", stripped.into(), "without its `whsec_` prefix"),
-            ("secret_prefix", behind.unwrap_or(bare).into(), "without what stands before its `_`"),
-            ("secret_prefix", [b"whsec_", bare].concat().into(), "with the prefix `whsec_`"),
-            ("secret_newline", [text, b"\n"].concat().into(), "with a newline behind it"),
-            ("secret_text", text.into(), "taken as text, not decoded"),
-        ];
-        forms.extend(
-            decode_base64_secret(stripped).map(|key| ("secret_base64", key.into(), "decoded from base64")),
-        );
-        forms.extend(hex::decode(stripped).ok().map(|key| ("secret_hex", key.into(), "decoded from hex")));
-        forms.push(("secret_base64", STANDARD.encode(text).into_bytes().into(), "encoded as base64"));
-        for (code, form, how) in forms {
+        for (code, form, how) in forms(text) {
             // Nothing is taken off: what differs is only that it is not decoded.
             let unchanged = *form == *text;
             let (code, how) =
@@ -218,13 +223,14 @@ fn templates(scheme: &Scheme, tries: &mut Vec<Try>) {
 }
 
 fn times(scheme: &Scheme, tries: &mut Vec<Try>) {
-    let Some(TimeRule { format, .. }) = &scheme.timestamp else { return };
+    let Some(TimeRule { formats, .. }) = &scheme.timestamp else { return };
     for (other, name) in [
         (TimeFormat::Unix, "seconds"),
         (TimeFormat::UnixMillis, "milliseconds"),
-        (TimeFormat::Rfc3339, "RFC 3339"),
+        (TimeFormat::Rfc3339Utc, "RFC 3339"),
+        (TimeFormat::HttpDate, "HTTP dates"),
     ] {
-        if other != *format {
+        if !formats.contains(&other) {
             let text = format!("a time that is written in {name}");
             tries.push(Try { time: Some(other), ..Try::of("time_unit", text) });
         }

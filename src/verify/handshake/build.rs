@@ -1,13 +1,15 @@
 //! From written handshakes to compiled ones, with the keys and parameters of the route's rule.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::condition::{Condition, Place, Secrets, Test};
 use super::reply::{Body, Json, Piece, Proof, ProofKey, Template, Text};
 use super::shape::Shape;
-use super::{Handshake, Handshakes, HostPattern, Policy, Show, Visit};
+use super::{Handshake, Handshakes, HostPattern, Lacking, Policy, Show, Visit};
 use crate::message::Method;
 use crate::providers::{Pack, PackParam, ParamKind};
 use crate::reason::Reason;
@@ -16,6 +18,7 @@ use crate::verify::build::{Problems, encoding};
 use crate::verify::build_scheme::{Algorithm, derive};
 use crate::verify::locate::{Location, is_token};
 use crate::verify::mac::MacKey;
+use crate::verify::remote::Roots;
 use crate::verify::spec::{ConditionSpec, HandshakeSpec, ProofSpec, ReplySpec, Rule, TestSpec, VerifySpec};
 use crate::verify::{Resolver, SpecProblem, template};
 
@@ -48,27 +51,57 @@ pub fn compile(
     };
     let hidden = matches!(written, Written::Pack { shows: false, .. }) && policy == Policy::Answer;
     let mut problems = Vec::new();
-    let mut list = Vec::new();
+    let (mut list, mut lacking) = (Vec::new(), Vec::new());
     for (at, spec) in specs.iter().enumerate() {
         if hidden && spec.show.is_some() {
             continue;
         }
         let problems = &mut Problems::new(&mut problems);
-        list.extend(handshake(spec, &given, policy, &mut problems.within(&[&at.to_string()])));
+        let problems = &mut problems.within(&[&at.to_string()]);
+        given.lacked.take();
+        list.extend(handshake(spec, &given, policy, problems));
+        let settings = given.lacked.take();
+        if !settings.is_empty() {
+            lacking.push(self::lacking(spec, settings, &given, problems));
+        }
     }
-    if problems.is_empty() { Ok(Handshakes { list, policy }) } else { Err(problems) }
+    if problems.is_empty() { Ok(Handshakes { list, lacking, policy }) } else { Err(problems) }
 }
 
 /// Checks a pack's handshakes by themselves, as if a user had given all that they ask for.
 pub(in crate::verify) fn check_pack(pack: &Pack, resolver: &dyn Resolver, problems: &mut Problems<'_>) {
     let anything =
         || Secret::new(b"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_vec());
-    let params = pack.params.keys().map(|name| (name.as_str(), vec![anything()])).collect();
-    let given = Given { known: Some(&pack.params), params, secrets: vec![anything()], resolver };
+    // Roots can't be anything.
+    let others = pack.params.iter().filter(|(_, param)| param.kind != ParamKind::Roots);
+    let params = others.map(|(name, _)| (name.as_str(), vec![anything()])).collect();
+    let given = Given {
+        known: Some(&pack.params),
+        params,
+        secrets: vec![anything()],
+        resolver,
+        lacked: RefCell::default(),
+    };
     let problems = &mut problems.within(&["handshake"]);
     for (at, spec) in pack.handshakes.iter().enumerate() {
         handshake(spec, &given, Policy::Answer, &mut problems.within(&[&at.to_string()]));
     }
+}
+
+/// What is known of a greeting for which `settings` are missing.
+fn lacking(
+    spec: &HandshakeSpec,
+    settings: Vec<String>,
+    given: &Given<'_>,
+    problems: &mut Problems<'_>,
+) -> Lacking {
+    let known = spec.when.iter().filter(|(_, test)| match test {
+        ConditionSpec::Is(_) => true,
+        ConditionSpec::Test(test) => test.param.is_none() && test.secret.is_none(),
+    });
+    let known = known.map(|(place, test)| (place.clone(), test.clone())).collect();
+    let when = conditions(&known, "when", given, problems).unwrap_or_default();
+    Lacking { methods: methods(spec, problems), when, settings }
 }
 
 /// What a handshake may use.
@@ -79,6 +112,8 @@ struct Given<'a> {
     params: BTreeMap<&'a str, Vec<Secret>>,
     secrets: Vec<Secret>,
     resolver: &'a dyn Resolver,
+    /// What was asked for and is not there, since this was last emptied.
+    lacked: RefCell<Vec<String>>,
 }
 
 fn collect<'r>(spec: &'r VerifySpec, into: &mut Vec<&'r Rule>) {
@@ -102,7 +137,13 @@ fn secrets(rules: &[&Rule], resolver: &dyn Resolver) -> Vec<Secret> {
 
 impl<'a> Given<'a> {
     fn own(rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
-        Self { known: None, params: BTreeMap::new(), secrets: secrets(rules, resolver), resolver }
+        Self {
+            known: None,
+            params: BTreeMap::new(),
+            secrets: secrets(rules, resolver),
+            resolver,
+            lacked: RefCell::default(),
+        }
     }
 
     fn of_pack(pack: &'a Pack, rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
@@ -119,11 +160,19 @@ impl<'a> Given<'a> {
                 ParamKind::Secret | ParamKind::Credential => resolver.secret(text).ok(),
             };
             let values: Vec<Secret> = texts.filter_map(value).filter(|v| !v.expose().is_empty()).collect();
-            if !values.is_empty() {
+            // `default: []` is a value, too: none, so that nothing is ever equal to it.
+            let given_none = given.is_empty() && param.default.as_ref().is_some_and(Vec::is_empty);
+            if !values.is_empty() || given_none {
                 params.insert(name.as_str(), values);
             }
         }
-        Self { known: Some(&pack.params), params, secrets: secrets(rules, resolver), resolver }
+        Self {
+            known: Some(&pack.params),
+            params,
+            secrets: secrets(rules, resolver),
+            resolver,
+            lacked: RefCell::default(),
+        }
     }
 
     /// The values of a parameter; `None` if it is not given, with a problem if there is none of that name.
@@ -138,7 +187,20 @@ impl<'a> Given<'a> {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
                 problems.unknown(at, "parameter", name, &names)
             }
-            Some(_) => self.params.get(name).map(Vec::as_slice),
+            Some(_) => {
+                let values = self.params.get(name).map(Vec::as_slice);
+                if values.is_none() {
+                    self.lacks(name);
+                }
+                values
+            }
+        }
+    }
+
+    fn lacks(&self, name: &str) {
+        let mut lacked = self.lacked.borrow_mut();
+        if !lacked.iter().any(|known| known == name) {
+            lacked.push(name.to_owned());
         }
     }
 
@@ -176,7 +238,13 @@ fn handshake(
     }
     let before = problems.count();
     let when = conditions(&spec.when, "when", given, problems);
-    let mut complete = when.is_some() && needed(spec, given, problems);
+    // What a greeting needs on purpose is not lacking where it is not there.
+    let asked_for = needed(spec, given, problems);
+    if !asked_for && problems.count() == before {
+        given.lacked.take();
+        return None;
+    }
+    let mut complete = when.is_some() && asked_for;
     let refuse = match spec.refuse {
         None | Some(403) => Reason::HandshakeRefused,
         Some(404) => Reason::HandshakeUnknown,
@@ -198,7 +266,11 @@ fn handshake(
                     Err(message) => problems.note(&["visit", "hosts"], message)?,
                 }
             }
-            Some(Visit { url, hosts })
+            let ca = match &visit.ca {
+                None => None,
+                Some(ca) => roots(ca, given, problems)?,
+            };
+            Some(Visit { url, hosts, ca })
         }
     };
     let show = match &spec.show {
@@ -231,6 +303,29 @@ fn handshake(
         return None;
     }
     Some(Handshake { methods, signed, when: when?, must: must?, refuse, reply: reply?, show, visit })
+}
+
+/// Roots for a visit; `None` with a problem, `Some(None)` where the parameter that holds them is not given.
+fn roots(reference: &str, given: &Given<'_>, problems: &mut Problems<'_>) -> Option<Option<Arc<str>>> {
+    let at = ["visit", "ca"];
+    let pem = match reference.strip_prefix("{param:").and_then(|rest| rest.strip_suffix('}')) {
+        Some(name) => {
+            let known = given.known.is_some_and(|known| known.contains_key(name));
+            match given.params.get(name).and_then(|values| values.first()) {
+                Some(pem) if known => String::from_utf8(pem.expose().to_vec()).unwrap_or_default(),
+                _ if known => return Some(None),
+                _ => return problems.note(&at, format!("there is no parameter `{name}`")),
+            }
+        }
+        None => match given.resolver.text(reference) {
+            Ok(pem) => pem,
+            Err(message) => return problems.note(&at, message),
+        },
+    };
+    match Roots::pinned(&pem) {
+        Ok(_) => Some(Some(pem.into())),
+        Err(message) => problems.note(&at, message),
+    }
 }
 
 /// Whether the parameters in `needs` are given.
@@ -537,7 +632,10 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
         (None, None) => match given.secrets.first() {
             Some(secret) => Some(secret.clone()),
             // A route whose pack has ways without a secret.
-            None if given.known.is_some() => None,
+            None if given.known.is_some() => {
+                given.lacks("secret");
+                None
+            }
             None => problems.note(&["secret"], "the route's rule has no secret that could prove anything"),
         },
     };

@@ -18,11 +18,12 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use http::Uri;
 
 use super::locate::{Location, View};
 use super::{Refusal, Verified};
-use crate::message::{Answer, Method, Request};
+use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
@@ -34,6 +35,7 @@ use reply::{Echo, Template};
 #[derive(Debug, Default)]
 pub struct Handshakes {
     list: Vec<Handshake>,
+    lacking: Vec<Lacking>,
     pub policy: Policy,
 }
 
@@ -74,6 +76,25 @@ struct Show {
 struct Visit {
     url: Location,
     hosts: Vec<HostPattern>,
+    ca: Option<Arc<str>>,
+}
+
+/// What is fetched to confirm a greeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visited {
+    pub url: Uri,
+    /// Roots (PEM) that are trusted there instead of the public ones.
+    pub ca: Option<Arc<str>>,
+}
+
+/// A greeting that can't be answered, because the route's rule lacks what it needs.
+#[derive(Debug)]
+pub struct Lacking {
+    methods: Vec<Method>,
+    /// By what it would be recognised, as far as that is known.
+    when: Vec<Condition>,
+    /// The parameters that are not given; `secret` for the secret.
+    pub settings: Vec<String>,
 }
 
 /// What to do about a greeting, and then what to answer.
@@ -83,7 +104,7 @@ pub struct Reply {
     /// A secret that the operator must store, and where it stood.
     pub show: Option<(String, String)>,
     /// What is fetched before the answer; only with a success the answer is given.
-    pub visit: Option<Uri>,
+    pub visit: Option<Visited>,
 }
 
 impl Handshakes {
@@ -101,10 +122,31 @@ impl Handshakes {
         self.list.iter().find(|handshake| handshake.is_of(request))
     }
 
+    /// Greetings that can't be answered as the route stands.
+    pub fn lacking(&self) -> &[Lacking] {
+        &self.lacking
+    }
+
+    /// The setting for lack of which a request that no event is (its method says so) is no greeting either. Only its
+    /// head is looked at.
+    pub fn lacks(&self, head: &Head) -> Option<&str> {
+        let lacking = self.lacking.iter().filter(|one| one.methods.contains(&head.method));
+        let request = Request { head: head.clone(), params: PathParams::default(), body: Bytes::new() };
+        let mut lacking = lacking.filter(|one| one.when.iter().all(|condition| condition.holds(&request)));
+        lacking.next()?.settings.first().map(String::as_str)
+    }
+
     /// A method that events have, too, and whose every request would be taken for a greeting.
     pub fn swallows(&self, events: &[Method]) -> Option<&Method> {
         let blind = self.list.iter().filter(|handshake| handshake.when.is_empty());
         blind.flat_map(|handshake| &handshake.methods).find(|method| events.contains(method))
+    }
+}
+
+impl Lacking {
+    /// The methods of the greeting.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
     }
 }
 
@@ -125,7 +167,10 @@ impl Handshake {
             return Err(Refusal::new(self.refuse, format!("the handshake's {} is not ours", failed.place())));
         }
         let answer = self.reply.answer(request, public_url)?;
-        let visit = self.visit.as_ref().map(|visit| visit.url(request)).transpose()?;
+        let visit = match &self.visit {
+            None => None,
+            Some(visit) => Some(Visited { url: visit.url(request)?, ca: visit.ca.clone() }),
+        };
         let show = self.show.as_ref().map(|show| show.secret(request)).transpose()?;
         Ok(Reply { answer, show, visit })
     }
@@ -133,7 +178,14 @@ impl Handshake {
     /// A greeting that is passed to the app as it is: `handshake: forward` says that it may, unproved as it is where
     /// the sender does not sign it.
     pub fn forwarded(&self, request: Request) -> Verified<Request> {
-        Verified { value: request, by: Arc::from("handshake"), label: None, would_refuse: None, client: None }
+        Verified {
+            value: request,
+            by: Arc::from("handshake"),
+            label: None,
+            would_refuse: None,
+            client: None,
+            trace: None,
+        }
     }
 }
 

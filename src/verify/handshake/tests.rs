@@ -278,7 +278,7 @@ fn a_url_is_visited_only_on_a_pinned_host() {
     let visit = |url: &str| {
         let body = json!({"Type": "SubscriptionConfirmation", "SubscribeURL": url}).to_string();
         let r = request("/", &[], body.as_bytes());
-        handshakes.recognise(&r).unwrap().reply(&r, None).map(|reply| reply.visit.unwrap().to_string())
+        handshakes.recognise(&r).unwrap().reply(&r, None).map(|reply| reply.visit.unwrap().url.to_string())
     };
     for good in [
         "https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription&Token=2336",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
 use super::keys::{Key, KeySet, decoding};
 use super::{ClaimDigest, Jwt, crypto};
@@ -130,7 +130,7 @@ pub(in crate::verify) fn build(
         if given.is_some_and(<[String]>::is_empty) {
             problems.note::<()>(&[key], "the list is empty: leave the key out to accept any");
         }
-        building.expand_all(given.unwrap_or_default(), &[key], problems)
+        building.expand_given(given.unwrap_or_default(), &[key], problems)
     };
     let issuers = texts(&spec.issuer, "issuer", problems);
     let audiences = texts(&spec.audience, "audience", problems);
@@ -143,7 +143,8 @@ pub(in crate::verify) fn build(
     let url_hash = spec.url_hash.as_ref().map(|claim| claim_digest(claim, "url_hash", problems));
     Some(Jwt {
         location: location?,
-        algorithms: algorithms.into_iter().map(|algorithm| (algorithm, signature_only(algorithm))).collect(),
+        bare: spec.from.is_some(),
+        algorithms,
         keys,
         set,
         x5c: match x5c {
@@ -159,16 +160,6 @@ pub(in crate::verify) fn build(
         max_age,
         expires: spec.expires.unwrap_or(true),
     })
-}
-
-/// The library checks the algorithm and the signature; claims are checked against our own clock.
-fn signature_only(algorithm: Algorithm) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    validation
 }
 
 fn algorithms(spec: &JwtSpec, problems: &mut Problems<'_>) -> Vec<Algorithm> {

@@ -1,11 +1,14 @@
-//! JSON Web Tokens (RFC 7519, RFC 8725): parsing and signatures by `jsonwebtoken`, everything that is trusted pinned
-//! by config. The token chooses neither its algorithm nor its key: `alg` must be one of the configured, `kid` only
+//! JSON Web Tokens (RFC 7519, RFC 8725): header and signature by `jsonwebtoken`, each read once; claims here, against
+//! our own clock; everything that is trusted pinned by config. The token chooses neither its algorithm nor its key: `alg` must be one of the configured, `kid` only
 //! picks among our keys, and keys or addresses of keys inside the token (`jwk`, `jku`, `x5u`) are ignored; certificates (`x5c`) too,
 //! unless the rule pins the root that they must lead to.
 
 mod build;
+mod claims;
 mod crypto;
+mod explain;
 mod keys;
+mod likely;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -15,8 +18,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::Algorithm;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 
 use super::encoding::{Encoding, MAX_SIGNATURE};
@@ -31,6 +34,7 @@ use crate::reason::Reason;
 use crate::secret::same;
 use crate::verify::locate::View;
 use crate::verify::remote::{X5c, x5c_key};
+use claims::Parts;
 use keys::{Key, KeySet};
 
 pub(super) use build::build;
@@ -45,8 +49,10 @@ const MAX_TOKEN: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Jwt {
     location: Location,
-    /// One per pinned algorithm: which signatures are checked; claims are checked here, against our own clock.
-    algorithms: Vec<(Algorithm, Validation)>,
+    /// Whether the token may stand in `Authorization` without `Bearer`.
+    bare: bool,
+    /// The pinned ones.
+    algorithms: Vec<Algorithm>,
     keys: Vec<Key>,
     set: Option<KeySet>,
     x5c: Option<X5c>,
@@ -78,20 +84,7 @@ impl Jwt {
         now: Timestamp,
     ) -> Result<Match, Refusal> {
         let value = at(&self.location, self.location.find(View::of(request)))?;
-        let missing =
-            || Refusal::new(Reason::CredentialsMissing, format!("{} holds no token", self.location));
-        let value = value.ok_or_else(missing)?;
-        let token = match super::credentials::after_scheme(&value, "bearer") {
-            Some(token) => token,
-            None if self.location.header() == Some("authorization") => return Err(missing()),
-            None => &value,
-        };
-        if token.is_empty() {
-            return Err(missing());
-        }
-        if token.len() > MAX_TOKEN {
-            return Err(invalid(format!("the token has more than {MAX_TOKEN} bytes")));
-        }
+        let token = self.token(value.as_deref())?;
         let (claims, label) = self.verified_claims(token, now)?;
         self.check_times(&claims, now)?;
         self.check_claims(&claims)?;
@@ -106,6 +99,25 @@ impl Jwt {
         Ok(label)
     }
 
+    /// The token in what stands at its place.
+    fn token<'v>(&self, value: Option<&'v [u8]>) -> Result<&'v [u8], Refusal> {
+        let missing =
+            || Refusal::new(Reason::CredentialsMissing, format!("{} holds no token", self.location));
+        let value = value.ok_or_else(missing)?;
+        let token = match super::credentials::after_scheme(value, "bearer") {
+            Some(token) => token,
+            None if !self.bare && self.location.header() == Some("authorization") => return Err(missing()),
+            None => value,
+        };
+        if token.is_empty() {
+            return Err(missing());
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(invalid(format!("the token has more than {MAX_TOKEN} bytes")));
+        }
+        Ok(token)
+    }
+
     /// The claims of a token whose signature is right, and the label of the key.
     fn verified_claims(&self, token: &[u8], now: Timestamp) -> Result<(Map<String, Value>, Match), Refusal> {
         let header = jsonwebtoken::decode_header(token)
@@ -113,9 +125,10 @@ impl Jwt {
         if header.crit.is_some() {
             return Err(invalid("the token has critical extensions that are not supported"));
         }
-        let Some((_, validation)) = self.algorithms.iter().find(|(pinned, _)| *pinned == header.alg) else {
+        if !self.algorithms.contains(&header.alg) {
             return Err(invalid(format!("the algorithm {:?} is not one of the configured", header.alg)));
-        };
+        }
+        let parts = Parts::of(token).ok_or_else(|| invalid(describe(&ErrorKind::InvalidToken)))?;
         let decoded = self.set.as_ref().map(|set| set.current(header.kid.as_deref())).transpose()?;
         let certified = match &self.x5c {
             None => None,
@@ -138,13 +151,14 @@ impl Jwt {
                 continue;
             }
             tried += 1;
-            match jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, validation) {
-                Ok(data) => return Ok((data.claims, key.label.clone())),
-                Err(error) => failure = Some(error),
+            match jsonwebtoken::crypto::verify(parts.signature, parts.signed, &key.key, header.alg) {
+                Ok(true) => return Ok((claims::read(parts.claims)?, key.label.clone())),
+                Ok(false) => failure = Some(ErrorKind::InvalidSignature),
+                Err(error) => failure = Some(error.into_kind()),
             }
         }
         Err(match (failure, &header.kid, &self.set) {
-            (Some(error), ..) => invalid(describe(error.kind())),
+            (Some(failure), ..) => invalid(describe(&failure)),
             (None, Some(kid), Some(set)) => {
                 let known = decoded.is_some_and(|d| d.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
                 if known {

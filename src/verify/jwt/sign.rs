@@ -22,10 +22,10 @@ impl Jwt {
     ) -> Result<Request, SignError> {
         const ONLY_SHARED: SignError =
             SignError::Impossible("tokens are signed with shared secrets (HS*) only");
-        let (algorithm, _) = self
+        let algorithm = self
             .algorithms
             .iter()
-            .find(|(algorithm, _)| algorithm.family() == AlgorithmFamily::Hmac)
+            .find(|algorithm| algorithm.family() == AlgorithmFamily::Hmac)
             .ok_or(ONLY_SHARED)?;
         let mut keys = self.keys.iter().filter(|key| key.window.is_open(now));
         let key = keys.find(|key| key.algorithms.contains(algorithm)).ok_or(ONLY_SHARED)?;
@@ -52,7 +52,7 @@ impl Jwt {
             jsonwebtoken::encode(&Header::new(*algorithm), &claims, &EncodingKey::from_secret(secret))
                 .map_err(|_| SignError::Impossible("the token can't be encoded"))?;
         let value = match self.location.header() {
-            Some("authorization") => format!("Bearer {token}"),
+            Some("authorization") if !self.bare => format!("Bearer {token}"),
             _ => token,
         };
         let mut request = request.clone();

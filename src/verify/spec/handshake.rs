@@ -114,6 +114,9 @@ pub struct VisitSpec {
     pub url: String,
     /// The hosts that may be asked, over https; `*` stands for one label of letters, digits and `-`.
     pub hosts: Texts,
+    /// Roots (PEM, or `file:PATH`; in a pack `{param:NAME}`) that are trusted there instead of the public ones.
+    #[serde(default)]
+    pub ca: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for ConditionSpec {

@@ -44,22 +44,22 @@ pub struct Rule {
     pub tolerance: Option<String>,
     /// A declared signature scheme. The same keys may also stand inline, beside `secrets`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheme: Option<SchemeSpec>,
+    pub scheme: Option<Box<SchemeSpec>>,
     /// A JSON Web Token that proves the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jwt: Option<JwtSpec>,
+    pub jwt: Option<Box<JwtSpec>>,
     /// An HTTP message signature (RFC 9421).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_signature: Option<HttpSignatureSpec>,
+    pub http_signature: Option<Box<HttpSignatureSpec>>,
     /// A fixed key in a header or in the query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key: Option<ApiKeySpec>,
+    pub api_key: Option<Box<ApiKeySpec>>,
     /// HTTP basic authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub basic: Option<BasicSpec>,
+    pub basic: Option<Box<BasicSpec>>,
     /// A fixed token in `Authorization: Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bearer: Option<BearerSpec>,
+    pub bearer: Option<Box<BearerSpec>>,
     /// Rules of which one must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any: Option<Vec<VerifySpec>>,
@@ -98,24 +98,24 @@ pub struct SchemeSpec {
     pub signature: Option<SignatureSpec>,
     /// Where the signed time is, and how far it may be from now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timestamp: Option<TimestampSpec>,
+    pub timestamp: Option<Box<TimestampSpec>>,
     /// Where the `{id}` of the template is, such as `header:webhook-id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// How the configured secret (or public key) becomes the key. Default: its text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeySpec>,
+    pub key: Option<Box<KeySpec>>,
     /// A digest of the body that the request carries and that must be right, where the signed bytes hold the
     /// digest's place but not the body.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub body_digest: Option<BodyDigestSpec>,
+    pub body_digest: Option<Box<BodyDigestSpec>>,
     /// A JSON pointer to an array in the body, each of whose elements carries its own signature. All must be right;
     /// an empty array is refused. Pointers and `{body}` then mean the element.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub each: Option<String>,
     /// Where the keys are fetched from, instead of `public_keys`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_source: Option<KeySourceSpec>,
+    pub key_source: Option<Box<KeySourceSpec>>,
     /// The scheme applies only if these places have one of these values, such as `{ body:/Type: Notification }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub if_equal: BTreeMap<String, Texts>,
@@ -171,9 +171,10 @@ pub struct TimestampSpec {
     /// A place such as `header:NAME` or `body:/json/pointer`, `item:KEY` (an item beside the signature, such as
     /// `item:t`), or `position:N` (the item at that position, from 0).
     pub from: String,
-    /// `unix` (seconds, the default), `unix-ms`, or `rfc3339`.
+    /// `unix` (seconds, the default), `unix-ms`, `rfc3339`, `rfc3339-utc` (in UTC where no zone is written), or
+    /// `http-date` (`Tue, 24 Nov 2026 16:00:00 GMT`); or a list of them, if it may be written in each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<String>,
+    pub format: Option<Texts>,
     /// How far it may be from now, in both directions. Default `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<String>,
@@ -236,17 +237,18 @@ pub struct JwtSpec {
     pub jwks: Option<String>,
     /// Keys that are fetched otherwise, such as one by one by their `kid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_source: Option<KeySourceSpec>,
+    pub key_source: Option<Box<KeySourceSpec>>,
     /// Roots (PEM, or `file:PATH`) that are trusted when `jwks` is fetched, instead of the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
     /// Certificates in the token's header (`x5c`), whose chain must lead to a pinned root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub x5c: Option<X5cSpec>,
+    pub x5c: Option<Box<X5cSpec>>,
     /// The header that holds the token. Default `Authorization`, as `Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body.
+    /// Where else the token is: a place such as `body:/signedPayload` or `form:token`, or `body` for the whole body; or
+    /// `header:Authorization` if it stands there without `Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Claims that must be there: a list of names (or JSON pointers such as `/data/id`), or names with the values that
@@ -424,7 +426,7 @@ mod tests {
             "{ algorithm: hmac-sha256, signed: '{body}', signature: { from: header:X, encoding: hex } }";
         let inline = rule(&scheme.replace(" }}", " }, secret: env:A }"));
         let apart = rule(&format!("{{ scheme: {scheme} }}"));
-        assert_eq!(Some(inline.inline), apart.scheme);
+        assert_eq!(Some(Box::new(inline.inline)), apart.scheme);
         assert!(inline.params.is_empty());
     }
 

@@ -1,0 +1,71 @@
+//! Traces: where they go, and how many.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::Checker;
+use super::names::whole_url;
+use crate::config::is_loopback;
+use crate::config::model::{OtlpProtocol, TraceSettings};
+use crate::config::place::Place;
+use crate::config::raw;
+use crate::secret::Secret;
+use crate::verify::Resolver;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Checker<'_, '_> {
+    /// `None` only with a problem reported.
+    pub(super) fn tracing(&mut self, raw: &raw::Tracing) -> Option<TraceSettings> {
+        let place = Place::root().key("tracing");
+        let sample = raw.sample.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&sample) {
+            self.error(&place.key("sample"), format!("{sample} is no share"), "write a number from 0 to 1");
+        }
+        if let Some(timeout) = raw.timeout {
+            self.not_zero(&place, "timeout", timeout);
+        }
+        let headers = self.trace_headers(raw, &place.key("headers"));
+        self.warn_of_inline_secrets(&place.key("headers"));
+        let Some(url) = whole_url(&raw.url) else {
+            let help = "write it whole, such as `http://127.0.0.1:4317`";
+            self.error(&place.key("url"), format!("`{}` is not a whole URL", raw.url), help);
+            return None;
+        };
+        if url.scheme_str() == Some("http") && !headers.is_empty() && !url.host().is_some_and(is_loopback) {
+            self.warning(&place.key("url"), "`headers` travel in plain text", "use `https://`");
+        }
+        Some(TraceSettings {
+            url,
+            protocol: match raw.protocol {
+                raw::OtlpWord::Grpc => OtlpProtocol::Grpc,
+                raw::OtlpWord::Http => OtlpProtocol::Http,
+            },
+            headers,
+            sample,
+            service_name: raw.service_name.clone().unwrap_or_else(|| "tidegate".into()),
+            timeout: raw.timeout.map_or(TIMEOUT, |timeout| timeout.0),
+            ca: raw.ca.as_ref().map(|ca| self.references.path(ca)),
+        })
+    }
+
+    fn trace_headers(&mut self, raw: &raw::Tracing, place: &Place) -> Vec<(String, Secret)> {
+        let mut headers = Vec::new();
+        for (name, reference) in &raw.headers {
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                let help = "a name has letters, digits and `-`";
+                self.error(&place.key(name), format!("`{name}` is no name of a header"), help);
+            }
+            match self.references.secret(reference) {
+                Ok(secret) if HeaderValue::from_bytes(secret.expose()).is_err() => {
+                    let message = format!("what stands behind `{reference}` can't be sent as a header");
+                    self.error(&place.key(name), message, "");
+                }
+                Ok(secret) => headers.push((name.clone(), secret)),
+                Err(message) => self.error(&place.key(name), message, ""),
+            }
+        }
+        headers
+    }
+}

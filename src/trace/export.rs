@@ -1,0 +1,170 @@
+//! How spans get to the collector: OTLP over gRPC or HTTP. Batches, and what is dropped when the collector lags, are the
+//! SDK's; which spans there are is `super`'s.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::SpanData;
+use tokio::runtime::Handle;
+
+use super::TraceError;
+use crate::config::{OtlpProtocol, TraceSettings, TrustedRoots};
+use crate::telemetry::Metrics;
+use crate::upstream::Ask;
+
+/// Bytes of a collector's answer that are read.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// The exporter that the settings ask for. Within the runtime that shall do the work.
+pub(super) fn exporter(settings: &TraceSettings, metrics: Arc<Metrics>) -> Result<Counted, TraceError> {
+    let inner = match settings.protocol {
+        OtlpProtocol::Grpc => grpc(settings)?,
+        OtlpProtocol::Http => http(settings)?,
+    };
+    Ok(Counted { inner, metrics, failing: AtomicBool::new(false) })
+}
+
+fn grpc(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
+    let mut builder = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(settings.url.to_string())
+        .with_timeout(settings.timeout)
+        .with_metadata(MetadataMap::from_headers(headers(settings)?));
+    if settings.url.scheme_str() == Some("https") {
+        let mut tls = ClientTlsConfig::new().with_webpki_roots();
+        if let Some(ca) = &settings.ca {
+            let pem = std::fs::read(ca).map_err(|e| TraceError(format!("{}: {e}", ca.display())))?;
+            tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        }
+        builder = builder.with_tls_config(tls);
+    }
+    builder.build().map_err(|error| TraceError(error.to_string()))
+}
+
+fn http(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
+    let url = match settings.url.path() {
+        // The base of a collector, as its documentation gives it.
+        "" | "/" => format!("{}/v1/traces", settings.url.to_string().trim_end_matches('/')),
+        _ => settings.url.to_string(),
+    };
+    let ask: Uri = url.parse().map_err(|_| TraceError(format!("{url} is no URL")))?;
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let headers = headers(settings)?;
+    let headers: HashMap<String, String> =
+        headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    SpanExporter::builder()
+        .with_http()
+        .with_http_client(Client::new(settings, &ask)?)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(url)
+        .with_timeout(settings.timeout)
+        .with_headers(headers)
+        .build()
+        .map_err(|error| TraceError(error.to_string()))
+}
+
+fn headers(settings: &TraceSettings) -> Result<HeaderMap, TraceError> {
+    let mut headers = HeaderMap::new();
+    for (name, secret) in &settings.headers {
+        let known = HeaderName::from_bytes(name.as_bytes());
+        let known = known.map_err(|_| TraceError(format!("`{name}` is no name of a header")))?;
+        let mut value = std::str::from_utf8(secret.expose())
+            .ok()
+            .and_then(|text| HeaderValue::from_str(text).ok())
+            .ok_or_else(|| TraceError(format!("what stands behind `{name}` can't be sent as a header")))?;
+        value.set_sensitive(true);
+        headers.insert(known, value);
+    }
+    Ok(headers)
+}
+
+/// Our own HTTP client, for the SDK.
+#[derive(Debug)]
+struct Client {
+    ask: Arc<Ask>,
+    runtime: Handle,
+}
+
+impl Client {
+    fn new(settings: &TraceSettings, url: &Uri) -> Result<Self, TraceError> {
+        let roots = settings.ca.clone().map(TrustedRoots::File);
+        let ask = Ask::new("tracing", url, roots, settings.timeout, settings.timeout);
+        let ask = ask.map_err(|error| TraceError(error.to_string()))?;
+        Ok(Self { ask: Arc::new(ask), runtime: Handle::current() })
+    }
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
+        let (parts, body) = request.into_parts();
+        let ask = self.ask.clone();
+        // The SDK waits in a thread of its own, outside of any runtime.
+        let sent = self.runtime.spawn(async move {
+            let own = |(name, _): &(&HeaderName, &HeaderValue)| *name != "user-agent";
+            let headers = parts.headers.iter().filter(own);
+            let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let mut answer = ask.send(parts.method, headers, body).await?;
+            let mut read = BytesMut::new();
+            while let Some(chunk) = answer.chunk().await? {
+                if read.len() + chunk.len() > MAX_ANSWER {
+                    break;
+                }
+                read.extend_from_slice(&chunk);
+            }
+            Ok::<_, crate::upstream::UpstreamError>((answer.status, read.freeze()))
+        });
+        let (status, body) = sent.await??;
+        Ok(http::Response::builder().status(status).body(body)?)
+    }
+}
+
+/// An exporter whose outcomes are counted and, as far as they are failures, logged when they begin and when they end.
+#[derive(Debug)]
+pub(super) struct Counted {
+    inner: SpanExporter,
+    metrics: Arc<Metrics>,
+    failing: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Counted {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        let result = self.inner.export(batch).await;
+        match &result {
+            Ok(()) => {
+                self.metrics.spans("exported", spans);
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("traces reach their collector again");
+                }
+            }
+            Err(error) => {
+                self.metrics.spans("lost", spans);
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "traces don't reach their collector: those of now are lost");
+                }
+            }
+        }
+        result
+    }
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}

@@ -1,0 +1,276 @@
+//! Traces: what happens to one request, told to an OpenTelemetry collector, from its reception through the buffer to
+//! each attempt at the app.
+//!
+//! A span is one thing that takes time, and ends when it is dropped. Reception is the trace's first span here; its
+//! context goes into the store with the event, so that each attempt, whenever it is made, is of the same trace and
+//! linked to the append. A sender's `traceparent` is continued, and the app gets ours. Whether a trace is recorded is
+//! our own decision, by its id: a sender can't make us record. Where none is, `traceparent` goes on as it came, and
+//! nothing is allocated.
+//!
+//! `export` is the way to the collector. Nothing of a path, a query, a header or a body
+//! gets into a span: they may hold what only sender and app should know.
+
+mod export;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor};
+
+use crate::config::TraceSettings;
+use crate::message::{Head, TraceContext};
+use crate::telemetry::Metrics;
+
+/// Why there can be no tracer.
+#[derive(Debug, thiserror::Error)]
+#[error("tracing: {0}")]
+pub struct TraceError(String);
+
+/// What records traces. Where tracing is off there is none.
+#[derive(Debug)]
+pub struct Tracer {
+    processor: Box<dyn SpanProcessor>,
+    /// Traces whose id, read as in OpenTelemetry's ratio sampler, is below it are recorded.
+    below: u64,
+    scope: InstrumentationScope,
+}
+
+/// Bits of an id that the ratio sampler looks at.
+const SAMPLED_BITS: u32 = 63;
+
+impl Tracer {
+    /// Within the runtime that shall export. Connects to nobody yet.
+    pub fn new(settings: &TraceSettings, metrics: Arc<Metrics>) -> Result<Arc<Self>, TraceError> {
+        let exporter = export::exporter(settings, metrics)?;
+        let mut processor = BatchSpanProcessor::builder(exporter).build();
+        let resource = Resource::builder()
+            .with_service_name(settings.service_name.clone())
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .build();
+        processor.set_resource(&resource);
+        Ok(Arc::new(Self::over(Box::new(processor), settings.sample)))
+    }
+
+    fn over(processor: Box<dyn SpanProcessor>, sample: f64) -> Self {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        // A cast saturates, and a share needs no more digits than a float has.
+        let below = (sample.clamp(0.0, 1.0) * (1u64 << SAMPLED_BITS) as f64) as u64;
+        let scope = InstrumentationScope::builder("tidegate").with_version(env!("CARGO_PKG_VERSION")).build();
+        Self { processor, below, scope }
+    }
+
+    /// The reception of a request: continues its sender's trace, or begins one. `None`: it is not recorded.
+    pub fn request(self: &Arc<Self>, head: &Head) -> Option<Span> {
+        let mut fields = head.headers.all("traceparent");
+        let parent = match (fields.next(), fields.next()) {
+            (Some(text), None) => TraceContext::parse(text),
+            _ => None,
+        };
+        let trace = parent.map_or_else(|| fastrand::u128(1..).to_be_bytes(), |parent| parent.trace);
+        if !self.records(trace) {
+            return None;
+        }
+        let mut span = self.span(trace, parent.map(|parent| parent.span), SpanKind::Server, "request".into());
+        if let Some(data) = &mut span.data {
+            data.parent_span_is_remote = parent.is_some();
+        }
+        Some(span)
+    }
+
+    /// A part of what has this context: the append of an event to the buffer.
+    pub fn sending(self: &Arc<Self>, within: TraceContext, route: &str) -> Span {
+        self.span(within.trace, Some(within.span), SpanKind::Producer, format!("send {route}").into())
+    }
+
+    /// A part of what has this context: a request to an app.
+    pub fn call(self: &Arc<Self>, within: TraceContext, method: &str) -> Span {
+        let name = method.to_owned();
+        let mut call = self.span(within.trace, Some(within.span), SpanKind::Client, name.clone().into());
+        call.set("http.request.method", name);
+        call
+    }
+
+    /// Work on an event that was stored with this context.
+    pub fn stored(self: &Arc<Self>, context: TraceContext, name: String) -> Span {
+        let mut span = self.span(context.trace, Some(context.span), SpanKind::Consumer, name.into());
+        if let Some(data) = &mut span.data {
+            data.parent_span_is_remote = true;
+            data.links.links.push(Link::with_context(span_context(context)));
+        }
+        span
+    }
+
+    /// Exports what there is, for so long at most. Blocks.
+    pub fn shutdown(&self, patience: Duration) {
+        if let Err(error) = self.processor.shutdown_with_timeout(patience) {
+            tracing::warn!(%error, "the last traces could not be exported");
+        }
+    }
+
+    fn records(&self, trace: [u8; 16]) -> bool {
+        let [.., a, b, c, d, e, f, g, h] = trace;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - SAMPLED_BITS) < self.below
+    }
+
+    fn span(
+        self: &Arc<Self>,
+        trace: [u8; 16],
+        parent: Option<[u8; 8]>,
+        kind: SpanKind,
+        name: Cow<'static, str>,
+    ) -> Span {
+        let context = TraceContext { trace, span: fastrand::u64(1..).to_be_bytes() };
+        let data = SpanData {
+            span_context: span_context(context),
+            parent_span_id: parent.map_or(SpanId::INVALID, SpanId::from_bytes),
+            parent_span_is_remote: false,
+            span_kind: kind,
+            name,
+            start_time: SystemTime::now(),
+            end_time: SystemTime::UNIX_EPOCH,
+            attributes: Vec::with_capacity(8),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.scope.clone(),
+        };
+        Span { tracer: self.clone(), context, data: Some(Box::new(data)) }
+    }
+}
+
+fn span_context(context: TraceContext) -> SpanContext {
+    let (trace, span) = (TraceId::from_bytes(context.trace), SpanId::from_bytes(context.span));
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
+}
+
+/// Something that takes time, and is recorded when it ends: when it is dropped.
+#[derive(Debug)]
+pub struct Span {
+    tracer: Arc<Tracer>,
+    context: TraceContext,
+    /// `None` once it has ended.
+    data: Option<Box<SpanData>>,
+}
+
+impl Span {
+    pub const fn context(&self) -> TraceContext {
+        self.context
+    }
+    pub fn name(&mut self, name: String) {
+        if let Some(data) = &mut self.data {
+            data.name = name.into();
+        }
+    }
+    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+        if let Some(data) = &mut self.data {
+            data.attributes.push(KeyValue::new(key, value));
+        }
+    }
+    /// What it was to do did not come off.
+    pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
+        if let Some(data) = &mut self.data {
+            data.status = Status::error(why);
+        }
+    }
+    /// Ends it, where it is recorded: as a failure, if there is an error.
+    pub fn end(span: Option<Self>, error: Option<&impl std::fmt::Display>) {
+        if let (Some(mut span), Some(error)) = (span, error) {
+            span.failed(error.to_string());
+        }
+    }
+    /// An app answered. Only the caller knows whether that is a failure.
+    pub fn answered(&mut self, status: u16) {
+        self.set("http.response.status_code", i64::from(status));
+    }
+    /// It is about this stored event.
+    pub fn event(&mut self, id: crate::buffer::EventId, destination: &str) {
+        self.set("messaging.system", "tidegate");
+        self.set("messaging.destination.name", destination.to_owned());
+        self.set("messaging.message.id", id.to_string());
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some(mut data) = self.data.take() {
+            data.end_time = SystemTime::now();
+            self.tracer.processor.on_end(*data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Spans, tracer};
+    use super::*;
+    use crate::verify::testing::request;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+    fn head(headers: &[(&str, &str)]) -> Head {
+        request("/in", headers, b"").head
+    }
+
+    #[test]
+    fn a_senders_trace_is_continued_and_one_is_begun_where_there_is_none() {
+        let spans = Spans::default();
+        let tracer = tracer(&spans, 1.0);
+        let span = tracer.request(&head(&[("Traceparent", PARENT)])).unwrap();
+        assert_eq!(span.context().to_string()[..36], PARENT[..36]);
+        assert_ne!(span.context().to_string()[36..52], PARENT[36..52]);
+        drop(span);
+        let span = &spans.take()[0];
+        assert_eq!(span.parent_span_id.to_string(), "00f067aa0ba902b7");
+        assert!(span.parent_span_is_remote && span.end_time >= span.start_time);
+        for unusable in
+            [&[][..], &[("traceparent", "nonsense")], &[("traceparent", PARENT), ("traceparent", PARENT)]]
+        {
+            let span = tracer.request(&head(unusable)).unwrap();
+            assert_ne!(span.context().to_string()[..36], PARENT[..36]);
+            drop(span);
+            assert_eq!(spans.take()[0].parent_span_id, SpanId::INVALID);
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_traces_is_recorded_whatever_senders_say() {
+        let spans = Spans::default();
+        let all = |tracer: Arc<Tracer>| (0..2000).filter_map(|_| tracer.request(&head(&[]))).count();
+        assert_eq!(all(tracer(&spans, 0.0)), 0);
+        assert_eq!(all(tracer(&spans, 1.0)), 2000);
+        let half = all(tracer(&spans, 0.5));
+        assert!((800..1200).contains(&half), "{half}");
+        let sampled = PARENT.replace("b7-00", "b7-01");
+        assert!(tracer(&spans, 0.0).request(&head(&[("traceparent", &sampled)])).is_none());
+    }
+
+    #[test]
+    fn parts_and_work_of_later_are_of_the_same_trace() {
+        let spans = Spans::default();
+        let tracer = tracer(&spans, 1.0);
+        let reception = tracer.request(&head(&[])).unwrap();
+        let sending = tracer.sending(reception.context(), "in");
+        let (root, stored) = (reception.context(), sending.context());
+        drop(sending);
+        drop(reception);
+        let work = tracer.stored(stored, "process in/app".into());
+        drop(tracer.call(work.context(), "POST"));
+        drop(work);
+        let [sending, reception, call, work] = <[SpanData; 4]>::try_from(spans.take()).unwrap();
+        assert!(
+            [&sending, &call, &work].iter().all(|span| span.span_context.trace_id().to_bytes() == root.trace)
+        );
+        assert_eq!(sending.parent_span_id, reception.span_context.span_id());
+        assert_eq!(work.parent_span_id, sending.span_context.span_id());
+        assert_eq!(work.links[0].span_context.span_id(), sending.span_context.span_id());
+        assert_eq!(call.parent_span_id, work.span_context.span_id());
+        assert_eq!((work.span_kind, call.span_kind), (SpanKind::Consumer, SpanKind::Client));
+    }
+}
