@@ -309,8 +309,10 @@ impl App for Simulated {
         self.seen.most.fetch_max(now, Ordering::SeqCst);
         let _inside = Inside(self.seen.clone());
         let mut answered = Answered { status: 200, retry_after: None };
-        for (event, number) in events {
-            let own = (self.does)(event.id, *number).await?;
+        // All begin with the request.
+        let begun: Vec<_> = events.iter().map(|(event, number)| (self.does)(event.id, *number)).collect();
+        for one in begun {
+            let own = one.await?;
             answered.status = answered.status.max(own.status);
         }
         Ok(BatchAnswered { answered, body: Vec::new() })
