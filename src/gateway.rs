@@ -129,6 +129,15 @@ pub enum ReloadOutcome {
     },
 }
 
+/// What every part is given: the time, and whom to tell of what happens.
+#[derive(Clone, Debug)]
+pub struct Ambient {
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    /// `None`: no traces are recorded.
+    pub tracer: Option<Arc<Tracer>>,
+}
+
 impl Gateway {
     /// Must be called within the tokio runtime that the delivery workers shall run on. Delivers nothing yet. Reads the
     /// last good lists of providers' ranges from the buffer's folder, and begins to keep them fresh.
@@ -138,9 +147,7 @@ impl Gateway {
         keys: Arc<RemoteKeys>,
         buffer: Arc<dyn Buffer>,
         quarantine: Arc<Quarantine>,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-        tracer: Option<Arc<Tracer>>,
+        Ambient { metrics, clock, tracer }: Ambient,
     ) -> Self {
         let ranges = RangeStore::new(&snapshot.config.buffer.path, metrics.clone(), clock.clone());
         ranges.adopt(&snapshot.config);

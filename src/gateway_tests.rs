@@ -31,8 +31,8 @@ impl Running {
         let snapshot = snapshot.unwrap_or_else(|problem| panic!("{problem}"));
         let buffer = Arc::new(FakeBuffer::default());
         let quarantine = Arc::new(Quarantine::new(folder.path(), metrics.clone(), Clock::System));
-        let gateway =
-            Gateway::new(snapshot, path, keys, buffer.clone(), quarantine, metrics, Clock::System, None);
+        let ambient = Ambient { metrics, clock: Clock::System, tracer: None };
+        let gateway = Gateway::new(snapshot, path, keys, buffer.clone(), quarantine, ambient);
         gateway.serving();
         Self { gateway, buffer, folder }
     }

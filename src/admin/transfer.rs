@@ -94,7 +94,7 @@ pub(super) async fn import(
     let mut done = ImportDone::default();
     let mut events = Events::new(&*body, MAX_IMPORT as u64);
     loop {
-        let next = events.next().map_err(|e| Problem::bad_request(e.to_string()))?;
+        let next = events.read().map_err(|e| Problem::bad_request(e.to_string()))?;
         let Some((event, mut deliveries)) = next else { break };
         let id = event.id;
         // What nobody delivers to any more is kept only as long as something waits for it, and here nothing does.

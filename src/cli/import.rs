@@ -48,7 +48,7 @@ impl Import {
         let mut events = Events::new(std::io::BufReader::new(source), MAX_IMPORT as u64);
         let (mut all, mut part) = (ImportDone::default(), Vec::new());
         let read = loop {
-            match events.next() {
+            match events.read() {
                 Ok(Some((event, deliveries))) => transfer::put(&mut part, &event, deliveries)?,
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),

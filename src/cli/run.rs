@@ -15,7 +15,7 @@ use crate::buffer::embedded;
 use crate::clock::Clock;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::edge::{self, ServeError};
-use crate::gateway::{Gateway, Snapshot, admin_text};
+use crate::gateway::{Ambient, Gateway, Snapshot, admin_text};
 use crate::keys::RemoteKeys;
 use crate::quarantine::Quarantine;
 use crate::telemetry::{self, Metrics};
@@ -139,13 +139,13 @@ impl Run {
         quarantine.open();
         let tracer = snapshot.config.tracing.as_ref();
         let tracer = tracer.map(|settings| Tracer::new(settings, metrics.clone())).transpose()?;
-        let (traced, gateway) = (tracer.clone(), tracer);
-        let gateway = Gateway::new(snapshot, path, keys, buffer, quarantine, metrics, clock, gateway);
+        let ambient = Ambient { metrics, clock, tracer: tracer.clone() };
+        let gateway = Gateway::new(snapshot, path, keys, buffer, quarantine, ambient);
         drop(within);
 
         let result = runtime.block_on(serve(Arc::new(gateway)));
         // While the runtime is there, which does the exporting.
-        if let Some(tracer) = traced {
+        if let Some(tracer) = tracer {
             tracer.shutdown(LAST_TRACES);
         }
         // Only what can't be waited for is left, such as a name lookup under way.

@@ -445,6 +445,7 @@ mod tests {
         metrics.body_bytes(4096);
         metrics.alerts_firing([("dead_letters", 2)].into_iter());
         metrics.alert_notice("sent");
+        metrics.spans("exported", 3);
         metrics.reloaded(false);
         metrics.keys_fetched("https://user:pass@keys.example.com/jwks?token=x", true);
         metrics.ranges_fetched("acme", "ok");

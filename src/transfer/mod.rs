@@ -120,8 +120,8 @@ impl<R: Read> Events<R> {
     /// # Errors
     ///
     /// Those of the source, and whatever is not as [`put`] wrote it: the text says what and where.
-    pub fn next(&mut self) -> io::Result<Option<(Event, Vec<Delivery>)>> {
-        let Some(file) = self.files.next()? else { return Ok(None) };
+    pub fn read(&mut self) -> io::Result<Option<(Event, Vec<Delivery>)>> {
+        let Some(file) = self.files.read()? else { return Ok(None) };
         let wrong =
             |name: &str, what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {what}"));
         let Some(stem) = file.name.strip_suffix(".json") else {
@@ -129,7 +129,7 @@ impl<R: Read> Events<R> {
         };
         let metadata: Metadata =
             serde_json::from_slice(&file.content).map_err(|e| wrong(&file.name, &e.to_string()))?;
-        let body = match self.files.next()? {
+        let body = match self.files.read()? {
             Some(body) if body.name.strip_suffix(".body") == Some(stem) => body.content,
             _ => return Err(wrong(&file.name, "its `.body` does not follow")),
         };
@@ -252,9 +252,9 @@ mod tests {
         put(&mut archive, &event, Vec::new()).unwrap();
         archive.extend(tar::END);
         let mut events = Events::new(&*archive, 1 << 20);
-        assert_eq!(events.next().unwrap(), Some((event.clone(), deliveries)));
-        assert_eq!(events.next().unwrap(), Some((event, Vec::new())));
-        assert_eq!(events.next().unwrap(), None);
+        assert_eq!(events.read().unwrap(), Some((event.clone(), deliveries)));
+        assert_eq!(events.read().unwrap(), Some((event, Vec::new())));
+        assert_eq!(events.read().unwrap(), None);
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
             change(&mut event);
             let mut archive = Vec::new();
             put(&mut archive, &event, Vec::new()).unwrap();
-            let problem = Events::new(&*archive, 1 << 20).next().unwrap_err().to_string();
+            let problem = Events::new(&*archive, 1 << 20).read().unwrap_err().to_string();
             assert!(problem.contains(what), "{problem}");
         };
         refused(|e| e.headers = Headers::from_iter([("X-A", &b"a\r\nX-B: b"[..])]), "header");

@@ -101,7 +101,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     ///
     /// Those of the source; what is no tar archive; a file that is too long.
-    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn read(&mut self) -> io::Result<Option<Entry>> {
         loop {
             let mut header = [0; BLOCK];
             if !self.fill(&mut header)? || header == [0; BLOCK] {
@@ -163,7 +163,7 @@ mod tests {
 
     fn all(archive: &[u8]) -> io::Result<Vec<Entry>> {
         let mut reader = Reader::new(archive, 1 << 20);
-        std::iter::from_fn(|| reader.next().transpose()).collect()
+        std::iter::from_fn(|| reader.read().transpose()).collect()
     }
 
     proptest! {
@@ -199,6 +199,6 @@ mod tests {
         assert!(all(&archive).is_err());
         let mut long = Vec::new();
         put(&mut long, "b", 0, &[0; 4096]).unwrap();
-        assert!(Reader::new(&*long, 4095).next().is_err());
+        assert!(Reader::new(&*long, 4095).read().is_err());
     }
 }
