@@ -55,6 +55,8 @@ pub trait Control: Send + Sync + 'static {
     /// The claim of an event that comes from another buffer, as far as it would stand still. The error says why the
     /// running config does not take such events.
     fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String>;
+    /// The order key of an event of this destination, as the running config finds it.
+    fn order_key(&self, destination: &DestinationName, event: &Event) -> Option<String>;
     fn jobs(&self) -> &Jobs;
     fn metrics(&self) -> &Arc<Metrics>;
     fn now(&self) -> Timestamp;
@@ -114,6 +116,11 @@ impl Control for Gateway {
             _ => PathParams::default(),
         };
         receive::claim_of(&config.routes[at], &params, event, self.clock.now())
+    }
+    fn order_key(&self, destination: &DestinationName, event: &Event) -> Option<String> {
+        let snapshot = self.snapshot.load();
+        let mut destinations = snapshot.config.routes.iter().flat_map(|route| route.mode.destinations());
+        destinations.find(|to| to.name == *destination)?.order.as_ref()?.key(event)
     }
     fn jobs(&self) -> &Jobs {
         &self.jobs

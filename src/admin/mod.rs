@@ -14,6 +14,7 @@ mod guard;
 mod health;
 pub mod items;
 pub mod jobs;
+pub mod lanes;
 mod listen;
 mod pauses;
 mod problem;
@@ -109,6 +110,7 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/status", get(status::status))
         .route("/destinations", get(status::destinations))
         .route("/reload", post(status::reload))
+        .route("/lanes", get(lanes::list))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
         .route("/pause", post(pauses::pause))

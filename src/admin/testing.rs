@@ -209,6 +209,7 @@ impl Buffer for Memory {
                         backlog: 0,
                         dead: 0,
                         oldest: None,
+                        lanes: LaneStats::default(),
                     });
                     destinations.len() - 1
                 });
@@ -245,7 +246,8 @@ impl Buffer for Memory {
 
 fn delivery(destination: &str, state: DeliveryState, history: Vec<Attempt>) -> Delivery {
     let attempts = u32::try_from(history.len()).unwrap();
-    Delivery { destination: DestinationName(destination.into()), state, attempts, since: NOW, history }
+    let destination = DestinationName(destination.into());
+    Delivery { destination, state, attempts, since: NOW, parks: false, history }
 }
 
 /// An event of route `billing`, received `secs` after [`NOW`].
@@ -447,6 +449,9 @@ impl Control for Fake {
             "billing" => Err(NoEndpoints::NotAsked),
             _ => Err(NoEndpoints::NoRoute { near: Some("partners".into()) }),
         }
+    }
+    fn order_key(&self, _: &DestinationName, event: &Event) -> Option<String> {
+        event.idempotency_key.clone()
     }
     fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
         let at = vec!["secrets".into(), "0".into()];

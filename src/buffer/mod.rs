@@ -7,6 +7,7 @@
 pub mod embedded;
 mod event;
 mod job;
+mod order;
 mod search;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::clock::Timestamp;
 
 pub use event::*;
 pub use job::*;
+pub use order::*;
 pub use search::*;
 
 /// A durable store of events and deliveries. All methods may be called from any task; none blocks the caller's
@@ -135,6 +137,19 @@ pub trait Buffer: Send + Sync + 'static {
         Ok(())
     }
 
+    /// From now on new deliveries of exactly these destinations go in lanes; those that wait already stay as they are.
+    /// Within a lane a delivery is leased only when the one before it is settled.
+    fn order(&self, by: Vec<(DestinationName, Arc<dyn LaneBy>)>) {
+        // An engine without lanes delivers without order.
+        let _ = by;
+    }
+
+    /// Lanes that stand still.
+    async fn lanes(&self, search: LaneSearch) -> Result<Vec<StuckLane>, BufferError> {
+        let _ = search;
+        Ok(Vec::new())
+    }
+
     /// Counts and sizes, cheap enough for every scrape.
     async fn stats(&self) -> Result<Stats, BufferError>;
 
@@ -210,6 +225,8 @@ pub struct Leased {
     pub attempts: u32,
     /// When the retry budget began.
     pub since: Timestamp,
+    /// The lane that it goes first in, if it goes in order.
+    pub lane: Option<LaneKey>,
     /// The engine's own handle of the queue entry.
     pub token: LeaseToken,
 }
@@ -264,7 +281,10 @@ pub enum Next {
     Delivered,
     /// Due again at this time.
     Retry(Timestamp),
+    /// Its lane goes on, if it has one.
     Dead(DeadReason),
+    /// Dead, and its lane waits until an operator replays or purges it.
+    Parked(DeadReason),
     /// Due again at once, nothing charged.
     Release,
 }
@@ -347,6 +367,8 @@ pub struct DestinationStats {
     pub dead: u64,
     /// When the oldest delivery that is pending or retrying was accepted.
     pub oldest: Option<Timestamp>,
+    #[serde(default)]
+    pub lanes: LaneStats,
 }
 
 /// Whether new events are taken.

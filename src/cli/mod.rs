@@ -21,6 +21,7 @@ mod failure;
 mod healthcheck;
 mod import;
 mod jobs;
+mod lanes;
 mod output;
 mod pause;
 mod providers;
@@ -89,6 +90,8 @@ enum Command {
     Dead(dead::Dead),
     /// List, show, pause, resume and cancel work on many events
     Jobs(jobs::Jobs),
+    /// List the keys of ordered destinations whose events stand still
+    Lanes(lanes::Lanes),
     /// Write events with their bodies into a tar archive
     Export(export::Export),
     /// Put the events of an export into the buffer
@@ -159,6 +162,7 @@ impl Command {
             Command::Endpoints(command) => command.run(),
             Command::Dead(command) => command.run(),
             Command::Jobs(command) => command.run(),
+            Command::Lanes(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Erase(command) => command.run(),
@@ -217,6 +221,7 @@ mod tests {
             "tidegate dead replay --all --to billing/new --rate 50 --dry-run",
             "tidegate events purge --until 3d --yes --background",
             "tidegate jobs ls",
+            "tidegate lanes --destination billing/legacy --limit 10 -o json",
             "tidegate jobs pause 0190b0c4-0000-7000-8000-000000000001",
             "tidegate export --route billing --file all.tar",
             "tidegate import all.tar -q",

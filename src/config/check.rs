@@ -7,6 +7,7 @@ mod handshakes;
 mod limits;
 mod listeners;
 mod names;
+mod order;
 mod pace;
 mod redact;
 mod routes;

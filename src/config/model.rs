@@ -335,6 +335,10 @@ pub struct Destination {
     pub health: Option<super::HealthCheck>,
     /// `None`: at any time.
     pub deliver_between: Option<Arc<super::Schedule>>,
+    /// `None`: in none that is promised.
+    pub order: Option<Arc<super::Order>>,
+    /// `None`: one request an event.
+    pub batch: Option<super::Batch>,
     pub headers: HeaderChanges,
     /// Never beside an upstream's own path.
     pub path: Option<PathRewrite>,
@@ -362,6 +366,8 @@ impl Destination {
             balance: super::Balancing::RoundRobin,
             health: None,
             deliver_between: None,
+            order: None,
+            batch: None,
             headers: HeaderChanges::default(),
             path: None,
             sign: None,

@@ -13,6 +13,7 @@ mod alerts;
 mod examples;
 mod good;
 mod kept;
+mod order;
 mod whole;
 
 /// A machine that has every secret and certificate, but for those that a test takes away.

@@ -153,6 +153,11 @@ impl Exposition {
             destinations.iter().try_for_each(|(destination, of)| {
                 f.gauge(&[destination], of.in_flight.load(Ordering::Relaxed))
             })
+        })?;
+        page.family(&table::ORDER_KEY_MISSING, |f| {
+            destinations
+                .iter()
+                .try_for_each(|(destination, of)| f.counter(&[destination], of.keys_missing.get()))
         })
     }
 
@@ -191,6 +196,18 @@ impl Exposition {
             page.family(&table::BACKLOG_OLDEST_AGE, |f| {
                 destinations.iter().try_for_each(|d| {
                     let age = d.oldest.map(|oldest| self.scrape.now.since(oldest).as_secs_f64());
+                    f.float(&[&d.destination.0], age.unwrap_or(0.0))
+                })
+            })?;
+            page.family(&table::LANES_STUCK, |f| {
+                destinations.iter().try_for_each(|d| {
+                    f.gauge(&[&d.destination.0, "blocked"], d.lanes.blocked)?;
+                    f.gauge(&[&d.destination.0, "parked"], d.lanes.parked)
+                })
+            })?;
+            page.family(&table::LANES_STUCK_OLDEST_AGE, |f| {
+                destinations.iter().try_for_each(|d| {
+                    let age = d.lanes.oldest.map(|oldest| self.scrape.now.since(oldest).as_secs_f64());
                     f.float(&[&d.destination.0], age.unwrap_or(0.0))
                 })
             })?;
@@ -372,7 +389,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::breaker::Breakers;
-    use crate::buffer::{DestinationStats, SealingStats};
+    use crate::buffer::{DestinationStats, LaneStats, SealingStats};
     use crate::telemetry::{DEFINITIONS, Kind, Metrics};
 
     use super::*;
@@ -385,6 +402,7 @@ mod tests {
                     backlog: 3,
                     dead: 1,
                     oldest: Some(Timestamp(1_000)),
+                    lanes: LaneStats { blocked: 2, parked: 1, oldest: Some(Timestamp(3_000)) },
                 }],
                 events: 9,
                 disk_bytes: 100,
@@ -428,6 +446,7 @@ mod tests {
         metrics.buffer_trouble("full");
         metrics.delivery("billing/legacy", "delivered", Duration::from_millis(40));
         metrics.in_flight("billing/legacy", 4);
+        metrics.order_key_missing("billing/legacy");
         metrics.connection_opened();
         metrics.connection_opened();
         metrics.connection_closed();
@@ -493,6 +512,9 @@ mod tests {
             (r#"tidegate_deliveries_total{destination="billing/legacy",outcome="delivered"}"#, 1.0),
             (r#"tidegate_attempts_in_flight{destination="billing/legacy"}"#, 4.0),
             (r#"tidegate_backlog{destination="billing/legacy"}"#, 3.0),
+            (r#"tidegate_lanes_stuck{destination="billing/legacy",state="blocked"}"#, 2.0),
+            (r#"tidegate_lanes_stuck_oldest_age_seconds{destination="billing/legacy"}"#, 0.5),
+            (r#"tidegate_order_key_missing_total{destination="billing/legacy"}"#, 1.0),
             (r#"tidegate_backlog_oldest_age_seconds{destination="billing/legacy"}"#, 2.5),
             (r#"tidegate_dead_letters{destination="billing/legacy"}"#, 1.0),
             ("tidegate_buffer_bytes", 100.0),

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::Slice;
 
 use super::super::{
     Attempt, AttemptOutcome, BatchPart, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
-    Origin,
+    LaneKey, Origin,
 };
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
@@ -252,11 +253,16 @@ pub(super) struct Record {
     /// When the event was accepted.
     pub(super) accepted: Timestamp,
     pub(super) history: Vec<Attempt>,
+    /// Of an ordered destination.
+    pub(super) lane: Option<LaneKey>,
+    /// It is dead, and its lane waits for an operator.
+    pub(super) parks: bool,
 }
 
 impl Record {
-    pub(super) fn untried(accepted: Timestamp) -> Self {
-        Self { state: DeliveryState::Pending, attempts: 0, since: accepted, accepted, history: Vec::new() }
+    pub(super) fn untried(accepted: Timestamp, lane: Option<LaneKey>) -> Self {
+        let (state, history) = (DeliveryState::Pending, Vec::new());
+        Self { state, attempts: 0, since: accepted, accepted, history, lane, parks: false }
     }
 
     /// When it was settled, if it is.
@@ -312,6 +318,10 @@ impl Record {
                 }
             }
         }
+        if let Some(lane) = self.lane {
+            out.push(u8::from(self.parks));
+            out.extend_from_slice(&lane.0);
+        }
         out
     }
 
@@ -349,8 +359,13 @@ impl Record {
                 Ok(Attempt { at, took_ms, outcome })
             })
             .collect::<Result<Vec<_>>>()?;
+        // Behind it stands a lane, where there is one.
+        let (parks, lane) = match r.is_at_end() {
+            true => (false, None),
+            false => (r.byte()? == 1, Some(LaneKey(r.array()?))),
+        };
         r.end()?;
-        Ok(Self { state, attempts, since, accepted, history })
+        Ok(Self { state, attempts, since, accepted, history, lane, parks })
     }
 }
 
@@ -367,6 +382,8 @@ pub(super) struct QueueEntry {
     pub(super) event: EventId,
     pub(super) accepted: Timestamp,
     pub(super) told: Told,
+    /// Of an ordered destination; it stands behind the rest.
+    pub(super) lane: Option<LaneKey>,
 }
 
 /// Whether a delivery record exists.
@@ -377,18 +394,29 @@ pub(super) enum Told {
 }
 
 impl QueueEntry {
-    pub(super) fn encode(&self) -> [u8; 25] {
-        let mut out = [0; 25];
+    pub(super) fn encode(&self) -> Slice {
+        let mut out = [0; 33];
         out[..16].copy_from_slice(&self.event.0);
         out[16..24].copy_from_slice(&self.accepted.0.to_be_bytes());
         out[24] = match self.told {
             Told::Nothing => 0,
             Told::Record => 1,
         };
-        out
+        match self.lane {
+            None => Slice::from(&out[..25]),
+            Some(lane) => {
+                out[25..].copy_from_slice(&lane.0);
+                Slice::from(&out[..])
+            }
+        }
     }
     pub(super) fn decode(value: &[u8]) -> Result<Self> {
-        let value: &[u8; 25] = value.try_into().map_err(|_| Malformed("queue entry has a wrong length"))?;
+        const WRONG: Malformed = Malformed("queue entry has a wrong length");
+        let (value, lane) = value.split_first_chunk::<25>().ok_or(WRONG)?;
+        let lane = match lane {
+            [] => None,
+            lane => Some(LaneKey(lane.try_into().map_err(|_| WRONG)?)),
+        };
         let mut accepted = [0; 8];
         accepted.copy_from_slice(&value[16..24]);
         let mut event = [0; 16];
@@ -398,7 +426,8 @@ impl QueueEntry {
             1 => Told::Record,
             _ => return Err(Malformed("unknown tag")),
         };
-        Ok(Self { event: EventId(event), accepted: Timestamp(u64::from_be_bytes(accepted)), told })
+        let accepted = Timestamp(u64::from_be_bytes(accepted));
+        Ok(Self { event: EventId(event), accepted, told, lane })
     }
 }
 
@@ -499,6 +528,9 @@ pub(super) struct Counters {
     pub(super) fresh_from: u64,
     /// No live entry of the retry queue is due before this.
     pub(super) retry_from: u64,
+    /// Lanes that stand still.
+    pub(super) blocked: u64,
+    pub(super) parked: u64,
 }
 
 impl Counters {
@@ -508,16 +540,24 @@ impl Counters {
         [self.backlog, self.dead, self.fresh_from, self.retry_from]
             .into_iter()
             .for_each(|n| put_number(&mut out, n));
+        if self.blocked + self.parked > 0 {
+            put_number(&mut out, self.blocked);
+            put_number(&mut out, self.parked);
+        }
         out
     }
     pub(super) fn decode(record: &[u8]) -> Result<Self> {
         let mut r = Reader::versioned(record)?;
-        let read = Self {
+        let mut read = Self {
             backlog: r.number()?,
             dead: r.number()?,
             fresh_from: r.number()?,
             retry_from: r.number()?,
+            ..Self::default()
         };
+        if !r.is_at_end() {
+            (read.blocked, read.parked) = (r.number()?, r.number()?);
+        }
         r.end()?;
         Ok(read)
     }
@@ -620,7 +660,11 @@ mod tests {
             since: Timestamp(1),
             accepted: Timestamp(0),
             history: vec![attempt(AttemptOutcome::Answered { status: 410 })],
+            lane: None,
+            parks: false,
         };
+        assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+        (record.lane, record.parks) = (Some(LaneKey([7; 8])), true);
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         record.history.push(attempt(AttemptOutcome::Failed { error: "ä".repeat(400) }));
         let back = Record::decode(&record.encode()).unwrap();

@@ -103,7 +103,11 @@ impl Op {
         matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Import(_) | Op::Claim { .. })
     }
     const fn is_awaited(&self) -> bool {
-        !matches!(self, Op::Claim { .. } | Op::Settle(_))
+        match self {
+            Op::Claim { .. } => false,
+            Op::Settle(settle) => settle.urgent,
+            _ => true,
+        }
     }
     fn bytes(&self) -> usize {
         match self {
@@ -250,7 +254,7 @@ impl Committer {
                     }
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
-                Op::Settle(settle) => draft.settle(&settle, &mut effects),
+                Op::Settle(settle) => draft.settle(&settle, now, &mut effects),
                 Op::Change(change) => draft.change(change, now, &mut effects),
                 Op::ForgetJob(id, done) => draft.forget_job(id, done, &mut effects),
                 Op::Fill(bytes, done) => draft.fill(bytes, done, &mut effects),
@@ -331,6 +335,8 @@ impl Committer {
             if let Some(lane) = self.shared.directory.by_id(id) {
                 lane.backlog.store(counted.backlog, Ordering::Relaxed);
                 lane.dead.store(counted.dead, Ordering::Relaxed);
+                lane.blocked.store(counted.blocked, Ordering::Relaxed);
+                lane.parked.store(counted.parked, Ordering::Relaxed);
             }
             self.counters.insert(id, counted);
         }
@@ -366,6 +372,12 @@ impl Committer {
                     state.upcoming.remove(&place);
                 }
             }
+            for (lane, place) in effects.promoted {
+                lane.state().promoted(place);
+                lane.arrivals.notify_one();
+            }
+            effects.aged.iter().for_each(|(lane, seq)| lane.state().aged(*seq));
+            effects.stuck.iter().for_each(|(lane, since)| lane.state().stuck(*since));
             for (lane, seq, held) in effects.arrived {
                 lane.state().arrived(seq, held);
                 lane.arrivals.notify_one();

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, PersistMode, Slice};
 
-use super::super::{BufferError, ClaimKey, Claimed, EventId};
+use super::super::{BufferError, ClaimKey, Claimed, EventId, LaneKey};
 use super::codec::{self, CommitRecord, Counters, Record, StoredEvent};
 use super::directory::Directory;
 use super::keys::{self, Class, Group};
 use super::lane::Lane;
+use super::lanes::Drafted;
 use super::retention::Keep;
 use super::store::Store;
 
@@ -34,6 +35,10 @@ pub(super) struct Draft<'a> {
     pub(super) groups: BTreeSet<Group>,
     /// Claims made, by expiry: those of one commit that expire together share an entry.
     expiring: BTreeMap<u64, Vec<ClaimKey>>,
+    /// Of ordered destinations, those that were looked at.
+    pub(super) lanes: HashMap<(u32, LaneKey), Drafted>,
+    /// By destination: the earliest due time of the heads that were put into its retry queue.
+    pub(super) promoted: HashMap<u32, u64>,
     /// Whether it holds something that somebody was promised is synced.
     pub(super) sync: bool,
 }
@@ -57,6 +62,8 @@ impl<'a> Draft<'a> {
             keep,
             groups: BTreeSet::new(),
             expiring: BTreeMap::new(),
+            lanes: HashMap::new(),
+            promoted: HashMap::new(),
             sync: false,
         }
     }
@@ -76,6 +83,17 @@ impl<'a> Draft<'a> {
     }
     pub(super) fn remove(&mut self, key: Vec<u8>) {
         self.index.insert(key, None);
+    }
+    /// What this draft writes from one key up to another.
+    pub(super) fn written(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    ) -> impl Iterator<Item = (&Vec<u8>, &Option<Slice>)> {
+        self.index.range(from..to)
+    }
+    pub(super) fn is_removed(&self, key: &[u8]) -> bool {
+        matches!(self.index.get(key), Some(None))
     }
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Slice>, BufferError> {
         match self.index.get(key) {
@@ -252,6 +270,13 @@ impl<'a> Draft<'a> {
                 self.put(keys::expiry(at, first), others.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
             }
         }
+        for ((lane, key), Drafted { before, after }) in std::mem::take(&mut self.lanes) {
+            match after {
+                _ if after == before => {}
+                Some(record) => self.put(keys::ordered(lane, key), record.encode()),
+                None => self.remove(keys::ordered(lane, key)),
+            }
+        }
         self.totals.commit += 1;
         self.totals.synced = synced;
         self.totals.events_commit_before = self.totals.events_commit;
@@ -262,6 +287,9 @@ impl<'a> Draft<'a> {
         let mut counters = HashMap::with_capacity(self.counters.len());
         for (id, (lane, mut counted)) in std::mem::take(&mut self.counters) {
             (counted.fresh_from, counted.retry_from) = lane.state().floors();
+            // The lane hears of these only when they are on disk.
+            let promoted = self.promoted.get(&id).copied().unwrap_or(u64::MAX);
+            counted.retry_from = counted.retry_from.min(promoted);
             self.put(keys::counters(id), counted.encode());
             counters.insert(id, counted);
         }

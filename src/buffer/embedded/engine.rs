@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, Leased,
-    NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats, Step, StoredEndpoint, Task,
-    Verified,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, LaneBy,
+    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
+    Step, StoredEndpoint, StuckLane, Task, Verified,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
@@ -26,13 +26,13 @@ use super::committer::{Committer, Inbox};
 use super::directory::Directory;
 use super::endpoints::{self, ChangeEndpoints};
 use super::filter::Filter;
-use super::lane::{Lane, Lease};
+use super::lane::{Lane, Lease, Target};
 use super::retention::Keep;
 use super::sealing::Seals;
 use super::store::Store;
 use super::{
-    OpenError, apply, codec, keys, lane, lease, open, panic_text, scrub, sealing, select, tidy, verify,
-    waiting, wire,
+    OpenError, apply, codec, keys, lane, lanes, lease, open, panic_text, scrub, sealing, select, tidy,
+    verify, waiting, wire,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
@@ -134,6 +134,13 @@ impl Shared {
         lanes
     }
 
+    /// Where an event's deliveries go.
+    fn targets(&self, lanes: &[Arc<Lane>], event: &Event) -> Vec<Target> {
+        let target =
+            |lane: &Arc<Lane>| Target { lane: Arc::clone(lane), key: lane.key_of(event, &self.metrics) };
+        lanes.iter().map(target).collect()
+    }
+
     /// Fills the filter of claims with those of earlier processes.
     fn know_claims(&self) {
         let Ok(store) = self.store() else { return };
@@ -182,7 +189,8 @@ impl Embedded {
             path: settings.path.display().to_string(),
             what: e.to_string(),
         };
-        let (directory, counters) = restore(&store, commit.next_seq).map_err(damaged)?;
+        let (directory, counters) =
+            restore(&store, commit.next_seq, Arc::clone(&metrics)).map_err(damaged)?;
         let keep = Keep::open(settings, &store).map_err(damaged)?;
         let marks = Marks::new(settings);
         let space =
@@ -296,8 +304,12 @@ impl Embedded {
 }
 
 /// Destinations and their counters, as on disk.
-fn restore(store: &Store, next_seq: u64) -> Result<(Directory, HashMap<u32, Counters>), BufferError> {
-    let directory = Directory::default();
+fn restore(
+    store: &Store,
+    next_seq: u64,
+    metrics: Arc<Metrics>,
+) -> Result<(Directory, HashMap<u32, Counters>), BufferError> {
+    let directory = Directory::new(metrics);
     let mut counters = HashMap::new();
     for entry in store.scan(keys::name(0), vec![b'N' + 1]) {
         let (key, value) = entry?;
@@ -312,6 +324,12 @@ fn restore(store: &Store, next_seq: u64) -> Result<(Directory, HashMap<u32, Coun
         counters.insert(id, counted);
     }
     Ok((directory, counters))
+}
+
+fn lane_stats(store: &Store, lane: &Lane) -> Result<LaneStats, BufferError> {
+    let (blocked, parked) = (lane.blocked.load(Ordering::Relaxed), lane.parked.load(Ordering::Relaxed));
+    let oldest = if blocked + parked == 0 { None } else { lanes::oldest(store, lane)? };
+    Ok(LaneStats { blocked, parked, oldest })
 }
 
 fn io_error(settings: &BufferSettings, source: std::io::Error) -> OpenError {
@@ -354,7 +372,8 @@ impl Buffer for Embedded {
             return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
         }
         let (done, outcome) = waiting::pair();
-        let append = Append { event: Arc::new(event), encoded, lanes, claim, queued: Instant::now(), done };
+        let targets = self.shared.targets(&lanes, &event);
+        let append = Append { event: Arc::new(event), encoded, targets, claim, queued: Instant::now(), done };
         self.shared.inbox.push(Op::Append(Box::new(append)))?;
         match outcome.await {
             Some(outcome) => outcome,
@@ -382,7 +401,12 @@ impl Buffer for Embedded {
             return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
         }
         let (done, outcome) = waiting::pair();
-        let import = Import { event, encoded, deliveries: known, claim, done };
+        let target = |(lane, delivery): (Arc<Lane>, Delivery)| {
+            let key = lane.key_of(&event, &self.shared.metrics);
+            (Target { lane, key }, delivery)
+        };
+        let deliveries = known.into_iter().map(target).collect();
+        let import = Import { event, encoded, deliveries, claim, done };
         self.shared.inbox.push(Op::Import(Box::new(import)))?;
         match outcome.await {
             Some(outcome) => outcome,
@@ -400,11 +424,12 @@ impl Buffer for Embedded {
         let NewBatch { id, events, claim } = batch;
         let part = |(event, claim): (Event, Option<NewClaim>)| {
             let encoded = encode(&event, &lanes, &self.shared.keys)?;
-            Ok(batch::Part { event: Arc::new(event), encoded, claim })
+            let targets = self.shared.targets(&lanes, &event);
+            Ok(batch::Part { event: Arc::new(event), encoded, targets, claim })
         };
         let events: Vec<batch::Part> = events.into_iter().map(part).collect::<Result<_, AppendError>>()?;
         let (done, outcome) = waiting::pair();
-        let append = AppendBatch { events, lanes, claim, id, queued: Instant::now(), done };
+        let append = AppendBatch { events, claim, id, queued: Instant::now(), done };
         if append.bytes() > batch::MAX_BYTES {
             return Err(AppendError::Unavailable(format!("a batch of {} bytes is too long", append.bytes())));
         }
@@ -451,10 +476,10 @@ impl Buffer for Embedded {
         self.shared.gate.usable()?;
         let Some(lane) = self.shared.known_lane(destination) else { return Ok(Vec::new()) };
         if let Some(granted) = lease::from_memory(&lane, max, now) {
-            return Ok(granted.accept());
+            return Ok(granted.accept(max));
         }
         let granted = self.read(move |store, _| lease::from_disk(store, &lane, max, now)).await?;
-        Ok(granted.accept())
+        Ok(granted.accept(max))
     }
 
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
@@ -494,10 +519,12 @@ impl Buffer for Embedded {
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());
             state.leases.insert(place, Lease::Settling(held.event.received_at));
             let (siblings, size) = (held.siblings, held.size);
+            // Others waited behind it, perhaps more do, and there is nothing else to work on.
+            let urgent = held.lane.is_some() && place.0 > 0 && state.starved;
             if let super::super::DeliveryState::Retrying { next_at } = record.state {
                 state.retries((next_at.0, place.1), lane::Held { record: Some(record.clone()), ..held });
             }
-            Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record }
+            Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record, urgent }
         };
         self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
     }
@@ -614,6 +641,7 @@ impl Buffer for Embedded {
                         backlog,
                         dead: lane.dead.load(Ordering::Relaxed),
                         oldest,
+                        lanes: lane_stats(store, &lane)?,
                     })
                 })
                 .collect::<Result<_, BufferError>>()?;
@@ -627,6 +655,19 @@ impl Buffer for Embedded {
             })
         })
         .await
+    }
+
+    fn order(&self, by: Vec<(DestinationName, Arc<dyn LaneBy>)>) {
+        let mut unordered = self.shared.directory.all();
+        for (name, by) in by {
+            unordered.retain(|lane| lane.name != name);
+            *self.shared.lane(&name).order.write() = Some(by);
+        }
+        unordered.iter().for_each(|lane| *lane.order.write() = None);
+    }
+
+    async fn lanes(&self, search: LaneSearch) -> Result<Vec<StuckLane>, BufferError> {
+        self.read(move |store, shared| lanes::stuck(store, &shared.directory, &search)).await
     }
 
     fn admission(&self) -> Admission {

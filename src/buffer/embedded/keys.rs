@@ -11,7 +11,10 @@
 //! | `X` expiry, claim key | more claim keys that expire then | claims by expiry |
 //! | `F` destination, seq | [`QueueEntry`] | deliveries not tried since acceptance or replay, by acceptance |
 //! | `R` destination, due, seq | [`QueueEntry`] | deliveries to be retried, by due time |
-//! | `O` destination, seq | accepted at | deliveries to be retried, by acceptance (for the oldest age) |
+//! | `O` destination, seq | accepted at | deliveries in `R`, and the first that waits behind a parked one, by acceptance (for the oldest age) |
+//! | `H` destination, lane | the lane's record | lanes that are not empty |
+//! | `W` destination, lane, seq | [`QueueEntry`] | deliveries that wait for their lane's first, by acceptance |
+//! | `B` destination, since, lane | – | lanes that stand still, by time |
 //! | `D` event, destination | the delivery, once there is something to say | |
 //! | `L` event, destination | – | dead letters, by event |
 //! | `J` job | the job, as JSON | jobs by the time of their making |
@@ -26,7 +29,7 @@
 //! | [`SEALING`] | which keys open what is here, and how far sealing anew is | |
 //! | [`FILL`] | zeros | |
 
-use super::super::{ClaimKey, EventId};
+use super::super::{ClaimKey, EventId, LaneKey};
 
 /// Of the commit record in `index`. Longer than any other key that starts so, and found by it in the journal.
 pub(super) const COMMIT: &[u8] = b"\0\0tidegate-commit";
@@ -69,6 +72,15 @@ pub(super) fn retry(destination: u32, due: u64, seq: u64) -> Key {
 }
 pub(super) fn retried(destination: u32, seq: u64) -> Key {
     key(b'O', &[&destination.to_be_bytes(), &seq.to_be_bytes()])
+}
+pub(super) fn ordered(destination: u32, lane: LaneKey) -> Key {
+    key(b'H', &[&destination.to_be_bytes(), &lane.0])
+}
+pub(super) fn waiting(destination: u32, lane: LaneKey, seq: u64) -> Key {
+    key(b'W', &[&destination.to_be_bytes(), &lane.0, &seq.to_be_bytes()])
+}
+pub(super) fn stuck(destination: u32, since: u64, lane: LaneKey) -> Key {
+    key(b'B', &[&destination.to_be_bytes(), &since.to_be_bytes(), &lane.0])
 }
 pub(super) fn delivery(event: EventId, destination: u32) -> Key {
     key(b'D', &[&event.0, &destination.to_be_bytes()])
@@ -159,6 +171,9 @@ pub(super) fn u64_at(key: &[u8], at: usize) -> Option<u64> {
 }
 pub(super) fn u32_at(key: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?))
+}
+pub(super) fn lane_at(key: &[u8], at: usize) -> Option<LaneKey> {
+    Some(LaneKey(key.get(at..at + 8)?.try_into().ok()?))
 }
 pub(super) fn id_at(key: &[u8], at: usize) -> Option<EventId> {
     Some(EventId(key.get(at..at + 16)?.try_into().ok()?))

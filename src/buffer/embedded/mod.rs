@@ -20,6 +20,7 @@ mod filter;
 mod journal;
 mod keys;
 mod lane;
+mod lanes;
 mod lease;
 mod open;
 pub mod parsers;

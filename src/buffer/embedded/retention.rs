@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::super::{BufferError, EventId};
+use super::super::{BufferError, DeliveryState, EventId};
+use super::codec::Record;
 use super::draft::{Draft, Retained, retention_of};
 use super::keys::{self, Class, Group};
 use super::lane::Lane;
@@ -150,13 +151,10 @@ impl Draft<'_> {
         let mut budget = STEP;
         self.sweep_claims(now.0, &mut budget)?;
         self.sweep_endpoints(now.0, &mut budget)?;
-        self.sweep_events(
-            Class::Delivered,
-            now.saturating_sub(keep.all.delivered).0,
-            &keep.all,
-            &mut budget,
-        )?;
-        self.sweep_events(Class::Dead, now.saturating_sub(keep.all.dead).0, &keep.all, &mut budget)?;
+        let (delivered, dead) =
+            (now.saturating_sub(keep.all.delivered).0, now.saturating_sub(keep.all.dead).0);
+        self.sweep_events(Class::Delivered, delivered, &keep.all, now, &mut budget)?;
+        self.sweep_events(Class::Dead, dead, &keep.all, now, &mut budget)?;
         let groups: Vec<Group> = keep.groups.lock().keys().copied().collect();
         for group in groups {
             self.sweep_group(Class::Delivered, group, now, &mut budget)?;
@@ -193,6 +191,7 @@ impl Draft<'_> {
         class: Class,
         until: u64,
         keep: &KeepRule,
+        now: Timestamp,
         budget: &mut usize,
     ) -> Result<(), BufferError> {
         let floor = match class {
@@ -219,7 +218,12 @@ impl Draft<'_> {
             let id = EventId(id);
             let size = keys::u32_at(&value, 0).unwrap_or(0);
             let records = self.records(id)?;
-            self.remove_event(id, &records, Some(Retained { class, group: None, at, size }));
+            let kept = Retained { class, group: None, at, size };
+            if records.iter().any(|(_, record)| record.parks) {
+                self.keep_on(id, records, kept, now);
+            } else {
+                self.remove_event(id, &records, Some(kept));
+            }
             match class {
                 Class::Delivered => self.totals.delivered_from = at,
                 Class::Dead => self.totals.dead_from = at,
@@ -263,7 +267,9 @@ impl Draft<'_> {
             let size = keys::u32_at(&value, 0).unwrap_or(0);
             let kept = Retained { class, group: Some(group), at, size };
             let records = self.records(id)?;
-            if records.is_empty() || retention_of(records.iter().map(|(_, record)| record)).is_some() {
+            if records.iter().any(|(_, record)| record.parks) {
+                self.keep_on(id, records, kept, now);
+            } else if records.is_empty() || retention_of(records.iter().map(|(_, record)| record)).is_some() {
                 self.remove_event(id, &records, Some(kept));
             } else {
                 // Under way again: then it should not stand here, and must not go.
@@ -301,5 +307,17 @@ impl Draft<'_> {
             });
             self.groups.insert(group);
         }
+    }
+
+    /// A dead letter that holds a lane is an operator's to end: it is kept for as long again.
+    fn keep_on(&mut self, id: EventId, records: Vec<(u32, Record)>, kept: Retained, now: Timestamp) {
+        for (to, mut record) in records.into_iter().filter(|(_, record)| record.parks) {
+            if let DeliveryState::Dead { at, .. } = &mut record.state {
+                *at = now;
+                self.put_record(id, to, &record);
+            }
+        }
+        self.release(id, kept);
+        self.retain(id, Retained { at: now.0, ..kept });
     }
 }

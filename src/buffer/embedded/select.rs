@@ -36,10 +36,11 @@ pub(super) fn deliveries(
         let lane = directory.by_id(*id)?;
         let record = match records.iter().position(|(of, _)| of == id) {
             Some(at) => records.swap_remove(at).1,
-            None => Record::untried(stored.event.received_at),
+            None => Record::untried(stored.event.received_at, None),
         };
-        let Record { state, attempts, since, history, .. } = record;
-        Some((*id, Delivery { destination: lane.name.clone(), state, attempts, since, history }))
+        let Record { state, attempts, since, history, parks, .. } = record;
+        let destination = lane.name.clone();
+        Some((*id, Delivery { destination, state, attempts, since, parks, history }))
     });
     Ok(found.collect())
 }

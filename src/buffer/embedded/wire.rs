@@ -107,8 +107,11 @@ impl<'a> Reader<'a> {
     pub(super) fn time(&mut self) -> Result<Timestamp> {
         self.number().map(Timestamp)
     }
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.all.len()
+    }
     pub(super) fn end(&self) -> Result<()> {
-        if self.at == self.all.len() { Ok(()) } else { Err(Malformed("record is too long")) }
+        if self.is_at_end() { Ok(()) } else { Err(Malformed("record is too long")) }
     }
 }
 

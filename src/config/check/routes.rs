@@ -132,6 +132,7 @@ impl Checker<'_, '_> {
             route: name,
             mode: raw.mode,
             wildcard: path.as_ref().is_some_and(PathPattern::is_wildcard),
+            path: path.as_ref(),
             deadline: pack.as_ref().and_then(|p| p.deadline),
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);

@@ -16,7 +16,7 @@ use crate::verify::spec::{HandshakeSpec, SecretSpec};
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["order", "batch", "breaker", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["breaker", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.

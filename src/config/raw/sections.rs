@@ -10,7 +10,7 @@ use crate::config::units::{Rate, Share, Size, Time};
 /// An address that senders connect to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["routes", "order", "batch", "breaker", "rate", "sign", "when", "proxy_protocol", "client_ca"]))]
+#[schemars(extend("x-later" = ["routes", "breaker", "rate", "sign", "when", "proxy_protocol", "client_ca"]))]
 pub(in crate::config) struct Listener {
     /// Address and port, such as `0.0.0.0:8443` or `[::]:8443`.
     pub address: String,

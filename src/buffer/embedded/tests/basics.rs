@@ -141,7 +141,7 @@ async fn a_refused_append_leaves_no_claim_and_no_event() {
     let append = Append {
         event: Arc::new(event),
         encoded,
-        lanes,
+        targets: vec![lane::Target { lane: Arc::clone(&lanes[0]), key: None }],
         claim: Some(claim(1)),
         queued: Instant::now(),
         done,

@@ -9,6 +9,7 @@ mod erased;
 mod imports;
 mod limits;
 mod model;
+mod order;
 mod queue;
 mod retained;
 mod sealed;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::embedded::codec::{QueueEntry, Record, Told};
 use crate::buffer::embedded::keys::{Class, Group};
+use crate::buffer::embedded::lanes::{LaneRecord, LaneState};
 use crate::config::RouteKeep;
 use crate::seal::testing::keyring;
 
@@ -29,12 +30,17 @@ pub(super) fn audit(buffer: &Embedded) {
     let (mut backlog, mut dead) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
     let (mut retried, mut fresh_low, mut retry_low) =
         (BTreeSet::new(), BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
+    let mut heads: BTreeMap<(u32, LaneKey), u64> = BTreeMap::new();
     for prefix in [b'F', b'R'] {
         for (key, value) in entries(prefix) {
             let destination = keys::u32_at(&key, 1).unwrap();
             let entry = QueueEntry::decode(&value).unwrap();
             let first = keys::u64_at(&key, 5).unwrap();
             let record = store.delivery(entry.event, destination).unwrap();
+            if let Some(lane) = entry.lane {
+                let place = if prefix == b'F' { first } else { keys::u64_at(&key, 13).unwrap() };
+                assert!(heads.insert((destination, lane), place).is_none(), "two heads of a lane");
+            }
             if prefix == b'F' {
                 fresh_low.entry(destination).or_insert(first);
                 match entry.told {
@@ -45,12 +51,17 @@ pub(super) fn audit(buffer: &Embedded) {
                 retry_low.entry(destination).or_insert(first);
                 retried.insert((destination, keys::u64_at(&key, 13).unwrap()));
                 let next_at = Timestamp(first);
-                assert_eq!(record.unwrap().state, DeliveryState::Retrying { next_at });
+                match record.map(|record| record.state) {
+                    // A head that became due when the one before it was settled.
+                    None | Some(DeliveryState::Pending) => assert!(entry.lane.is_some()),
+                    state => assert_eq!(state, Some(DeliveryState::Retrying { next_at })),
+                }
             }
             assert!(queued.insert((entry.event, destination), entry).is_none(), "queued twice");
             *backlog.entry(destination).or_default() += 1;
         }
     }
+    lanes(buffer, &heads, &mut queued, &mut backlog, &mut retried);
     let by_acceptance: BTreeSet<_> = entries(b'O')
         .iter()
         .map(|(key, _)| (keys::u32_at(key, 1).unwrap(), keys::u64_at(key, 5).unwrap()))
@@ -135,6 +146,68 @@ pub(super) fn audit(buffer: &Embedded) {
         assert_eq!(counted.dead, dead.get(&id).copied().unwrap_or(0), "dead");
         assert!(fresh_low.get(&id).is_none_or(|low| *low >= counted.fresh_from), "fresh floor");
         assert!(retry_low.get(&id).is_none_or(|low| *low >= counted.retry_from), "retry floor");
+    }
+}
+
+/// Every lane has one head and counts what waits behind it, and nothing waits without a lane.
+fn lanes(
+    buffer: &Embedded,
+    heads: &BTreeMap<(u32, LaneKey), u64>,
+    queued: &mut BTreeMap<(EventId, u32), QueueEntry>,
+    backlog: &mut BTreeMap<u32, u64>,
+    by_acceptance: &mut BTreeSet<(u32, u64)>,
+) {
+    let store = buffer.shared.store().unwrap();
+    let entries = |prefix: u8| store.scan(vec![prefix], vec![prefix + 1]).map(Result::unwrap);
+    let mut waiting: BTreeMap<(u32, LaneKey), Vec<u64>> = BTreeMap::new();
+    for (key, value) in entries(b'W') {
+        let (to, lane) = (keys::u32_at(&key, 1).unwrap(), keys::lane_at(&key, 5).unwrap());
+        let entry = QueueEntry::decode(&value).unwrap();
+        assert_eq!(entry.lane, Some(lane));
+        waiting.entry((to, lane)).or_default().push(keys::u64_at(&key, 13).unwrap());
+        assert!(queued.insert((entry.event, to), entry).is_none(), "waits and queued");
+        *backlog.entry(to).or_default() += 1;
+    }
+    let (mut stuck, mut counted) = (BTreeSet::new(), BTreeMap::<u32, (u64, u64)>::new());
+    let mut known = 0;
+    for (key, value) in entries(b'H') {
+        let of = (keys::u32_at(&key, 1).unwrap(), keys::lane_at(&key, 5).unwrap());
+        let record = LaneRecord::decode(&value).unwrap();
+        let behind = waiting.remove(&of).unwrap_or_default();
+        assert_eq!(record.waiting, behind.len() as u64, "what waits");
+        assert!(behind.first().is_none_or(|first| *first >= record.floor), "waits below the floor");
+        known += 1;
+        match record.state {
+            LaneState::Stuck { why: Standstill::Parked, since, head } => {
+                known -= 1;
+                assert_eq!(heads.get(&of), None, "a parked lane has no head");
+                assert!(store.delivery(head, of.0).unwrap().unwrap().parks);
+                by_acceptance.extend(behind.first().map(|first| (of.0, *first)));
+                stuck.insert((of.0, since.0, of.1));
+                counted.entry(of.0).or_default().1 += 1;
+            }
+            state => {
+                assert_eq!(heads.get(&of), Some(&record.head), "the head");
+                if let LaneState::Stuck { since, .. } = state {
+                    stuck.insert((of.0, since.0, of.1));
+                    counted.entry(of.0).or_default().0 += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(known, heads.len(), "heads without a lane");
+    assert!(waiting.is_empty(), "waits without a lane: {waiting:?}");
+    let listed: BTreeSet<_> = entries(b'B')
+        .map(|(key, _)| {
+            let at = keys::u64_at(&key, 5).unwrap();
+            (keys::u32_at(&key, 1).unwrap(), at, keys::lane_at(&key, 13).unwrap())
+        })
+        .collect();
+    assert_eq!(listed, stuck, "lanes that stand still");
+    for (key, value) in entries(b'C') {
+        let counters = Counters::decode(&value).unwrap();
+        let expected = counted.get(&keys::u32_at(&key, 1).unwrap()).copied().unwrap_or_default();
+        assert_eq!((counters.blocked, counters.parked), expected, "lanes counted");
     }
 }
 
