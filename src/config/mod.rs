@@ -10,6 +10,7 @@
 
 mod check;
 mod model;
+mod order;
 mod outside;
 mod pace;
 mod percent;
@@ -29,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use model::*;
+pub use order::*;
 pub use outside::Needed;
 pub use pace::*;
 pub use problem::{Problem, Problems};

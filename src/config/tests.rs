@@ -12,6 +12,8 @@ use crate::route::Match;
 mod alerts;
 mod examples;
 mod good;
+mod kept;
+mod order;
 mod whole;
 
 /// A machine that has every secret and certificate, but for those that a test takes away.
@@ -503,8 +505,11 @@ fn a_key_that_chooses_the_server_must_be_where_it_can_be_read() {
     assert_eq!(told("{ hash: \"path:shop\" }", ""), "a parameter of the path can't choose the server");
     assert_eq!(told("{ hash: body-hash }", "    mode: pass"), "on a `pass` route nothing is read of a body");
     assert!(told("{ hash: shop }", "").contains("says no place"));
-    let slip = only(&of("{ by: \"header:x\" }", "")).message;
-    assert!(slip.contains("`by`") || slip.contains("`hash`"), "{slip}");
+    let batch = "{ hash: \"header:x\" }, batch: { max_events: 5 }";
+    assert_eq!(told(batch, ""), "`batch` and a server for each key do not go together");
+    let slip = load_text(&of("{ by: \"header:x\" }", "")).unwrap_err();
+    let said: Vec<&str> = slip.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(said, ["the key `hash` is missing", "unknown key `by`"]);
     assert!(only(&of("hash", "")).help.is_some_and(|help| !help.is_empty()));
 }
 

@@ -10,6 +10,7 @@
 
 mod adaptive;
 mod backoff;
+mod batch;
 mod classify;
 mod lease;
 mod pace;

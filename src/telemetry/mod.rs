@@ -81,6 +81,10 @@ impl Metrics {
             destination.duration.observe(nanos(took));
         });
     }
+    /// An event of an ordered destination has no order key.
+    pub fn order_key_missing(&self, destination: &str) {
+        self.all.destinations.with(destination, |destination| destination.keys_missing.inc());
+    }
     pub fn connection_opened(&self) {
         self.all.connections.inc();
         self.all.connections_open.fetch_add(1, Ordering::Relaxed);
@@ -334,6 +338,7 @@ struct DestinationInstruments {
     outcomes: Outcomes,
     duration: Histogram,
     in_flight: AtomicU64,
+    keys_missing: Counter,
     /// [`NO_LIMIT`] before the first.
     limit: AtomicU64,
 }
@@ -359,6 +364,7 @@ impl DestinationInstruments {
             duration: Histogram::new(ATTEMPT, Scale::Nanoseconds),
             in_flight: AtomicU64::new(0),
             limit: AtomicU64::new(NO_LIMIT),
+            keys_missing: Counter::default(),
         }
     }
 

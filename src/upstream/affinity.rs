@@ -72,6 +72,6 @@ mod tests {
     fn a_key_keeps_its_number_in_every_version() {
         // Changing these moves every key of every user to another server.
         assert_eq!(Affinity::of_key(""), Affinity(0x2d06_8005_38d3_94c2));
-        assert_eq!(Affinity::of_key("acct_1").weight("http://10.0.0.5:8080"), 0);
+        assert_eq!(Affinity::of_key("acct_1").weight("http://10.0.0.5:8080"), 3_655_163_973_763_887_267);
     }
 }

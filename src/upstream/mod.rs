@@ -16,6 +16,7 @@
 mod affinity;
 mod ask;
 mod balance;
+pub mod batch;
 mod checks;
 mod connect;
 mod error;

@@ -164,6 +164,14 @@ impl Checker<'_, '_> {
                 Balancing::LeastInFlight
             }
             (false, Some(raw::BalanceText::Hash(hash))) => {
+                if raw.batch.is_some() {
+                    let help = "events of several keys go together in a batch: keep one of the two";
+                    self.error(
+                        &place.key("balance"),
+                        "`batch` and a server for each key do not go together",
+                        help,
+                    );
+                }
                 self.balance_key(hash, &place.key("balance").key("hash"), purpose)
             }
         }
