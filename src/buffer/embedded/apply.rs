@@ -410,25 +410,29 @@ impl Draft<'_> {
         self.put_record(op.event, lane.id, &op.record);
         if records.len() as u64 >= u64::from(op.siblings)
             && let Some((class, at)) = retention_of(records.values())
-            && self.is_all(op.event, records.len())?
+            && let Some(size) = self.size_if_all(op, records.len())?
         {
             let group = self.keep.group_of(lane);
             if class == Class::Delivered && self.keep.rule(group).delivered.is_zero() {
                 let records: Vec<_> = records.into_iter().collect();
                 self.remove_event(op.event, &records, None);
             } else {
-                self.retain(op.event, Retained { class, group, at, size: op.size });
+                self.retain(op.event, Retained { class, group, at, size });
             }
         }
         Ok(())
     }
 
-    /// Whether so many deliveries are all of an event's, where some may have been added since it was leased.
-    fn is_all(&self, id: EventId, deliveries: usize) -> Result<bool, BufferError> {
+    /// The size of the event, if so many deliveries are all of its: some may have been added since it was leased, each of
+    /// which makes it longer.
+    fn size_if_all(&self, op: &Settle, deliveries: usize) -> Result<Option<u32>, BufferError> {
         if !self.directory.is_widened() {
-            return Ok(true);
+            return Ok(Some(op.size));
         }
-        Ok(self.event(id)?.is_none_or(|stored| stored.destinations.len() <= deliveries))
+        Ok(match self.event(op.event)? {
+            Some(stored) => Some(stored.size).filter(|_| stored.destinations.len() <= deliveries),
+            None => Some(op.size),
+        })
     }
 
     pub(super) fn change(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {

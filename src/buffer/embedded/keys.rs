@@ -25,7 +25,7 @@
 //! | `T` settled at, event | size | events that are settled and have a dead letter, for retention |
 //! | `v` group, settled at, event | size | the same as `V`, of routes with a `keep` of their own |
 //! | `t` group, settled at, event | size | the same as `T`, of such routes |
-//! | `W` group | what is kept of a group, and where its indexes begin | |
+//! | `Q` group | what is kept of a group, and where its indexes begin | |
 //! | [`SEALING`] | which keys open what is here, and how far sealing anew is | |
 //! | [`FILL`] | zeros | |
 
@@ -109,7 +109,7 @@ pub(super) fn group_floor(class: Class, group: Group, at: u64) -> Key {
     key(class.prefix_of_groups(), &[&group.0, &at.to_be_bytes()])
 }
 pub(super) fn group(group: Group) -> Key {
-    key(b'W', &[&group.0])
+    key(b'Q', &[&group.0])
 }
 pub(super) fn endpoint(endpoint: [u8; 32]) -> Key {
     key(b'E', &[&endpoint])

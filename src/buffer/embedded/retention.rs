@@ -100,7 +100,7 @@ impl Keep {
         let rules = settings.keep_of_routes.iter();
         let rules = rules.map(|(route, own)| (Group::of(route), of_route(own))).collect();
         let mut groups = BTreeMap::new();
-        for entry in store.scan(vec![b'W'], vec![b'W' + 1]) {
+        for entry in store.scan(vec![b'Q'], vec![b'Q' + 1]) {
             let (key, value) = entry?;
             let malformed = |what| store.malformed("retention", "", what);
             let group = key.get(1..).and_then(|group| group.try_into().ok());
