@@ -127,16 +127,14 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
     );
     names.extend(breakers.iter().map(|b| &*b.destination.0).filter(|name| inline.contains(name)));
     names.extend(stats.destinations.iter().map(|d| &*d.destination.0));
+    // Only those that are delivered to have a place among the metrics of deliveries.
+    let tried = |name: &str| configured.contains(name).then(|| control.metrics().attempts(name));
     let setups = || setup.routes.iter().flat_map(|route| &route.destinations);
     let status = |name: &str, of: Option<&DestinationStats>| DestinationStatus {
-        in_flight: in_flight(name, configured.contains(name), &servers, control),
-        // Only those that are delivered to have a place among the metrics of deliveries.
-        concurrency_limit: configured
-            .contains(name)
-            .then(|| control.metrics().attempts(name).limit)
-            .flatten(),
+        in_flight: tried(name).map_or_else(|| inline_in_flight(name, &servers), |tried| tried.in_flight),
+        concurrency_limit: tried(name).and_then(|tried| tried.limit),
         rate: setups().find(|d| d.name == name).and_then(|d| d.rate.clone()),
-        attempts: configured.contains(name).then(|| counts(name, control)).unwrap_or_default(),
+        attempts: tried(name).map(counts).unwrap_or_default(),
         destination: name.to_owned(),
         configured: configured.contains(name) || inline.contains(name),
         backlog: of.map_or(0, |d| d.backlog),
@@ -157,23 +155,14 @@ fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<
         .collect()
 }
 
-/// Attempts out of the buffer, or requests of inline routes.
-fn in_flight(
-    name: &str,
-    buffered: bool,
-    servers: &[(DestinationName, Vec<ServerStatus>)],
-    control: &dyn Control,
-) -> u64 {
-    if buffered {
-        return control.metrics().attempts(name).in_flight;
-    }
+/// Requests under way of an inline route.
+fn inline_in_flight(name: &str, servers: &[(DestinationName, Vec<ServerStatus>)]) -> u64 {
     let servers = servers.iter().filter(|(of, _)| &*of.0 == name).flat_map(|(_, all)| all);
     servers.map(|server| server.in_flight as u64).sum()
 }
 
-fn counts(name: &str, control: &dyn Control) -> AttemptCounts {
-    let Attempts { delivered, retried, dead, .. } = control.metrics().attempts(name);
-    AttemptCounts { delivered, retried, dead }
+const fn counts(of: Attempts) -> AttemptCounts {
+    AttemptCounts { delivered: of.delivered, retried: of.retried, dead: of.dead }
 }
 
 fn traffic(route: &str, control: &dyn Control) -> RouteTraffic {
