@@ -49,8 +49,14 @@ pub(super) fn check(
         _ => Inline::Refused,
     };
     let document = report.document;
-    let references =
-        References { outside, keys, base: document.base.clone(), inline, seen_inline: RefCell::default() };
+    let references = References {
+        outside,
+        keys,
+        base: document.base.clone(),
+        inline,
+        seen_inline: RefCell::default(),
+        pack_problems: RefCell::default(),
+    };
     let mut checker = Checker::new(report, &references);
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
 
@@ -85,6 +91,7 @@ pub(super) fn check(
     let ranges = checker.range_settings(&ranges);
     checker.parts(shaped);
     let provider_ranges = std::mem::take(&mut checker.provider_ranges);
+    report.problems.extend(references.pack_problems.take());
 
     Some(Config {
         listeners,

@@ -12,6 +12,7 @@ use crate::route::Match;
 mod alerts;
 mod examples;
 mod good;
+mod packs;
 mod whole;
 
 /// A machine that has every secret and certificate, but for those that a test takes away.

@@ -69,7 +69,7 @@ fn pack_of(text: &str) -> Result<Arc<Pack>, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pack.yaml");
     std::fs::write(&path, text).unwrap();
-    providers::load(&path)
+    crate::config::load_pack(&path).map_err(|problems| problems.to_string())
 }
 
 fn written(name: &str, verify: &Value, params: &Value, handshake: &Value) -> String {
