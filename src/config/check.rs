@@ -8,6 +8,7 @@ mod limits;
 mod listeners;
 mod names;
 mod pace;
+mod places;
 mod routes;
 mod rules;
 mod settings;
@@ -246,7 +247,11 @@ impl Checker<'_, '_> {
         match T::deserialize(value) {
             Ok(read) => Some(read),
             Err(error) => {
-                self.error(place, error.to_string(), "see `tidegate schema` for what may stand here");
+                // A key that is missing was missed before.
+                let (within, before) = (place.to_string(), &self.report.problems);
+                if !before.iter().any(|problem| problem.key.starts_with(&within)) {
+                    self.error(place, error.to_string(), "see `tidegate schema` for what may stand here");
+                }
                 None
             }
         }

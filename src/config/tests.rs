@@ -13,6 +13,7 @@ mod alerts;
 mod examples;
 mod good;
 mod packs;
+mod places;
 mod whole;
 
 /// A machine that has every secret and certificate, but for those that a test takes away.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
+use super::places::Has;
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
 use crate::config::model::{
@@ -120,6 +121,9 @@ impl Checker<'_, '_> {
             Some(own) => self.extract(own, &place.key("event_type")),
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
         };
+        // Where the pack is broken, so may be the type.
+        let typed = event_type.is_some() || raw.event_type.is_some() || proof.is_none();
+        self.places(place, &Has { path: path.as_ref(), event_type: typed });
         let split = self.split(raw, place, proof.as_ref());
         self.public_url(raw, place);
         self.clients(raw, place, path.as_ref());
@@ -144,7 +148,8 @@ impl Checker<'_, '_> {
             );
         }
         let answer = self.answer(raw, place, pack.as_deref());
-        let unwanted = self.unwanted(raw, place);
+        let filtered = destinations.iter().all(|to| to.when.is_some());
+        let unwanted = self.unwanted(raw, place, filtered);
         let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
             (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),

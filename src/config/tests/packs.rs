@@ -81,10 +81,10 @@ fn what_is_wrong_in_a_pack_is_named_where_it_stands() {
 #[test]
 fn what_is_wrong_with_a_packs_ranges_is_named_where_it_stands() {
     for (ranges, column, expected) in [
-        ("snapshot: [10.0.0.0/33], snapshot_date: 2026-11-24", 23, "10.0.0.0/33"),
+        ("snapshot: [10.0.0.0/33], snapshot_date: 2026-11-24", 22, "10.0.0.0/33"),
         ("snapshot: [], snapshot_date: 2026-11-24", 11, "`snapshot` is empty"),
-        ("snapshot: [0.0.0.0/0], snapshot_date: 2026-11-24", 23, "0.0.0.0/0"),
-        ("snapshot: [10.0.0.1], snapshot_date: soon", 49, "not a date"),
+        ("snapshot: [0.0.0.0/0], snapshot_date: 2026-11-24", 22, "0.0.0.0/0"),
+        ("snapshot: [10.0.0.1], snapshot_date: soon", 48, "not a date"),
         ("list: 'http://a.example', at: /x, snapshot: [10.0.0.1], snapshot_date: 2026-11-24", 17, "no https"),
         ("list: 'https://a.example', snapshot: [10.0.0.1], snapshot_date: 2026-11-24", 1, "`at` is missing"),
         ("at: /x, snapshot: [10.0.0.1], snapshot_date: 2026-11-24", 1, "none is given"),
