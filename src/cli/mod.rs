@@ -237,6 +237,8 @@ mod tests {
             "tidegate dead replay --all --rate 0",
             "tidegate events list -q -v",
             "tidegate healthcheck --timeout 0",
+            "tidegate events list -n 0",
+            "tidegate quarantine list --limit 0",
             "tidegate status --admin https://x:1",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

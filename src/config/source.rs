@@ -302,12 +302,19 @@ pub(super) fn is_reference(text: &str) -> bool {
     text.starts_with("env:") || text.starts_with("file:")
 }
 
+/// Whether a text is a URL with a user or password in it, which should not be there.
+fn holds_password(text: &str) -> bool {
+    let authority =
+        text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+    authority.is_some_and(|authority| authority.contains('@'))
+}
+
 /// Scalars that may be secrets, by the keys above them. Paths of key files are quoted: `tls.key` is one, and an
 /// idempotency `key` names a place in the request.
 fn secrets(node: &Node, suspected: bool, masks: &mut Vec<Span>) {
     match &node.kind {
         Kind::Scalar { text, .. } => {
-            if suspected && !is_reference(text) && !text.is_empty() {
+            if (suspected && !is_reference(text) && !text.is_empty()) || holds_password(text) {
                 masks.push(node.at);
             }
         }

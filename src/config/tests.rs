@@ -192,6 +192,14 @@ fn a_misspelt_key_does_not_show_its_secret() {
 }
 
 #[test]
+fn a_url_with_a_password_is_refused_and_not_shown() {
+    let text = routes(&OPEN.replace("http://127.0.0.1:3000", "http://bob:hunter22@127.0.0.1:3000/x"));
+    let problem = only(&text);
+    assert!(problem.message.contains("user or password") && problem.snippet.contains("***"), "{problem}");
+    assert!(!format!("{problem:?}").contains("hunter22"), "{problem:?}");
+}
+
+#[test]
 fn what_other_programs_would_take_is_explained() {
     let secret = |secret: &str| {
         let text =

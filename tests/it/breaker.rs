@@ -1,7 +1,7 @@
 //! The breaker through the real binary: a sick app is left alone, its events wait at no cost, and it gets its work back
 //! slowly. Times are short; every wait is for a condition.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::*;
 

@@ -271,7 +271,6 @@ impl Record {
                     DeadReason::AttemptsExhausted => 1,
                     DeadReason::TooOld => 2,
                     DeadReason::GivenUp => 3,
-                    DeadReason::DestinationRemoved => 4,
                 });
             }
         }
@@ -308,7 +307,6 @@ impl Record {
                     1 => DeadReason::AttemptsExhausted,
                     2 => DeadReason::TooOld,
                     3 => DeadReason::GivenUp,
-                    4 => DeadReason::DestinationRemoved,
                     _ => return Err(Malformed("unknown reason")),
                 },
             },
