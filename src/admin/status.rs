@@ -110,10 +110,10 @@ fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
 fn all_destinations(stats: &Stats, setup: &Setup, control: &dyn Control) -> Vec<DestinationStatus> {
     let (now, breakers) = (control.now(), control.breakers());
     let (paused, closed, servers) = (control.paused(), control.closed(), control.servers());
-    let buffered = setup.routes.iter().filter(|route| route.mode == "buffer");
+    let buffered = setup.routes.iter().filter(|route| route.is_buffered());
     let configured: BTreeSet<&str> =
         buffered.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
-    let inline = setup.routes.iter().filter(|route| route.mode != "buffer");
+    let inline = setup.routes.iter().filter(|route| !route.is_buffered());
     let inline: BTreeSet<&str> =
         inline.flat_map(|route| &route.destinations).map(|d| d.name.as_str()).collect();
     let mut names: BTreeSet<&str> = configured.clone();

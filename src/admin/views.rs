@@ -34,7 +34,7 @@ pub struct Setup {
 impl Setup {
     /// The names (`route/destination`) of all that is delivered to out of the buffer.
     pub(super) fn buffered(&self) -> BTreeSet<String> {
-        let routes = self.routes.iter().filter(|route| route.mode == "buffer");
+        let routes = self.routes.iter().filter(|route| route.is_buffered());
         routes.flat_map(|route| route.destinations.iter().map(|d| d.name.clone())).collect()
     }
 }
@@ -58,6 +58,13 @@ pub struct RouteSetup {
     #[serde(default)]
     pub verification: String,
     pub destinations: Vec<DestinationSetup>,
+}
+
+impl RouteSetup {
+    /// Whether its events may be in the buffer.
+    pub(super) fn is_buffered(&self) -> bool {
+        matches!(self.mode.as_str(), "buffer" | "spill")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
