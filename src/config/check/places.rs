@@ -24,6 +24,10 @@ impl Checker<'_, '_> {
                 self.sources(node, &place, has);
             }
         }
+        let verify = route.key("verify");
+        if let Some(node) = document.node(&verify) {
+            self.within_rule(node, &verify, has);
+        }
         let to = route.key("forward_to");
         match document.node(&to).map(|node| &node.kind) {
             Some(Kind::List(destinations)) => {
@@ -54,6 +58,30 @@ impl Checker<'_, '_> {
                 }
             }
             Kind::Map(_) => {}
+        }
+    }
+
+    /// A rule, wherever in it a place or a template stands.
+    fn within_rule(&mut self, node: &Node, place: &Place, has: &Has<'_>) {
+        match &node.kind {
+            Kind::Scalar { text, .. } => {
+                // Of a template, what stands between the braces.
+                let parts = text.split('{').skip(1).filter_map(|part| part.split(['}', '|']).next());
+                let found = parts.chain([text.as_str()]).find_map(|source| lacking(source, has));
+                if let Some((message, help)) = found {
+                    self.error(place, message, help);
+                }
+            }
+            Kind::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.within_rule(item, &place.index(index), has);
+                }
+            }
+            Kind::Map(entries) => {
+                for entry in entries {
+                    self.within_rule(&entry.value, &place.key(&entry.key), has);
+                }
+            }
         }
     }
 

@@ -318,9 +318,12 @@ impl Checker<'_, '_> {
         let whole = url.parse::<http::Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty())
         });
-        if !whole || url.contains('#') {
-            let help = "write it as the sender was given it, such as `https://hooks.example.com`";
+        let help = "write it as the sender was given it, such as `https://hooks.example.com`";
+        if !whole {
             self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
+        } else if url.contains(['#', '?']) {
+            let message = "path and query of the request follow: it ends before a `?` or `#`";
+            self.error(&place.key("public_url"), message, help);
         }
     }
 

@@ -34,6 +34,30 @@ fn a_key_at_a_parameter_that_the_path_lacks_is_refused() {
     }
 }
 
+fn signed(template: &str, from: &str) -> String {
+    routes(&format!(
+        "  - path: /in/{{account}}\n    forward_to: http://127.0.0.1:3000\n    verify:\n      algorithm: hmac-sha256\n      secret: env:S\n      signed: \"{template}\"\n      signature: {{ from: \"{from}\", encoding: hex }}\n"
+    ))
+}
+
+#[test]
+fn a_rule_that_reads_a_parameter_that_the_path_lacks_is_refused() {
+    let problem = only(&signed("{path:acount|optional}.{body}", "header:X"));
+    assert_eq!(problem.key, "routes[0].verify.signed");
+    assert_eq!(problem.help.as_deref(), Some("did you mean `path:account`?"));
+    assert_eq!(only(&signed("{body}", "path:sig")).key, "routes[0].verify.signature.from");
+    assert!(load_text(&signed("{path:account}.{body}", "header:X")).is_ok());
+}
+
+#[test]
+fn a_signature_that_leaves_the_body_out_is_warned_of() {
+    let warned = |template: &str| {
+        warnings(&signed(template, "header:X")).iter().any(|w| w.contains("does not cover the body"))
+    };
+    assert!(warned("{header:X-Id}") && warned("{url}"));
+    assert!(!warned("{body}") && !warned("{header:X-Id}{body|sha256}"));
+}
+
 #[test]
 fn what_has_no_effect_or_a_great_one_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
