@@ -18,7 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::alerts::{Alerts, Expiring, Targets};
 use crate::breaker::Breakers;
-use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats};
+use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats, LaneBy};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{
     self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, TraceSettings,
@@ -162,6 +162,8 @@ impl Gateway {
             tracer: tracer.clone(),
         };
         quarantine.apply(snapshot.config.quarantine.clone());
+        // Before the first event comes in.
+        buffer.order(snapshot.orders());
         Self {
             ranges: Arc::new(ranges),
             fixed: Fixed::of(&snapshot.config),
@@ -264,6 +266,7 @@ impl Gateway {
         let phase = self.phase.lock();
         let buffered = snapshot.buffered();
         self.quarantine.apply(snapshot.config.quarantine.clone());
+        self.buffer.order(snapshot.orders());
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(snapshot.clone());
         match *phase {
@@ -372,6 +375,15 @@ impl Snapshot {
         }
         let certificates = watch::certificates(&config);
         Ok(Self { config, upstreams, tls, alert_targets, certificates })
+    }
+
+    /// The destinations whose events go in order.
+    fn orders(&self) -> Vec<(DestinationName, Arc<dyn LaneBy>)> {
+        let ordered = |to: &Arc<Destination>| {
+            let order: Arc<dyn LaneBy> = to.order.clone()?;
+            Some((to.name.clone(), order))
+        };
+        destinations(&self.config).filter_map(ordered).collect()
     }
 
     /// The destinations of `buffer` and `spill` routes, with their clients.

@@ -30,7 +30,8 @@ impl Running {
         let snapshot = Snapshot::build(config::load(&path, &*keys).unwrap().config, None);
         let snapshot = snapshot.unwrap_or_else(|problem| panic!("{problem}"));
         let buffer = Arc::new(FakeBuffer::default());
-        let quarantine = Arc::new(Quarantine::new(folder.path(), metrics.clone(), Clock::System));
+        let quarantine =
+            Arc::new(Quarantine::new(folder.path(), Default::default(), metrics.clone(), Clock::System));
         let ambient = Ambient { metrics, clock: Clock::System, tracer: None };
         let gateway = Gateway::new(snapshot, path, keys, buffer.clone(), quarantine, ambient);
         gateway.serving();

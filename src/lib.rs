@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod message;
 pub mod reason;
+pub mod seal;
 pub mod secret;
 
 // The way in.
@@ -20,6 +21,7 @@ pub mod route;
 // Pure: who sent this, and what do we know of such senders?
 pub mod filter;
 pub mod providers;
+pub mod redact;
 pub mod verify;
 
 // What stays, and the way out.

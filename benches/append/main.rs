@@ -1,7 +1,8 @@
 //! How close the embedded buffer comes to the limit: a bare log that writes and syncs the same events in the same kind
 //! of groups, with the same number of producers waiting for their sync, in the same run.
 //!
-//! `cargo bench --bench append`. `SECONDS` a measurement (3), `ROUNDS` (3), `BYTES` a body (2048), `DIR` to write in.
+//! `cargo bench --bench append`. `SECONDS` a measurement (3), `ROUNDS` (3), `BYTES` a body (2048), `SEALED=1` to seal them,
+//! `DIR` to write in.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -21,6 +22,8 @@ use tidegate::buffer::{
 use tidegate::clock::Clock;
 use tidegate::config::BufferSettings;
 use tidegate::message::{Headers, Method, Scheme};
+use tidegate::seal::{Key, Keyring, Sealing};
+use tidegate::secret::Secret;
 use tidegate::telemetry::Metrics;
 use tokio::sync::oneshot;
 
@@ -145,6 +148,16 @@ where
     }
 }
 
+/// With `SEALED=1` events are sealed.
+fn encryption() -> Keyring {
+    if setting("SEALED", 0) == 0 {
+        return Keyring::none();
+    }
+    let text = (0..32u8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let key = Key::parse(&Secret::new(text.into_bytes())).expect("a key");
+    Keyring::new(vec![key], Sealing::On)
+}
+
 fn settings(path: PathBuf) -> BufferSettings {
     BufferSettings {
         path,
@@ -155,6 +168,8 @@ fn settings(path: PathBuf) -> BufferSettings {
         keep_delivered_bytes: 1 << 40,
         memtable: 16 << 20,
         stall_after: Duration::from_secs(10),
+        encryption: encryption(),
+        keep_of_routes: Vec::new(),
     }
 }
 

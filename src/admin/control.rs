@@ -23,7 +23,7 @@ use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::tenants::Needs;
 use crate::upstream::ServerStatus;
-use crate::verify::{Expiry, nearest};
+use crate::verify::{Expiry, Extract, nearest};
 
 use super::redact::Redact;
 use super::views::{DestinationSetup, ListenerSetup, RouteSetup, Setup};
@@ -55,6 +55,8 @@ pub trait Control: Send + Sync + 'static {
     /// The claim of an event that comes from another buffer, as far as it would stand still. The error says why the
     /// running config does not take such events.
     fn claim_of(&self, event: &Event) -> Result<Option<NewClaim>, String>;
+    /// The order key of an event of this destination, as the running config finds it.
+    fn order_key(&self, destination: &DestinationName, event: &Event) -> Option<String>;
     fn jobs(&self) -> &Jobs;
     fn metrics(&self) -> &Arc<Metrics>;
     fn now(&self) -> Timestamp;
@@ -115,6 +117,11 @@ impl Control for Gateway {
         };
         receive::claim_of(&config.routes[at], &params, event, self.clock.now())
     }
+    fn order_key(&self, destination: &DestinationName, event: &Event) -> Option<String> {
+        let snapshot = self.snapshot.load();
+        let mut destinations = snapshot.config.routes.iter().flat_map(|route| route.mode.destinations());
+        destinations.find(|to| to.name == *destination)?.order.as_ref()?.key(event)
+    }
     fn jobs(&self) -> &Jobs {
         &self.jobs
     }
@@ -136,9 +143,17 @@ impl Control for Gateway {
     fn redact(&self, route: &str) -> Redact {
         let snapshot = self.snapshot.load();
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
-        route.map_or_else(Redact::default, |route| {
+        let places = |of: Option<&Extract>| -> Vec<String> {
+            let text = of.map(ToString::to_string).unwrap_or_default();
+            text.split(" | ").flat_map(|part| part.split(" + ")).map(str::to_owned).collect()
+        };
+        let unknown = || Redact::default().with_rules(snapshot.config.redact.clone(), &[], &[]);
+        route.map_or_else(unknown, |route| {
+            let key = places(route.idempotency.as_ref().map(|of| &of.key));
+            let kind = places(route.event_type.as_ref());
             Redact::new(route.verify.headers_used().to_vec(), route.verify.credentials_in().clone())
                 .with_endpoint(endpoint_segment(route))
+                .with_rules(route.redact.clone(), &key, &kind)
         })
     }
     async fn reload(&self) -> Result<Reloaded, String> {

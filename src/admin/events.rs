@@ -1,5 +1,6 @@
 //! Listing, showing, replaying and purging what is in the buffer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -67,7 +68,7 @@ pub(super) fn hidden_by<C: Control>(control: &Arc<C>) -> Hidden {
 
 fn hides(redact: &Redact) -> HiddenOfRoute {
     let redact = redact.clone();
-    Box::new(move |name| redact.hides(name))
+    Box::new(move |asked| redact.hides_asked(asked))
 }
 
 pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<EventDetail>, Problem> {
@@ -77,11 +78,21 @@ pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json
     Ok(Json(EventDetail::new(&event, &deliveries, &redact)))
 }
 
-/// The body's bytes as received; never anything that a browser would run.
+/// The body's bytes as received, but for what the config hides; never anything that a browser would run.
 pub async fn body(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
     let _turn = turn(&app).await?;
     let (event, _) = find(&app, &id).await?;
-    Ok(attachment(event.id, event.body))
+    let redact = app.control.redact(&event.route);
+    Ok(attachment(event.id, shown(&redact, event.body)))
+}
+
+/// A body as it is shown; not copied where nothing is hidden.
+pub(super) fn shown(redact: &Redact, body: Bytes) -> Bytes {
+    let changed = match redact.body(&body) {
+        Cow::Borrowed(same) if std::ptr::eq(same.as_ptr(), body.as_ptr()) => None,
+        changed => Some(changed.into_owned()),
+    };
+    changed.map_or(body, Bytes::from)
 }
 
 /// Bytes from outside, as something to be saved.

@@ -5,6 +5,7 @@
 //! listing, body and wait has a limit.
 
 mod alerts;
+pub mod buffer;
 mod control;
 pub mod endpoints;
 mod events;
@@ -13,6 +14,7 @@ mod guard;
 mod health;
 pub mod items;
 pub mod jobs;
+pub mod lanes;
 mod listen;
 mod pauses;
 mod problem;
@@ -90,10 +92,16 @@ struct App {
     control: Arc<dyn Control>,
     place: Place,
     heavy: Arc<Semaphore>,
+    compacting: buffer::Compacting,
 }
 
 fn router(control: Arc<dyn Control>, place: Place) -> Router {
-    let app = App { control, place, heavy: Arc::new(Semaphore::new(HEAVY_REQUESTS)) };
+    let app = App {
+        control,
+        place,
+        heavy: Arc::new(Semaphore::new(HEAVY_REQUESTS)),
+        compacting: buffer::Compacting::default(),
+    };
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/livez", get(health::alive))
@@ -102,6 +110,7 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/status", get(status::status))
         .route("/destinations", get(status::destinations))
         .route("/reload", post(status::reload))
+        .route("/lanes", get(lanes::list))
         .route("/alerts", get(alerts::list))
         .route("/alerts/test", post(alerts::test))
         .route("/pause", post(pauses::pause))
@@ -115,6 +124,8 @@ fn router(control: Arc<dyn Control>, place: Place) -> Router {
         .route("/endpoints/rotate", post(endpoints::rotate))
         .route("/endpoints/revoke", post(endpoints::revoke))
         .route("/dead", get(events::list_dead))
+        .route("/buffer/verify", get(buffer::verify))
+        .route("/buffer/compact", get(buffer::compaction).post(buffer::compact))
         .route("/export", get(transfer::export))
         .route("/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::MAX_IMPORT)))
         .route("/jobs", get(jobs::list).post(jobs::begin))

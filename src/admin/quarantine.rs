@@ -14,7 +14,7 @@ use crate::quarantine::{Item, Quarantine, Summary};
 use crate::receive::{Admission, Force};
 
 use super::App;
-use super::events::{attachment, turn};
+use super::events::{attachment, shown, turn};
 use super::filter::{DEFAULT_LIMIT, MAX_LIMIT, When};
 use super::items::{Choice, ChosenItems, ItemConditions, ItemQuery, id};
 use super::problem::Problem;
@@ -63,7 +63,8 @@ pub async fn show(State(app): State<App>, Path(text): Path<String>) -> Result<Js
 pub async fn body(State(app): State<App>, Path(text): Path<String>) -> Result<Response, Problem> {
     let _turn = turn(&app).await?;
     let item = find(&app, id(&text)?).await?;
-    Ok(attachment(item.id, item.body))
+    let redact = app.control.redact(&item.route);
+    Ok(attachment(item.id, shown(&redact, item.body)))
 }
 
 async fn find(app: &App, id: EventId) -> Result<Item, Problem> {

@@ -1,10 +1,14 @@
-//! Which header and parameter values of a stored event are secrets and never shown. (The raw body is what the
-//! operator asked for, and `/events/{id}/body` gives it; secrets in headers are the senders' credentials.)
+//! Which header and parameter values of a stored event are secrets and never shown, and with them what the config wants
+//! hidden (`redact`), in bodies too.
 //!
 //! A signature proves one request and is shown, since it is what one looks at when verification is in doubt. A
 //! credential proves every request and is hidden: known names, names that sound like one, and whatever the route's own
 //! verification reads unless it is clearly part of a signature scheme.
 
+use std::borrow::Cow;
+
+use crate::buffer::Asked;
+use crate::redact::{HIDDEN, Rules};
 use crate::verify::{CredentialPlaces, decode_form};
 
 /// The rule for the events of one route.
@@ -16,9 +20,12 @@ pub struct Redact {
     credentials: CredentialPlaces,
     /// The segment of the path (from 0) that holds what only a client's URL has.
     endpoint: Option<usize>,
+    /// What the config says.
+    rules: Rules,
+    /// Whether the config's rules hide where these come from.
+    hides_key: bool,
+    hides_type: bool,
 }
-
-const HIDDEN: &str = "(hidden)";
 
 const CREDENTIALS: &[&str] = &["authorization", "proxy-authorization", "cookie", "set-cookie"];
 /// What makes a name a credential wherever it stands in it (`accessToken`).
@@ -66,12 +73,42 @@ const SIGNATURE_WORDS: &[&str] = &[
 
 impl Redact {
     pub fn new(read_by_verification: Vec<String>, credentials: CredentialPlaces) -> Self {
-        Self { read_by_verification, credentials, endpoint: None }
+        Self { read_by_verification, credentials, ..Self::default() }
     }
 
     /// The same, and this segment of the path (from 0) is a secret.
     pub fn with_endpoint(self, endpoint: Option<usize>) -> Self {
         Self { endpoint, ..self }
+    }
+
+    /// The same, with what the config wants hidden. `key` and `kind`: the places of idempotency key and event type.
+    pub fn with_rules(self, rules: Rules, key: &[String], kind: &[String]) -> Self {
+        let hides = |places: &[String]| places.iter().any(|place| rules.hides_place(place));
+        let (hides_key, hides_type) = (hides(key), hides(kind));
+        Self { rules, hides_key, hides_type, ..self }
+    }
+
+    /// A body as it is shown.
+    pub fn body<'b>(&self, body: &'b [u8]) -> Cow<'b, [u8]> {
+        self.rules.body(body)
+    }
+
+    pub fn idempotency_key(&self, key: Option<&str>) -> Option<String> {
+        key.map(|key| if self.hides_key { HIDDEN } else { key }.to_owned())
+    }
+
+    pub fn event_type(&self, kind: Option<&str>) -> Option<String> {
+        kind.map(|kind| if self.hides_type { HIDDEN } else { kind }.to_owned())
+    }
+
+    /// Whether a search for this would tell what is hidden.
+    pub fn hides_asked(&self, asked: Asked<'_>) -> bool {
+        match asked {
+            Asked::Header(name) => self.hides(name),
+            Asked::Body(pointer) => self.rules.hides_at(pointer),
+            Asked::IdempotencyKey => self.hides_key,
+            Asked::EventType => self.hides_type,
+        }
     }
 
     fn path(&self, path: &str) -> String {
@@ -86,6 +123,7 @@ impl Redact {
     pub fn hides(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         is_credential(&name)
+            || self.rules.hides_header(&name)
             || self.credentials.headers.contains(&name)
             || (self.read_by_verification.contains(&name) && !has_word(&name, SIGNATURE_WORDS))
     }

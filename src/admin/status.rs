@@ -103,6 +103,7 @@ fn buffer_status(stats: &Stats, admission: Admission) -> BufferStatus {
         disk_bytes: stats.disk_bytes,
         max_bytes: stats.max_bytes,
         free_bytes: stats.free_bytes,
+        sealing: stats.sealing.clone(),
     }
 }
 

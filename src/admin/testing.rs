@@ -209,6 +209,7 @@ impl Buffer for Memory {
                         backlog: 0,
                         dead: 0,
                         oldest: None,
+                        lanes: LaneStats::default(),
                     });
                     destinations.len() - 1
                 });
@@ -229,6 +230,7 @@ impl Buffer for Memory {
             disk_bytes: 4096,
             max_bytes: 10 << 30,
             free_bytes: 50 << 30,
+            sealing: None,
         })
     }
     fn admission(&self) -> Admission {
@@ -244,7 +246,8 @@ impl Buffer for Memory {
 
 fn delivery(destination: &str, state: DeliveryState, history: Vec<Attempt>) -> Delivery {
     let attempts = u32::try_from(history.len()).unwrap();
-    Delivery { destination: DestinationName(destination.into()), state, attempts, since: NOW, history }
+    let destination = DestinationName(destination.into());
+    Delivery { destination, state, attempts, since: NOW, parks: false, history }
 }
 
 /// An event of route `billing`, received `secs` after [`NOW`].
@@ -318,7 +321,12 @@ impl Fake {
             memory,
             metrics: Arc::default(),
             clock,
-            quarantine: Arc::new(Quarantine::new(Path::new("/nowhere"), Arc::default(), Clock::System)),
+            quarantine: Arc::new(Quarantine::new(
+                Path::new("/nowhere"),
+                Default::default(),
+                Arc::default(),
+                Clock::System,
+            )),
             token: Mutex::default(),
             not_ready: Mutex::default(),
             hash: Mutex::new("0123456789abcdef".into()),
@@ -441,6 +449,9 @@ impl Control for Fake {
             "billing" => Err(NoEndpoints::NotAsked),
             _ => Err(NoEndpoints::NoRoute { near: Some("partners".into()) }),
         }
+    }
+    fn order_key(&self, _: &DestinationName, event: &Event) -> Option<String> {
+        event.idempotency_key.clone()
     }
     fn expiries(&self) -> Vec<(Arc<str>, crate::verify::Expiry)> {
         let at = vec!["secrets".into(), "0".into()];

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Tested;
-use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event, Head};
+use crate::buffer::{Attempt, AttemptOutcome, BatchPart, Delivery, DeliveryState, Event, Head, SealingStats};
 
 use crate::gateway::{LastReload, ReloadOutcome};
 use crate::keys::KeySetStatus;
@@ -170,6 +170,9 @@ pub struct BufferStatus {
     pub disk_bytes: u64,
     pub max_bytes: u64,
     pub free_bytes: u64,
+    /// Under which keys events are sealed; `null` where nothing is.
+    #[serde(default)]
+    pub sealing: Option<SealingStats>,
 }
 
 impl From<LastReload> for ReloadStatus {
@@ -421,7 +424,7 @@ impl EventSummary {
             id: event.id.to_string(),
             route: event.route.to_string(),
             received_at: event.received_at.to_string(),
-            event_type: event.event_type.clone(),
+            event_type: redact.event_type(event.event_type.as_deref()),
             method: event.method.to_string(),
             target: redact.target(&event.target),
             source: event.source.to_string(),
@@ -431,7 +434,7 @@ impl EventSummary {
                 .origin
                 .quarantine
                 .map(|(id, at)| FromQuarantine { id: id.to_string(), received_at: at.to_string() }),
-            idempotency_key: event.idempotency_key.clone(),
+            idempotency_key: redact.idempotency_key(event.idempotency_key.as_deref()),
             batch: event.origin.batch.map(|BatchPart { id, number, count }| BatchView {
                 id: id.to_string(),
                 number,
@@ -456,7 +459,7 @@ impl EventDetail {
             host: event.authority.clone(),
             scheme: event.scheme.as_str().to_owned(),
             headers,
-            body: BodyView::new(&event.body),
+            body: BodyView { bytes: event.body.len() as u64, ..BodyView::new(&redact.body(&event.body)) },
         }
     }
 }

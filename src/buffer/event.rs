@@ -359,6 +359,9 @@ pub struct Delivery {
     pub attempts: u32,
     /// When the retry budget began: acceptance, or the last replay.
     pub since: Timestamp,
+    /// It is dead, and its lane waits until it is replayed or purged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parks: bool,
     /// The latest attempts, oldest first, at most [`Delivery::MAX_HISTORY`].
     pub history: Vec<Attempt>,
 }

@@ -7,8 +7,10 @@
 pub mod embedded;
 mod event;
 mod job;
+mod order;
 mod search;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,6 +21,7 @@ use crate::clock::Timestamp;
 
 pub use event::*;
 pub use job::*;
+pub use order::*;
 pub use search::*;
 
 /// A durable store of events and deliveries. All methods may be called from any task; none blocks the caller's
@@ -123,6 +126,30 @@ pub trait Buffer: Send + Sync + 'static {
         Err(BufferError::Failed("this buffer keeps no clients' URLs".into()))
     }
 
+    /// Reads what is stored from behind `after` on, for a bounded time, and says what can't be read.
+    async fn verify(&self, after: Option<EventId>) -> Result<Verified, BufferError> {
+        let _ = after;
+        Err(BufferError::Failed("this buffer can't be verified".into()))
+    }
+
+    /// Gives the space of what was deleted back. Reads and writes much.
+    async fn compact(&self) -> Result<(), BufferError> {
+        Ok(())
+    }
+
+    /// From now on new deliveries of exactly these destinations go in lanes; those that wait already stay as they are.
+    /// Within a lane a delivery is leased only when the one before it is settled.
+    fn order(&self, by: Vec<(DestinationName, Arc<dyn LaneBy>)>) {
+        // An engine without lanes delivers without order.
+        let _ = by;
+    }
+
+    /// Lanes that stand still.
+    async fn lanes(&self, search: LaneSearch) -> Result<Vec<StuckLane>, BufferError> {
+        let _ = search;
+        Ok(Vec::new())
+    }
+
     /// Counts and sizes, cheap enough for every scrape.
     async fn stats(&self) -> Result<Stats, BufferError>;
 
@@ -169,6 +196,14 @@ pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
     /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
     /// takes nothing new for a while.
     fn give_way(&self, bytes: u64);
+    /// Seals anew what is not under the key that seals now. May block on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk: then something may still be under another key.
+    fn reseal(&self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The outcome of an import.
@@ -190,6 +225,8 @@ pub struct Leased {
     pub attempts: u32,
     /// When the retry budget began.
     pub since: Timestamp,
+    /// The lane that it goes first in, if it goes in order.
+    pub lane: Option<LaneKey>,
     /// The engine's own handle of the queue entry.
     pub token: LeaseToken,
 }
@@ -244,7 +281,10 @@ pub enum Next {
     Delivered,
     /// Due again at this time.
     Retry(Timestamp),
+    /// Its lane goes on, if it has one.
     Dead(DeadReason),
+    /// Dead, and its lane waits until an operator replays or purges it.
+    Parked(DeadReason),
     /// Due again at once, nothing charged.
     Release,
 }
@@ -269,6 +309,54 @@ pub struct Stats {
     pub max_bytes: u64,
     /// Free bytes on the volume.
     pub free_bytes: u64,
+    /// `None` where nothing is sealed.
+    #[serde(default)]
+    pub sealing: Option<SealingStats>,
+}
+
+/// Under which keys events are sealed on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealingStats {
+    /// The id of the key that new events are sealed under; `None`: they are plain.
+    pub key: Option<String>,
+    /// The ids of all keys that something may still be sealed under: the config must have them.
+    pub needed: Vec<String>,
+    /// Events that are not yet known to be under `key`.
+    pub events_left: u64,
+    /// What is being sealed anew: `events`, `records`, or `files` (what is left of old ones); `None`: all is under `key`.
+    pub stage: Option<String>,
+}
+
+/// What was found when a part of the buffer was read.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Verified {
+    /// Events read, and their bytes as stored.
+    pub events: u64,
+    pub bytes: u64,
+    /// Of those that can be read, by route.
+    pub routes: BTreeMap<String, RouteHolds>,
+    /// Events by the key that they are sealed under; `plain` for those that are not.
+    pub keys: BTreeMap<String, u64>,
+    pub damaged: Vec<Damage>,
+    /// Pass as `after` to go on; `None` at the end.
+    pub next: Option<EventId>,
+}
+
+/// What of a route is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteHolds {
+    pub events: u64,
+    pub bytes: u64,
+    /// When the oldest of them was received.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Something that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// `None`: not of one event alone.
+    pub event: Option<EventId>,
+    pub what: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -279,6 +367,8 @@ pub struct DestinationStats {
     pub dead: u64,
     /// When the oldest delivery that is pending or retrying was accepted.
     pub oldest: Option<Timestamp>,
+    #[serde(default)]
+    pub lanes: LaneStats,
 }
 
 /// Whether new events are taken.

@@ -180,10 +180,21 @@ pub enum Order {
     OldestFirst,
 }
 
-/// Whether the value of a header stays hidden, and so can't be searched either: who may not read a secret must not be
-/// able to find it out by asking. By the route's name first, which may be dear, then by the header's.
+/// Whether something of an event stays hidden, and so can't be searched either: who may not read a secret must not be
+/// able to find it out by asking. By the route's name first, which may be dear, then by what is asked for.
 pub type Hidden = Arc<dyn Fn(&str) -> HiddenOfRoute + Send + Sync>;
-pub type HiddenOfRoute = Box<dyn Fn(&str) -> bool + Send>;
+pub type HiddenOfRoute = Box<dyn Fn(Asked<'_>) -> bool + Send>;
+
+/// What of an event a search asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// The value of this header.
+    Header(&'a str),
+    /// What stands at this JSON pointer of the body.
+    Body(&'a str),
+    IdempotencyKey,
+    EventType,
+}
 
 /// A look for events.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 mod address;
 mod admit;
 mod alerts;
+mod buffer;
 mod captured;
 mod check;
 mod client;
@@ -20,6 +21,7 @@ mod failure;
 mod healthcheck;
 mod import;
 mod jobs;
+mod lanes;
 mod output;
 mod pause;
 mod providers;
@@ -88,12 +90,16 @@ enum Command {
     Dead(dead::Dead),
     /// List, show, pause, resume and cancel work on many events
     Jobs(jobs::Jobs),
+    /// List the keys of ordered destinations whose events stand still
+    Lanes(lanes::Lanes),
     /// Write events with their bodies into a tar archive
     Export(export::Export),
     /// Put the events of an export into the buffer
     Import(import::Import),
     /// Delete what is known of somebody, and make sure that no file holds it any more
     Erase(erase::Erase),
+    /// Show what the buffer holds, check it, and give space back
+    Buffer(buffer::Buffer),
     /// Hold the deliveries of a route or destination
     Pause(pause::Pause),
     /// End a pause
@@ -156,9 +162,11 @@ impl Command {
             Command::Endpoints(command) => command.run(),
             Command::Dead(command) => command.run(),
             Command::Jobs(command) => command.run(),
+            Command::Lanes(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Erase(command) => command.run(),
+            Command::Buffer(command) => command.run(),
             Command::Pause(command) => command.run(),
             Command::Resume(command) => command.run(),
             Command::Quarantine(command) => command.run(),
@@ -213,11 +221,15 @@ mod tests {
             "tidegate dead replay --all --to billing/new --rate 50 --dry-run",
             "tidegate events purge --until 3d --yes --background",
             "tidegate jobs ls",
+            "tidegate lanes --destination billing/legacy --limit 10 -o json",
             "tidegate jobs pause 0190b0c4-0000-7000-8000-000000000001",
             "tidegate export --route billing --file all.tar",
             "tidegate import all.tar -q",
             "tidegate erase --route billing --pointer /data/email --equals a@example.com --dry-run",
             "tidegate erase --key evt_1 --yes",
+            "tidegate buffer stats -o json",
+            "tidegate buffer verify -v",
+            "tidegate buffer compact -q",
             "tidegate status --output json -c tidegate.yaml",
             "tidegate reload --token-file token",
             "tidegate pause --route billing",

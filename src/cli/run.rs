@@ -133,7 +133,12 @@ impl Run {
         }
         let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
         let settings = &snapshot.config.buffer;
-        let quarantine = Arc::new(Quarantine::new(&settings.path, metrics.clone(), clock.clone()));
+        let quarantine = Arc::new(Quarantine::new(
+            &settings.path,
+            settings.encryption.clone(),
+            metrics.clone(),
+            clock.clone(),
+        ));
         let buffer = embedded::open_beside(settings, quarantine.clone(), metrics.clone(), clock.clone())?;
         // Once the folder is ours.
         quarantine.open();

@@ -12,6 +12,7 @@ use crate::admin::views::{
     BreakerView, BufferStatus, DestinationStatus, KeySet, QuarantineStatus, RangesInUse, ReloadStatus,
     Status as Running,
 };
+use crate::buffer::SealingStats;
 
 /// Show what the running gateway does
 #[derive(clap::Args, Debug)]
@@ -60,6 +61,9 @@ fn text(of: &Running, output: &OutputArgs) -> String {
         text += &format!("quarantine {}\n", quarantine(held));
     }
     text += &format!("buffer    {}\n", of.buffer.as_ref().map_or("does not answer".into(), buffer));
+    if let Some(sealing) = of.buffer.as_ref().and_then(|buffer| buffer.sealing.as_ref()) {
+        text += &format!("sealed    {}\n", sealed(sealing));
+    }
     let listeners: Vec<String> = of
         .setup
         .listeners
@@ -117,7 +121,7 @@ fn ranges_in_use(of: &RangesInUse, times: Times) -> String {
     format!("{}: {count}, {from}{}", harmless(&of.provider), error.unwrap_or_default())
 }
 
-fn buffer(of: &BufferStatus) -> String {
+pub(super) fn buffer(of: &BufferStatus) -> String {
     let detail = of.detail.as_deref().map(|d| format!(": {}", harmless(d))).unwrap_or_default();
     format!(
         "{}{detail}; {} events, {} of {} used, {} free on the volume",
@@ -127,6 +131,21 @@ fn buffer(of: &BufferStatus) -> String {
         size(of.max_bytes),
         size(of.free_bytes),
     )
+}
+
+pub(super) fn sealed(of: &SealingStats) -> String {
+    let key = of
+        .key
+        .as_deref()
+        .map_or("new events are plain".into(), |key| format!("under the key {}", harmless(key)));
+    let left = match of.stage.as_deref() {
+        None => String::new(),
+        Some("events") => format!("; being sealed anew: {} events left", of.events_left),
+        Some("records") => "; being sealed anew: clients' URLs and the quarantine left".into(),
+        Some(_) => "; being sealed anew: what is left in old files goes".into(),
+    };
+    let needed: Vec<_> = of.needed.iter().map(|key| harmless(key).to_string()).collect();
+    format!("{key}{left}; needed keys: {}", needed.join(", "))
 }
 
 fn quarantine(of: &QuarantineStatus) -> String {
@@ -165,7 +184,7 @@ fn routes(of: &Running) -> String {
     rows.text()
 }
 
-fn destinations(of: &[DestinationStatus], times: Times) -> String {
+pub(super) fn destinations(of: &[DestinationStatus], times: Times) -> String {
     let mut rows = Rows::new(&[
         ("destination", Side::Left),
         ("backlog", Side::Right),

@@ -275,6 +275,8 @@ mod tests {
             }),
             event_type: None,
             unwanted: Default::default(),
+            keep: None,
+            redact: Default::default(),
             split: None,
             max_body: 1024,
             mode: config::Mode::Buffer {

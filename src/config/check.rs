@@ -7,8 +7,10 @@ mod handshakes;
 mod limits;
 mod listeners;
 mod names;
+mod order;
 mod pace;
 mod places;
+mod redact;
 mod routes;
 mod rules;
 mod settings;
@@ -35,6 +37,7 @@ use super::shape::Shaped;
 use super::yaml::Kind;
 use super::{KeySources, raw};
 use crate::providers::Pack;
+use crate::redact::Rules;
 use crate::route::{Allow, Allowlist, LiveRanges};
 
 /// Checks all sections that are whole, and what is left of the others. `None` only with problems reported.
@@ -70,13 +73,17 @@ pub(super) fn check(
     let secrets = checker.section::<raw::Secrets>(value, "secrets").unwrap_or_default();
     let secrets = checker.secrets(&secrets);
     checker.secrets = secrets.clone();
+    let redact = checker.section::<raw::Redact>(value, "redact").unwrap_or_default();
+    checker.redact = checker.redact(&redact, &Place::root().key("redact"));
     // Before the listeners, which may ask for the ranges of the routes' providers.
     let routes = checker.items::<raw::Route>(value, "routes");
     let (routes, table) = checker.routes(&routes, &limits);
     let listeners = checker.items::<raw::Listener>(value, "listeners");
     let listeners = checker.listeners(&listeners);
     let buffer = checker.section::<raw::Buffer>(value, "buffer").unwrap_or_default();
-    let buffer = checker.buffer(&buffer);
+    let mut buffer = checker.buffer(&buffer);
+    let keeps = |route: &Route| Some((route.name.clone(), route.keep.clone()?));
+    buffer.keep_of_routes = routes.iter().filter_map(keeps).collect();
     let quarantine = checker.section::<raw::Quarantine>(value, "quarantine");
     let quarantine = quarantine.map(|raw| checker.quarantine(&raw, &buffer));
     let admin = checker.section::<raw::Admin>(value, "admin").unwrap_or_default();
@@ -92,6 +99,7 @@ pub(super) fn check(
     let ranges = checker.range_settings(&ranges);
     checker.parts(shaped);
     let provider_ranges = std::mem::take(&mut checker.provider_ranges);
+    let redact = std::mem::take(&mut checker.redact);
     report.problems.extend(references.pack_problems.take());
 
     Some(Config {
@@ -102,6 +110,7 @@ pub(super) fn check(
         buffer,
         quarantine,
         admin: admin?,
+        redact,
         alerts,
         log,
         tracing: match tracing {
@@ -140,6 +149,8 @@ struct Checker<'c, 'r> {
     report: &'c mut Report<'r>,
     references: &'c References<'c>,
     secrets: SecretSettings,
+    /// What is hidden on all routes.
+    redact: Rules,
     /// How long before its end a secret is warned of.
     secret_expiry: Duration,
     /// What `provider` in an `allow` has asked for so far.
@@ -165,6 +176,7 @@ impl<'c, 'r> Checker<'c, 'r> {
             report,
             references,
             secrets: SecretSettings::default(),
+            redact: Rules::default(),
             secret_expiry: Duration::ZERO,
             provider_ranges: Vec::new(),
             packs: Vec::new(),

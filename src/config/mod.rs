@@ -10,6 +10,7 @@
 
 mod check;
 mod model;
+mod order;
 mod outside;
 mod pace;
 mod pack;
@@ -30,6 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use model::*;
+pub use order::*;
 pub use outside::Needed;
 pub use pace::*;
 pub use pack::load_pack;

@@ -16,7 +16,9 @@ use super::sign::{PathRewrite, Sign};
 use crate::filter::Filter;
 use crate::message::Method;
 use crate::providers::Ranges;
+use crate::redact::Rules;
 use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
+use crate::seal::Keyring;
 use crate::secret::Secret;
 use crate::tenants::Tenants;
 use crate::verify::{Expiry, Extract, Handshakes, Split, Verifier};
@@ -34,6 +36,8 @@ pub struct Config {
     /// `None`: nothing that is refused is kept.
     pub quarantine: Option<QuarantineSettings>,
     pub admin: AdminSettings,
+    /// What is hidden of events whose route is not known any more.
+    pub redact: Rules,
     pub alerts: AlertSettings,
     pub log: LogSettings,
     /// `None`: no traces are recorded.
@@ -184,6 +188,9 @@ pub struct Route {
     pub idempotency: Option<Idempotency>,
     pub event_type: Option<Extract>,
     pub unwanted: Unwanted,
+    pub keep: Option<RouteKeep>,
+    /// What of its events operators don't see, the config's general rules included.
+    pub redact: Rules,
     /// How a request is taken apart into events; only with `buffer`.
     pub split: Option<Split>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
@@ -328,6 +335,10 @@ pub struct Destination {
     pub health: Option<super::HealthCheck>,
     /// `None`: at any time.
     pub deliver_between: Option<Arc<super::Schedule>>,
+    /// `None`: in none that is promised.
+    pub order: Option<Arc<super::Order>>,
+    /// `None`: one request an event.
+    pub batch: Option<super::Batch>,
     pub headers: HeaderChanges,
     /// Never beside an upstream's own path.
     pub path: Option<PathRewrite>,
@@ -355,6 +366,8 @@ impl Destination {
             balance: super::Balancing::RoundRobin,
             health: None,
             deliver_between: None,
+            order: None,
+            batch: None,
             headers: HeaderChanges::default(),
             path: None,
             sign: None,
@@ -456,10 +469,25 @@ pub struct BufferSettings {
     pub keep_dead: Duration,
     /// Delivered events beyond these many bytes go first. Default 1 GiB.
     pub keep_delivered_bytes: u64,
+    /// Of routes with settings of their own, by their names.
+    pub keep_of_routes: Vec<(Arc<str>, RouteKeep)>,
     /// Write buffer of the store, in bytes. Default 16 MiB.
     pub memtable: u64,
     /// A commit that takes longer is loud and closes admission until it returns. Default 10 s.
     pub stall_after: Duration,
+    /// What is sealed on disk, and with what. Default: nothing.
+    pub encryption: Keyring,
+}
+
+/// What a route says of how long its settled events are kept. Each is `None` where the buffer's own setting counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteKeep {
+    pub delivered: Option<Duration>,
+    pub dead: Option<Duration>,
+    /// Delivered ones, at most.
+    pub events: Option<u64>,
+    /// Of delivered ones, at most.
+    pub bytes: Option<u64>,
 }
 
 /// Bounds of the store of refused requests.

@@ -5,8 +5,11 @@
 
 mod alerts;
 mod destination;
+mod keep;
 mod limit;
+mod order;
 mod pace;
+mod redact;
 mod route;
 mod sections;
 mod sign;
@@ -15,8 +18,11 @@ mod when;
 
 pub(super) use alerts::*;
 pub(super) use destination::*;
+pub(super) use keep::*;
 pub(super) use limit::*;
+pub(super) use order::*;
 pub(super) use pace::*;
+pub(super) use redact::*;
 pub(super) use route::*;
 pub(super) use sections::*;
 pub(super) use sign::*;
@@ -74,6 +80,9 @@ pub(super) struct Root {
     /// The admin API.
     #[schemars(default)]
     pub admin: Admin,
+    /// What of events is hidden from operators, on all routes.
+    #[schemars(default)]
+    pub redact: Redact,
     /// What is watched, and who is told.
     #[schemars(default)]
     pub alerts: Alerts,

@@ -9,6 +9,7 @@
 //! `lease` that is not settled gives itself back, whatever ends its holder.
 
 mod backoff;
+mod batch;
 mod classify;
 mod lease;
 mod pace;

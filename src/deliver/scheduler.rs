@@ -12,12 +12,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::breaker::Permit;
 use crate::buffer::{Buffer, BufferError, DestinationName};
+use crate::config::Batch;
 use crate::pauses::{self, Paused};
 
+use super::batch::{self, Done, Group, Making, Take};
 use super::lease::Lease;
 use super::pace::{Pace, Room};
-use super::worker::{App, Settings, Surroundings, work};
+use super::worker::{self, App, Settings, Surroundings};
 
 /// Leases taken at once, at most.
 const BATCH: usize = 64;
@@ -93,11 +96,38 @@ enum Due {
 }
 
 struct Hands {
-    running: JoinSet<()>,
+    running: JoinSet<Done>,
     ready: VecDeque<Lease>,
+    /// In their place, where several go at once.
+    making: Making,
     /// A running mean of bodies; large until the first are known.
     typical_body: usize,
     pace: Pace,
+}
+
+impl Hands {
+    /// What has not begun goes back to the buffer.
+    fn let_go(&mut self) {
+        self.ready.clear();
+        self.making.clear();
+    }
+
+    fn begin<A: App>(
+        &mut self,
+        group: Group,
+        permit: Permit,
+        settings: &Arc<Settings<A>>,
+        around: &Arc<Surroundings>,
+    ) {
+        let (settings, around) = (settings.clone(), around.clone());
+        match group {
+            Group::Batch(leases) => self.running.spawn(batch::work(leases, permit, settings, around)),
+            Group::Plain(lease) => self.running.spawn(async move {
+                worker::work(lease, permit, settings, around).await;
+                Done::Nothing
+            }),
+        };
+    }
 }
 
 impl<A: App> Scheduler<A> {
@@ -105,6 +135,7 @@ impl<A: App> Scheduler<A> {
         let mut hands = Hands {
             running: JoinSet::new(),
             ready: VecDeque::new(),
+            making: Making::default(),
             typical_body: usize::MAX,
             pace: Pace::default(),
         };
@@ -118,25 +149,30 @@ impl<A: App> Scheduler<A> {
         while *self.stop.borrow_and_update() == Stop::No {
             let settings = self.settings.borrow_and_update().clone();
             if settings.is_none() {
-                hands.ready.clear();
+                hands.let_go();
             }
             let paused = pauses::since(&self.pauses.borrow_and_update(), &self.name).is_some();
             let now = Instant::now();
-            let mut grows_at = None;
+            let (mut grows_at, mut batch_at) = (None, None);
             let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now);
 
             if let Some(settings) = &settings {
-                self.start(&mut hands, settings, paused);
+                batch_at = self.start(&mut hands, settings, paused);
                 let room = self.room(&mut hands, settings, paused);
                 if room.held {
                     // What is in hand waits in the buffer, where it costs nothing.
-                    hands.ready.clear();
+                    hands.let_go();
+                    batch_at = None;
                     due = Due::Unknown;
                 }
                 grows_at = room.grows_at;
-                let wants = load(&hands, room).wants();
+                let wants = match &settings.destination.batch {
+                    Some(_) if room.allowed == 0 => 0,
+                    Some(batch) => hands.making.wants(batch, hands.typical_body, BATCH),
+                    None => load(&hands, room).wants(),
+                };
                 if due == Due::Unknown && held_up.is_none() && wants > 0 {
-                    match self.lease(&mut hands, wants).await {
+                    match self.lease(&mut hands, settings, wants).await {
                         Ok(taken) => {
                             buffer_pause = None;
                             if taken < wants {
@@ -156,7 +192,7 @@ impl<A: App> Scheduler<A> {
                 _ => None,
             };
             let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now).or(held_up);
-            let wake = [grows_at, held_up, retry].into_iter().flatten().min();
+            let wake = [grows_at, batch_at, held_up, retry].into_iter().flatten().min();
 
             tokio::select! {
                 biased;
@@ -164,15 +200,17 @@ impl<A: App> Scheduler<A> {
                 gone = self.settings.changed() => {
                     if gone.is_err() { break }
                     hands.pace.changed();
+                    // What was made up for the old settings is leased again.
+                    hands.let_go();
                     due = Due::Unknown;
                 }
                 // Who pauses may be gone at the end; what was paused then stays so.
                 Ok(()) = self.pauses.changed() => {}
                 Some(done) = hands.running.join_next() => {
-                    self.done(&hands, done);
+                    self.done(&mut hands, done);
                     // All that are done by now, before the next look at the buffer.
                     while let Some(done) = hands.running.try_join_next() {
-                        self.done(&hands, done);
+                        self.done(&mut hands, done);
                     }
                 }
                 // While there is work in hand, an arrival can wait; it is not forgotten.
@@ -194,22 +232,57 @@ impl<A: App> Scheduler<A> {
         hands.pace.room(&settings.destination, breaker, paused, running, clock)
     }
 
-    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>, paused: bool) {
+    /// Begins what may begin; where batches are in the making, says when the next is ready.
+    fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>, paused: bool) -> Option<Instant> {
         let room = self.room(hands, settings, paused);
+        if let Some(batch) = &settings.destination.batch {
+            let at = self.start_batches(hands, settings, batch, room);
+            self.around.metrics.in_flight(&self.name.0, hands.running.len());
+            return at;
+        }
         let starts = load(hands, room).starts();
         for _ in 0..starts {
             // What is in flight counts against the room, so there is leave for each; were there none, it would wait.
             let Ok(permit) = self.around.breaker.admit(settings.destination.breaker.as_ref()) else { break };
             let Some(lease) = hands.ready.pop_front() else { break };
             hands.pace.begins(&settings.destination, &self.around.breaker);
-            hands.running.spawn(work(lease, permit, settings.clone(), self.around.clone()));
+            hands.begin(Group::Plain(lease), permit, settings, &self.around);
         }
         if starts > 0 {
             self.around.metrics.in_flight(&self.name.0, hands.running.len());
         }
+        None
     }
 
-    async fn lease(&self, hands: &mut Hands, wants: usize) -> Result<usize, BufferError> {
+    fn start_batches(
+        &self,
+        hands: &mut Hands,
+        settings: &Arc<Settings<A>>,
+        batch: &Batch,
+        room: Room,
+    ) -> Option<Instant> {
+        while hands.running.len() < room.allowed {
+            let group = match hands.making.take(batch, Instant::now()) {
+                Take::Now(group) => group,
+                Take::Wait(until) => return Some(until),
+                Take::Nothing => return None,
+            };
+            let Ok(permit) = self.around.breaker.admit(settings.destination.breaker.as_ref()) else {
+                hands.making.put_back(group);
+                return None;
+            };
+            hands.pace.begins(&settings.destination, &self.around.breaker);
+            hands.begin(group, permit, settings, &self.around);
+        }
+        None
+    }
+
+    async fn lease(
+        &self,
+        hands: &mut Hands,
+        settings: &Settings<A>,
+        wants: usize,
+    ) -> Result<usize, BufferError> {
         let leased = self.buffer.lease(&self.name, wants, self.around.clock.now()).await?;
         let taken = leased.len();
         for leased in leased {
@@ -218,7 +291,11 @@ impl<A: App> Scheduler<A> {
                 usize::MAX => body,
                 mean => (mean / 8).saturating_mul(7).saturating_add(body / 8),
             };
-            hands.ready.push_back(Lease::new(leased, self.buffer.clone(), self.around.clock.clone()));
+            let lease = Lease::new(leased, self.buffer.clone(), self.around.clock.clone());
+            match &settings.destination.batch {
+                Some(batch) => hands.making.add(lease, batch, Instant::now()),
+                None => hands.ready.push_back(lease),
+            }
         }
         Ok(taken)
     }
@@ -248,7 +325,7 @@ impl<A: App> Scheduler<A> {
         (pause, Instant::now() + pause)
     }
 
-    fn done(&self, hands: &Hands, done: Result<(), tokio::task::JoinError>) {
+    fn done(&self, hands: &mut Hands, done: Result<Done, tokio::task::JoinError>) {
         self.around.metrics.in_flight(&self.name.0, hands.running.len());
         match done {
             // Its lease gave itself back.
@@ -256,20 +333,29 @@ impl<A: App> Scheduler<A> {
                 let destination = &self.name;
                 tracing::error!(%destination, %error, "an attempt panicked; its delivery is tried again later");
             }
-            Ok(()) | Err(_) => {}
+            Ok(done) => {
+                let settings = self.settings.borrow();
+                let batch = settings.as_ref().and_then(|settings| settings.destination.batch.as_ref());
+                // Where there are no batches any more, halves give themselves back.
+                if let Some(batch) = batch {
+                    hands.making.done(done, batch.max_events);
+                }
+            }
+            Err(_) => {}
         }
     }
 
     /// Hands back what was not begun, waits for what is in flight, and breaks off what takes longer than the grace.
     async fn finish(&mut self, mut hands: Hands) {
-        hands.ready.clear();
+        hands.let_go();
         let until = match *self.stop.borrow() {
             Stop::At(until) => until,
             // The deliverer is gone, or the buffer closed: there is nothing to wait for.
             Stop::No => Instant::now(),
         };
         while let Ok(Some(done)) = tokio::time::timeout_at(until, hands.running.join_next()).await {
-            self.done(&hands, done);
+            self.done(&mut hands, done);
+            hands.let_go();
         }
         let broken_off = hands.running.len();
         if broken_off > 0 {

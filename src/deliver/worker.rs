@@ -1,26 +1,31 @@
 //! One attempt: from a lease to its settlement.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::breaker::{self, Breaker, Charge, Outcome, Permit};
-use crate::buffer::{Attempt, DeadReason, Event, Leased, Next};
-use crate::clock::Clock;
-use crate::config::Destination;
+use crate::buffer::{Attempt, DeadReason, Event, EventId, Leased, Next};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Batch, Destination, OnFailure, Retry};
 use crate::message::TraceContext;
 use crate::telemetry::Metrics;
 use crate::trace::{Span, Tracer};
-use crate::upstream::{EventHeaders, Forward, Upstream, UpstreamError};
+use crate::upstream::batch::{self, Part};
+use crate::upstream::{Upstream, UpstreamError};
 
 use super::backoff;
+use super::batch::BatchAnswered;
 use super::classify::{self, Answered, Finding, Progress};
 use super::lease::Lease;
 
 /// Bytes of an answer's body that are read (and thrown away) so that the connection can be used again; the status
 /// counts even if there are more.
 const DRAINED: usize = 64 * 1024;
+/// The same where a status for each event is looked for.
+const STATUSES: usize = 1024 * 1024;
 
 /// The way to the app, as a seam.
 pub(super) trait App: Send + Sync + 'static {
@@ -32,6 +37,14 @@ pub(super) trait App: Send + Sync + 'static {
         number: u32,
         trace: Option<TraceContext>,
     ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send;
+
+    /// Sends events as one request, each with the number of its attempt.
+    fn batch(
+        &self,
+        destination: &Destination,
+        settings: &Batch,
+        events: &[(&Event, u32)],
+    ) -> impl Future<Output = Result<BatchAnswered, UpstreamError>> + Send;
 }
 
 impl App for Arc<Upstream> {
@@ -42,27 +55,7 @@ impl App for Arc<Upstream> {
         number: u32,
         trace: Option<TraceContext>,
     ) -> Result<Answered, UpstreamError> {
-        let head = Forward {
-            method: &event.method,
-            target: &event.target,
-            authority: &event.authority,
-            scheme: event.scheme,
-            client: event.source,
-            headers: &event.headers,
-            event: Some(EventHeaders {
-                id: event.id,
-                attempt: number,
-                received_at: event.received_at,
-                verified: &event.verified,
-                batch: event.origin.batch,
-                would_refuse: event.origin.would_refuse,
-                client: event.origin.client.as_deref(),
-                may_repeat: event.origin.may_repeat,
-            }),
-            upgrade: false,
-            trace,
-        }
-        .to(destination);
+        let head = batch::alone(event, number, trace).to(destination);
         let mut answer = self.send(&head, event.body.clone()).await?;
         // An answer that breaks off is no answer, whatever its status: the app may have failed while it wrote it.
         let mut drained = 0;
@@ -74,6 +67,31 @@ impl App for Arc<Upstream> {
         }
         let retry_after = answer.headers.first("retry-after").map(<[u8]>::to_vec);
         Ok(Answered { status: answer.status, retry_after })
+    }
+
+    async fn batch(
+        &self,
+        destination: &Destination,
+        settings: &Batch,
+        events: &[(&Event, u32)],
+    ) -> Result<BatchAnswered, UpstreamError> {
+        let parts: Vec<Part<'_>> =
+            events.iter().map(|(event, attempt)| Part { event, attempt: *attempt }).collect();
+        let id = EventId::new(Clock::System.now());
+        let Some((head, body)) = batch::join(&parts, settings.format, destination, id) else {
+            return Err(UpstreamError::Local("a batch of nothing".into()));
+        };
+        let mut answer = self.send(&head, body).await?;
+        let most = if settings.statuses.is_some() { STATUSES } else { DRAINED };
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            body.extend_from_slice(&chunk);
+            if body.len() > most {
+                break;
+            }
+        }
+        let retry_after = answer.headers.first("retry-after").map(<[u8]>::to_vec);
+        Ok(BatchAnswered { answered: Answered { status: answer.status, retry_after }, body })
     }
 }
 
@@ -101,43 +119,59 @@ pub(super) async fn work<A: App>(
     settings: Arc<Settings<A>>,
     around: Arc<Surroundings>,
 ) {
-    let Some(Leased { event, destination: name, attempts, since, .. }) = lease.leased().cloned() else {
-        return;
-    };
+    let Some(leased) = lease.leased().cloned() else { return };
     let Settings { destination, app } = &*settings;
-    let retry = &destination.retry;
-    let dead = |reason: DeadReason, attempts: u32, last: &str| {
-        let reason = reason.code();
-        tracing::error!(event = %event.id, destination = %name, reason, attempts, last, "dead letter");
-    };
+    let (order, retry) = (order_of(&leased, destination), &destination.retry);
 
     let at = around.clock.now();
-    if let Err(reason) = classify::may_try(Progress { attempts, since }, retry, at) {
+    let progress = Progress { attempts: leased.attempts, since: leased.since };
+    if let Err(reason) = classify::may_try(progress, &budget(retry, order), at) {
         permit.end(Outcome::Unused, "");
-        lease.settle(None, Next::Dead(reason));
-        around.metrics.delivery(&name.0, "dead", Duration::ZERO);
-        dead(reason, attempts, "not tried again");
+        settle(&around, lease, &leased, None, dies(reason, order), Duration::ZERO, "not tried again");
         return;
     }
 
     let began = Instant::now();
-    let mut spans = Spans::of(around.tracer.as_ref(), &event, &name.0, attempts);
+    let spans = Spans::of(around.tracer.as_ref(), &leased);
     let trace = spans.as_ref().map(|spans| spans.call.context());
-    let result = app.attempt(destination, &event, attempts.saturating_add(1), trace).await;
+    let result = app.attempt(destination, &leased.event, leased.attempts.saturating_add(1), trace).await;
     let (took, now) = (began.elapsed(), around.clock.now());
 
-    let outcome = classify::outcome(&result);
-    let text = match &result {
-        Ok(answered) => format!("status {}", answered.status),
-        Err(error) => error.to_string(),
-    };
-    let progress = Progress { attempts: attempts.saturating_add(1), since };
-    let attempt = Attempt { at, took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX), outcome };
+    let text = text(&result);
+    let attempt = Attempt { at, took_ms: millis(took), outcome: classify::outcome(&result) };
     let finding = classify::finding(&result, retry, now);
     let charge = permit.end(health(&result, &finding), &text);
-    let (attempt, next) = match (finding, charge) {
+    let (attempt, next) = next(&leased, attempt, finding, charge, retry, order, now);
+    settle(&around, lease, &leased, attempt, next, took, &text);
+    if let Some(spans) = spans {
+        spans.end(&result, &text, next);
+    }
+}
+
+pub(super) fn text(result: &Result<Answered, UpstreamError>) -> String {
+    match result {
+        Ok(answered) => format!("status {}", answered.status),
+        Err(error) => error.to_string(),
+    }
+}
+
+pub(super) fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What follows from an attempt: what is charged for it, and where its delivery goes.
+pub(super) fn next(
+    leased: &Leased,
+    attempt: Attempt,
+    finding: Finding,
+    charge: Charge,
+    retry: &Retry,
+    order: Option<OnFailure>,
+    now: Timestamp,
+) -> (Option<Attempt>, Next) {
+    match (finding, charge) {
         (Finding::Success, _) => (Some(attempt), Next::Delivered),
-        (Finding::GivenUp, _) => (Some(attempt), Next::Dead(DeadReason::GivenUp)),
+        (Finding::GivenUp, _) => (Some(attempt), dies(DeadReason::GivenUp, order)),
         // Held, nothing charged: it waits for the next probe, and lets others have their turn with it.
         (Finding::Failure { .. } | Finding::Ours, Charge::Spared { until }) => {
             let wait = until.saturating_duration_since(Instant::now()) + ITS_TURN;
@@ -148,26 +182,67 @@ pub(super) async fn work<A: App>(
             (None, Next::Retry(now.saturating_add(backoff::ceiling(retry, 1))))
         }
         (Finding::Failure { asked }, Charge::Counts) => {
-            (Some(attempt), classify::after_failure(progress, asked, retry, now, fastrand::f64()))
+            let progress = Progress { attempts: leased.attempts.saturating_add(1), since: leased.since };
+            let budget = budget(retry, order);
+            let next = match classify::after_failure(progress, asked, &budget, now, fastrand::f64()) {
+                Next::Dead(reason) => dies(reason, order),
+                next => next,
+            };
+            (Some(attempt), next)
         }
-    };
-    lease.settle(attempt, next);
-    if let Some(spans) = spans.take() {
-        spans.end(&result, &text, next);
     }
+}
+
+/// Ends a lease, and says so. `last`: what the latest attempt came to.
+pub(super) fn settle(
+    around: &Surroundings,
+    lease: Lease,
+    leased: &Leased,
+    attempt: Option<Attempt>,
+    next: Next,
+    took: Duration,
+    last: &str,
+) {
+    let attempts = leased.attempts.saturating_add(u32::from(attempt.is_some()));
+    lease.settle(attempt, next);
+    let Leased { event, destination, .. } = leased;
     let word = match next {
         Next::Delivered => "delivered",
-        Next::Dead(_) => "dead",
+        Next::Dead(reason) | Next::Parked(reason) => {
+            let reason = reason.code();
+            tracing::error!(event = %event.id, %destination, reason, attempts, last, "dead letter");
+            "dead"
+        }
         Next::Retry(_) | Next::Release => "retry",
     };
-    around.metrics.delivery(&name.0, word, took);
-    if let Next::Dead(reason) = next {
-        dead(reason, progress.attempts, &text);
+    around.metrics.delivery(&destination.0, word, took);
+}
+
+/// What is to happen if a delivery fails that goes in order.
+pub(super) fn order_of(leased: &Leased, destination: &Destination) -> Option<OnFailure> {
+    leased.lane.and(destination.order.as_deref()).map(|order| order.on_failure)
+}
+
+/// How long a delivery is tried: one that nothing may pass, until it gets through.
+pub(super) fn budget(retry: &Retry, order: Option<OnFailure>) -> Cow<'_, Retry> {
+    match order {
+        Some(OnFailure::Block) => {
+            Cow::Owned(Retry { attempts: u32::MAX, max_age: Duration::MAX, ..retry.clone() })
+        }
+        Some(OnFailure::Park | OnFailure::Skip) | None => Cow::Borrowed(retry),
+    }
+}
+
+/// Where a delivery goes that is given up: only `skip` lets its lane go on without an operator.
+pub(super) const fn dies(reason: DeadReason, order: Option<OnFailure>) -> Next {
+    match order {
+        Some(OnFailure::Block | OnFailure::Park) => Next::Parked(reason),
+        Some(OnFailure::Skip) | None => Next::Dead(reason),
     }
 }
 
 /// An attempt, where its event's trace is recorded.
-struct Spans {
+pub(super) struct Spans {
     /// From the lease to its settlement.
     work: Span,
     /// The request.
@@ -175,7 +250,9 @@ struct Spans {
 }
 
 impl Spans {
-    fn of(tracer: Option<&Arc<Tracer>>, event: &Event, name: &str, attempts: u32) -> Option<Self> {
+    pub fn of(tracer: Option<&Arc<Tracer>>, leased: &Leased) -> Option<Self> {
+        let Leased { event, destination, attempts, .. } = leased;
+        let (name, attempts) = (&*destination.0, *attempts);
         let (tracer, stored) = (tracer?, event.origin.trace?);
         let mut work = tracer.stored(stored, format!("process {name}"));
         work.event(event.id, name);
@@ -186,7 +263,7 @@ impl Spans {
         Some(Self { work, call })
     }
 
-    fn end(mut self, result: &Result<Answered, UpstreamError>, text: &str, next: Next) {
+    pub fn end(mut self, result: &Result<Answered, UpstreamError>, text: &str, next: Next) {
         if let Ok(answered) = result {
             self.call.answered(answered.status);
         }
@@ -200,7 +277,7 @@ impl Spans {
 }
 
 /// What an attempt says of the app's health.
-fn health(result: &Result<Answered, UpstreamError>, finding: &Finding) -> Outcome {
+pub(super) fn health(result: &Result<Answered, UpstreamError>, finding: &Finding) -> Outcome {
     match (result, finding) {
         (Err(error), _) => breaker::of_error(error),
         (Ok(answered), Finding::Failure { asked }) => breaker::of_status(answered.status, *asked),

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Command, Inner};
-use crate::buffer::{BufferError, Effect, EventId, Job, JobState, Search, Step, Task};
+use crate::buffer::{Asked, BufferError, Effect, EventId, Job, JobState, Search, Step, Task};
 
 /// Events of one step: some milliseconds of the committer's time.
 const STEP: usize = 256;
@@ -79,7 +79,14 @@ impl Inner {
         // Never more than a tenth of a second's worth at once, so that a slow pace is even.
         let at_once = job.rate.map_or(STEP, |rate| (rate as usize / 10).clamp(1, STEP));
         let mut search = Search::new(job.filter.clone(), at_once).oldest_first();
-        search.hidden = hidden;
+        search.hidden = match job.task {
+            // Who asks for something to be forgotten names what nobody else may see.
+            Task::Erase => Arc::new(move |route| {
+                let hides = hidden(route);
+                Box::new(move |asked| matches!(asked, Asked::Header(_)) && hides(asked))
+            }),
+            _ => hidden,
+        };
         search.upto = Some(EventId::last_of(job.created));
         search.budget = LOOK;
         if job.from.is_none() {

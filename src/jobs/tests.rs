@@ -7,6 +7,7 @@ use crate::buffer::{AttemptOutcome, DeliveryState, DestinationName, Event, Next,
 use crate::clock::{ManualClock, Timestamp};
 use crate::config::BufferSettings;
 use crate::message::{Headers, Method, Scheme};
+use crate::seal::Keyring;
 use crate::telemetry::Metrics;
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
@@ -28,6 +29,8 @@ fn open(folder: &Path, clock: &ManualClock) -> Arc<dyn Buffer> {
         keep_delivered_bytes: 1 << 30,
         memtable: 16 << 20,
         stall_after: Duration::from_secs(60),
+        encryption: Keyring::none(),
+        keep_of_routes: Vec::new(),
     };
     embedded::open(&settings, Arc::new(Metrics::default()), Clock::Manual(clock.clone())).unwrap()
 }

@@ -16,6 +16,7 @@ use crate::buffer::EventId;
 use crate::clock::Timestamp;
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::reason::Reason;
+use crate::seal::{Keyring, Kind, NotOpened, SEALED};
 use crate::verify::Refusal;
 
 /// The longest first line that is read, in bytes: the edge's limits keep real ones far below it.
@@ -98,7 +99,8 @@ impl Item {
         (request.body.len() + head.target.len() + headers + 512) as u64
     }
 
-    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
+    /// Its file, sealed if that is asked for.
+    pub(super) fn encode(&self, keys: &Keyring) -> io::Result<Vec<u8>> {
         let line = Line {
             id: self.id,
             route: self.route.clone(),
@@ -116,15 +118,24 @@ impl Item {
             body_bytes: self.body.len() as u64,
             body_sha256: hex::encode(Sha256::digest(&self.body)),
         };
-        let mut file = serde_json::to_vec(&line).map_err(io::Error::other)?;
+        let mut file = Vec::with_capacity(1024 + self.body.len());
+        keys.begin(&mut file);
+        serde_json::to_writer(&mut file, &line).map_err(io::Error::other)?;
         file.push(b'\n');
         file.extend_from_slice(&self.body);
+        keys.finish(Kind::Refused, &self.id.0, &mut file).map_err(io::Error::other)?;
         Ok(file)
     }
 
     /// Reads a whole item.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
-        let mut file = BufReader::new(std::fs::File::open(path)?);
+    pub(super) fn read(path: &Path, keys: &Keyring) -> io::Result<Self> {
+        match sealed(path)? {
+            None => Self::read_from(BufReader::new(std::fs::File::open(path)?)),
+            Some(record) => Self::read_from(&*opened(path, &record, keys)?),
+        }
+    }
+
+    fn read_from(mut file: impl BufRead) -> io::Result<Self> {
         let line = Line::read(&mut file)?;
         let mut body = Vec::new();
         file.take(line.body_bytes.saturating_add(1)).read_to_end(&mut body)?;
@@ -193,8 +204,12 @@ impl Summary {
         }
     }
 
-    /// Reads the first line alone.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
+    /// Reads the first line alone where it is not sealed.
+    pub(super) fn read(path: &Path, keys: &Keyring) -> io::Result<Self> {
+        if let Some(record) = sealed(path)? {
+            let item = Item::read_from(&*opened(path, &record, keys)?)?;
+            return Ok(Self::of(&item, record.len() as u64));
+        }
         let file = std::fs::File::open(path)?;
         let length = file.metadata()?.len();
         let mut file = BufReader::new(file);
@@ -217,6 +232,28 @@ impl Summary {
             size: blocks(length),
         })
     }
+}
+
+/// What stands in a file that is sealed. Plain ones begin with a brace.
+pub(super) fn sealed(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut file = std::fs::File::open(path)?;
+    let mut first = [0];
+    if file.read(&mut first)? == 0 || first[0] != SEALED {
+        return Ok(None);
+    }
+    let mut record = first.to_vec();
+    file.read_to_end(&mut record)?;
+    Ok(Some(record))
+}
+
+/// Opens it. An item of another file, and one that is not whole, is torn; one whose key is missing is not.
+fn opened(path: &Path, record: &[u8], keys: &Keyring) -> io::Result<Bytes> {
+    let name = path.file_stem().and_then(|name| name.to_str()?.parse::<EventId>().ok());
+    let id = name.ok_or_else(|| torn("its name is no id"))?;
+    keys.open(Kind::Refused, &id.0, record).map_err(|error| match error {
+        NotOpened::Changed => torn("it does not open"),
+        NotOpened::UnknownKey(_) => io::Error::new(io::ErrorKind::PermissionDenied, error),
+    })
 }
 
 /// The first line of a file.
@@ -269,6 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::seal::testing::keyring;
     use crate::verify::testing::request;
 
     fn item(body: &[u8]) -> Item {
@@ -282,20 +320,22 @@ mod tests {
         #[test]
         fn an_item_comes_back_as_it_was(body: Vec<u8>) {
             let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("item");
             let item = item(&body);
-            let file = item.encode().unwrap();
-            std::fs::write(&path, &file).unwrap();
-            let read = Item::read(&path).unwrap();
-            prop_assert_eq!(&read.body[..], &body[..]);
-            prop_assert_eq!(format!("{:?}", read.headers), format!("{:?}", item.headers));
-            prop_assert_eq!((read.id, read.route, read.detail), (item.id, item.route.clone(), item.detail.clone()));
-            let summary = Summary::read(&path).unwrap();
-            prop_assert_eq!(&summary, &Summary::of(&item, file.len() as u64));
-            // Whatever is missing at the end is noticed.
-            for cut in [0, file.len() / 2, file.len() - 1] {
-                std::fs::write(&path, &file[..cut]).unwrap();
-                prop_assert!(Item::read(&path).is_err() && Summary::read(&path).is_err());
+            let path = folder.path().join(item.id.to_string());
+            for keys in [Keyring::none(), keyring(&[1])] {
+                let file = item.encode(&keys).unwrap();
+                std::fs::write(&path, &file).unwrap();
+                let read = Item::read(&path, &keys).unwrap();
+                prop_assert_eq!(&read.body[..], &body[..]);
+                prop_assert_eq!(format!("{:?}", read.headers), format!("{:?}", item.headers));
+                prop_assert_eq!((read.id, &read.route, &read.detail), (item.id, &item.route, &item.detail));
+                let summary = Summary::read(&path, &keys).unwrap();
+                prop_assert_eq!(&summary, &Summary::of(&item, file.len() as u64));
+                // Whatever is missing at the end is noticed.
+                for cut in [0, file.len() / 2, file.len() - 1] {
+                    std::fs::write(&path, &file[..cut]).unwrap();
+                    prop_assert!(Item::read(&path, &keys).is_err() && Summary::read(&path, &keys).is_err());
+                }
             }
         }
 
@@ -304,7 +344,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("item");
             std::fs::write(&path, &bytes).unwrap();
-            prop_assert!(Item::read(&path).is_err() && Summary::read(&path).is_err());
+            prop_assert!(Item::read(&path, &Keyring::none()).is_err() && Summary::read(&path, &Keyring::none()).is_err());
         }
     }
 
@@ -312,9 +352,9 @@ mod tests {
     fn a_changed_body_is_no_item() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("item");
-        let mut file = item(b"{}").encode().unwrap();
+        let mut file = item(b"{}").encode(&Keyring::none()).unwrap();
         *file.last_mut().unwrap() = b'x';
         std::fs::write(&path, &file).unwrap();
-        assert!(Item::read(&path).unwrap_err().to_string().contains("body"));
+        assert!(Item::read(&path, &Keyring::none()).unwrap_err().to_string().contains("body"));
     }
 }

@@ -23,6 +23,7 @@ use crate::buffer::{Beside, EventId};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{KeepRefused, QuarantineSettings, Route};
 use crate::message::Request;
+use crate::seal::Keyring;
 use crate::telemetry::Metrics;
 use crate::verify::Refusal;
 
@@ -81,11 +82,11 @@ pub struct Listed {
 
 impl Quarantine {
     /// Touches nothing on disk before [`open`](Self::open).
-    pub fn new(buffer: &Path, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub fn new(buffer: &Path, keys: Keyring, metrics: Arc<Metrics>, clock: Clock) -> Self {
         let (to_writer, for_writer) = sync_channel(QUEUE);
         Self {
             shared: Arc::new(Shared {
-                store: Store::new(buffer.join("quarantine")),
+                store: Store::new(buffer.join("quarantine"), keys),
                 settings: ArcSwapOption::empty(),
                 rates: Rates::default(),
                 waiting: AtomicU64::new(0),
@@ -181,6 +182,9 @@ impl Quarantine {
 }
 
 impl Beside for Quarantine {
+    fn reseal(&self) -> std::io::Result<()> {
+        self.shared.store.reseal()
+    }
     fn bytes(&self) -> u64 {
         self.shared.store.holds().1
     }

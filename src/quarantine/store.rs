@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::item::{Item, Summary, blocks};
+use super::item::{self, Item, Summary, blocks};
 use crate::buffer::EventId;
 use crate::clock::Timestamp;
 use crate::config::QuarantineSettings;
 use crate::reason::Reason;
+use crate::seal::{Keyring, key_of};
 
 /// The ending of a file that is being written.
 const PART: &str = "part";
@@ -42,7 +43,10 @@ impl Filter {
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
+    keys: Keyring,
     shelf: Mutex<Shelf>,
+    /// Held while a file is replaced or deleted.
+    replacing: Mutex<()>,
 }
 
 /// By id, and so by the time of reception.
@@ -120,8 +124,8 @@ impl Shelf {
 }
 
 impl Store {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, shelf: Mutex::default() }
+    pub(super) fn new(folder: PathBuf, keys: Keyring) -> Self {
+        Self { folder, keys, shelf: Mutex::default(), replacing: Mutex::default() }
     }
 
     /// Finds the items of earlier processes. What can't be read whole is deleted: it is half a write.
@@ -134,10 +138,13 @@ impl Store {
         for entry in entries {
             let path = entry?.path();
             let id = path.file_name().and_then(|name| name.to_str()?.parse::<EventId>().ok());
-            match (id, Summary::read(&path)) {
+            match (id, Summary::read(&path, &self.keys)) {
                 (Some(id), Ok(item)) if item.id == id => self.shelf.lock().insert(item),
                 (None, _) if path.extension().is_none_or(|end| end != PART) => {
                     tracing::warn!(file = %path.display(), "this is no item of the quarantine: it stays untouched");
+                }
+                (_, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::error!(%error, file = %path.display(), "an item of the quarantine can't be opened: it stays untouched");
                 }
                 (_, Err(error))
                     if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
@@ -155,7 +162,7 @@ impl Store {
 
     /// Writes an item; `false` if it is larger than all that may be there. Others go for it.
     pub(super) fn put(&self, item: &Item, settings: &QuarantineSettings) -> io::Result<bool> {
-        let file = item.encode()?;
+        let file = item.encode(&self.keys)?;
         let length = file.len() as u64;
         let size = blocks(length);
         if size > settings.max_size {
@@ -166,7 +173,7 @@ impl Store {
             _ if shelf.items.len() + 1 > settings.max_events => Some(Scarce::Places),
             _ => None,
         });
-        gone.into_iter().for_each(|id| delete(&self.path(id)));
+        gone.into_iter().for_each(|id| self.delete(id));
         let path = self.path(item.id);
         let part = path.with_extension(PART);
         let written = self.write(&part, &file).and_then(|()| std::fs::rename(&part, &path));
@@ -221,7 +228,7 @@ impl Store {
         if !self.shelf.lock().items.contains_key(&id) {
             return Ok(None);
         }
-        match Item::read(&self.path(id)) {
+        match Item::read(&self.path(id), &self.keys) {
             Ok(item) => Ok(Some(item)),
             // Gone meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -232,7 +239,7 @@ impl Store {
     pub(super) fn remove(&self, id: EventId) -> bool {
         let removed = self.shelf.lock().remove(id).is_some();
         if removed {
-            delete(&self.path(id));
+            self.delete(id);
         }
         removed
     }
@@ -244,7 +251,7 @@ impl Store {
             let left = shelf.bytes.saturating_sub(bytes);
             shelf.make_room(|shelf| (shelf.bytes > left).then_some(Scarce::Bytes))
         };
-        gone.iter().for_each(|id| delete(&self.path(*id)));
+        gone.iter().for_each(|id| self.delete(*id));
         gone.len()
     }
 
@@ -253,8 +260,52 @@ impl Store {
         let past = self.shelf.lock().take_oldest(|oldest| {
             oldest.expires_at <= now || keep.is_some_and(|keep| now.since(oldest.received_at) >= keep)
         });
-        past.iter().for_each(|id| delete(&self.path(*id)));
+        past.iter().for_each(|id| self.delete(*id));
         past.len()
+    }
+
+    /// Writes every file anew that is not under the key that seals now.
+    pub(super) fn reseal(&self) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<EventId>().ok()) else {
+                continue;
+            };
+            // What goes meanwhile must not come back.
+            let _alone = self.replacing.lock();
+            match self.reseal_one(&path, id) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Half a write: deleted with the next start, and of no use to anybody.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn reseal_one(&self, path: &Path, id: EventId) -> io::Result<()> {
+        let under = item::sealed(path)?.and_then(|record| key_of(&record));
+        if under == self.keys.sealing() {
+            return Ok(());
+        }
+        let file = Item::read(path, &self.keys)?.encode(&self.keys)?;
+        let part = self.path(id).with_extension(PART);
+        let written = self.write(&part, &file).and_then(|()| std::fs::File::open(&part)?.sync_all());
+        if let Err(error) = written.and_then(|()| std::fs::rename(&part, path)) {
+            delete(&part);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn delete(&self, id: EventId) {
+        let _alone = self.replacing.lock();
+        delete(&self.path(id));
     }
 
     fn path(&self, id: EventId) -> PathBuf {

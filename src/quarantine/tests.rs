@@ -35,7 +35,8 @@ impl Bench {
     }
 
     fn opened(folder: &Path, clock: &ManualClock, settings: Option<QuarantineSettings>) -> Quarantine {
-        let quarantine = Quarantine::new(folder, Arc::default(), Clock::Manual(clock.clone()));
+        let quarantine =
+            Quarantine::new(folder, Default::default(), Arc::default(), Clock::Manual(clock.clone()));
         quarantine.apply(settings);
         quarantine.open();
         quarantine
@@ -98,6 +99,8 @@ fn route(name: &str) -> Route {
         handshakes: crate::verify::Handshakes::default(),
         idempotency: None,
         event_type: None,
+        keep: None,
+        redact: Default::default(),
         unwanted: Default::default(),
         split: None,
         max_body: 1 << 20,

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::message::PathParams;
+
 /// One segment of a pattern, between two slashes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
@@ -147,6 +149,19 @@ impl PathPattern {
             shape.push_str("/*");
         }
         shape
+    }
+
+    /// The values of its parameters in `path` (as sent, without the query); `None` if it does not take it.
+    pub fn params(&self, path: &str) -> Option<PathParams> {
+        if !self.matches(path) {
+            return None;
+        }
+        let sent = path.split('/').skip(1);
+        let values = self.segments.iter().zip(sent).filter_map(|(segment, sent)| match segment {
+            Segment::Parameter(name) => Some((Arc::clone(name), sent.to_owned())),
+            Segment::Literal(_) => None,
+        });
+        Some(PathParams(values.collect()))
     }
 
     /// Whether it takes `path` (as sent, without the query). For explaining; the table is how requests are matched.

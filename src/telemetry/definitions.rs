@@ -124,6 +124,12 @@ metrics! {
         "Deliveries pending or retrying";
     BACKLOG_OLDEST_AGE = "tidegate_backlog_oldest_age", Seconds, Gauge, ["destination"],
         "Age of the oldest delivery that is pending or retrying; 0 without one";
+    ORDER_KEY_MISSING = "tidegate_order_key_missing", Number, Counter, ["destination"],
+        "Events of ordered destinations without an order key, which go without order";
+    LANES_STUCK = "tidegate_lanes_stuck", Number, Gauge, ["destination", "state"],
+        "Lanes of ordered destinations that stand still: blocked behind a failing event, or parked behind a dead letter";
+    LANES_STUCK_OLDEST_AGE = "tidegate_lanes_stuck_oldest_age", Seconds, Gauge, ["destination"],
+        "How long the lane that has stood still the longest does; 0 without one";
     DEAD_LETTERS = "tidegate_dead_letters", Number, Gauge, ["destination"],
         "Deliveries given up, kept for replay";
     BUFFER_EVENTS = "tidegate_buffer_events", Number, Gauge, [],
@@ -134,6 +140,8 @@ metrics! {
         "Bytes on disk at which new events are refused";
     BUFFER_FREE = "tidegate_buffer_free", Bytes, Gauge, [],
         "Bytes free on the buffer's volume";
+    BUFFER_UNSEALED = "tidegate_buffer_unsealed_events", Number, Gauge, [],
+        "Events not yet known to be sealed under the first key of buffer.encryption.keys; absent without encryption";
     QUARANTINED = "tidegate_quarantined", Number, Counter, ["outcome"],
         "Refused requests that quarantine was to keep: kept, rate (too many), busy (too much at once), no_room, failed";
     QUARANTINE_ITEMS = "tidegate_quarantine_items", Number, Gauge, [],

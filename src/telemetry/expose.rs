@@ -153,6 +153,11 @@ impl Exposition {
             destinations.iter().try_for_each(|(destination, of)| {
                 f.gauge(&[destination], of.in_flight.load(Ordering::Relaxed))
             })
+        })?;
+        page.family(&table::ORDER_KEY_MISSING, |f| {
+            destinations
+                .iter()
+                .try_for_each(|(destination, of)| f.counter(&[destination], of.keys_missing.get()))
         })
     }
 
@@ -194,6 +199,18 @@ impl Exposition {
                     f.float(&[&d.destination.0], age.unwrap_or(0.0))
                 })
             })?;
+            page.family(&table::LANES_STUCK, |f| {
+                destinations.iter().try_for_each(|d| {
+                    f.gauge(&[&d.destination.0, "blocked"], d.lanes.blocked)?;
+                    f.gauge(&[&d.destination.0, "parked"], d.lanes.parked)
+                })
+            })?;
+            page.family(&table::LANES_STUCK_OLDEST_AGE, |f| {
+                destinations.iter().try_for_each(|d| {
+                    let age = d.lanes.oldest.map(|oldest| self.scrape.now.since(oldest).as_secs_f64());
+                    f.float(&[&d.destination.0], age.unwrap_or(0.0))
+                })
+            })?;
             page.family(&table::DEAD_LETTERS, |f| {
                 destinations.iter().try_for_each(|d| f.gauge(&[&d.destination.0], d.dead))
             })?;
@@ -201,6 +218,9 @@ impl Exposition {
             page.family(&table::BUFFER_USED, |f| f.gauge(&[], stats.disk_bytes))?;
             page.family(&table::BUFFER_LIMIT, |f| f.gauge(&[], stats.max_bytes))?;
             page.family(&table::BUFFER_FREE, |f| f.gauge(&[], stats.free_bytes))?;
+            if let Some(sealing) = &stats.sealing {
+                page.family(&table::BUFFER_UNSEALED, |f| f.gauge(&[], sealing.events_left))?;
+            }
         }
         let counted = &self.counted;
         page.family(&table::QUARANTINED, |f| f.words(&counted.quarantined.all()))?;
@@ -369,7 +389,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::breaker::Breakers;
-    use crate::buffer::DestinationStats;
+    use crate::buffer::{DestinationStats, LaneStats, SealingStats};
     use crate::telemetry::{DEFINITIONS, Kind, Metrics};
 
     use super::*;
@@ -382,11 +402,18 @@ mod tests {
                     backlog: 3,
                     dead: 1,
                     oldest: Some(Timestamp(1_000)),
+                    lanes: LaneStats { blocked: 2, parked: 1, oldest: Some(Timestamp(3_000)) },
                 }],
                 events: 9,
                 disk_bytes: 100,
                 max_bytes: 1000,
                 free_bytes: 5000,
+                sealing: Some(SealingStats {
+                    key: Some("00".into()),
+                    needed: vec!["00".into(), "01".into()],
+                    events_left: 4,
+                    stage: Some("events".into()),
+                }),
             }),
             admission: Admission::Open,
             ready: true,
@@ -419,6 +446,7 @@ mod tests {
         metrics.buffer_trouble("full");
         metrics.delivery("billing/legacy", "delivered", Duration::from_millis(40));
         metrics.in_flight("billing/legacy", 4);
+        metrics.order_key_missing("billing/legacy");
         metrics.connection_opened();
         metrics.connection_opened();
         metrics.connection_closed();
@@ -484,6 +512,9 @@ mod tests {
             (r#"tidegate_deliveries_total{destination="billing/legacy",outcome="delivered"}"#, 1.0),
             (r#"tidegate_attempts_in_flight{destination="billing/legacy"}"#, 4.0),
             (r#"tidegate_backlog{destination="billing/legacy"}"#, 3.0),
+            (r#"tidegate_lanes_stuck{destination="billing/legacy",state="blocked"}"#, 2.0),
+            (r#"tidegate_lanes_stuck_oldest_age_seconds{destination="billing/legacy"}"#, 0.5),
+            (r#"tidegate_order_key_missing_total{destination="billing/legacy"}"#, 1.0),
             (r#"tidegate_backlog_oldest_age_seconds{destination="billing/legacy"}"#, 2.5),
             (r#"tidegate_dead_letters{destination="billing/legacy"}"#, 1.0),
             ("tidegate_buffer_bytes", 100.0),

@@ -81,6 +81,10 @@ impl Metrics {
             destination.duration.observe(nanos(took));
         });
     }
+    /// An event of an ordered destination has no order key.
+    pub fn order_key_missing(&self, destination: &str) {
+        self.all.destinations.with(destination, |destination| destination.keys_missing.inc());
+    }
     pub fn connection_opened(&self) {
         self.all.connections.inc();
         self.all.connections_open.fetch_add(1, Ordering::Relaxed);
@@ -324,6 +328,7 @@ struct DestinationInstruments {
     outcomes: Outcomes,
     duration: Histogram,
     in_flight: AtomicU64,
+    keys_missing: Counter,
 }
 
 impl DestinationInstruments {
@@ -332,6 +337,7 @@ impl DestinationInstruments {
             outcomes: Outcomes::new(delivery_outcome, 4),
             duration: Histogram::new(ATTEMPT, Scale::Nanoseconds),
             in_flight: AtomicU64::new(0),
+            keys_missing: Counter::default(),
         }
     }
 }

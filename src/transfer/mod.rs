@@ -238,6 +238,7 @@ mod tests {
             state: DeliveryState::Dead { at, reason: DeadReason::TooOld },
             attempts: 3,
             since: at,
+            parks: false,
             history: vec![Attempt { at, took_ms: 7, outcome }],
         };
         (event, vec![dead])

@@ -15,6 +15,7 @@
 
 mod ask;
 mod balance;
+pub mod batch;
 mod checks;
 mod connect;
 mod error;

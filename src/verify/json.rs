@@ -60,7 +60,7 @@ impl Pointer {
     }
 
     /// The elements of the array that stands there, each as it is written.
-    pub(super) fn elements<'b>(&self, document: &'b [u8]) -> Option<Vec<&'b [u8]>> {
+    pub fn elements<'b>(&self, document: &'b [u8]) -> Option<Vec<&'b [u8]>> {
         let raw = self.raw(document)?;
         let elements: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
         Some(elements.into_iter().map(|e| e.get().as_bytes()).collect())

@@ -24,6 +24,8 @@ pub enum Behaviour {
         headers: Vec<(&'static str, String)>,
         body: Vec<u8>,
     },
+    /// As the request's body says.
+    By(fn(&[u8]) -> Behaviour),
     /// Answers 200, after this long.
     Slow(Duration),
     /// Never answers.
@@ -264,6 +266,10 @@ async fn http1(stream: impl Stream, number: usize, shared: Arc<Shared>) -> io::R
         let upgrade = wire::field(&headers, "upgrade").is_some();
         let body = reader.body(wire::framing(&headers, Framing::None)).await?;
         let received = Received { request_line, headers, body, at: Instant::now(), connection: number };
+        let behaviour = match behaviour {
+            Behaviour::By(decides) => decides(&received.body),
+            behaviour => behaviour,
+        };
         shared.received.lock().push(received);
         if upgrade {
             let (mut stream, early) = reader.into_parts();
@@ -289,6 +295,7 @@ async fn http1(stream: impl Stream, number: usize, shared: Arc<Shared>) -> io::R
                 stream.write_all(&b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(100)).await?;
             },
             Behaviour::Close
+            | Behaviour::By(_)
             | Behaviour::ResetWithinRequest
             | Behaviour::Early(_)
             | Behaviour::RefuseStream

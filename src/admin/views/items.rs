@@ -168,7 +168,7 @@ impl ItemDetail {
             host: item.authority.clone(),
             scheme: item.scheme.as_str().to_owned(),
             headers: item.headers.iter().map(|(name, value)| HeaderView::new(name, value, redact)).collect(),
-            body: BodyView::new(&item.body),
+            body: BodyView { bytes: item.body.len() as u64, ..BodyView::new(&redact.body(&item.body)) },
         }
     }
 }

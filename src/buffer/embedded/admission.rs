@@ -142,7 +142,7 @@ pub(super) struct Marks {
     pub(super) max: u64,
     /// What the store may hold beside the journal that is being written.
     limit: u64,
-    min_free: u64,
+    pub(super) min_free: u64,
 }
 
 /// What a journal grows to, in bytes. From a limit of some size on it has its place within the limit; below that it

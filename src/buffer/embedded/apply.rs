@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fjall::Slice;
 
@@ -16,10 +16,12 @@ use super::batch::AppendBatch;
 use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
 use super::endpoints::ChangeEndpoints;
-use super::keys::{self, Class};
-use super::lane::{Held, Lane, Place};
+use super::keys::{self, Class, Group};
+use super::lane::{Held, Lane, Place, Target};
+use super::sealing::Reseal;
 use super::waiting::Promise;
 use crate::clock::Timestamp;
+use crate::seal::{self, Kind};
 
 /// Work for the committer.
 pub(super) enum Op {
@@ -37,6 +39,7 @@ pub(super) enum Op {
     Fill(usize, Promise<Result<(), BufferError>>),
     Note(Note),
     Endpoints(ChangeEndpoints),
+    Reseal(Reseal),
     /// Sweeps all that is past its time.
     Sweep(Promise<Result<(), BufferError>>),
     Close(Promise<()>),
@@ -48,7 +51,7 @@ pub(super) enum Op {
 pub(super) struct Append {
     pub(super) event: Arc<Event>,
     pub(super) encoded: Slice,
-    pub(super) lanes: Vec<Arc<Lane>>,
+    pub(super) targets: Vec<Target>,
     pub(super) claim: Option<NewClaim>,
     pub(super) queued: Instant,
     pub(super) done: Promise<Result<Appended, AppendError>>,
@@ -58,7 +61,7 @@ pub(super) struct Append {
 pub(super) struct Import {
     pub(super) event: Event,
     pub(super) encoded: Slice,
-    pub(super) deliveries: Vec<(Arc<Lane>, Delivery)>,
+    pub(super) deliveries: Vec<(Target, Delivery)>,
     pub(super) claim: Option<NewClaim>,
     pub(super) done: Promise<Result<Imported, AppendError>>,
 }
@@ -71,6 +74,8 @@ pub(super) struct Settle {
     pub(super) siblings: u32,
     pub(super) size: u32,
     pub(super) record: Record,
+    /// Somebody waits for what may go once it is settled.
+    pub(super) urgent: bool,
 }
 
 /// A small record of another part's to keep, or to remove.
@@ -155,6 +160,12 @@ pub(super) struct Effects {
     pub(super) batches: Vec<(Answer<BatchAppended, AppendError>, Instant)>,
     pub(super) arrived: Vec<(Arc<Lane>, u64, Option<Held>)>,
     pub(super) settled: Vec<(Arc<Lane>, Place, Option<Place>)>,
+    /// Heads that were put into the retry queue.
+    pub(super) promoted: Vec<(Arc<Lane>, Place)>,
+    /// What else was put into the index by acceptance.
+    pub(super) aged: Vec<(Arc<Lane>, u64)>,
+    /// Lanes that stand still, since when.
+    pub(super) stuck: Vec<(Arc<Lane>, u64)>,
     pub(super) claimed: Vec<ClaimKey>,
     pub(super) imported: Vec<Answer<Imported, AppendError>>,
     pub(super) changed: Vec<Answer<Changed, BufferError>>,
@@ -176,8 +187,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn append(&mut self, op: Append, now: Timestamp, effects: &mut Effects) {
-        let Append { event, encoded, lanes, claim, queued, done } = op;
-        let outcome = match self.store_event(&event, encoded, &lanes, claim, now, effects) {
+        let Append { event, encoded, targets, claim, queued, done } = op;
+        let outcome = match self.store_event(&event, encoded, &targets, claim, now, effects) {
             Ok(appended) => Ok(appended),
             Err(e) => Err(AppendError::Unavailable(e.to_string())),
         };
@@ -188,7 +199,7 @@ impl Draft<'_> {
         &mut self,
         event: &Arc<Event>,
         encoded: Slice,
-        lanes: &[Arc<Lane>],
+        targets: &[Target],
         claim: Option<NewClaim>,
         now: Timestamp,
         effects: &mut Effects,
@@ -199,7 +210,8 @@ impl Draft<'_> {
             // The first one is on disk, or goes there with this very commit.
             return Ok(Appended::Duplicate(first));
         }
-        self.put_new(event, encoded, lanes, claim, now, effects);
+        self.load_lanes(targets)?;
+        self.put_new(event, encoded, targets, claim, now, effects);
         Ok(Appended::Stored)
     }
 
@@ -210,33 +222,34 @@ impl Draft<'_> {
         self.put_claim(key, &claimed);
     }
 
-    /// Puts an event that is not there yet, with its claim and its deliveries.
+    /// Puts an event that is not there yet, with its claim and its deliveries. Their lanes were loaded.
     pub(super) fn put_new(
         &mut self,
         event: &Arc<Event>,
         encoded: Slice,
-        lanes: &[Arc<Lane>],
+        targets: &[Target],
         claim: Option<NewClaim>,
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
-        let siblings = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
+        let size = size_of(&encoded);
+        let siblings = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         self.sync = true;
         self.put_event(event.id, encoded);
         if let Some(claim) = claim {
             self.put_new_claim(claim, event.id, now);
         }
         let seq = self.next_seq();
-        let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Nothing };
-        for lane in lanes {
-            self.put(keys::fresh(lane.id, seq), entry.encode());
-            self.counters(lane).backlog += 1;
-            let held = Held { event: Arc::clone(event), siblings, size, record: None };
-            effects.arrived.push((Arc::clone(lane), seq, Some(held)));
+        for target in targets {
+            let (accepted, lane) = (event.received_at, target.key);
+            let entry = QueueEntry { event: event.id, accepted, told: Told::Nothing, lane };
+            let held = Held { event: Arc::clone(event), siblings, size, record: None, lane };
+            self.enter(target, seq, entry, Some(held), effects);
         }
-        if lanes.is_empty() {
-            self.retain(event.id, Retained { class: Class::Delivered, at: event.received_at.0, size });
+        if targets.is_empty() {
+            let group = self.keep.group(&event.route);
+            let at = event.received_at.0;
+            self.retain(event.id, Retained { class: Class::Delivered, group, at, size });
         }
         effects.stored += 1;
         effects.bytes += u64::from(size);
@@ -255,13 +268,16 @@ impl Draft<'_> {
         &mut self,
         event: &Event,
         encoded: Slice,
-        deliveries: Vec<(Arc<Lane>, Delivery)>,
+        deliveries: Vec<(Target, Delivery)>,
         claim: Option<NewClaim>,
         now: Timestamp,
         effects: &mut Effects,
     ) -> Result<Imported, BufferError> {
         if self.event(event.id)?.is_some() {
             return Ok(Imported::Present);
+        }
+        for (target, _) in &deliveries {
+            self.load_lanes(std::slice::from_ref(target))?;
         }
         if let Some(claim) = claim {
             match self.claim(claim.key, now.0)? {
@@ -275,11 +291,16 @@ impl Draft<'_> {
                 }
             }
         }
-        let size = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+        let size = size_of(&encoded);
         self.put_event(event.id, encoded);
         let mut records = Vec::with_capacity(deliveries.len());
-        for (lane, delivery) in deliveries {
-            let Delivery { state, attempts, since, mut history, .. } = delivery;
+        // As it is found again: by its destinations, if it has any.
+        let group = match deliveries.first() {
+            Some((target, _)) => self.keep.group_of(&target.lane),
+            None => self.keep.group(&event.route),
+        };
+        for (target, delivery) in deliveries {
+            let Delivery { state, attempts, since, parks, mut history, .. } = delivery;
             let surplus = history.len().saturating_sub(Delivery::MAX_HISTORY);
             history.drain(..surplus);
             // What waited for a time there is due here at once.
@@ -287,18 +308,21 @@ impl Draft<'_> {
                 DeliveryState::Retrying { .. } => DeliveryState::Pending,
                 state => state,
             };
-            let record = Record { state, attempts, since, accepted: event.received_at, history };
-            self.put_record(event.id, lane.id, &record);
+            let (accepted, lane) = (event.received_at, target.key);
+            let mut record = Record { state, attempts, since, accepted, history, lane, parks: false };
             if record.settled_at().is_none() {
                 let seq = self.next_seq();
-                let entry = QueueEntry { event: event.id, accepted: event.received_at, told: Told::Record };
-                self.put(keys::fresh(lane.id, seq), entry.encode());
-                self.counters(&lane).backlog += 1;
-                effects.arrived.push((lane, seq, None));
+                let entry = QueueEntry { event: event.id, accepted, told: Told::Record, lane };
+                self.enter(&target, seq, entry, None, effects);
             } else if record.is_dead() {
-                self.counters(&lane).dead += 1;
-                self.put(keys::dead(event.id, lane.id), []);
+                self.counters(&target.lane).dead += 1;
+                self.put(keys::dead(event.id, target.lane.id), []);
+                if parks {
+                    let seq = self.next_seq();
+                    record.parks = self.enter_parked(&target, seq, event.id, now, effects);
+                }
             }
+            self.put_record(event.id, target.lane.id, &record);
             records.push(record);
         }
         let settled = match records.is_empty() {
@@ -306,7 +330,7 @@ impl Draft<'_> {
             false => retention_of(records.iter()),
         };
         if let Some((class, at)) = settled {
-            self.retain(event.id, Retained { class, at, size });
+            self.retain(event.id, Retained { class, group, at, size });
         }
         effects.stored += 1;
         effects.bytes += u64::from(size);
@@ -330,13 +354,12 @@ impl Draft<'_> {
         effects.claimed.push(key);
     }
 
-    /// `keep_delivered`: how long delivered events are kept.
-    pub(super) fn settle(&mut self, op: &Settle, keep_delivered: Duration, effects: &mut Effects) {
+    pub(super) fn settle(&mut self, op: &Settle, now: Timestamp, effects: &mut Effects) {
         let upcoming = match op.record.state {
             DeliveryState::Retrying { next_at } => Some((next_at.0.max(1), op.place.1)),
             _ => None,
         };
-        match self.write_settlement(op, upcoming, keep_delivered) {
+        match self.write_settlement(op, upcoming, now, effects) {
             Ok(()) => effects.settled.push((Arc::clone(&op.lane), op.place, upcoming)),
             // The lease stays out, so the delivery comes again after a restart: repeated, not lost.
             Err(error) => {
@@ -349,7 +372,8 @@ impl Draft<'_> {
         &mut self,
         op: &Settle,
         upcoming: Option<Place>,
-        keep_delivered: Duration,
+        now: Timestamp,
+        effects: &mut Effects,
     ) -> Result<(), BufferError> {
         let (lane, seq) = (&op.lane, op.place.1);
         let mut records: BTreeMap<u32, Record> = match op.siblings {
@@ -358,13 +382,15 @@ impl Draft<'_> {
             _ => self.records(op.event)?.into_iter().collect(),
         };
         records.insert(lane.id, op.record.clone());
+        let turn = self.turn(op)?;
+        self.take_turn(op, turn, now, effects);
         match op.place.0 {
             0 => self.remove(keys::fresh(lane.id, seq)),
             due => self.remove(keys::retry(lane.id, due, seq)),
         }
         if let Some((due, seq)) = upcoming {
             let accepted = op.record.accepted;
-            let entry = QueueEntry { event: op.event, accepted, told: Told::Record };
+            let entry = QueueEntry { event: op.event, accepted, told: Told::Record, lane: op.record.lane };
             self.put(keys::retry(lane.id, due, seq), entry.encode());
             if op.place.0 == 0 {
                 self.put(keys::retried(lane.id, seq), accepted.0.to_be_bytes());
@@ -384,24 +410,29 @@ impl Draft<'_> {
         self.put_record(op.event, lane.id, &op.record);
         if records.len() as u64 >= u64::from(op.siblings)
             && let Some((class, at)) = retention_of(records.values())
-            && self.is_all(op.event, records.len())?
+            && let Some(size) = self.size_if_all(op, records.len())?
         {
-            if class == Class::Delivered && keep_delivered.is_zero() {
+            let group = self.keep.group_of(lane);
+            if class == Class::Delivered && self.keep.rule(group).delivered.is_zero() {
                 let records: Vec<_> = records.into_iter().collect();
                 self.remove_event(op.event, &records, None);
             } else {
-                self.retain(op.event, Retained { class, at, size: op.size });
+                self.retain(op.event, Retained { class, group, at, size });
             }
         }
         Ok(())
     }
 
-    /// Whether so many deliveries are all of an event's, where some may have been added since it was leased.
-    fn is_all(&self, id: EventId, deliveries: usize) -> Result<bool, BufferError> {
+    /// The size of the event, if so many deliveries are all of its: some may have been added since it was leased, each of
+    /// which makes it longer.
+    fn size_if_all(&self, op: &Settle, deliveries: usize) -> Result<Option<u32>, BufferError> {
         if !self.directory.is_widened() {
-            return Ok(true);
+            return Ok(Some(op.size));
         }
-        Ok(self.event(id)?.is_none_or(|stored| stored.destinations.len() <= deliveries))
+        Ok(match self.event(op.event)? {
+            Some(stored) => Some(stored.size).filter(|_| stored.destinations.len() <= deliveries),
+            None => Some(op.size),
+        })
     }
 
     pub(super) fn change(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {
@@ -412,7 +443,7 @@ impl Draft<'_> {
             let outcome = match &what {
                 What::Replay => self.replay_one(event, &only, now, effects),
                 What::ReplayTo(lane) => self.give_to(event, lane, now, effects),
-                What::Purge => self.purge_one(event, &only).map(u64::from),
+                What::Purge => self.purge_one(event, &only, now, effects).map(u64::from),
             };
             match (outcome, &mut job) {
                 (Ok(count), job) => {
@@ -431,7 +462,11 @@ impl Draft<'_> {
         }
         if let Some(mut job) = job {
             job.changed += changed.count;
-            match serde_json::to_vec(&job) {
+            let written = serde_json::to_vec(&job).map_err(|error| error.to_string());
+            let seal = |plain: Vec<u8>| {
+                self.store.keys.seal(Kind::Job, &job.id.0, &plain).map_err(|error| error.to_string())
+            };
+            match written.and_then(seal) {
                 Ok(written) => self.put(keys::job(job.id), written),
                 // Texts and numbers always have a form; if not, the job is not what is wrong.
                 Err(error) => failed = Some(BufferError::Failed(format!("a job can't be written: {error}"))),
@@ -451,11 +486,16 @@ impl Draft<'_> {
     ) -> Result<u64, BufferError> {
         let records = self.records(id)?;
         let kept = self.retained(id, &records)?;
-        let mut count = 0;
-        for chosen in records.iter().filter(|of| of.1.settled_at().is_some() && only.meets(of)) {
-            let Some(lane) = self.directory.by_id(chosen.0) else { continue };
-            self.enqueue(id, &lane, chosen.1.clone(), now, effects);
-            count += 1;
+        let mut chosen = Vec::new();
+        for (to, record) in records.iter().filter(|of| of.1.settled_at().is_some() && only.meets(of)) {
+            let Some(lane) = self.directory.by_id(*to) else { continue };
+            let target = Target { lane, key: record.lane };
+            let place = self.place_of(id, &target, record)?;
+            chosen.push((target, record.clone(), place));
+        }
+        let count = chosen.len() as u64;
+        for (target, record, place) in chosen {
+            self.enqueue(id, &target, record, place, now, effects);
         }
         if count > 0
             && let Some(kept) = kept
@@ -469,23 +509,42 @@ impl Draft<'_> {
     fn enqueue(
         &mut self,
         id: EventId,
-        lane: &Arc<Lane>,
+        target: &Target,
         record: Record,
+        place: InLane,
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let seq = self.next_seq();
-        let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record };
-        self.put(keys::fresh(lane.id, seq), entry.encode());
-        let counters = self.counters(lane);
-        counters.backlog += 1;
+        let lane = &target.lane;
+        let entry = QueueEntry { event: id, accepted: record.accepted, told: Told::Record, lane: target.key };
+        match (place, target.key) {
+            (InLane::First { waits }, Some(key)) => self.unpark(lane, key, waits, entry, now, effects),
+            _ => {
+                let seq = self.next_seq();
+                self.enter(target, seq, entry, None, effects);
+            }
+        }
         if record.is_dead() {
+            let counters = self.counters(lane);
             counters.dead = counters.dead.saturating_sub(1);
             self.remove(keys::dead(id, lane.id));
         }
-        let fresh = Record { state: DeliveryState::Pending, attempts: 0, since: now, ..record };
+        let state = DeliveryState::Pending;
+        let fresh = Record { state, attempts: 0, since: now, lane: target.key, parks: false, ..record };
         self.put_record(id, lane.id, &fresh);
-        effects.arrived.push((Arc::clone(lane), seq, None));
+    }
+
+    /// Where a delivery that is tried again goes in its lane: one that parked it comes first. Loads the lane.
+    fn place_of(&mut self, id: EventId, target: &Target, record: &Record) -> Result<InLane, BufferError> {
+        let Some(key) = target.key else { return Ok(InLane::Last) };
+        self.load_lane(target.lane.id, key)?;
+        match record.parks {
+            false => Ok(InLane::Last),
+            true => Ok(match self.behind_parked(&target.lane, key, id)? {
+                Some(waits) => InLane::First { waits },
+                None => InLane::Last,
+            }),
+        }
     }
 
     /// Gives an event to a destination, whether or not it was meant for it. 0 if that delivery is under way.
@@ -503,16 +562,24 @@ impl Draft<'_> {
             Some((_, record)) if record.settled_at().is_some() => record.clone(),
             Some(_) => return Ok(0),
             None if known => return Ok(0),
-            None => Record::untried(stored.event.received_at),
+            None => Record::untried(stored.event.received_at, None),
         };
+        // One that went in order does so again; one that is new goes as the config says.
+        let key = match known {
+            true => record.lane,
+            false => lane.key_of(&stored.event, &self.directory.metrics),
+        };
+        let target = Target { lane: Arc::clone(lane), key };
+        let place = self.place_of(id, &target, &record)?;
         let kept = self.retained_of(&stored, &records)?;
         if !known {
             let mut encoded = Vec::new();
             let destinations: Vec<u32> = stored.destinations.iter().copied().chain([lane.id]).collect();
-            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter());
+            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter(), &self.store.keys)
+                .map_err(|error| BufferError::Failed(error.to_string()))?;
             self.rewrite_event(id, encoded.into());
         }
-        self.enqueue(id, lane, record, now, effects);
+        self.enqueue(id, &target, record, place, now, effects);
         match kept {
             Some(kept) => self.release(id, kept),
             // Whoever holds one of its deliveries does not know of this one.
@@ -529,7 +596,8 @@ impl Draft<'_> {
     ) -> Result<Option<Retained>, BufferError> {
         if stored.destinations.is_empty() && records.is_empty() {
             let at = stored.event.received_at.0;
-            return Ok(Some(Retained { class: Class::Delivered, at, size: stored.size }));
+            let group = Group::of(&stored.event.route);
+            return self.find_retained(stored.event.id, Class::Delivered, at, [group]);
         }
         self.retained(stored.event.id, records)
     }
@@ -559,7 +627,13 @@ impl Draft<'_> {
     }
 
     /// Whether the event was deleted: only what is settled altogether may go.
-    fn purge_one(&mut self, id: EventId, only: &Only) -> Result<bool, BufferError> {
+    fn purge_one(
+        &mut self,
+        id: EventId,
+        only: &Only,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Result<bool, BufferError> {
         let records = self.records(id)?;
         let kept = match self.retained(id, &records)? {
             None if records.is_empty() => match self.event(id)? {
@@ -572,9 +646,34 @@ impl Draft<'_> {
         if !only.is_any() && !records.iter().any(|of| only.meets(of)) {
             return Ok(false);
         }
+        let mut held_up = Vec::new();
+        for (to, record) in records.iter().filter(|(_, record)| record.parks) {
+            if let (Some(lane), Some(key)) = (self.directory.by_id(*to), record.lane)
+                && let Some(first) = self.behind_parked(&lane, key, id)?
+            {
+                held_up.push((lane, key, first));
+            }
+        }
+        for (lane, key, first) in held_up {
+            self.open(&lane, key, first, now, effects);
+        }
         self.remove_event(id, &records, Some(kept));
         Ok(true)
     }
+}
+
+/// Of a stored event, whether or not it is sealed.
+fn size_of(encoded: &[u8]) -> u32 {
+    u32::try_from(seal::plain_len(encoded)).unwrap_or(u32::MAX)
+}
+
+/// Where a delivery that is tried again goes in its lane.
+enum InLane {
+    Last,
+    First {
+        /// What is first behind it.
+        waits: Option<(u64, QueueEntry)>,
+    },
 }
 
 fn claimed(claim: NewClaim, event_id: EventId, now: Timestamp) -> Claimed {
@@ -593,9 +692,10 @@ pub(super) fn settled(held: &Held, attempt: Option<Attempt>, next: Next, now: Ti
     record.state = match next {
         Next::Delivered => DeliveryState::Delivered { at: now },
         Next::Retry(at) => DeliveryState::Retrying { next_at: Timestamp(at.0.max(1)) },
-        Next::Dead(reason) => dead(now, reason),
+        Next::Dead(reason) | Next::Parked(reason) => dead(now, reason),
         Next::Release => record.state,
     };
+    record.parks = record.lane.is_some() && matches!(next, Next::Parked(_));
     record
 }
 

@@ -12,7 +12,7 @@ use fjall::Slice;
 use super::super::{AppendError, BatchAppended, BufferError, ClaimKey, Event, NewClaim};
 use super::apply::{Answer, Effects};
 use super::draft::Draft;
-use super::lane::Lane;
+use super::lane::Target;
 use super::waiting::Promise;
 use crate::clock::Timestamp;
 
@@ -22,7 +22,6 @@ pub(super) const MAX_BYTES: usize = 256 * 1024 * 1024;
 pub(super) struct AppendBatch {
     /// In the order of the request.
     pub(super) events: Vec<Part>,
-    pub(super) lanes: Vec<Arc<Lane>>,
     /// Of the request as a whole, and the id that stands in it.
     pub(super) claim: Option<NewClaim>,
     pub(super) id: super::super::EventId,
@@ -33,6 +32,7 @@ pub(super) struct AppendBatch {
 pub(super) struct Part {
     pub(super) event: Arc<Event>,
     pub(super) encoded: Slice,
+    pub(super) targets: Vec<Target>,
     pub(super) claim: Option<NewClaim>,
 }
 
@@ -44,8 +44,8 @@ impl AppendBatch {
 
 impl Draft<'_> {
     pub(super) fn append_batch(&mut self, op: AppendBatch, now: Timestamp, effects: &mut Effects) {
-        let AppendBatch { events, lanes, claim, id, queued, done } = op;
-        let outcome = match self.store_batch(events, &lanes, claim, id, now, effects) {
+        let AppendBatch { events, claim, id, queued, done } = op;
+        let outcome = match self.store_batch(events, claim, id, now, effects) {
             Ok(appended) => Ok(appended),
             Err(e) => Err(AppendError::Unavailable(e.to_string())),
         };
@@ -55,7 +55,6 @@ impl Draft<'_> {
     fn store_batch(
         &mut self,
         events: Vec<Part>,
-        lanes: &[Arc<Lane>],
         claim: Option<NewClaim>,
         id: super::super::EventId,
         now: Timestamp,
@@ -75,13 +74,14 @@ impl Draft<'_> {
                 Some(claim) => !within.insert(claim.key) || self.claim(claim.key, now.0)?.is_some(),
             };
             if !stands {
+                self.load_lanes(&part.targets)?;
                 fresh.push(part);
             }
         }
         // Nothing below can fail.
         let stored = fresh.len();
-        for Part { event, encoded, claim } in fresh {
-            self.put_new(&event, encoded, lanes, claim, now, effects);
+        for Part { event, encoded, targets, claim } in fresh {
+            self.put_new(&event, encoded, &targets, claim, now, effects);
         }
         if let Some(claim) = claim {
             // Claimed only with its events: a batch of nothing but duplicates is synced, too, before it is acknowledged.

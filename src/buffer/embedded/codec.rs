@@ -8,15 +8,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::Slice;
 
 use super::super::{
     Attempt, AttemptOutcome, BatchPart, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
-    Origin,
+    LaneKey, Origin,
 };
 use super::wire::{Malformed, Reader, Result, VERSION, put_bytes, put_number, put_optional};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Method, Scheme, TraceContext};
 use crate::reason::Reason;
+use crate::seal::{Keyring, Kind, NotOpened, NotSealed, OVERHEAD};
 
 /// Longest error text of an attempt that is kept, in bytes.
 const MAX_ERROR: usize = 300;
@@ -28,18 +30,36 @@ const MAX_ERROR: usize = 300;
 pub(super) struct StoredEvent {
     pub(super) event: Event,
     pub(super) destinations: Vec<u32>,
-    /// Of the record, in bytes.
+    /// Of the plain record, in bytes: the same under every key.
     pub(super) size: u32,
 }
 
+impl From<NotOpened> for Malformed {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::UnknownKey(_) => {
+                Malformed("it is sealed under a key that `buffer.encryption.keys` does not have")
+            }
+            NotOpened::Changed => Malformed("it does not open: its bytes are not those that were sealed"),
+        }
+    }
+}
+
+/// Writes an event in place of what stands in `out`, and seals it there if events are sealed.
 pub(super) fn encode_event(
     out: &mut Vec<u8>,
     event: &Event,
     destinations: impl ExactSizeIterator<Item = u32>,
-) {
-    out.clear();
+    keys: &Keyring,
+) -> std::result::Result<(), NotSealed> {
+    keys.begin(out);
     let headers: usize = event.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
-    out.reserve(192 + event.target.len() + headers + event.body.len());
+    out.reserve(192 + event.target.len() + headers + event.body.len() + OVERHEAD);
+    put_event(out, event, destinations);
+    keys.finish(Kind::Event, &event.id.0, out)
+}
+
+fn put_event(out: &mut Vec<u8>, event: &Event, destinations: impl ExactSizeIterator<Item = u32>) {
     out.push(VERSION);
     let scheme = match event.scheme {
         Scheme::Http => 0,
@@ -153,11 +173,11 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
     Ok(Origin { would_refuse, quarantine, batch, client: None, may_repeat, trace })
 }
 
-/// Reads an event. Copies the record once; headers and body share that copy.
-pub(super) fn decode_event(id: EventId, record: &[u8]) -> Result<StoredEvent> {
-    let size = u32::try_from(record.len()).map_err(|_| Malformed("record is too long"))?;
-    let shared = Bytes::copy_from_slice(record);
-    let mut r = Reader::versioned(record)?;
+/// Reads an event, sealed or not. Copies the record once; headers and body share that copy.
+pub(super) fn decode_event(id: EventId, record: &[u8], keys: &Keyring) -> Result<StoredEvent> {
+    let shared = keys.open(Kind::Event, &id.0, record)?;
+    let size = u32::try_from(shared.len()).map_err(|_| Malformed("record is too long"))?;
+    let mut r = Reader::versioned(&shared)?;
     let first = r.byte()?;
     let scheme = match first & !(HAS_ORIGIN | HAS_CLIENT) {
         0 => Scheme::Http,
@@ -233,11 +253,16 @@ pub(super) struct Record {
     /// When the event was accepted.
     pub(super) accepted: Timestamp,
     pub(super) history: Vec<Attempt>,
+    /// Of an ordered destination.
+    pub(super) lane: Option<LaneKey>,
+    /// It is dead, and its lane waits for an operator.
+    pub(super) parks: bool,
 }
 
 impl Record {
-    pub(super) fn untried(accepted: Timestamp) -> Self {
-        Self { state: DeliveryState::Pending, attempts: 0, since: accepted, accepted, history: Vec::new() }
+    pub(super) fn untried(accepted: Timestamp, lane: Option<LaneKey>) -> Self {
+        let (state, history) = (DeliveryState::Pending, Vec::new());
+        Self { state, attempts: 0, since: accepted, accepted, history, lane, parks: false }
     }
 
     /// When it was settled, if it is.
@@ -292,6 +317,10 @@ impl Record {
                 }
             }
         }
+        if let Some(lane) = self.lane {
+            out.push(u8::from(self.parks));
+            out.extend_from_slice(&lane.0);
+        }
         out
     }
 
@@ -328,8 +357,13 @@ impl Record {
                 Ok(Attempt { at, took_ms, outcome })
             })
             .collect::<Result<Vec<_>>>()?;
+        // Behind it stands a lane, where there is one.
+        let (parks, lane) = match r.is_at_end() {
+            true => (false, None),
+            false => (r.byte()? == 1, Some(LaneKey(r.array()?))),
+        };
         r.end()?;
-        Ok(Self { state, attempts, since, accepted, history })
+        Ok(Self { state, attempts, since, accepted, history, lane, parks })
     }
 }
 
@@ -346,6 +380,8 @@ pub(super) struct QueueEntry {
     pub(super) event: EventId,
     pub(super) accepted: Timestamp,
     pub(super) told: Told,
+    /// Of an ordered destination; it stands behind the rest.
+    pub(super) lane: Option<LaneKey>,
 }
 
 /// Whether a delivery record exists.
@@ -356,18 +392,29 @@ pub(super) enum Told {
 }
 
 impl QueueEntry {
-    pub(super) fn encode(&self) -> [u8; 25] {
-        let mut out = [0; 25];
+    pub(super) fn encode(&self) -> Slice {
+        let mut out = [0; 33];
         out[..16].copy_from_slice(&self.event.0);
         out[16..24].copy_from_slice(&self.accepted.0.to_be_bytes());
         out[24] = match self.told {
             Told::Nothing => 0,
             Told::Record => 1,
         };
-        out
+        match self.lane {
+            None => Slice::from(&out[..25]),
+            Some(lane) => {
+                out[25..].copy_from_slice(&lane.0);
+                Slice::from(&out[..])
+            }
+        }
     }
     pub(super) fn decode(value: &[u8]) -> Result<Self> {
-        let value: &[u8; 25] = value.try_into().map_err(|_| Malformed("queue entry has a wrong length"))?;
+        const WRONG: Malformed = Malformed("queue entry has a wrong length");
+        let (value, lane) = value.split_first_chunk::<25>().ok_or(WRONG)?;
+        let lane = match lane {
+            [] => None,
+            lane => Some(LaneKey(lane.try_into().map_err(|_| WRONG)?)),
+        };
         let mut accepted = [0; 8];
         accepted.copy_from_slice(&value[16..24]);
         let mut event = [0; 16];
@@ -377,7 +424,8 @@ impl QueueEntry {
             1 => Told::Record,
             _ => return Err(Malformed("unknown tag")),
         };
-        Ok(Self { event: EventId(event), accepted: Timestamp(u64::from_be_bytes(accepted)), told })
+        let accepted = Timestamp(u64::from_be_bytes(accepted));
+        Ok(Self { event: EventId(event), accepted, told, lane })
     }
 }
 
@@ -478,6 +526,9 @@ pub(super) struct Counters {
     pub(super) fresh_from: u64,
     /// No live entry of the retry queue is due before this.
     pub(super) retry_from: u64,
+    /// Lanes that stand still.
+    pub(super) blocked: u64,
+    pub(super) parked: u64,
 }
 
 impl Counters {
@@ -487,16 +538,24 @@ impl Counters {
         [self.backlog, self.dead, self.fresh_from, self.retry_from]
             .into_iter()
             .for_each(|n| put_number(&mut out, n));
+        if self.blocked + self.parked > 0 {
+            put_number(&mut out, self.blocked);
+            put_number(&mut out, self.parked);
+        }
         out
     }
     pub(super) fn decode(record: &[u8]) -> Result<Self> {
         let mut r = Reader::versioned(record)?;
-        let read = Self {
+        let mut read = Self {
             backlog: r.number()?,
             dead: r.number()?,
             fresh_from: r.number()?,
             retry_from: r.number()?,
+            ..Self::default()
         };
+        if !r.is_at_end() {
+            (read.blocked, read.parked) = (r.number()?, r.number()?);
+        }
         r.end()?;
         Ok(read)
     }
@@ -507,6 +566,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::seal::plain_len;
+    use crate::seal::testing::keyring;
 
     fn out_of_the_ordinary(at: u64) -> Origin {
         let reason = Reason::ALL[at as usize % Reason::ALL.len()];
@@ -549,23 +610,37 @@ mod tests {
         #[test]
         fn every_byte_of_an_event_comes_back(event in any_event(), destinations: Vec<u32>) {
             let mut out = Vec::new();
-            encode_event(&mut out, &event, destinations.iter().copied());
-            let back = decode_event(event.id, &out).unwrap();
-            prop_assert_eq!(back.event, event);
-            prop_assert_eq!(back.destinations, destinations);
+            for keys in [Keyring::none(), keyring(&[1])] {
+                encode_event(&mut out, &event, destinations.iter().copied(), &keys).unwrap();
+                let back = decode_event(event.id, &out, &keys).unwrap();
+                prop_assert_eq!(back.size as usize, plain_len(&out));
+                prop_assert_eq!(back.event, event.clone());
+                prop_assert_eq!(back.destinations, destinations.clone());
+            }
         }
 
         #[test]
         fn a_cut_event_is_an_error(event in any_event(), cut: prop::sample::Index) {
             let mut out = Vec::new();
-            encode_event(&mut out, &event, [1].into_iter());
-            let cut = cut.index(out.len());
-            prop_assert!(decode_event(event.id, &out[..cut]).is_err());
+            for keys in [Keyring::none(), keyring(&[1])] {
+                encode_event(&mut out, &event, [1].into_iter(), &keys).unwrap();
+                let cut = cut.index(out.len());
+                prop_assert!(decode_event(event.id, &out[..cut], &keys).is_err());
+            }
+        }
+
+        #[test]
+        fn a_flipped_bit_of_a_sealed_event_is_an_error(event in any_event(), bit: prop::sample::Index) {
+            let mut out = Vec::new();
+            encode_event(&mut out, &event, [1].into_iter(), &keyring(&[1])).unwrap();
+            let bit = bit.index(out.len() * 8);
+            out[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(decode_event(event.id, &out, &keyring(&[1])).is_err());
         }
 
         #[test]
         fn arbitrary_bytes_are_never_a_panic(bytes: Vec<u8>) {
-            let _ = decode_event(EventId([0; 16]), &bytes);
+            let _ = decode_event(EventId([0; 16]), &bytes, &Keyring::none());
             let _ = Record::decode(&bytes);
             let _ = decode_claim(&bytes);
             let _ = CommitRecord::decode(&bytes);
@@ -583,7 +658,11 @@ mod tests {
             since: Timestamp(1),
             accepted: Timestamp(0),
             history: vec![attempt(AttemptOutcome::Answered { status: 410 })],
+            lane: None,
+            parks: false,
         };
+        assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+        (record.lane, record.parks) = (Some(LaneKey([7; 8])), true);
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         record.history.push(attempt(AttemptOutcome::Failed { error: "ä".repeat(400) }));
         let back = Record::decode(&record.encode()).unwrap();

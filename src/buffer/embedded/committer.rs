@@ -103,13 +103,18 @@ impl Op {
         matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Import(_) | Op::Claim { .. })
     }
     const fn is_awaited(&self) -> bool {
-        !matches!(self, Op::Claim { .. } | Op::Settle(_))
+        match self {
+            Op::Claim { .. } => false,
+            Op::Settle(settle) => settle.urgent,
+            _ => true,
+        }
     }
     fn bytes(&self) -> usize {
         match self {
             Op::Append(append) => append.encoded.len(),
             Op::Import(import) => import.encoded.len(),
             Op::AppendBatch(append) => append.bytes(),
+            Op::Reseal(reseal) => reseal.bytes(),
             _ => 0,
         }
     }
@@ -220,11 +225,11 @@ impl Committer {
         let now = shared.clock.now();
         let mut effects = Effects::default();
         let mut closed = None;
-        let mut draft = Draft::new(&store, &shared.directory, self.totals, &self.counters);
+        let mut draft = Draft::new(&store, &shared.directory, self.totals, &self.counters, &shared.keep);
         let mut wanted = Vec::new();
         let mut swept = None;
         if self.sweep_at <= Instant::now() || group.iter().any(|op| matches!(op, Op::Sweep(_))) {
-            swept = Some(draft.sweep(&shared.keep, now));
+            swept = Some(draft.sweep(now));
         }
         for op in group {
             match op {
@@ -249,7 +254,7 @@ impl Committer {
                     }
                 },
                 Op::Claim { claim, event_id } => draft.claim_alone(claim, event_id, now, &mut effects),
-                Op::Settle(settle) => draft.settle(&settle, shared.keep.delivered, &mut effects),
+                Op::Settle(settle) => draft.settle(&settle, now, &mut effects),
                 Op::Change(change) => draft.change(change, now, &mut effects),
                 Op::ForgetJob(id, done) => draft.forget_job(id, done, &mut effects),
                 Op::Fill(bytes, done) => draft.fill(bytes, done, &mut effects),
@@ -258,6 +263,7 @@ impl Committer {
                     let outcome = draft.change_endpoints(changes).map(|_| ());
                     effects.swept.push(Answer { done, outcome });
                 }
+                Op::Reseal(reseal) => draft.reseal(reseal, &mut effects),
                 Op::Sweep(done) => wanted.push(done),
                 Op::Close(done) => closed = Some(done),
                 #[cfg(test)]
@@ -329,6 +335,8 @@ impl Committer {
             if let Some(lane) = self.shared.directory.by_id(id) {
                 lane.backlog.store(counted.backlog, Ordering::Relaxed);
                 lane.dead.store(counted.dead, Ordering::Relaxed);
+                lane.blocked.store(counted.blocked, Ordering::Relaxed);
+                lane.parked.store(counted.parked, Ordering::Relaxed);
             }
             self.counters.insert(id, counted);
         }
@@ -364,6 +372,12 @@ impl Committer {
                     state.upcoming.remove(&place);
                 }
             }
+            for (lane, place) in effects.promoted {
+                lane.state().promoted(place);
+                lane.arrivals.notify_one();
+            }
+            effects.aged.iter().for_each(|(lane, seq)| lane.state().aged(*seq));
+            effects.stuck.iter().for_each(|(lane, since)| lane.state().stuck(*since));
             for (lane, seq, held) in effects.arrived {
                 lane.state().arrived(seq, held);
                 lane.arrivals.notify_one();
@@ -426,6 +440,9 @@ impl Committer {
                 Op::Note(note) => note.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes),
                 Op::Endpoints(change) => {
                     change.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
+                }
+                Op::Reseal(reseal) => {
+                    reseal.done.keep(Err(BufferError::Failed(why.clone())), &mut wakes);
                 }
                 Op::Claim { .. } | Op::Settle(_) => {}
                 Op::Close(done) => closed = Some(done),

@@ -8,9 +8,11 @@ use parking_lot::RwLock;
 
 use super::super::DestinationName;
 use super::lane::Lane;
+use crate::telemetry::Metrics;
 
 #[derive(Debug, Default)]
 pub(super) struct Directory {
+    pub(super) metrics: Arc<Metrics>,
     inner: RwLock<Inner>,
     /// Whether destinations were added to events while others of their deliveries were under way.
     widened: AtomicBool,
@@ -26,6 +28,10 @@ struct Inner {
 }
 
 impl Directory {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// Takes a lane as read from disk.
     pub(super) fn restore(&self, lane: Lane) {
         let mut inner = self.inner.write();

@@ -3,16 +3,18 @@
 //! Reads see the draft's own writes. Each key is written once, with its last value, because an engine's batch gives all
 //! its items one sequence number.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, PersistMode, Slice};
 
-use super::super::{BufferError, ClaimKey, Claimed, EventId};
+use super::super::{BufferError, ClaimKey, Claimed, EventId, LaneKey};
 use super::codec::{self, CommitRecord, Counters, Record, StoredEvent};
 use super::directory::Directory;
-use super::keys::{self, Class};
+use super::keys::{self, Class, Group};
 use super::lane::Lane;
+use super::lanes::Drafted;
+use super::retention::Keep;
 use super::store::Store;
 
 /// Claims that share an entry of the index by expiry, at most.
@@ -28,8 +30,15 @@ pub(super) struct Draft<'a> {
     before: &'a HashMap<u32, Counters>,
     index: BTreeMap<Vec<u8>, Option<Slice>>,
     events: BTreeMap<[u8; 16], Option<Slice>>,
+    pub(super) keep: &'a Keep,
+    /// Groups whose totals have changed.
+    pub(super) groups: BTreeSet<Group>,
     /// Claims made, by expiry: those of one commit that expire together share an entry.
     expiring: BTreeMap<u64, Vec<ClaimKey>>,
+    /// Of ordered destinations, those that were looked at.
+    pub(super) lanes: HashMap<(u32, LaneKey), Drafted>,
+    /// By destination: the earliest due time of the heads that were put into its retry queue.
+    pub(super) promoted: HashMap<u32, u64>,
     /// Whether it holds something that somebody was promised is synced.
     pub(super) sync: bool,
 }
@@ -40,6 +49,7 @@ impl<'a> Draft<'a> {
         directory: &'a Directory,
         totals: CommitRecord,
         before: &'a HashMap<u32, Counters>,
+        keep: &'a Keep,
     ) -> Self {
         Self {
             store,
@@ -49,7 +59,11 @@ impl<'a> Draft<'a> {
             before,
             index: BTreeMap::new(),
             events: BTreeMap::new(),
+            keep,
+            groups: BTreeSet::new(),
             expiring: BTreeMap::new(),
+            lanes: HashMap::new(),
+            promoted: HashMap::new(),
             sync: false,
         }
     }
@@ -70,7 +84,18 @@ impl<'a> Draft<'a> {
     pub(super) fn remove(&mut self, key: Vec<u8>) {
         self.index.insert(key, None);
     }
-    fn get(&self, key: &[u8]) -> Result<Option<Slice>, BufferError> {
+    /// What this draft writes from one key up to another.
+    pub(super) fn written(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    ) -> impl Iterator<Item = (&Vec<u8>, &Option<Slice>)> {
+        self.index.range(from..to)
+    }
+    pub(super) fn is_removed(&self, key: &[u8]) -> bool {
+        matches!(self.index.get(key), Some(None))
+    }
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Slice>, BufferError> {
         match self.index.get(key) {
             Some(written) => Ok(written.clone()),
             None => self.store.get(key),
@@ -95,12 +120,20 @@ impl<'a> Draft<'a> {
         self.events.insert(id.0, Some(encoded));
     }
 
+    /// An event as it is stored.
+    pub(super) fn raw_event(&self, id: EventId) -> Result<Option<Slice>, BufferError> {
+        match self.events.get(&id.0) {
+            Some(written) => Ok(written.clone()),
+            None => self.store.raw_event(id),
+        }
+    }
+
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
         match self.events.get(&id.0) {
             Some(None) => Ok(None),
-            Some(Some(encoded)) => {
-                codec::decode_event(id, encoded).map(Some).map_err(|e| self.store.malformed("event", id, e))
-            }
+            Some(Some(encoded)) => codec::decode_event(id, encoded, &self.store.keys)
+                .map(Some)
+                .map_err(|e| self.store.malformed("event", id, e)),
             None => self.store.event(id),
         }
     }
@@ -152,21 +185,24 @@ impl<'a> Draft<'a> {
     /// Begins the retention of a settled event.
     pub(super) fn retain(&mut self, id: EventId, kept: Retained) {
         match kept.class {
+            _ if kept.group.is_some() => self.retain_in_group(kept),
             Class::Delivered => {
                 self.totals.delivered_bytes += u64::from(kept.size);
                 self.totals.delivered_from = self.totals.delivered_from.min(kept.at);
             }
             Class::Dead => self.totals.dead_from = self.totals.dead_from.min(kept.at),
         }
-        self.put(keys::retention(kept.class, kept.at, id), kept.size.to_be_bytes());
+        self.put(keys::retention(kept.class, kept.group, kept.at, id), kept.size.to_be_bytes());
     }
 
     /// Ends it.
     pub(super) fn release(&mut self, id: EventId, kept: Retained) {
-        if kept.class == Class::Delivered {
+        if kept.group.is_some() {
+            self.release_from_group(kept);
+        } else if kept.class == Class::Delivered {
             self.totals.delivered_bytes = self.totals.delivered_bytes.saturating_sub(u64::from(kept.size));
         }
-        self.remove(keys::retention(kept.class, kept.at, id));
+        self.remove(keys::retention(kept.class, kept.group, kept.at, id));
     }
 
     /// The retention that stands for an event with these deliveries; `None` if it is not settled altogether.
@@ -176,8 +212,26 @@ impl<'a> Draft<'a> {
         records: &[(u32, Record)],
     ) -> Result<Option<Retained>, BufferError> {
         let Some((class, at)) = retention_of(records.iter().map(|(_, r)| r)) else { return Ok(None) };
-        let value = self.get(&keys::retention(class, at, id))?;
-        Ok(value.and_then(|v| Some(Retained { class, at, size: keys::u32_at(&v, 0)? })))
+        let of = records.iter().filter_map(|(destination, _)| self.directory.by_id(*destination));
+        let groups: BTreeSet<Group> = of.map(|lane| group_of(&lane)).collect();
+        self.find_retained(id, class, at, groups)
+    }
+
+    /// Where it stands, of these groups or of none.
+    pub(super) fn find_retained(
+        &self,
+        id: EventId,
+        class: Class,
+        at: u64,
+        groups: impl IntoIterator<Item = Group>,
+    ) -> Result<Option<Retained>, BufferError> {
+        for group in std::iter::once(None).chain(groups.into_iter().map(Some)) {
+            let value = self.get(&keys::retention(class, group, at, id))?;
+            if let Some(size) = value.and_then(|v| keys::u32_at(&v, 0)) {
+                return Ok(Some(Retained { class, group, at, size }));
+            }
+        }
+        Ok(None)
     }
 
     // ----------------------------------------------------------------------------------------------------------- claims
@@ -216,6 +270,13 @@ impl<'a> Draft<'a> {
                 self.put(keys::expiry(at, first), others.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
             }
         }
+        for ((lane, key), Drafted { before, after }) in std::mem::take(&mut self.lanes) {
+            match after {
+                _ if after == before => {}
+                Some(record) => self.put(keys::ordered(lane, key), record.encode()),
+                None => self.remove(keys::ordered(lane, key)),
+            }
+        }
         self.totals.commit += 1;
         self.totals.synced = synced;
         self.totals.events_commit_before = self.totals.events_commit;
@@ -226,8 +287,14 @@ impl<'a> Draft<'a> {
         let mut counters = HashMap::with_capacity(self.counters.len());
         for (id, (lane, mut counted)) in std::mem::take(&mut self.counters) {
             (counted.fresh_from, counted.retry_from) = lane.state().floors();
+            // The lane hears of these only when they are on disk.
+            let promoted = self.promoted.get(&id).copied().unwrap_or(u64::MAX);
+            counted.retry_from = counted.retry_from.min(promoted);
             self.put(keys::counters(id), counted.encode());
             counters.insert(id, counted);
+        }
+        for group in std::mem::take(&mut self.groups) {
+            self.put(keys::group(group), self.keep.totals(group).encode());
         }
         let items = self.index.len() + self.events.len() + 2;
         let mode = if self.sync { PersistMode::SyncData } else { PersistMode::Buffer };
@@ -265,9 +332,16 @@ pub(super) struct Finished {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Retained {
     pub(super) class: Class,
+    /// Of a route with retention of its own.
+    pub(super) group: Option<Group>,
     pub(super) at: u64,
     /// Of the stored event, in bytes.
     pub(super) size: u32,
+}
+
+/// The group of the route that a destination belongs to, whether or not that one has retention of its own.
+fn group_of(lane: &Lane) -> Group {
+    Group::of(lane.name.0.split('/').next().unwrap_or_default())
 }
 
 /// Where an event with these deliveries stands in retention, if all are settled: the time of the last settlement.

@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, Leased,
-    NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats, Step, StoredEndpoint, Task,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, LaneBy,
+    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
+    Step, StoredEndpoint, StuckLane, Task, Verified,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
@@ -25,12 +26,17 @@ use super::committer::{Committer, Inbox};
 use super::directory::Directory;
 use super::endpoints::{self, ChangeEndpoints};
 use super::filter::Filter;
-use super::lane::{Lane, Lease};
+use super::lane::{Lane, Lease, Target};
 use super::retention::Keep;
+use super::sealing::Seals;
 use super::store::Store;
-use super::{OpenError, apply, codec, keys, lane, lease, open, panic_text, select, tidy, waiting, wire};
+use super::{
+    OpenError, apply, codec, keys, lane, lanes, lease, open, panic_text, scrub, sealing, select, tidy,
+    verify, waiting, wire,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
+use crate::seal::Keyring;
 use crate::telemetry::Metrics;
 
 /// Events that one replay or purge commit works on at most.
@@ -57,6 +63,7 @@ pub(super) struct Shared {
     pub(super) claims: Mutex<HashMap<ClaimKey, Claimed>>,
     /// Which claims may stand.
     pub(super) filter: Arc<Filter>,
+    pub(super) keys: Keyring,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     /// Published by the committer.
@@ -64,11 +71,33 @@ pub(super) struct Shared {
     pub(super) next_seq: AtomicU64,
     pub(super) used_bytes: AtomicU64,
     pub(super) free_bytes: AtomicU64,
+    /// As of the last step of sealing anew.
+    pub(super) seals: Mutex<Seals>,
+    /// Held by a scrub.
+    pub(super) scrubbing: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
     pub(super) fn store(&self) -> Result<Arc<Store>, BufferError> {
         self.store.read().clone().ok_or(BufferError::Closed)
+    }
+
+    /// Runs a read that may block on the disk where it holds nobody up.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Store, &Shared) -> Result<T, BufferError> + Send + 'static,
+    ) -> Result<T, BufferError> {
+        let shared = Arc::clone(self);
+        let store = shared.store()?;
+        let outcome = tokio::task::spawn_blocking(move || read(&store, &shared)).await;
+        match outcome {
+            Ok(outcome) => outcome,
+            // The engine panics on some damage; that is the caller's to hear, not to die of.
+            Err(error) if error.is_panic() => {
+                Err(BufferError::Damaged(format!("the engine gave up: {}", panic_text(&*error.into_panic()))))
+            }
+            Err(_) => Err(BufferError::Closed),
+        }
     }
 
     /// Poisons the buffer.
@@ -105,6 +134,13 @@ impl Shared {
         lanes
     }
 
+    /// Where an event's deliveries go.
+    fn targets(&self, lanes: &[Arc<Lane>], event: &Event) -> Vec<Target> {
+        let target =
+            |lane: &Arc<Lane>| Target { lane: Arc::clone(lane), key: lane.key_of(event, &self.metrics) };
+        lanes.iter().map(target).collect()
+    }
+
     /// Fills the filter of claims with those of earlier processes.
     fn know_claims(&self) {
         let Ok(store) = self.store() else { return };
@@ -137,8 +173,6 @@ impl Shared {
 /// The engine behind the trait.
 pub(super) struct Embedded {
     pub(super) shared: Arc<Shared>,
-    /// Held by a scrub.
-    pub(super) scrubbing: tokio::sync::Mutex<()>,
     committer: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -149,13 +183,15 @@ impl Embedded {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
-        let open::Opened { store, commit, witness, lock } = open::open(settings)?;
+        let open::Opened { store, commit, seals, witness, lock } = open::open(settings)?;
         let store = Arc::new(store);
         let damaged = |e: BufferError| OpenError::Damaged {
             path: settings.path.display().to_string(),
             what: e.to_string(),
         };
-        let (directory, counters) = restore(&store, commit.next_seq).map_err(damaged)?;
+        let (directory, counters) =
+            restore(&store, commit.next_seq, Arc::clone(&metrics)).map_err(damaged)?;
+        let keep = Keep::open(settings, &store).map_err(damaged)?;
         let marks = Marks::new(settings);
         let space =
             Space::measure(&store, beside.as_deref(), &marks).map_err(|source| io_error(settings, source))?;
@@ -166,17 +202,20 @@ impl Embedded {
             watch: Watch::default(),
             marks,
             beside,
-            keep: Keep::new(settings),
+            keep,
             stall_after: settings.stall_after,
             directory,
             claims: Mutex::default(),
             filter: Arc::clone(&store.claims),
+            keys: store.keys.clone(),
             metrics,
             clock,
             events: AtomicU64::new(commit.events),
             next_seq: AtomicU64::new(commit.next_seq),
             used_bytes: AtomicU64::new(0),
             free_bytes: AtomicU64::new(0),
+            seals: Mutex::new(seals),
+            scrubbing: tokio::sync::Mutex::default(),
         });
         shared.publish(space);
         shared.gate.set_full(shared.marks.judge(space, false));
@@ -197,30 +236,23 @@ impl Embedded {
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committer =
             thread("tidegate-commit").spawn(move || committer.run()).map_err(OpenError::Thread)?;
-        let (watched, knowing) = (Arc::clone(&shared), Arc::clone(&shared));
-        let buffer = Self { shared, scrubbing: tokio::sync::Mutex::default(), committer: Some(committer) };
+        let (watched, knowing, sealed) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&shared));
+        let buffer = Self { shared, committer: Some(committer) };
         thread("tidegate-watch").spawn(move || watched.watch_over()).map_err(OpenError::Thread)?;
         // Until it is done, claims are looked up in the store.
         thread("tidegate-claims").spawn(move || knowing.know_claims()).map_err(OpenError::Thread)?;
+        if buffer.shared.seals.lock().is_under_way() {
+            thread("tidegate-seal").spawn(move || sealing::run(&sealed)).map_err(OpenError::Thread)?;
+        }
         Ok(buffer)
     }
 
-    /// Runs a read that may block on the disk where it holds nobody up.
+    /// See [`Shared::read`].
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store, &Shared) -> Result<T, BufferError> + Send + 'static,
     ) -> Result<T, BufferError> {
-        let shared = Arc::clone(&self.shared);
-        let store = shared.store()?;
-        let outcome = tokio::task::spawn_blocking(move || read(&store, &shared)).await;
-        match outcome {
-            Ok(outcome) => outcome,
-            // The engine panics on some damage; that is the caller's to hear, not to die of.
-            Err(error) if error.is_panic() => {
-                Err(BufferError::Damaged(format!("the engine gave up: {}", panic_text(&*error.into_panic()))))
-            }
-            Err(_) => Err(BufferError::Closed),
-        }
+        self.shared.read(read).await
     }
 
     async fn apply(
@@ -272,8 +304,12 @@ impl Embedded {
 }
 
 /// Destinations and their counters, as on disk.
-fn restore(store: &Store, next_seq: u64) -> Result<(Directory, HashMap<u32, Counters>), BufferError> {
-    let directory = Directory::default();
+fn restore(
+    store: &Store,
+    next_seq: u64,
+    metrics: Arc<Metrics>,
+) -> Result<(Directory, HashMap<u32, Counters>), BufferError> {
+    let directory = Directory::new(metrics);
     let mut counters = HashMap::new();
     for entry in store.scan(keys::name(0), vec![b'N' + 1]) {
         let (key, value) = entry?;
@@ -290,6 +326,12 @@ fn restore(store: &Store, next_seq: u64) -> Result<(Directory, HashMap<u32, Coun
     Ok((directory, counters))
 }
 
+fn lane_stats(store: &Store, lane: &Lane) -> Result<LaneStats, BufferError> {
+    let (blocked, parked) = (lane.blocked.load(Ordering::Relaxed), lane.parked.load(Ordering::Relaxed));
+    let oldest = if blocked + parked == 0 { None } else { lanes::oldest(store, lane)? };
+    Ok(LaneStats { blocked, parked, oldest })
+}
+
 fn io_error(settings: &BufferSettings, source: std::io::Error) -> OpenError {
     OpenError::Io { path: settings.path.display().to_string(), source }
 }
@@ -302,13 +344,16 @@ thread_local! {
 /// Bytes of the scratch that a thread keeps.
 const SCRATCH_KEPT: usize = 256 * 1024;
 
-pub(super) fn encode(event: &Event, lanes: &[Arc<Lane>]) -> Slice {
+pub(super) fn encode(event: &Event, lanes: &[Arc<Lane>], keys: &Keyring) -> Result<Slice, AppendError> {
     SCRATCH.with_borrow_mut(|scratch| {
-        codec::encode_event(scratch, event, lanes.iter().map(|lane| lane.id));
+        let written = codec::encode_event(scratch, event, lanes.iter().map(|lane| lane.id), keys);
         let encoded = Slice::from(scratch.as_slice());
         scratch.clear();
         scratch.shrink_to(SCRATCH_KEPT);
-        encoded
+        match written {
+            Ok(()) => Ok(encoded),
+            Err(error) => Err(AppendError::Unavailable(error.to_string())),
+        }
     })
 }
 
@@ -322,12 +367,13 @@ impl Buffer for Embedded {
     ) -> Result<Appended, AppendError> {
         self.shared.gate.admit()?;
         let lanes = self.shared.lanes(destinations);
-        let encoded = encode(&event, &lanes);
+        let encoded = encode(&event, &lanes, &self.shared.keys)?;
         if encoded.len() > MAX_EVENT {
             return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
         }
         let (done, outcome) = waiting::pair();
-        let append = Append { event: Arc::new(event), encoded, lanes, claim, queued: Instant::now(), done };
+        let targets = self.shared.targets(&lanes, &event);
+        let append = Append { event: Arc::new(event), encoded, targets, claim, queued: Instant::now(), done };
         self.shared.inbox.push(Op::Append(Box::new(append)))?;
         match outcome.await {
             Some(outcome) => outcome,
@@ -350,12 +396,17 @@ impl Buffer for Embedded {
             }
         }
         let lanes: Vec<Arc<Lane>> = known.iter().map(|(lane, _)| Arc::clone(lane)).collect();
-        let encoded = encode(&event, &lanes);
+        let encoded = encode(&event, &lanes, &self.shared.keys)?;
         if encoded.len() > MAX_EVENT {
             return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
         }
         let (done, outcome) = waiting::pair();
-        let import = Import { event, encoded, deliveries: known, claim, done };
+        let target = |(lane, delivery): (Arc<Lane>, Delivery)| {
+            let key = lane.key_of(&event, &self.shared.metrics);
+            (Target { lane, key }, delivery)
+        };
+        let deliveries = known.into_iter().map(target).collect();
+        let import = Import { event, encoded, deliveries, claim, done };
         self.shared.inbox.push(Op::Import(Box::new(import)))?;
         match outcome.await {
             Some(outcome) => outcome,
@@ -372,12 +423,13 @@ impl Buffer for Embedded {
         let lanes = self.shared.lanes(destinations);
         let NewBatch { id, events, claim } = batch;
         let part = |(event, claim): (Event, Option<NewClaim>)| {
-            let encoded = encode(&event, &lanes);
-            batch::Part { event: Arc::new(event), encoded, claim }
+            let encoded = encode(&event, &lanes, &self.shared.keys)?;
+            let targets = self.shared.targets(&lanes, &event);
+            Ok(batch::Part { event: Arc::new(event), encoded, targets, claim })
         };
-        let events: Vec<batch::Part> = events.into_iter().map(part).collect();
+        let events: Vec<batch::Part> = events.into_iter().map(part).collect::<Result<_, AppendError>>()?;
         let (done, outcome) = waiting::pair();
-        let append = AppendBatch { events, lanes, claim, id, queued: Instant::now(), done };
+        let append = AppendBatch { events, claim, id, queued: Instant::now(), done };
         if append.bytes() > batch::MAX_BYTES {
             return Err(AppendError::Unavailable(format!("a batch of {} bytes is too long", append.bytes())));
         }
@@ -424,10 +476,10 @@ impl Buffer for Embedded {
         self.shared.gate.usable()?;
         let Some(lane) = self.shared.known_lane(destination) else { return Ok(Vec::new()) };
         if let Some(granted) = lease::from_memory(&lane, max, now) {
-            return Ok(granted.accept());
+            return Ok(granted.accept(max));
         }
         let granted = self.read(move |store, _| lease::from_disk(store, &lane, max, now)).await?;
-        Ok(granted.accept())
+        Ok(granted.accept(max))
     }
 
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
@@ -467,10 +519,12 @@ impl Buffer for Embedded {
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());
             state.leases.insert(place, Lease::Settling(held.event.received_at));
             let (siblings, size) = (held.siblings, held.size);
+            // Others waited behind it, perhaps more do, and there is nothing else to work on.
+            let urgent = held.lane.is_some() && place.0 > 0 && state.starved;
             if let super::super::DeliveryState::Retrying { next_at } = record.state {
                 state.retries((next_at.0, place.1), lane::Held { record: Some(record.clone()), ..held });
             }
-            Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record }
+            Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record, urgent }
         };
         self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
     }
@@ -521,7 +575,7 @@ impl Buffer for Embedded {
     }
 
     async fn scrub(&self) -> Result<(), BufferError> {
-        self.scrubbed().await
+        scrub::scrub(&self.shared).await
     }
 
     async fn note(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), BufferError> {
@@ -563,6 +617,16 @@ impl Buffer for Embedded {
         written.map(|_| ())
     }
 
+    async fn verify(&self, after: Option<EventId>) -> Result<Verified, BufferError> {
+        self.read(move |store, _| verify::page(store, after)).await
+    }
+
+    async fn compact(&self) -> Result<(), BufferError> {
+        self.shared.gate.usable()?;
+        let _alone = self.shared.scrubbing.lock().await;
+        self.read(|store, _| tidy::free(store).map_err(|e| store.failed("store", "compaction", e))).await
+    }
+
     async fn stats(&self) -> Result<Stats, BufferError> {
         self.read(|store, shared| {
             let destinations = shared
@@ -577,6 +641,7 @@ impl Buffer for Embedded {
                         backlog,
                         dead: lane.dead.load(Ordering::Relaxed),
                         oldest,
+                        lanes: lane_stats(store, &lane)?,
                     })
                 })
                 .collect::<Result<_, BufferError>>()?;
@@ -586,9 +651,23 @@ impl Buffer for Embedded {
                 disk_bytes: shared.used_bytes.load(Ordering::Relaxed),
                 max_bytes: shared.marks.max,
                 free_bytes: shared.free_bytes.load(Ordering::Relaxed),
+                sealing: shared.seals.lock().stats(shared.events.load(Ordering::Relaxed)),
             })
         })
         .await
+    }
+
+    fn order(&self, by: Vec<(DestinationName, Arc<dyn LaneBy>)>) {
+        let mut unordered = self.shared.directory.all();
+        for (name, by) in by {
+            unordered.retain(|lane| lane.name != name);
+            *self.shared.lane(&name).order.write() = Some(by);
+        }
+        unordered.iter().for_each(|lane| *lane.order.write() = None);
+    }
+
+    async fn lanes(&self, search: LaneSearch) -> Result<Vec<StuckLane>, BufferError> {
+        self.read(move |store, shared| lanes::stuck(store, &shared.directory, &search)).await
     }
 
     fn admission(&self) -> Admission {

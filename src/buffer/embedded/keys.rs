@@ -11,7 +11,10 @@
 //! | `X` expiry, claim key | more claim keys that expire then | claims by expiry |
 //! | `F` destination, seq | [`QueueEntry`] | deliveries not tried since acceptance or replay, by acceptance |
 //! | `R` destination, due, seq | [`QueueEntry`] | deliveries to be retried, by due time |
-//! | `O` destination, seq | accepted at | deliveries to be retried, by acceptance (for the oldest age) |
+//! | `O` destination, seq | accepted at | deliveries in `R`, and the first that waits behind a parked one, by acceptance (for the oldest age) |
+//! | `H` destination, lane | the lane's record | lanes that are not empty |
+//! | `W` destination, lane, seq | [`QueueEntry`] | deliveries that wait for their lane's first, by acceptance |
+//! | `B` destination, since, lane | – | lanes that stand still, by time |
 //! | `D` event, destination | the delivery, once there is something to say | |
 //! | `L` event, destination | – | dead letters, by event |
 //! | `J` job | the job, as JSON | jobs by the time of their making |
@@ -20,14 +23,21 @@
 //! | `G` until, endpoint key | – | records of endpoints that end, by their end |
 //! | `V` settled at, event | size | events whose deliveries are all delivered, for retention |
 //! | `T` settled at, event | size | events that are settled and have a dead letter, for retention |
+//! | `v` group, settled at, event | size | the same as `V`, of routes with a `keep` of their own |
+//! | `t` group, settled at, event | size | the same as `T`, of such routes |
+//! | `Q` group | what is kept of a group, and where its indexes begin | |
+//! | [`SEALING`] | which keys open what is here, and how far sealing anew is | |
 //! | [`FILL`] | zeros | |
 
-use super::super::{ClaimKey, EventId};
+use super::super::{ClaimKey, EventId, LaneKey};
 
 /// Of the commit record in `index`. Longer than any other key that starts so, and found by it in the journal.
 pub(super) const COMMIT: &[u8] = b"\0\0tidegate-commit";
 /// Of the mark in `events`: the number of the last commit that touched this keyspace.
 pub(super) const MARK: &[u8] = b"\0\0tidegate-mark";
+
+/// See `sealing.rs`.
+pub(super) const SEALING: &[u8] = b"Ysealing";
 
 /// Fills a journal up: see `scrub.rs`.
 pub(super) const FILL: &[u8] = b"Zfill";
@@ -63,6 +73,15 @@ pub(super) fn retry(destination: u32, due: u64, seq: u64) -> Key {
 pub(super) fn retried(destination: u32, seq: u64) -> Key {
     key(b'O', &[&destination.to_be_bytes(), &seq.to_be_bytes()])
 }
+pub(super) fn ordered(destination: u32, lane: LaneKey) -> Key {
+    key(b'H', &[&destination.to_be_bytes(), &lane.0])
+}
+pub(super) fn waiting(destination: u32, lane: LaneKey, seq: u64) -> Key {
+    key(b'W', &[&destination.to_be_bytes(), &lane.0, &seq.to_be_bytes()])
+}
+pub(super) fn stuck(destination: u32, since: u64, lane: LaneKey) -> Key {
+    key(b'B', &[&destination.to_be_bytes(), &since.to_be_bytes(), &lane.0])
+}
 pub(super) fn delivery(event: EventId, destination: u32) -> Key {
     key(b'D', &[&event.0, &destination.to_be_bytes()])
 }
@@ -79,8 +98,18 @@ pub(super) fn job(id: EventId) -> Key {
 pub(super) fn note(of: &str) -> Key {
     key(b'M', &[of.as_bytes()])
 }
-pub(super) fn retention(class: Class, at: u64, event: EventId) -> Key {
-    key(class.prefix(), &[&at.to_be_bytes(), &event.0])
+pub(super) fn retention(class: Class, group: Option<Group>, at: u64, event: EventId) -> Key {
+    match group {
+        None => key(class.prefix(), &[&at.to_be_bytes(), &event.0]),
+        Some(group) => key(class.prefix_of_groups(), &[&group.0, &at.to_be_bytes(), &event.0]),
+    }
+}
+/// The first possible key of a group's index at `at`.
+pub(super) fn group_floor(class: Class, group: Group, at: u64) -> Key {
+    key(class.prefix_of_groups(), &[&group.0, &at.to_be_bytes()])
+}
+pub(super) fn group(group: Group) -> Key {
+    key(b'Q', &[&group.0])
 }
 pub(super) fn endpoint(endpoint: [u8; 32]) -> Key {
     key(b'E', &[&endpoint])
@@ -116,6 +145,24 @@ impl Class {
             Class::Dead => b'T',
         }
     }
+    const fn prefix_of_groups(self) -> u8 {
+        match self {
+            Class::Delivered => b'v',
+            Class::Dead => b't',
+        }
+    }
+}
+
+/// The events of a route that has retention of its own, by a hash of its name, so that nothing need be kept of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Group(pub(super) [u8; 8]);
+
+impl Group {
+    pub(super) fn of(route: &str) -> Self {
+        let mut short = [0; 8];
+        short.copy_from_slice(&blake3::hash(route.as_bytes()).as_bytes()[..8]);
+        Self(short)
+    }
 }
 
 /// The number at `at` of a key; `None` if the key is too short to be one of ours.
@@ -124,6 +171,9 @@ pub(super) fn u64_at(key: &[u8], at: usize) -> Option<u64> {
 }
 pub(super) fn u32_at(key: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?))
+}
+pub(super) fn lane_at(key: &[u8], at: usize) -> Option<LaneKey> {
+    Some(LaneKey(key.get(at..at + 8)?.try_into().ok()?))
 }
 pub(super) fn id_at(key: &[u8], at: usize) -> Option<EventId> {
     Some(EventId(key.get(at..at + 16)?.try_into().ok()?))
@@ -147,7 +197,7 @@ mod tests {
     #[test]
     fn a_timed_key_comes_apart_as_it_was_made() {
         let id = EventId([7; 16]);
-        assert_eq!(split_timed(&retention(Class::Dead, 77, id)), Some((77, [7; 16])));
+        assert_eq!(split_timed(&retention(Class::Dead, None, 77, id)), Some((77, [7; 16])));
         assert_eq!(split_timed(b"T123"), None);
     }
 }

@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
-use super::super::{DestinationName, Event, LeaseToken, Leased};
+use super::super::{DestinationName, Event, LaneBy, LaneKey, LeaseToken, Leased};
 use super::codec::Record;
 use crate::clock::Timestamp;
+use crate::telemetry::Metrics;
 
 /// A delivery's place in its queue: the due time in milliseconds (0: untried since acceptance or replay) and the seq.
 pub(super) type Place = (u64, u64);
@@ -35,11 +36,21 @@ pub(super) struct Held {
     pub(super) size: u32,
     /// `None`: untried.
     pub(super) record: Option<Record>,
+    /// The lane that it is the first of, if it goes in order.
+    pub(super) lane: Option<LaneKey>,
+}
+
+/// Where a delivery goes.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) lane: Arc<Lane>,
+    /// If it goes in order.
+    pub(super) key: Option<LaneKey>,
 }
 
 impl Held {
     pub(super) fn record(&self) -> Record {
-        self.record.clone().unwrap_or_else(|| Record::untried(self.event.received_at))
+        self.record.clone().unwrap_or_else(|| Record::untried(self.event.received_at, self.lane))
     }
     fn weight(&self) -> usize {
         self.size as usize + 512
@@ -74,6 +85,10 @@ pub(super) struct Lane {
     /// Published by the committer.
     pub(super) backlog: AtomicU64,
     pub(super) dead: AtomicU64,
+    pub(super) blocked: AtomicU64,
+    pub(super) parked: AtomicU64,
+    /// How new events find their order; `None`: they have none.
+    pub(super) order: RwLock<Option<Arc<dyn LaneBy>>>,
     state: Mutex<State>,
 }
 
@@ -103,6 +118,13 @@ pub(super) struct State {
     pub(super) retried_from: u64,
     /// Counts what lowered `retried_from`, so that a look at the index notices.
     pub(super) retried_lowered: u64,
+    /// The same for lanes that stand still, by time.
+    pub(super) stuck_from: u64,
+    pub(super) stuck_lowered: u64,
+    /// The latest lease got less than it asked for: what becomes due is waited for.
+    pub(super) starved: bool,
+    /// Whose turn it is where only one of new deliveries and retries fits.
+    pub(super) retries_first: bool,
 }
 
 impl Lane {
@@ -115,6 +137,9 @@ impl Lane {
             scanning: Mutex::new(()),
             backlog: AtomicU64::new(0),
             dead: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
+            order: RwLock::new(None),
             state: Mutex::new(State {
                 leases: BTreeMap::new(),
                 returned: BTreeMap::new(),
@@ -129,6 +154,10 @@ impl Lane {
                 retry_due: u64::MAX,
                 retried_from: 0,
                 retried_lowered: 0,
+                stuck_from: 0,
+                stuck_lowered: 0,
+                starved: false,
+                retries_first: true,
             }),
         }
     }
@@ -143,6 +172,8 @@ impl Lane {
         let lane = Self::new(id, name, next_seq);
         lane.backlog.store(counters.backlog, Ordering::Relaxed);
         lane.dead.store(counters.dead, Ordering::Relaxed);
+        lane.blocked.store(counters.blocked, Ordering::Relaxed);
+        lane.parked.store(counters.parked, Ordering::Relaxed);
         {
             let mut state = lane.state();
             state.fresh_from = counters.fresh_from;
@@ -157,6 +188,16 @@ impl Lane {
         self.state.lock()
     }
 
+    /// The lane of a new event's key, if it goes in order.
+    pub(super) fn key_of(&self, event: &Event, metrics: &Metrics) -> Option<LaneKey> {
+        let order = self.order.read().clone()?;
+        let key = order.lane(event);
+        if key.is_none() {
+            metrics.order_key_missing(&self.name.0);
+        }
+        key
+    }
+
     pub(super) fn leased(&self, place: Place, held: &Held) -> Leased {
         let (attempts, since) = match &held.record {
             Some(record) => (record.attempts, record.since),
@@ -167,6 +208,7 @@ impl Lane {
             destination: self.name.clone(),
             attempts,
             since,
+            lane: held.lane,
             token: LeaseToken { due: place.0, seq: place.1 },
         }
     }
@@ -244,14 +286,32 @@ impl State {
 
     /// Takes note of a retry that was settled and will be on disk soon.
     pub(super) fn retries(&mut self, place: Place, held: Held) {
+        self.promoted(place);
+        self.upcoming.insert(place, held);
+    }
+
+    /// Takes note of an entry of the retry queue: that it is, or will be, on disk.
+    pub(super) fn promoted(&mut self, place: Place) {
         self.retry_from = self.retry_from.min(place);
         self.settled_low = Some(self.settled_low.map_or(place, |low| low.min(place)));
         self.retry_due = self.retry_due.min(place.0);
-        if place.1 < self.retried_from {
-            self.retried_from = place.1;
+        self.aged(place.1);
+    }
+
+    /// Takes note of an entry of the index by acceptance.
+    pub(super) fn aged(&mut self, seq: u64) {
+        if seq < self.retried_from {
+            self.retried_from = seq;
             self.retried_lowered += 1;
         }
-        self.upcoming.insert(place, held);
+    }
+
+    /// Takes note of a lane that stands still since then.
+    pub(super) fn stuck(&mut self, since: u64) {
+        if since < self.stuck_from {
+            self.stuck_from = since;
+            self.stuck_lowered += 1;
+        }
     }
 
     /// Gives a reservation back whose event could not be read: the scan meets it again.

@@ -23,7 +23,9 @@ impl Granted {
         let leases = taken.iter().map(|(place, held)| lane.leased(*place, held)).collect();
         Self { lane: Arc::clone(lane), leases }
     }
-    pub(super) fn accept(mut self) -> Vec<Leased> {
+    /// `max`: how many were asked for.
+    pub(super) fn accept(mut self, max: usize) -> Vec<Leased> {
+        self.lane.state().starved = self.leases.len() < max;
         std::mem::take(&mut self.leases)
     }
 }
@@ -53,7 +55,9 @@ pub(super) fn from_memory(lane: &Arc<Lane>, max: usize, now: Timestamp) -> Optio
         return None;
     }
     state.take_window(max, &mut taken);
-    if taken.is_empty() && max > 0 && state.behind {
+    if taken.len() < max && state.behind {
+        // Fewer than asked for must mean that there is no more. These come first again.
+        taken.drain(..).for_each(|(place, _)| state.hand_back(place));
         return None;
     }
     drop(state);
@@ -72,11 +76,47 @@ pub(super) fn from_disk(
     lane.state().take_returned(max, now, &mut taken);
     // From here on an error must give back what was taken.
     let mut granted = Granted::new(lane, &taken);
-    let returned = granted.leases.len();
-    let retries = reserve_retries(store, lane, max - granted.leases.len(), now, &mut granted)?;
-    read(store, lane, retries, &mut granted)?;
+    // Where there is order, heads that others waited behind are in the retry queue: they and keys that are new to it
+    // take turns, so that neither keeps the other waiting.
+    let ordered = lane.order.read().is_some();
+    let room = max - granted.leases.len();
+    let share = if ordered { turn(lane, room) } else { room };
+    retries(store, lane, share, now, &mut granted)?;
+    fresh(store, lane, max, &mut granted)?;
+    if ordered {
+        let rest = max - granted.leases.len();
+        retries(store, lane, rest, now, &mut granted)?;
+    }
+    Ok(granted)
+}
+
+/// How many of so many places are first of all for retries: half of them, and of an odd number one more each other time.
+fn turn(lane: &Lane, room: usize) -> usize {
+    if room.is_multiple_of(2) {
+        return room / 2;
+    }
+    let mut state = lane.state();
+    state.retries_first = !state.retries_first;
+    room / 2 + usize::from(!state.retries_first)
+}
+
+fn retries(
+    store: &Store,
+    lane: &Arc<Lane>,
+    max: usize,
+    now: Timestamp,
+    granted: &mut Granted,
+) -> Result<(), BufferError> {
+    let before = granted.leases.len();
+    let retries = reserve_retries(store, lane, max, now, granted)?;
+    read(store, lane, retries, granted)?;
     // Those from memory and those from disk, back in order.
-    granted.leases[returned..].sort_unstable_by_key(|leased| place(leased.token));
+    granted.leases[before..].sort_unstable_by_key(|leased| place(leased.token));
+    Ok(())
+}
+
+/// Fills `granted` up to `max`.
+fn fresh(store: &Store, lane: &Arc<Lane>, max: usize, granted: &mut Granted) -> Result<(), BufferError> {
     let mut window = Vec::new();
     lane.state().take_window(max - granted.leases.len(), &mut window);
     granted.leases.extend(window.iter().map(|(place, held)| lane.leased(*place, held)));
@@ -84,9 +124,9 @@ pub(super) fn from_disk(
     loop {
         let fresh = reserve_fresh(store, lane, max - granted.leases.len())?;
         let whole = granted.leases.len() + fresh.len();
-        read(store, lane, fresh, &mut granted)?;
+        read(store, lane, fresh, granted)?;
         if granted.leases.len() == whole {
-            return Ok(granted);
+            return Ok(());
         }
     }
 }
@@ -249,6 +289,7 @@ fn read_one(store: &Store, lane: &Lane, entry: &QueueEntry) -> Result<Held, Buff
         siblings: u32::try_from(stored.destinations.len()).unwrap_or(u32::MAX),
         size: stored.size,
         record,
+        lane: entry.lane,
     })
 }
 

@@ -20,14 +20,17 @@ mod filter;
 mod journal;
 mod keys;
 mod lane;
+mod lanes;
 mod lease;
 mod open;
 pub mod parsers;
 mod retention;
 mod scrub;
+mod sealing;
 mod select;
 mod store;
 mod tidy;
+mod verify;
 mod waiting;
 mod wire;
 mod witness;
@@ -41,6 +44,7 @@ use std::sync::Arc;
 use super::{Beside, Buffer};
 use crate::clock::Clock;
 use crate::config::BufferSettings;
+use crate::seal::{KeyId, NotSealed};
 use crate::telemetry::Metrics;
 use engine::{Embedded, Shared};
 
@@ -94,10 +98,28 @@ pub enum OpenError {
     NotAFolder { path: String },
     #[error("no space left for {path}: free some, and the buffer opens as it was")]
     NoSpace { path: String },
+    #[error(
+        "{path} holds what is sealed under the key {}, and `buffer.encryption.keys` {}: list the missing key, too. Nothing was taken or changed",
+        listed(.missing), told(.given)
+    )]
+    NoKey { path: String, missing: Vec<KeyId>, given: Vec<KeyId> },
+    #[error("{0}")]
+    NotSealed(#[from] NotSealed),
     #[error("the buffer can't be opened: {path}: {source}")]
     Io { path: String, source: std::io::Error },
     #[error("a thread of the buffer can't be started: {0}")]
     Thread(std::io::Error),
+}
+
+fn listed(keys: &[KeyId]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+fn told(keys: &[KeyId]) -> String {
+    match keys {
+        [] => "lists none".into(),
+        keys => format!("has {} only", listed(keys)),
+    }
 }
 
 /// What a panic said.

@@ -16,6 +16,7 @@ use fjall::PersistMode;
 
 use super::codec::CommitRecord;
 use super::journal::{self, Problem};
+use super::sealing::{self, Seals};
 use super::store::Store;
 use super::witness::Witness;
 use super::{OpenError, keys};
@@ -25,12 +26,13 @@ use crate::config::BufferSettings;
 const FORMAT: u32 = 1;
 const FORMAT_WORDS: &str = "tidegate buffer, format ";
 /// The number of the commit that makes a store.
-const FIRST_COMMIT: u64 = 1;
+pub(super) const FIRST_COMMIT: u64 = 1;
 
 /// A store that may be used, and what it takes to go on with it.
 pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) commit: CommitRecord,
+    pub(super) seals: Seals,
     pub(super) witness: Witness,
     pub(super) lock: Lock,
 }
@@ -74,14 +76,14 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
         }
         // Nothing can have been accepted before the format was written.
         (false, false) if witnessed.is_none_or(|commit| commit == FIRST_COMMIT) => {
-            return make(&files, settings.memtable, lock);
+            return make(&files, settings, lock);
         }
         (false, false) => {
             return Err(damaged(&files.store, "this folder is missing, but its witness is here"));
         }
         (false, true) if witnessed == Some(FIRST_COMMIT) => {
             std::fs::remove_dir_all(&files.store).map_err(|e| of_file(&files.store, e))?;
-            return make(&files, settings.memtable, lock);
+            return make(&files, settings, lock);
         }
         (false, true) => return Err(damaged(&files.format, "this file is missing")),
     }
@@ -101,8 +103,9 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
         );
         journal::mend(path, *good).map_err(|e| of_file(path, e))?;
     }
-    let store = open_engine(&files.store, settings.memtable)?;
-    let commit = check_opened(&store, &files.store, &journals)?;
+    let store = open_engine(&files.store, settings)?;
+    let mut commit = check_opened(&store, &files.store, &journals)?;
+    let seals = sealing::take_up(&store, &mut commit)?;
     let witness = match witnessed {
         Some(_) => Witness::open(&files.witness),
         None => Witness::create(&files.witness, commit.commit),
@@ -110,7 +113,7 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
     let witness = witness.map_err(|e| of_file(&files.witness, e))?;
     // What was read is on disk once the engine has opened (it syncs the journal), so it counts as acknowledged now.
     witness.write(commit.commit).map_err(|e| of_file(&files.witness, e))?;
-    Ok(Opened { store, commit, witness, lock })
+    Ok(Opened { store, commit, seals, witness, lock })
 }
 
 fn make_folder(folder: &Path) -> Result<(), OpenError> {
@@ -156,16 +159,18 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
 }
 
 /// Makes an empty store. A crash on the way leaves no format, and a witness that says that nothing was accepted.
-fn make(files: &Files, memtable: u64, lock: Lock) -> Result<Opened, OpenError> {
+fn make(files: &Files, settings: &BufferSettings, lock: Lock) -> Result<Opened, OpenError> {
     let witness = Witness::create(&files.witness, FIRST_COMMIT).map_err(|e| of_file(&files.witness, e))?;
     sync_folder(&files.folder)?;
-    let store = open_engine(&files.store, memtable)?;
-    let commit = CommitRecord { commit: FIRST_COMMIT, next_seq: 1, ..CommitRecord::default() };
+    let store = open_engine(&files.store, settings)?;
+    let mut commit = CommitRecord { commit: FIRST_COMMIT, next_seq: 1, ..CommitRecord::default() };
     let mut batch = store.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&store.index, keys::COMMIT, commit.encode());
     batch.commit().map_err(|e| engine(&files.store, &e))?;
+    let seals = sealing::take_up(&store, &mut commit)?;
     write_synced(&files.format, format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes())?;
-    Ok(Opened { store, commit, witness, lock })
+    witness.write(commit.commit).map_err(|e| of_file(&files.witness, e))?;
+    Ok(Opened { store, commit, seals, witness, lock })
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), OpenError> {
@@ -223,8 +228,10 @@ fn check_engine_files(store: &Path) -> Result<(), OpenError> {
 }
 
 /// The engine panics on some damage; that too is an error with a name.
-fn open_engine(folder: &Path, memtable: u64) -> Result<Store, OpenError> {
-    match catch_unwind(AssertUnwindSafe(|| Store::open(folder, memtable))) {
+fn open_engine(folder: &Path, settings: &BufferSettings) -> Result<Store, OpenError> {
+    match catch_unwind(AssertUnwindSafe(|| {
+        Store::open(folder, settings.memtable, settings.encryption.clone())
+    })) {
         Ok(Ok(store)) => Ok(store),
         Ok(Err(error)) => Err(engine(folder, &error)),
         Err(panic) => Err(damaged(folder, &format!("the engine gave up: {}", super::panic_text(&*panic)))),
@@ -278,7 +285,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn damaged(path: &Path, what: &str) -> OpenError {
+pub(super) fn damaged(path: &Path, what: &str) -> OpenError {
     OpenError::Damaged { path: text(path), what: what.into() }
 }
 
@@ -300,7 +307,7 @@ fn of_journal(problem: Problem) -> OpenError {
     }
 }
 
-fn engine(folder: &Path, error: &fjall::Error) -> OpenError {
+pub(super) fn engine(folder: &Path, error: &fjall::Error) -> OpenError {
     use fjall::{Error, LsmError};
     match error {
         Error::Io(e) | Error::Storage(LsmError::Io(e)) if e.kind() != io::ErrorKind::UnexpectedEof => {

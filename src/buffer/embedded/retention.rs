@@ -3,35 +3,136 @@
 //!
 //! An event is deleted when all its deliveries are settled and their retention has ended; one with a pending delivery
 //! stands in no retention index, so it can't be met here. Each index is in order of time, and a step goes on where the
-//! last one ended.
+//! last one ended. A route with a `keep` of its own has indexes of its own: what goes of it costs nothing of the others.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::super::{BufferError, EventId};
-use super::draft::{Draft, Retained};
-use super::keys::{self, Class};
+use parking_lot::Mutex;
+
+use super::super::{BufferError, DeliveryState, EventId};
+use super::codec::Record;
+use super::draft::{Draft, Retained, retention_of};
+use super::keys::{self, Class, Group};
+use super::lane::Lane;
+use super::store::Store;
+use super::wire::{Malformed, Reader, Result as Read, VERSION, put_number};
 use crate::clock::Timestamp;
-use crate::config::BufferSettings;
+use crate::config::{BufferSettings, RouteKeep};
 
 /// Entries that one step deletes at most: about a millisecond of the committer's time.
 const STEP: usize = 256;
 
-/// How long things are kept.
-#[derive(Clone, Debug)]
-pub(super) struct Keep {
+/// How long, and how much, is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeepRule {
     pub(super) delivered: Duration,
-    delivered_bytes: u64,
+    /// At most so many delivered events, and bytes of them.
+    events: u64,
+    bytes: u64,
     dead: Duration,
 }
 
+/// What is kept of a group, and where its indexes begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GroupTotals {
+    /// Delivered events, and bytes of them.
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Nothing stands in the indexes below these (in milliseconds).
+    delivered_from: u64,
+    dead_from: u64,
+}
+
+impl Default for GroupTotals {
+    fn default() -> Self {
+        Self { events: 0, bytes: 0, delivered_from: u64::MAX, dead_from: u64::MAX }
+    }
+}
+
+impl GroupTotals {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        [self.events, self.bytes, self.delivered_from, self.dead_from]
+            .into_iter()
+            .for_each(|number| put_number(&mut out, number));
+        out
+    }
+    fn decode(record: &[u8]) -> Read<Self> {
+        let mut r = Reader::versioned(record)?;
+        let read = Self {
+            events: r.number()?,
+            bytes: r.number()?,
+            delivered_from: r.number()?,
+            dead_from: r.number()?,
+        };
+        r.end()?;
+        Ok(read)
+    }
+}
+
+/// What is kept: of routes with a `keep` of their own (a *group* each), and of all others together. What has settled
+/// stays in the group that it settled in; a group whose route has no `keep` any more goes by the general rule.
+#[derive(Debug)]
+pub(super) struct Keep {
+    all: KeepRule,
+    rules: HashMap<Group, KeepRule>,
+    /// As the committer's draft will leave them. One that fails to commit ends the buffer, so nothing is taken back.
+    groups: Mutex<BTreeMap<Group, GroupTotals>>,
+}
+
 impl Keep {
-    pub(super) fn new(settings: &BufferSettings) -> Self {
-        Self {
+    pub(super) fn open(settings: &BufferSettings, store: &Store) -> Result<Self, BufferError> {
+        // What is done must not crowd out what is to come: a small buffer keeps less.
+        let most = settings.max_size / 4;
+        let all = KeepRule {
             delivered: settings.keep_delivered,
-            // What is done must not crowd out what is to come: a small buffer keeps less.
-            delivered_bytes: settings.keep_delivered_bytes.min(settings.max_size / 4),
+            events: u64::MAX,
+            bytes: settings.keep_delivered_bytes.min(most),
             dead: settings.keep_dead,
+        };
+        let of_route = |own: &RouteKeep| KeepRule {
+            delivered: own.delivered.unwrap_or(all.delivered),
+            events: own.events.unwrap_or(u64::MAX),
+            bytes: own.bytes.unwrap_or(settings.keep_delivered_bytes).min(most),
+            dead: own.dead.unwrap_or(all.dead),
+        };
+        let rules = settings.keep_of_routes.iter();
+        let rules = rules.map(|(route, own)| (Group::of(route), of_route(own))).collect();
+        let mut groups = BTreeMap::new();
+        for entry in store.scan(vec![b'Q'], vec![b'Q' + 1]) {
+            let (key, value) = entry?;
+            let malformed = |what| store.malformed("retention", "", what);
+            let group = key.get(1..).and_then(|group| group.try_into().ok());
+            let group = Group(group.ok_or_else(|| malformed(Malformed("key")))?);
+            groups.insert(group, GroupTotals::decode(&value).map_err(malformed)?);
         }
+        Ok(Self { all, rules, groups: Mutex::new(groups) })
+    }
+
+    /// Of a route with retention of its own.
+    pub(super) fn group(&self, route: &str) -> Option<Group> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        Some(Group::of(route)).filter(|group| self.rules.contains_key(group))
+    }
+
+    /// The same for the route of a destination.
+    pub(super) fn group_of(&self, lane: &Lane) -> Option<Group> {
+        self.group(lane.name.0.split('/').next().unwrap_or_default())
+    }
+
+    pub(super) fn rule(&self, group: Option<Group>) -> &KeepRule {
+        group.and_then(|group| self.rules.get(&group)).unwrap_or(&self.all)
+    }
+
+    pub(super) fn totals(&self, group: Group) -> GroupTotals {
+        self.groups.lock().get(&group).copied().unwrap_or_default()
+    }
+
+    fn change(&self, group: Group, change: impl FnOnce(&mut GroupTotals)) {
+        change(self.groups.lock().entry(group).or_default());
     }
 }
 
@@ -45,12 +146,20 @@ pub(super) enum Swept {
 impl Draft<'_> {
     /// Deletes what is past its time, up to a step's worth. First of all in a draft: what is written later in the same
     /// commit wins.
-    pub(super) fn sweep(&mut self, keep: &Keep, now: Timestamp) -> Result<Swept, BufferError> {
+    pub(super) fn sweep(&mut self, now: Timestamp) -> Result<Swept, BufferError> {
+        let keep = self.keep;
         let mut budget = STEP;
         self.sweep_claims(now.0, &mut budget)?;
         self.sweep_endpoints(now.0, &mut budget)?;
-        self.sweep_events(Class::Delivered, now.saturating_sub(keep.delivered).0, keep, &mut budget)?;
-        self.sweep_events(Class::Dead, now.saturating_sub(keep.dead).0, keep, &mut budget)?;
+        let (delivered, dead) =
+            (now.saturating_sub(keep.all.delivered).0, now.saturating_sub(keep.all.dead).0);
+        self.sweep_events(Class::Delivered, delivered, &keep.all, now, &mut budget)?;
+        self.sweep_events(Class::Dead, dead, &keep.all, now, &mut budget)?;
+        let groups: Vec<Group> = keep.groups.lock().keys().copied().collect();
+        for group in groups {
+            self.sweep_group(Class::Delivered, group, now, &mut budget)?;
+            self.sweep_group(Class::Dead, group, now, &mut budget)?;
+        }
         Ok(if budget == 0 { Swept::Part } else { Swept::All })
     }
 
@@ -81,15 +190,15 @@ impl Draft<'_> {
         &mut self,
         class: Class,
         until: u64,
-        keep: &Keep,
+        keep: &KeepRule,
+        now: Timestamp,
         budget: &mut usize,
     ) -> Result<(), BufferError> {
         let floor = match class {
             Class::Delivered => self.totals.delivered_from,
             Class::Dead => self.totals.dead_from,
         };
-        let surplus =
-            |draft: &Self| class == Class::Delivered && draft.totals.delivered_bytes > keep.delivered_bytes;
+        let surplus = |draft: &Self| class == Class::Delivered && draft.totals.delivered_bytes > keep.bytes;
         let end = if surplus(self) { u64::MAX } else { until };
         if floor > end {
             return Ok(());
@@ -109,7 +218,12 @@ impl Draft<'_> {
             let id = EventId(id);
             let size = keys::u32_at(&value, 0).unwrap_or(0);
             let records = self.records(id)?;
-            self.remove_event(id, &records, Some(Retained { class, at, size }));
+            let kept = Retained { class, group: None, at, size };
+            if records.iter().any(|(_, record)| record.parks) {
+                self.keep_on(id, records, kept, now);
+            } else {
+                self.remove_event(id, &records, Some(kept));
+            }
             match class {
                 Class::Delivered => self.totals.delivered_from = at,
                 Class::Dead => self.totals.dead_from = at,
@@ -117,5 +231,93 @@ impl Draft<'_> {
             *budget -= 1;
         }
         Ok(())
+    }
+
+    /// The same for a group.
+    fn sweep_group(
+        &mut self,
+        class: Class,
+        group: Group,
+        now: Timestamp,
+        budget: &mut usize,
+    ) -> Result<(), BufferError> {
+        let (keep, store) = (self.keep, self.store);
+        let rule = keep.rule(Some(group));
+        let (totals, age) =
+            (keep.totals(group), if class == Class::Dead { rule.dead } else { rule.delivered });
+        let floor = if class == Class::Dead { totals.dead_from } else { totals.delivered_from };
+        let until = now.saturating_sub(age).0;
+        let surplus = || {
+            let totals = keep.totals(group);
+            class == Class::Delivered && (totals.events > rule.events || totals.bytes > rule.bytes)
+        };
+        if floor > until && !surplus() {
+            return Ok(());
+        }
+        let end = keys::group_floor(class, group, u64::MAX);
+        for entry in store.scan(keys::group_floor(class, group, floor), end) {
+            if *budget == 0 {
+                break;
+            }
+            let (key, value) = entry?;
+            let (Some(at), Some(id)) = (keys::u64_at(&key, 9), keys::id_at(&key, 17)) else { continue };
+            if at > until && !surplus() {
+                break;
+            }
+            let size = keys::u32_at(&value, 0).unwrap_or(0);
+            let kept = Retained { class, group: Some(group), at, size };
+            let records = self.records(id)?;
+            if records.iter().any(|(_, record)| record.parks) {
+                self.keep_on(id, records, kept, now);
+            } else if records.is_empty() || retention_of(records.iter().map(|(_, record)| record)).is_some() {
+                self.remove_event(id, &records, Some(kept));
+            } else {
+                // Under way again: then it should not stand here, and must not go.
+                self.release(id, kept);
+            }
+            keep.change(group, |totals| match class {
+                Class::Delivered => totals.delivered_from = at,
+                Class::Dead => totals.dead_from = at,
+            });
+            self.groups.insert(group);
+            *budget -= 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn retain_in_group(&mut self, kept: Retained) {
+        let Some(group) = kept.group else { return };
+        self.keep.change(group, |totals| match kept.class {
+            Class::Delivered => {
+                totals.events += 1;
+                totals.bytes += u64::from(kept.size);
+                totals.delivered_from = totals.delivered_from.min(kept.at);
+            }
+            Class::Dead => totals.dead_from = totals.dead_from.min(kept.at),
+        });
+        self.groups.insert(group);
+    }
+
+    pub(super) fn release_from_group(&mut self, kept: Retained) {
+        let Some(group) = kept.group else { return };
+        if kept.class == Class::Delivered {
+            self.keep.change(group, |totals| {
+                totals.events = totals.events.saturating_sub(1);
+                totals.bytes = totals.bytes.saturating_sub(u64::from(kept.size));
+            });
+            self.groups.insert(group);
+        }
+    }
+
+    /// A dead letter that holds a lane is an operator's to end: it is kept for as long again.
+    fn keep_on(&mut self, id: EventId, records: Vec<(u32, Record)>, kept: Retained, now: Timestamp) {
+        for (to, mut record) in records.into_iter().filter(|(_, record)| record.parks) {
+            if let DeliveryState::Dead { at, .. } = &mut record.state {
+                *at = now;
+                self.put_record(id, to, &record);
+            }
+        }
+        self.release(id, kept);
+        self.retain(id, Retained { at: now.0, ..kept });
     }
 }

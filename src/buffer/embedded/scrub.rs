@@ -6,13 +6,13 @@
 //! one; everything is flushed until the old ones are gone; and all events are written anew, slice by slice, so that
 //! each old blob file is garbage altogether and goes.
 //!
-//! Costs as much as the buffer is large, which is why only an erase asks for it.
+//! Costs as much as the buffer is large, which is why only an erase and the end of sealing anew ask for it.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fjall::compaction::filter::{
@@ -21,7 +21,6 @@ use fjall::compaction::filter::{
 
 use super::super::BufferError;
 use super::apply::Op;
-use super::engine::Embedded;
 use super::store::Store;
 use super::{Shared, waiting};
 
@@ -69,34 +68,34 @@ impl CompactionFilter for Rewrite {
     }
 }
 
-impl Embedded {
-    pub(super) async fn scrubbed(&self) -> Result<(), BufferError> {
-        self.shared.gate.usable()?;
-        // Two at once would only do the same.
-        let _alone = self.scrubbing.lock().await;
-        let old = self
-            .read(|store, shared| {
-                room(store, shared)?;
-                journals(store)
-            })
-            .await?;
-        for _ in 0..JOURNAL.div_ceil(FILL) + 1 {
-            self.fill(FILL).await?;
-        }
-        self.fill(0).await?;
-        self.read(move |store, shared| {
+/// See the module.
+pub(super) async fn scrub(shared: &Arc<Shared>) -> Result<(), BufferError> {
+    shared.gate.usable()?;
+    // Two at once would only do the same.
+    let _alone = shared.scrubbing.lock().await;
+    let old = shared
+        .read(|store, shared| {
+            room(store, shared)?;
+            journals(store)
+        })
+        .await?;
+    for _ in 0..JOURNAL.div_ceil(FILL) + 1 {
+        fill(shared, FILL).await?;
+    }
+    fill(shared, 0).await?;
+    shared
+        .read(move |store, shared| {
             let_go(store, shared, &old)?;
             rewrite(store, shared)
         })
         .await
-    }
+}
 
-    /// Writes so many bytes of nothing in place of the last ones.
-    async fn fill(&self, bytes: usize) -> Result<(), BufferError> {
-        let (done, outcome) = waiting::pair();
-        self.shared.inbox.push(Op::Fill(bytes, done))?;
-        outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
-    }
+/// Writes so many bytes of nothing in place of the last ones.
+async fn fill(shared: &Shared, bytes: usize) -> Result<(), BufferError> {
+    let (done, outcome) = waiting::pair();
+    shared.inbox.push(Op::Fill(bytes, done))?;
+    outcome.await.unwrap_or_else(|| Err(BufferError::Failed(shared.gate.failure())))
 }
 
 /// Refuses if there is no room to write beside what is there.
@@ -105,7 +104,7 @@ fn room(store: &Store, shared: &Shared) -> Result<(), BufferError> {
     let free = shared.free_bytes.load(Relaxed);
     if free < needed {
         return Err(BufferError::NoSpace(format!(
-            "what was erased is deleted, but still stands in the files: writing them anew needs {needed} free bytes, and there are {free}; free some and run the erase again"
+            "what was deleted still stands in the files: writing them anew needs {needed} free bytes, and there are {free}; free some and try again"
         )));
     }
     Ok(())

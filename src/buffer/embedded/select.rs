@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::{
-    BufferError, Delivery, Event, EventFilter, EventId, Head, HiddenOfRoute, Order, Page, Search,
+    Asked, BufferError, Delivery, Event, EventFilter, EventId, Head, HiddenOfRoute, Order, Page, Search,
 };
 use super::apply::Only;
 use super::codec::{Record, StoredEvent};
@@ -36,10 +36,11 @@ pub(super) fn deliveries(
         let lane = directory.by_id(*id)?;
         let record = match records.iter().position(|(of, _)| of == id) {
             Some(at) => records.swap_remove(at).1,
-            None => Record::untried(stored.event.received_at),
+            None => Record::untried(stored.event.received_at, None),
         };
-        let Record { state, attempts, since, history, .. } = record;
-        Some((*id, Delivery { destination: lane.name.clone(), state, attempts, since, history }))
+        let Record { state, attempts, since, history, parks, .. } = record;
+        let destination = lane.name.clone();
+        Some((*id, Delivery { destination, state, attempts, since, parks, history }))
     });
     Ok(found.collect())
 }
@@ -188,39 +189,57 @@ impl Look<'_> {
     fn event_matches(&mut self, event: &Event) -> bool {
         let filter = &self.search.filter;
         filter.route.as_deref().is_none_or(|route| *route == *event.route)
-            && filter.event_type.as_deref().is_none_or(|kind| event.event_type.as_deref() == Some(kind))
             && filter.since.is_none_or(|since| event.received_at >= since)
             && filter.until.is_none_or(|until| event.received_at < until)
             && filter.source.is_none_or(|range| range.contains(event.source))
-            && filter
-                .idempotency_key
-                .as_deref()
-                .is_none_or(|key| event.idempotency_key.as_deref() == Some(key))
+            && self.shows(event, Asked::EventType, filter.event_type.as_deref(), event.event_type.as_deref())
+            && self.shows(
+                event,
+                Asked::IdempotencyKey,
+                filter.idempotency_key.as_deref(),
+                event.idempotency_key.as_deref(),
+            )
             && self.value_matches(event)
             && self.headers_match(event)
     }
 
-    fn value_matches(&self, event: &Event) -> bool {
-        match (&self.pointer, &self.search.filter.body) {
+    /// Whether a value is the wanted one, and may be known.
+    fn shows(&mut self, event: &Event, asked: Asked<'_>, wanted: Option<&str>, is: Option<&str>) -> bool {
+        wanted.is_none_or(|wanted| is == Some(wanted) && !self.hides(event, asked))
+    }
+
+    fn hides(&mut self, event: &Event, asked: Asked<'_>) -> bool {
+        if self.hidden.as_ref().is_none_or(|(route, _)| *route != event.route) {
+            self.hidden = Some((event.route.clone(), (self.search.hidden)(&event.route)));
+        }
+        self.hidden.as_ref().is_none_or(|(_, hides)| hides(asked))
+    }
+
+    fn value_matches(&mut self, event: &Event) -> bool {
+        let search = self.search;
+        match (&self.pointer, &search.filter.body) {
             (Some(pointer), Some(value)) => {
                 pointer.text(&event.body).as_deref() == Some(value.equals.as_str())
+                    && !self.hides(event, Asked::Body(&value.pointer))
             }
             _ => true,
         }
     }
 
     fn headers_match(&mut self, event: &Event) -> bool {
-        let Some(wanted) = &self.header else { return true };
-        if self.hidden.as_ref().is_none_or(|(route, _)| *route != event.route) {
-            self.hidden = Some((event.route.clone(), (self.search.hidden)(&event.route)));
-        }
-        let hides = |name: &str| self.hidden.as_ref().is_none_or(|(_, hides)| hides(name));
+        let Some(wanted) = self.header.take() else { return true };
+        let found = self.header_matches(event, &wanted);
+        self.header = Some(wanted);
+        found
+    }
+
+    fn header_matches(&mut self, event: &Event, wanted: &[u8]) -> bool {
         let mut line = Vec::new();
         event.headers.iter().any(|(name, value)| {
             line.clear();
             line.extend_from_slice(name.as_bytes());
             line.extend_from_slice(b": ");
-            if !hides(name) {
+            if !self.hides(event, Asked::Header(name)) {
                 line.extend_from_slice(value);
             }
             line.make_ascii_lowercase();

@@ -15,6 +15,7 @@ use super::filter::Filter;
 use super::keys;
 use super::scrub::Scrub;
 use super::wire::Malformed;
+use crate::seal::{Keyring, Kind};
 
 /// Events of at least this many bytes are kept out of the tree, so that compaction does not write them again.
 const BLOB_THRESHOLD: u32 = 1024;
@@ -40,11 +41,13 @@ pub(super) struct Store {
     /// Shared with whoever asks without a look at the store.
     pub(super) claims: Arc<Filter>,
     pub(super) scrub: Arc<Scrub>,
+    /// What is sealed, and how it opens.
+    pub(super) keys: Keyring,
     folder: PathBuf,
 }
 
 impl Store {
-    pub(super) fn open(folder: &Path, memtable: u64) -> fjall::Result<Self> {
+    pub(super) fn open(folder: &Path, memtable: u64, keys: Keyring) -> fjall::Result<Self> {
         let scrub = Arc::new(Scrub::default());
         let filter = Arc::clone(&scrub);
         let db = Database::builder(folder)
@@ -68,14 +71,19 @@ impl Store {
         })?;
         let index =
             db.keyspace("index", || KeyspaceCreateOptions::default().max_memtable_size(INDEX_MEMTABLE))?;
-        Ok(Self { db, events, index, claims: Arc::default(), scrub, folder: folder.into() })
+        Ok(Self { db, events, index, claims: Arc::default(), scrub, keys, folder: folder.into() })
     }
 
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
         let Some(record) = self.events.get(id.0).map_err(|e| self.failed("events", id, e))? else {
             return Ok(None);
         };
-        codec::decode_event(id, &record).map(Some).map_err(|e| self.malformed("event", id, e))
+        codec::decode_event(id, &record, &self.keys).map(Some).map_err(|e| self.malformed("event", id, e))
+    }
+
+    /// An event as it is stored.
+    pub(super) fn raw_event(&self, id: EventId) -> Result<Option<UserValue>, BufferError> {
+        self.events.get(id.0).map_err(|e| self.failed("events", id, e))
     }
 
     pub(super) fn delivery(&self, id: EventId, destination: u32) -> Result<Option<Record>, BufferError> {
@@ -130,8 +138,10 @@ impl Store {
     pub(super) fn jobs(&self) -> Result<Vec<Job>, BufferError> {
         let mut jobs = Vec::new();
         for entry in self.scan(keys::job(EventId([0; 16])), vec![b'J' + 1]) {
-            let (_, value) = entry?;
-            match serde_json::from_slice(&value) {
+            let (key, value) = entry?;
+            let name = key.get(1..).unwrap_or_default();
+            let job = self.keys.open(Kind::Job, name, &value).map_err(|e| e.to_string());
+            match job.and_then(|job| serde_json::from_slice(&job).map_err(|e| e.to_string())) {
                 Ok(job) => jobs.push(job),
                 Err(error) => tracing::error!(%error, "a job can't be read and is left out"),
             }

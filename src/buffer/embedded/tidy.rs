@@ -62,7 +62,7 @@ impl Tidy {
     }
 }
 
-fn free(store: &Store) -> fjall::Result<()> {
+pub(super) fn free(store: &Store) -> fjall::Result<()> {
     for keyspace in [&store.index, &store.events] {
         keyspace.rotate_memtable_and_wait()?;
         keyspace.major_compact()?;

@@ -44,9 +44,12 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts behind the version byte.
     pub(super) fn versioned(all: &'a [u8]) -> Result<Self> {
+        Self::of_version(all, VERSION)
+    }
+    pub(super) fn of_version(all: &'a [u8], version: u8) -> Result<Self> {
         let mut reader = Self { all, at: 0 };
         match reader.byte()? {
-            VERSION => Ok(reader),
+            read if read == version => Ok(reader),
             _ => Err(Malformed("unknown record version")),
         }
     }
@@ -104,8 +107,11 @@ impl<'a> Reader<'a> {
     pub(super) fn time(&mut self) -> Result<Timestamp> {
         self.number().map(Timestamp)
     }
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.all.len()
+    }
     pub(super) fn end(&self) -> Result<()> {
-        if self.at == self.all.len() { Ok(()) } else { Err(Malformed("record is too long")) }
+        if self.is_at_end() { Ok(()) } else { Err(Malformed("record is too long")) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Destinations: where a route's events go, and how.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -16,6 +17,7 @@ use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::source::doubled;
 use crate::message::{HOP_BY_HOP, OUR_PREFIX};
+use crate::route::PathPattern;
 
 /// From the start of an attempt to the end of its answer, where nothing is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +34,8 @@ pub(super) struct Purpose<'a> {
     pub mode: raw::Mode,
     /// The route's path ends in `/*`.
     pub wildcard: bool,
+    /// The route's path, if it is one.
+    pub path: Option<&'a PathPattern>,
     /// The provider's answer deadline.
     pub deadline: Option<Duration>,
 }
@@ -135,6 +139,8 @@ impl Checker<'_, '_> {
         let balance = self.balance(raw, place);
         let health = raw.health.as_ref().map(|health| self.health(health, &place.key("health")));
         let rate = self.rate(raw.rate.as_ref(), place, purpose);
+        let order = self.order(raw.order.as_ref(), place, purpose);
+        let batch = self.batch(raw.batch.as_ref(), place, purpose);
         let deliver_between = self.schedule(raw.deliver_between.as_ref(), place, purpose);
         let headers = match &raw.headers {
             Some(headers) => self.headers(headers, &place.key("headers")),
@@ -161,6 +167,8 @@ impl Checker<'_, '_> {
             balance,
             health,
             deliver_between,
+            order: order.map(Arc::new),
+            batch,
             headers,
             path,
             sign,

@@ -89,6 +89,9 @@ impl Checker<'_, '_> {
         if let Some(when) = destination.get("when") {
             self.conditions(&when.value, &place.key("when"), has);
         }
+        if let Some(by) = destination.get("order").and_then(|order| order.value.get("by")) {
+            self.sources(&by.value, &place.key("order").key("by"), has);
+        }
     }
 
     /// A condition: its keys are the places. As deep as YAML may be.

@@ -136,6 +136,7 @@ impl Checker<'_, '_> {
             route: name,
             mode: raw.mode,
             wildcard: path.as_ref().is_some_and(PathPattern::is_wildcard),
+            path: path.as_ref(),
             deadline: pack.as_ref().and_then(|p| p.deadline),
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
@@ -150,6 +151,9 @@ impl Checker<'_, '_> {
         let answer = self.answer(raw, place, pack.as_deref());
         let filtered = destinations.iter().all(|to| to.when.is_some());
         let unwanted = self.unwanted(raw, place, filtered);
+        let keep = self.keep(raw, place);
+        let own = raw.redact.as_ref().map(|redact| self.redact(redact, &place.key("redact")));
+        let redact = own.map_or_else(|| self.redact.clone(), |own| self.redact.and(&own));
         let deadline = self.spill(raw, place, purpose.deadline);
         let rule = match (&host, path) {
             (Ok(host), Some(path)) => Some(Rule { host: host.clone(), path, methods: methods.clone() }),
@@ -190,6 +194,8 @@ impl Checker<'_, '_> {
                 idempotency,
                 event_type,
                 unwanted,
+                keep,
+                redact,
                 split,
                 max_body,
                 mode,

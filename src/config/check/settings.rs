@@ -12,6 +12,7 @@ use crate::config::model::{
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::{Size, Time};
+use crate::seal::{Key, Keyring, Sealing};
 use crate::verify::Resolver;
 
 impl Checker<'_, '_> {
@@ -70,9 +71,49 @@ impl Checker<'_, '_> {
             keep_delivered: raw.keep_delivered.0,
             keep_dead: raw.keep_dead.0,
             keep_delivered_bytes: raw.keep_delivered_bytes.0,
+            keep_of_routes: Vec::new(),
             memtable: raw.memtable.0,
             stall_after: raw.stall_after.0,
+            encryption: raw
+                .encryption
+                .as_ref()
+                .map_or_else(Keyring::none, |raw| self.encryption(&place, raw)),
         }
+    }
+
+    fn encryption(&mut self, buffer: &Place, raw: &raw::Encryption) -> Keyring {
+        let place = buffer.key("encryption").key("keys");
+        if raw.keys.is_empty() {
+            self.error(&place, "there is no key", "write `keys: [env:BUFFER_KEY]`");
+        }
+        let mut keys: Vec<Key> = Vec::with_capacity(raw.keys.len());
+        for (at, reference) in raw.keys.iter().enumerate() {
+            let place = place.index(at);
+            let secret = match self.references.secret(reference) {
+                Ok(secret) => secret,
+                Err(message) => {
+                    self.error(&place, message, "");
+                    continue;
+                }
+            };
+            match Key::parse(&secret) {
+                // Without the secrets at hand all are the same.
+                Ok(key) if keys.iter().any(|known| known.id() == key.id()) => {
+                    if self.references.outside.secrets_are_needed() {
+                        let message = "this is the same key as one before it";
+                        self.error(&place, message, "list each key once, the newest first");
+                    }
+                }
+                Ok(key) => keys.push(key),
+                Err(problem) => {
+                    let help =
+                        "a key is 32 random bytes in hex or base64, as `openssl rand -base64 32` prints them";
+                    self.error(&place, format!("this is no key: {problem}"), help);
+                }
+            }
+        }
+        self.warn_of_inline_secrets(&place);
+        Keyring::new(keys, if raw.seal { Sealing::On } else { Sealing::Off })
     }
 
     pub(super) fn quarantine(

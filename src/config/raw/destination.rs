@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::TextOrList;
 use super::pace::{BalanceWord, BreakerOrOff, Health, RateText};
 use super::sections::{Certificate, secs};
-use super::{PathRewrite, Sign, When};
+use super::{Batch, Order, PathRewrite, Sign, When};
 use crate::config::units::Time;
 
 /// A URL is a destination named `default`, with all its defaults.
@@ -26,7 +26,7 @@ pub(in crate::config) enum ForwardTo {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-later" = [
-    "order", "batch", "transform", "ramp",
+    "transform", "ramp",
 ]))]
 pub(in crate::config) struct Destination {
     /// Its name within the route. Needed if there are several. Default: default.
@@ -72,6 +72,10 @@ pub(in crate::config) struct Destination {
     /// When deliveries are held because the app can't take them, or `off`. It never gives an event up. Default: on, with
     /// the values below.
     pub breaker: Option<BreakerOrOff>,
+    /// In which order events arrive. `buffer` only. Default: in none that is promised.
+    pub order: Option<Order>,
+    /// Several events in one request. `buffer` only. Default: one request an event.
+    pub batch: Option<Batch>,
     /// Headers that are set, removed or renamed before the app gets them.
     pub headers: Option<HeaderChanges>,
     /// Another path for the app.

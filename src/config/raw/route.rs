@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::sections::secs;
 use super::{ForwardTo, Off, RateLimit, TextOrList};
+use super::{Keep, Redact};
 use crate::config::units::{Size, Time};
 use crate::verify::VerifySpec;
 use crate::verify::spec::{HandshakeSpec, SecretSpec};
@@ -15,7 +16,7 @@ use crate::verify::spec::{HandshakeSpec, SecretSpec};
 /// Which requests, from whom, and what happens to them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["order", "batch", "breaker", "inspect", "transform"]))]
+#[schemars(extend("x-later" = ["breaker", "inspect", "transform"]))]
 pub(in crate::config) struct Route {
     /// Its name in logs, metrics and the buffer; unique. Letters, digits, `.`, `_` and `-`. Keep it when the path
     /// changes: waiting events belong to it. Default: made from the path, `/hooks/github` is `hooks-github`.
@@ -82,6 +83,10 @@ pub(in crate::config) struct Route {
     /// What becomes of an event that no destination wants (by their `when`): `keep` it in the buffer, to look at, or
     /// `drop` it. It is acknowledged and counted either way. Default: keep.
     pub unwanted: Option<UnwantedWord>,
+    /// How long, and how much, of the route's settled events is kept. Default: as `buffer` says.
+    pub keep: Option<Keep>,
+    /// What of its events is hidden from operators, beside what the section `redact` says.
+    pub redact: Option<Redact>,
     /// How greetings of the sender (URL checks) are answered: one handshake, a list, or a word. `off`: not at all.
     /// `forward`: the provider's are recognised and passed to the app, which answers. `show`: the provider's are
     /// answered, and a secret that the sender brings is shown in the log, to be stored. Default: the provider's, of

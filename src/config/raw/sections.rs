@@ -10,7 +10,7 @@ use crate::config::units::{Rate, Share, Size, Time};
 /// An address that senders connect to.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-later" = ["routes", "order", "batch", "breaker", "rate", "sign", "when", "proxy_protocol", "client_ca"]))]
+#[schemars(extend("x-later" = ["routes", "breaker", "rate", "sign", "when", "proxy_protocol", "client_ca"]))]
 pub(in crate::config) struct Listener {
     /// Address and port, such as `0.0.0.0:8443` or `[::]:8443`.
     pub address: String,
@@ -172,6 +172,26 @@ pub(in crate::config) struct Buffer {
     pub memtable: Size,
     /// A commit that takes longer is reported and closes acceptance until it returns. Default: 10s.
     pub stall_after: Time,
+    /// What senders sent is sealed on disk. Default: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// Events, clients' URLs and the quarantine are sealed on disk (AES-256-GCM).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Encryption {
+    /// References to keys of 32 bytes, in hex or base64: `env:NAME` or `file:PATH`. The first one seals, all open. What is
+    /// under another key than the first is sealed anew in the background after a start; then the others can go.
+    #[schemars(length(min = 1))]
+    pub keys: Vec<String>,
+    /// `false`: nothing new is sealed, and what is sealed becomes plain in the background. Default: `true`.
+    #[serde(default = "yes")]
+    pub seal: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Default for Buffer {
@@ -185,6 +205,7 @@ impl Default for Buffer {
             keep_delivered_bytes: Size(1 << 30),
             memtable: Size(16 << 20),
             stall_after: secs(10),
+            encryption: None,
         }
     }
 }

@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 
 use crate::buffer::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::config::Destination;
+use crate::config::{Batch, Destination};
 use crate::deliver::Seams;
+use crate::deliver::batch::BatchAnswered;
 use crate::deliver::classify::Answered;
 use crate::deliver::worker::App;
 use crate::message::{Headers, Method, Scheme, TraceContext};
@@ -156,6 +157,7 @@ impl Buffer for Memory {
                     destination: destination.clone(),
                     attempts: entry.attempts.len() as u32,
                     since: entry.since,
+                    lane: None,
                     token,
                 })
             })
@@ -182,7 +184,7 @@ impl Buffer for Memory {
         entry.attempts.extend(settlement.attempt);
         entry.state = match settlement.next {
             Next::Delivered => State::Delivered,
-            Next::Dead(reason) => State::Dead(reason),
+            Next::Dead(reason) | Next::Parked(reason) => State::Dead(reason),
             Next::Retry(at) => State::Due(at),
             Next::Release => State::Due(Timestamp(0)),
         };
@@ -292,6 +294,28 @@ impl App for Simulated {
         self.seen.most.fetch_max(now, Ordering::SeqCst);
         let _inside = Inside(self.seen.clone());
         (self.does)(event.id, number).await
+    }
+
+    /// A batch is as good as its worst event.
+    async fn batch(
+        &self,
+        _: &Destination,
+        settings: &Batch,
+        events: &[(&Event, u32)],
+    ) -> Result<BatchAnswered, UpstreamError> {
+        assert!(!events.is_empty() && events.len() <= settings.max_events);
+        self.seen.calls.fetch_add(1, Ordering::SeqCst);
+        let now = self.seen.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.seen.most.fetch_max(now, Ordering::SeqCst);
+        let _inside = Inside(self.seen.clone());
+        let mut answered = Answered { status: 200, retry_after: None };
+        // All begin with the request.
+        let begun: Vec<_> = events.iter().map(|(event, number)| (self.does)(event.id, *number)).collect();
+        for one in begun {
+            let own = one.await?;
+            answered.status = answered.status.max(own.status);
+        }
+        Ok(BatchAnswered { answered, body: Vec::new() })
     }
 }
 

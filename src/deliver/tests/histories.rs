@@ -8,7 +8,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use crate::buffer::{DeadReason, EventId};
-use crate::config::{BreakerSettings, Destination, Retry};
+use crate::config::{Batch, BatchFormat, BreakerSettings, Destination, Retry};
 use crate::deliver::Inner;
 use crate::upstream::UpstreamError;
 use crate::upstream::testing::destination;
@@ -30,6 +30,13 @@ fn settings(rng: &mut Rng) -> Arc<Destination> {
             probe_after: Duration::from_millis(rng.u64(1..1000)),
             slow_start: Duration::from_millis(rng.u64(0..2000)),
             ..BreakerSettings::default()
+        }),
+        batch: rng.bool().then(|| Batch {
+            max_events: rng.usize(1..9),
+            max_bytes: rng.usize(1..40),
+            max_wait: Duration::from_millis(rng.u64(0..300)),
+            format: BatchFormat::Multipart,
+            statuses: None,
         }),
         ..destination("http://app")
     })

@@ -181,6 +181,7 @@ impl Buffer for FakeBuffer {
             backlog,
             dead: 0,
             oldest: None,
+            lanes: Default::default(),
         });
         Ok(Stats { destinations: destinations.collect(), ..Stats::default() })
     }

@@ -113,7 +113,12 @@ impl<A> Scene<A> {
             intake: Intake::new(metrics.clone()),
             breakers: Breakers::default(),
             pauses: Pauses::new(Arc::new(FakeBuffer::default())),
-            quarantine: Quarantine::new(Path::new("/nowhere"), metrics.clone(), Clock::System),
+            quarantine: Quarantine::new(
+                Path::new("/nowhere"),
+                Default::default(),
+                metrics.clone(),
+                Clock::System,
+            ),
             metrics,
             clock: Clock::Manual(ManualClock::at(Timestamp::from_secs(1_800_000_000))),
         }

@@ -95,7 +95,8 @@ fn with_headers(request: &Outgoing, added: &[(&str, Vec<u8>)]) -> Outgoing {
 }
 
 fn event_id(headers: &Headers) -> &[u8] {
-    headers.first("tidegate-event-id").unwrap_or_default()
+    // A batch has an id of its own.
+    headers.first("tidegate-event-id").or_else(|| headers.first("tidegate-batch-id")).unwrap_or_default()
 }
 
 /// The MAC of the pieces. A key of any length is one.

@@ -136,12 +136,12 @@ async fn a_refused_append_leaves_no_claim_and_no_event() {
     let (done, outcome) = waiting::pair();
     let event = bench.event("refused");
     let lanes = vec![bench.buffer.shared.lane(&app())];
-    let encoded = encode(&event, &lanes);
+    let encoded = encode(&event, &lanes, &Keyring::none()).unwrap();
     let id = event.id;
     let append = Append {
         event: Arc::new(event),
         encoded,
-        lanes,
+        targets: vec![lane::Target { lane: Arc::clone(&lanes[0]), key: None }],
         claim: Some(claim(1)),
         queued: Instant::now(),
         done,

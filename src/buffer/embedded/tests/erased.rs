@@ -3,7 +3,7 @@
 use super::*;
 
 /// How many of the buffer's files hold `text`.
-fn files_with(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {
+pub(super) fn files_with(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();

@@ -4,7 +4,14 @@ use super::model::audit;
 use super::*;
 
 fn delivery(to: DestinationName, state: DeliveryState) -> Delivery {
-    Delivery { destination: to, state, attempts: 2, since: START, history: vec![attempt(START, 500)] }
+    Delivery {
+        destination: to,
+        state,
+        attempts: 2,
+        since: START,
+        parks: false,
+        history: vec![attempt(START, 500)],
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,10 @@ mod erased;
 mod imports;
 mod limits;
 mod model;
+mod order;
 mod queue;
+mod retained;
+mod sealed;
 mod search;
 
 use std::net::IpAddr;
@@ -27,6 +30,7 @@ use super::*;
 use crate::buffer::*;
 use crate::clock::{ManualClock, Timestamp};
 use crate::message::{Headers, Method, Scheme};
+use crate::seal::Keyring;
 
 /// Where the tests' time begins.
 pub(super) const START: Timestamp = Timestamp(1_700_000_000_000);
@@ -41,6 +45,8 @@ pub(super) fn settings(path: &Path) -> BufferSettings {
         keep_delivered_bytes: 1 << 30,
         memtable: 16 << 20,
         stall_after: Duration::from_secs(60),
+        encryption: Keyring::none(),
+        keep_of_routes: Vec::new(),
     }
 }
 

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::embedded::codec::{QueueEntry, Record, Told};
-use crate::buffer::embedded::keys::Class;
+use crate::buffer::embedded::keys::{Class, Group};
+use crate::buffer::embedded::lanes::{LaneRecord, LaneState};
+use crate::config::RouteKeep;
+use crate::seal::testing::keyring;
 
 /// Counts everything in a store and compares it with what the counters say.
 pub(super) fn audit(buffer: &Embedded) {
@@ -18,7 +21,7 @@ pub(super) fn audit(buffer: &Embedded) {
         let (key, value) = entry.into_inner().unwrap();
         if key.len() == 16 {
             let id = keys::id_at(&key, 0).unwrap();
-            events.insert(id, codec::decode_event(id, &value).unwrap());
+            events.insert(id, codec::decode_event(id, &value, &store.keys).unwrap());
         }
     }
     assert_eq!(totals.events, events.len() as u64, "events");
@@ -27,12 +30,17 @@ pub(super) fn audit(buffer: &Embedded) {
     let (mut backlog, mut dead) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
     let (mut retried, mut fresh_low, mut retry_low) =
         (BTreeSet::new(), BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
+    let mut heads: BTreeMap<(u32, LaneKey), u64> = BTreeMap::new();
     for prefix in [b'F', b'R'] {
         for (key, value) in entries(prefix) {
             let destination = keys::u32_at(&key, 1).unwrap();
             let entry = QueueEntry::decode(&value).unwrap();
             let first = keys::u64_at(&key, 5).unwrap();
             let record = store.delivery(entry.event, destination).unwrap();
+            if let Some(lane) = entry.lane {
+                let place = if prefix == b'F' { first } else { keys::u64_at(&key, 13).unwrap() };
+                assert!(heads.insert((destination, lane), place).is_none(), "two heads of a lane");
+            }
             if prefix == b'F' {
                 fresh_low.entry(destination).or_insert(first);
                 match entry.told {
@@ -43,12 +51,17 @@ pub(super) fn audit(buffer: &Embedded) {
                 retry_low.entry(destination).or_insert(first);
                 retried.insert((destination, keys::u64_at(&key, 13).unwrap()));
                 let next_at = Timestamp(first);
-                assert_eq!(record.unwrap().state, DeliveryState::Retrying { next_at });
+                match record.map(|record| record.state) {
+                    // A head that became due when the one before it was settled.
+                    None | Some(DeliveryState::Pending) => assert!(entry.lane.is_some()),
+                    state => assert_eq!(state, Some(DeliveryState::Retrying { next_at })),
+                }
             }
             assert!(queued.insert((entry.event, destination), entry).is_none(), "queued twice");
             *backlog.entry(destination).or_default() += 1;
         }
     }
+    lanes(buffer, &heads, &mut queued, &mut backlog, &mut retried);
     let by_acceptance: BTreeSet<_> = entries(b'O')
         .iter()
         .map(|(key, _)| (keys::u32_at(key, 1).unwrap(), keys::u64_at(key, 5).unwrap()))
@@ -84,6 +97,25 @@ pub(super) fn audit(buffer: &Embedded) {
         }
     }
     assert_eq!(totals.delivered_bytes, delivered_bytes, "delivered bytes");
+    let mut groups: BTreeMap<Group, (u64, u64)> = BTreeMap::new();
+    for (class, prefix) in [(Class::Delivered, b'v'), (Class::Dead, b't')] {
+        for (key, value) in entries(prefix) {
+            let group = Group(key[1..9].try_into().unwrap());
+            let id = keys::id_at(&key, 17).unwrap();
+            let size = keys::u32_at(&value, 0).unwrap();
+            assert_eq!(size, events[&id].size);
+            assert!(kept.insert(id), "kept twice");
+            if class == Class::Delivered {
+                let of = groups.entry(group).or_default();
+                *of = (of.0 + 1, of.1 + u64::from(size));
+            }
+        }
+    }
+    for group in [Group::of("hooks"), Group::of("another")] {
+        let totals = buffer.shared.keep.totals(group);
+        let counted = groups.get(&group).copied().unwrap_or_default();
+        assert_eq!((totals.events, totals.bytes), counted, "totals of a group");
+    }
     for (id, stored) in &events {
         let mut settled = 0;
         for destination in &stored.destinations {
@@ -114,6 +146,68 @@ pub(super) fn audit(buffer: &Embedded) {
         assert_eq!(counted.dead, dead.get(&id).copied().unwrap_or(0), "dead");
         assert!(fresh_low.get(&id).is_none_or(|low| *low >= counted.fresh_from), "fresh floor");
         assert!(retry_low.get(&id).is_none_or(|low| *low >= counted.retry_from), "retry floor");
+    }
+}
+
+/// Every lane has one head and counts what waits behind it, and nothing waits without a lane.
+fn lanes(
+    buffer: &Embedded,
+    heads: &BTreeMap<(u32, LaneKey), u64>,
+    queued: &mut BTreeMap<(EventId, u32), QueueEntry>,
+    backlog: &mut BTreeMap<u32, u64>,
+    by_acceptance: &mut BTreeSet<(u32, u64)>,
+) {
+    let store = buffer.shared.store().unwrap();
+    let entries = |prefix: u8| store.scan(vec![prefix], vec![prefix + 1]).map(Result::unwrap);
+    let mut waiting: BTreeMap<(u32, LaneKey), Vec<u64>> = BTreeMap::new();
+    for (key, value) in entries(b'W') {
+        let (to, lane) = (keys::u32_at(&key, 1).unwrap(), keys::lane_at(&key, 5).unwrap());
+        let entry = QueueEntry::decode(&value).unwrap();
+        assert_eq!(entry.lane, Some(lane));
+        waiting.entry((to, lane)).or_default().push(keys::u64_at(&key, 13).unwrap());
+        assert!(queued.insert((entry.event, to), entry).is_none(), "waits and queued");
+        *backlog.entry(to).or_default() += 1;
+    }
+    let (mut stuck, mut counted) = (BTreeSet::new(), BTreeMap::<u32, (u64, u64)>::new());
+    let mut known = 0;
+    for (key, value) in entries(b'H') {
+        let of = (keys::u32_at(&key, 1).unwrap(), keys::lane_at(&key, 5).unwrap());
+        let record = LaneRecord::decode(&value).unwrap();
+        let behind = waiting.remove(&of).unwrap_or_default();
+        assert_eq!(record.waiting, behind.len() as u64, "what waits");
+        assert!(behind.first().is_none_or(|first| *first >= record.floor), "waits below the floor");
+        known += 1;
+        match record.state {
+            LaneState::Stuck { why: Standstill::Parked, since, head } => {
+                known -= 1;
+                assert_eq!(heads.get(&of), None, "a parked lane has no head");
+                assert!(store.delivery(head, of.0).unwrap().unwrap().parks);
+                by_acceptance.extend(behind.first().map(|first| (of.0, *first)));
+                stuck.insert((of.0, since.0, of.1));
+                counted.entry(of.0).or_default().1 += 1;
+            }
+            state => {
+                assert_eq!(heads.get(&of), Some(&record.head), "the head");
+                if let LaneState::Stuck { since, .. } = state {
+                    stuck.insert((of.0, since.0, of.1));
+                    counted.entry(of.0).or_default().0 += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(known, heads.len(), "heads without a lane");
+    assert!(waiting.is_empty(), "waits without a lane: {waiting:?}");
+    let listed: BTreeSet<_> = entries(b'B')
+        .map(|(key, _)| {
+            let at = keys::u64_at(&key, 5).unwrap();
+            (keys::u32_at(&key, 1).unwrap(), at, keys::lane_at(&key, 13).unwrap())
+        })
+        .collect();
+    assert_eq!(listed, stuck, "lanes that stand still");
+    for (key, value) in entries(b'C') {
+        let counters = Counters::decode(&value).unwrap();
+        let expected = counted.get(&keys::u32_at(&key, 1).unwrap()).copied().unwrap_or_default();
+        assert_eq!((counters.blocked, counters.parked), expected, "lanes counted");
     }
 }
 
@@ -246,10 +340,23 @@ fn destinations(to: u8) -> Vec<u8> {
     }
 }
 
-async fn run(steps: Vec<Step>) {
-    let mut bench = Bench::with(|s| {
-        s.keep_delivered = Duration::from_secs(60);
-        s.keep_dead = Duration::from_secs(100);
+#[derive(Clone, Copy, Debug)]
+enum Store {
+    Plain,
+    SealedWithRetentionOfTheRoute,
+}
+
+async fn run(steps: Vec<Step>, kind: Store) {
+    let (delivered, dead) = (Duration::from_secs(60), Duration::from_secs(100));
+    let mut bench = Bench::with(|s| match kind {
+        Store::Plain => (s.keep_delivered, s.keep_dead) = (delivered, dead),
+        // The general rule would keep them for longer, or not as long.
+        Store::SealedWithRetentionOfTheRoute => {
+            s.encryption = keyring(&[1]);
+            (s.keep_delivered, s.keep_dead) = (Duration::from_secs(3600), Duration::from_secs(1));
+            let keep = RouteKeep { delivered: Some(delivered), dead: Some(dead), ..RouteKeep::default() };
+            s.keep_of_routes = vec![("hooks".into(), keep)];
+        }
     });
     let mut model = Model::default();
     for step in steps {
@@ -526,7 +633,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_histories_end_as_the_model_says(steps in steps()) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
+    fn random_histories_end_as_the_model_says(steps in steps(), sealed: bool) {
+        let kind = if sealed { Store::SealedWithRetentionOfTheRoute } else { Store::Plain };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps, kind));
     }
 }

@@ -62,7 +62,7 @@ async fn the_value_of_a_hidden_header_can_not_be_searched() {
         let filter = EventFilter { header: Some(text.into()), ..EventFilter::default() };
         let hidden: Hidden = Arc::new(|route| {
             assert_eq!(route, "hooks");
-            Box::new(|name| name == "X-Shop")
+            Box::new(|asked| asked == Asked::Header("X-Shop"))
         });
         Search { hidden, ..Search::new(filter, 10) }
     };

@@ -1,0 +1,368 @@
+//! Several events in one request: which go together and when, what the app's answer means for each, and how one that
+//! spoils a batch is found.
+//!
+//! A batch whose answer may be one event's doing is taken apart by halves, which go as batches of their own, in turn, at the
+//! pace of any attempt, and without a charge to their events; what fails by itself is charged like any delivery and goes by
+//! itself from then on (as long as this process remembers it). While the breaker is not closed nothing is halved: the next
+//! batches are smaller instead.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::breaker::{Charge, Outcome, Permit};
+use crate::buffer::{Attempt, AttemptOutcome, Event, EventId, Leased, Next};
+use crate::config::Batch;
+use crate::upstream::{UpstreamError, batch as form};
+use crate::verify::JsonPointer;
+
+use super::classify::{self, Answered, Finding, Progress};
+use super::lease::Lease;
+use super::worker::{self, App, Settings, Surroundings};
+
+/// Events that failed by themselves, remembered at most.
+const SUSPECTS: usize = 256;
+
+/// A lease that waits for others.
+pub(super) struct Ready {
+    lease: Lease,
+    since: Instant,
+    bytes: usize,
+    company: Company,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    Any,
+    /// It spoiled a batch: it has one to itself.
+    None,
+    /// Its body can't stand in one.
+    Unfit,
+}
+
+/// What goes to the app at once.
+pub(super) enum Group {
+    /// A batch, of one or more.
+    Batch(Vec<Lease>),
+    /// A request like those of any destination.
+    Plain(Lease),
+}
+
+/// What the next free place is for.
+pub(super) enum Take {
+    Now(Group),
+    /// More may come until then.
+    Wait(Instant),
+    Nothing,
+}
+
+/// What a batch tells the scheduler.
+pub(super) enum Done {
+    Nothing,
+    /// The app took it.
+    Well,
+    /// Somebody in it may be at fault.
+    Halves(Vec<Lease>, Vec<Lease>),
+    /// It failed while the app is spared; that many were in it.
+    Spared(usize),
+    /// This one failed by itself.
+    Suspect(EventId),
+}
+
+/// Batches in the making, of one destination.
+#[derive(Default)]
+pub(super) struct Making {
+    ready: VecDeque<Ready>,
+    ready_bytes: usize,
+    /// These go first.
+    halves: VecDeque<Group>,
+    suspects: VecDeque<EventId>,
+    /// Events of one batch; `None`: as the config says.
+    limit: Option<usize>,
+}
+
+impl Making {
+    pub fn clear(&mut self) {
+        self.ready.clear();
+        self.ready_bytes = 0;
+        self.halves.clear();
+    }
+
+    pub fn add(&mut self, lease: Lease, batch: &Batch, now: Instant) {
+        let Some(leased) = lease.leased() else { return };
+        let bytes = leased.event.body.len();
+        let company = match leased.event.id {
+            _ if bytes > batch.max_bytes || !form::fits(&leased.event, batch.format) => Company::Unfit,
+            id if self.suspects.contains(&id) => Company::None,
+            _ => Company::Any,
+        };
+        self.ready_bytes += bytes;
+        self.ready.push_back(Ready { lease, since: now, bytes, company });
+    }
+
+    /// How many more leases to take, `most` at once.
+    pub fn wants(&self, batch: &Batch, typical_body: usize, most: usize) -> usize {
+        let room = batch.max_bytes.saturating_sub(self.ready_bytes);
+        if room == 0 || self.ready.len() >= batch.max_events {
+            return 0;
+        }
+        (batch.max_events - self.ready.len()).min((room / typical_body.max(1)).max(1)).min(most)
+    }
+
+    /// What to begin now.
+    pub fn take(&mut self, batch: &Batch, now: Instant) -> Take {
+        if let Some(half) = self.halves.pop_front() {
+            return Take::Now(half);
+        }
+        if let Some(at) = self.ready.iter().position(|ready| ready.company != Company::Any)
+            && let Some(ready) = self.remove(at)
+        {
+            return Take::Now(match ready.company {
+                Company::Unfit => Group::Plain(ready.lease),
+                Company::None | Company::Any => Group::Batch(vec![ready.lease]),
+            });
+        }
+        let Some(first) = self.ready.front() else { return Take::Nothing };
+        let until = first.since + batch.max_wait;
+        let limit = self.limit.unwrap_or(batch.max_events).clamp(1, batch.max_events);
+        let crowded = self.ready.len() >= batch.max_events || self.ready_bytes >= batch.max_bytes;
+        let (mut chosen, mut bytes, mut full) = (Vec::new(), 0, false);
+        for (at, ready) in self.ready.iter().enumerate() {
+            if !together(first, ready) {
+                continue;
+            }
+            if chosen.len() == limit || bytes + ready.bytes > batch.max_bytes {
+                full = true;
+                break;
+            }
+            bytes += ready.bytes;
+            chosen.push(at);
+        }
+        if !(full || crowded || chosen.len() == limit || now >= until) {
+            return Take::Wait(until);
+        }
+        // From the back, so that places stay what they were.
+        let mut taken: Vec<Lease> =
+            chosen.into_iter().rev().filter_map(|at| Some(self.remove(at)?.lease)).collect();
+        taken.reverse();
+        Take::Now(Group::Batch(taken))
+    }
+
+    /// It could not begin: it is the next.
+    pub fn put_back(&mut self, group: Group) {
+        self.halves.push_front(group);
+    }
+
+    pub fn done(&mut self, done: Done, most: usize) {
+        match done {
+            Done::Nothing => {}
+            Done::Well => self.limit = self.limit.map(|limit| limit.saturating_mul(2)).filter(|l| *l < most),
+            Done::Halves(one, other) => {
+                self.halves.push_back(Group::Batch(one));
+                self.halves.push_back(Group::Batch(other));
+            }
+            Done::Spared(size) => self.limit = Some((size / 2).max(1)),
+            Done::Suspect(id) => {
+                if !self.suspects.contains(&id) {
+                    self.suspects.push_back(id);
+                }
+                if self.suspects.len() > SUSPECTS {
+                    self.suspects.pop_front();
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Ready> {
+        let ready = self.ready.remove(at)?;
+        self.ready_bytes = self.ready_bytes.saturating_sub(ready.bytes);
+        Some(ready)
+    }
+}
+
+fn together(one: &Ready, other: &Ready) -> bool {
+    match (one.lease.leased(), other.lease.leased()) {
+        (Some(one), Some(other)) => form::go_together(&one.event, &other.event),
+        _ => false,
+    }
+}
+
+/// What the app answered a batch.
+pub(super) struct BatchAnswered {
+    pub answered: Answered,
+    /// As far as it may say something of each event.
+    pub body: Vec<u8>,
+}
+
+/// The statuses of `count` events, if the answer has one for each.
+fn statuses(body: &[u8], at: &JsonPointer, count: usize) -> Option<Vec<u16>> {
+    let elements = at.elements(body)?;
+    let status = |element: &&[u8]| -> Option<u16> {
+        let value: serde_json::Value = serde_json::from_slice(element).ok()?;
+        let number = value.as_u64().or_else(|| value.get("status")?.as_u64())?;
+        u16::try_from(number).ok().filter(|status| (100..1000).contains(status))
+    };
+    let found: Vec<u16> = elements.iter().map(status).collect::<Option<_>>()?;
+    (found.len() == count).then_some(found)
+}
+
+/// Whether one event of a batch may be why it failed: the app took the request and did not like it, or did not survive it.
+fn may_be_ones_doing(result: &Result<Answered, UpstreamError>) -> bool {
+    match result {
+        // It is busy, or wants to be left alone.
+        Ok(Answered { status, .. }) => !matches!(status, 200..=299 | 408 | 425 | 429 | 503),
+        Err(UpstreamError::Timeout(what)) => *what != "connect",
+        Err(UpstreamError::Broken(_) | UpstreamError::Protocol(_)) => true,
+        Err(_) => false,
+    }
+}
+
+/// One attempt of a batch: from leases to settlements.
+pub(super) async fn work<A: App>(
+    leases: Vec<Lease>,
+    permit: Permit,
+    settings: Arc<Settings<A>>,
+    around: Arc<Surroundings>,
+) -> Done {
+    let Settings { destination, app } = &*settings;
+    let Some(batch) = &destination.batch else { return Done::Nothing };
+    let at = around.clock.now();
+    let mut going: Vec<(Lease, Leased)> = Vec::with_capacity(leases.len());
+    for lease in leases {
+        let Some(leased) = lease.leased().cloned() else { continue };
+        let order = worker::order_of(&leased, destination);
+        let progress = Progress { attempts: leased.attempts, since: leased.since };
+        match classify::may_try(progress, &worker::budget(&destination.retry, order), at) {
+            Ok(()) => going.push((lease, leased)),
+            Err(reason) => worker::settle(
+                &around,
+                lease,
+                &leased,
+                None,
+                worker::dies(reason, order),
+                Duration::ZERO,
+                "not tried again",
+            ),
+        }
+    }
+    if going.is_empty() {
+        permit.end(Outcome::Unused, "");
+        return Done::Nothing;
+    }
+    let began = Instant::now();
+    // One request can't go on with the traces of many: each has its spans, the app none of them.
+    let spans: Vec<Option<worker::Spans>> =
+        going.iter().map(|(_, leased)| worker::Spans::of(around.tracer.as_ref(), leased)).collect();
+    let result = {
+        let parts: Vec<(&Event, u32)> =
+            going.iter().map(|(_, leased)| (&*leased.event, leased.attempts.saturating_add(1))).collect();
+        app.batch(destination, batch, &parts).await
+    };
+    let (took, now) = (began.elapsed(), around.clock.now());
+    let (result, body) = match result {
+        Ok(BatchAnswered { answered, body }) => (Ok(answered), body),
+        Err(error) => (Err(error), Vec::new()),
+    };
+    let text = worker::text(&result);
+    let finding = classify::finding(&result, &destination.retry, now);
+    let charge = permit.end(worker::health(&result, &finding), &text);
+    let each = batch.statuses.as_ref().and_then(|at| statuses(&body, at, going.len()));
+    if let (Some(each), Ok(whole)) = (each, &result) {
+        for (((lease, leased), status), spans) in going.into_iter().zip(each).zip(spans) {
+            let own = Ok(Answered { status, retry_after: whole.retry_after.clone() });
+            let finding = classify::finding(&own, &destination.retry, now);
+            let attempt =
+                Attempt { at, took_ms: worker::millis(took), outcome: AttemptOutcome::Answered { status } };
+            let order = worker::order_of(&leased, destination);
+            // What it says of one is that one's own.
+            let charge = Charge::Counts;
+            let (attempt, next) =
+                worker::next(&leased, attempt, finding, charge, &destination.retry, order, now);
+            let text = format!("status {status} in a batch");
+            worker::settle(&around, lease, &leased, attempt, next, took, &text);
+            if let Some(spans) = spans {
+                spans.end(&own, &text, next);
+            }
+        }
+        return Done::Well;
+    }
+    let size = going.len();
+    let suspicious = may_be_ones_doing(&result);
+    if suspicious && size > 1 && matches!(charge, Charge::Counts) {
+        spans.into_iter().flatten().for_each(|spans| spans.end(&result, &text, Next::Release));
+        let mut one: Vec<Lease> = going.into_iter().map(|(lease, _)| lease).collect();
+        let other = one.split_off(size / 2);
+        tracing::info!(destination = %destination.name, events = size, answer = %text, "a batch failed and is taken apart");
+        return Done::Halves(one, other);
+    }
+    let alone = going.first().map(|(_, leased)| leased.event.id);
+    let outcome = classify::outcome(&result);
+    for ((lease, leased), spans) in going.into_iter().zip(spans) {
+        let attempt = Attempt { at, took_ms: worker::millis(took), outcome: outcome.clone() };
+        let order = worker::order_of(&leased, destination);
+        let (attempt, next) =
+            worker::next(&leased, attempt, finding.clone(), charge, &destination.retry, order, now);
+        worker::settle(&around, lease, &leased, attempt, next, took, &text);
+        if let Some(spans) = spans {
+            spans.end(&result, &text, next);
+        }
+    }
+    match (finding, charge, alone) {
+        (Finding::Success, ..) => Done::Well,
+        (_, Charge::Spared { .. }, _) => Done::Spared(size),
+        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(id),
+        _ => Done::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_has_a_status_or_none_has() {
+        let at = JsonPointer::parse("/r").unwrap();
+        let of = |body: &str, count| statuses(body.as_bytes(), &at, count);
+        assert_eq!(of(r#"{"r":[200,{"status":503,"x":1},410]}"#, 3), Some(vec![200, 503, 410]));
+        for body in [
+            r#"{"r":[200]}"#,
+            r#"{"r":[200,null]}"#,
+            r#"{"r":[200,"200"]}"#,
+            r#"{"r":[200,7]}"#,
+            r#"{"r":{}}"#,
+            "[200,200]",
+            "ok",
+        ] {
+            assert_eq!(of(body, 2), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_busy_app_is_no_reason_to_look_for_one_to_blame() {
+        let answered = |status| Ok(Answered { status, retry_after: None });
+        for status in [200, 408, 425, 429, 503] {
+            assert!(!may_be_ones_doing(&answered(status)), "{status}");
+        }
+        for status in [400, 410, 413, 422, 500, 502] {
+            assert!(may_be_ones_doing(&answered(status)), "{status}");
+        }
+        assert!(!may_be_ones_doing(&Err(UpstreamError::Connect("refused".into()))));
+        assert!(!may_be_ones_doing(&Err(UpstreamError::Timeout("connect"))));
+        assert!(may_be_ones_doing(&Err(UpstreamError::Timeout("answer"))));
+        assert!(may_be_ones_doing(&Err(UpstreamError::Broken("closed".into()))));
+    }
+
+    #[test]
+    fn batches_get_smaller_while_the_app_is_spared_and_grow_back() {
+        let mut making = Making::default();
+        making.done(Done::Spared(100), 100);
+        making.done(Done::Spared(50), 100);
+        assert_eq!(making.limit, Some(25));
+        making.done(Done::Spared(1), 100);
+        assert_eq!(making.limit, Some(1));
+        (0..7).for_each(|_| making.done(Done::Well, 100));
+        assert_eq!(making.limit, None);
+    }
+}
