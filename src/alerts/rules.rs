@@ -32,6 +32,8 @@ rules! {
     BacklogAge = "backlog_age", Warning;
     BacklogGrowth = "backlog_growth", Warning;
     DeadLetters = "dead_letters", Critical;
+    /// A key of an ordered destination stands still.
+    LaneStuck = "lane_stuck", Warning;
     BreakerOpen = "breaker_open", Critical;
     VerificationFailures = "verification_failures", Warning;
     Duplicates = "duplicates", Warning;
@@ -129,7 +131,9 @@ impl Watcher {
                 }
                 self.begun = true;
             }
-            None => unknown.extend([Rule::BacklogAge, Rule::BacklogGrowth, Rule::DeadLetters]),
+            None => {
+                unknown.extend([Rule::BacklogAge, Rule::BacklogGrowth, Rule::DeadLetters, Rule::LaneStuck])
+            }
         }
         match (&sample.closed, sample.disk) {
             (None, None) => unknown.push(Rule::Disk),
@@ -214,6 +218,15 @@ impl Look<'_> {
                 let text = format!("{more} more within {}: {} wait", spoken(growth.within), of.backlog);
                 self.wrong(Rule::BacklogGrowth, &of.name, text);
             }
+        }
+        if let (Some(limit), Some((keys, since))) = (self.rules.lane_stuck, of.stuck)
+            && now.since(since) >= limit
+        {
+            let text = format!(
+                "{keys} keys stand still, the longest for {}: `tidegate lanes` names them",
+                spoken(now.since(since))
+            );
+            self.wrong(Rule::LaneStuck, &of.name, text);
         }
         if let Some(limit) = self.rules.dead_letters {
             // Fewer than before means that some were replayed or purged; those that died meanwhile are not seen.

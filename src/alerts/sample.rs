@@ -30,6 +30,8 @@ pub struct DestinationSample {
     pub dead: u64,
     /// When the oldest waiting one was accepted.
     pub oldest: Option<Timestamp>,
+    /// Keys of an ordered destination that stand still, and since when the first of them does.
+    pub stuck: Option<(u64, Timestamp)>,
 }
 
 /// The buffer on disk, in bytes.

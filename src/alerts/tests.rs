@@ -22,6 +22,7 @@ fn settings() -> AlertSettings {
             backlog_age: Some(15 * MINUTE),
             backlog_growth: Some(Growth { more: 1000, within: 10 * MINUTE }),
             dead_letters: Some(Growth { more: 1, within: HOUR }),
+            lane_stuck: Some(15 * MINUTE),
             breaker_open: Some(5 * MINUTE),
             verification_failures: Some(Surge { at_least: 20, percent: 10, within: 5 * MINUTE }),
             duplicates: Some(Surge { at_least: 100, percent: 50, within: 10 * MINUTE }),
@@ -45,7 +46,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let destination = DestinationSample { name: "billing/app".into(), backlog: 0, dead: 0, oldest: None };
+        let destination =
+            DestinationSample { name: "billing/app".into(), backlog: 0, dead: 0, oldest: None, stuck: None };
         let route =
             RouteSample { name: "billing".into(), expect_every: None, counts: RouteCounts::default() };
         let sample = Sample {
@@ -95,10 +97,20 @@ impl World {
 }
 
 #[test]
+fn a_key_that_stands_still_for_long_is_told_of() {
+    let mut world = World::new();
+    world.destination().stuck = Some((3, START));
+    assert_eq!(world.later(14 * MINUTE).wrong(), Vec::<String>::new());
+    let told = "lane_stuck billing/app: 3 keys stand still, the longest for 15m: `tidegate lanes` names them";
+    assert_eq!(world.later(MINUTE).wrong(), [told]);
+}
+
+#[test]
 fn a_destination_that_dies_with_its_first_event_is_told_of() {
     let mut world = World::new();
     assert_eq!(world.wrong(), Vec::<String>::new());
-    let first = DestinationSample { name: "other/app".into(), backlog: 0, dead: 1, oldest: None };
+    let first =
+        DestinationSample { name: "other/app".into(), backlog: 0, dead: 1, oldest: None, stuck: None };
     world.sample.destinations.as_mut().unwrap().push(first);
     assert_eq!(world.later(MINUTE).wrong(), ["dead_letters other/app: 1 new within 1h: 1 in all"]);
 }
@@ -112,6 +124,7 @@ fn nothing_is_wrong_at_the_start_whatever_is_there_already() {
         backlog: 1_000_000,
         dead: 500,
         oldest: Some(now.saturating_sub(MINUTE)),
+        stuck: None,
     };
     assert_eq!(world.wrong(), Vec::<String>::new());
     assert_eq!(world.later(HOUR * 24 * 40).look().unknown, []);
@@ -205,7 +218,7 @@ fn the_disk_is_held_against_both_limits_and_a_closed_buffer_says_why() {
     world.sample.closed = Some("a write failed".into());
     assert_eq!(world.wrong(), ["disk buffer: the buffer takes no events: a write failed"]);
     (world.sample.closed, world.sample.disk, world.sample.destinations) = (None, None, None);
-    assert_eq!(world.look().unknown.len(), 4);
+    assert_eq!(world.look().unknown.len(), 5);
 }
 
 #[test]

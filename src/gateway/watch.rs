@@ -107,6 +107,7 @@ fn destinations(stats: &Stats) -> Vec<DestinationSample> {
         backlog: of.backlog,
         dead: of.dead,
         oldest: of.oldest,
+        stuck: of.lanes.oldest.map(|since| (of.lanes.blocked + of.lanes.parked, since)),
     };
     stats.destinations.iter().map(sample).collect()
 }

@@ -37,6 +37,7 @@ impl Checker<'_, '_> {
         };
         let repeat = time("repeat", &raw.repeat);
         let backlog_age = time("backlog_age", &raw.backlog_age);
+        let lane_stuck = time("lane_stuck", &raw.lane_stuck);
         let breaker_open = time("breaker_open", &raw.breaker_open);
         let certificate_expiry = time("certificate_expiry", &raw.certificate_expiry);
         let secret_expiry = time("secret_expiry", &raw.secret_expiry);
@@ -46,6 +47,7 @@ impl Checker<'_, '_> {
             backlog_age,
             backlog_growth: self.growth(&place.key("backlog_growth"), &raw.backlog_growth, GROWTH, raw.every),
             dead_letters: self.growth(&place.key("dead_letters"), &raw.dead_letters, DEAD, raw.every),
+            lane_stuck,
             breaker_open,
             verification_failures: self.surge(
                 &place.key("verification_failures"),

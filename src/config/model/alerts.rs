@@ -30,6 +30,7 @@ pub struct AlertRules {
     pub backlog_age: Option<Duration>,
     pub backlog_growth: Option<Growth>,
     pub dead_letters: Option<Growth>,
+    pub lane_stuck: Option<Duration>,
     pub breaker_open: Option<Duration>,
     pub verification_failures: Option<Surge>,
     pub duplicates: Option<Surge>,

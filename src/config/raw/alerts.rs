@@ -39,6 +39,8 @@ pub(in crate::config) struct Alerts {
     pub backlog_growth: OrOff<Growth>,
     /// How many new dead letters of a destination are worth an alert, or `off`.
     pub dead_letters: OrOff<Growth>,
+    /// How long a key of an ordered destination may stand still, or `off`. Default: 15m.
+    pub lane_stuck: OrOff<Time>,
     /// How long a destination's breaker may be open, or `off`. Default: 5m.
     pub breaker_open: OrOff<Time>,
     /// How many requests of a route may fail verification (401, or let through by `enforce: observe`), or `off`.
@@ -71,6 +73,7 @@ impl Default for Alerts {
             backlog_age: OrOff::On(secs(900)),
             backlog_growth: OrOff::On(Growth::default()),
             dead_letters: OrOff::On(Growth::default()),
+            lane_stuck: OrOff::On(secs(15 * 60)),
             breaker_open: OrOff::On(secs(300)),
             verification_failures: OrOff::On(Surge::default()),
             duplicates: OrOff::On(Surge::default()),
