@@ -305,24 +305,16 @@ pub enum DeadReason {
     TooOld,
     /// The app answered a status of `retry.give_up_on`.
     GivenUp,
-    /// The destination is no longer in the config and the operator chose to give its deliveries up.
-    DestinationRemoved,
 }
 
 impl DeadReason {
-    pub const ALL: [DeadReason; 4] = [
-        DeadReason::AttemptsExhausted,
-        DeadReason::TooOld,
-        DeadReason::GivenUp,
-        DeadReason::DestinationRemoved,
-    ];
+    pub const ALL: [DeadReason; 3] = [DeadReason::AttemptsExhausted, DeadReason::TooOld, DeadReason::GivenUp];
 
     pub const fn code(self) -> &'static str {
         match self {
             DeadReason::AttemptsExhausted => "attempts_exhausted",
             DeadReason::TooOld => "too_old",
             DeadReason::GivenUp => "given_up",
-            DeadReason::DestinationRemoved => "destination_removed",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `tidegate events`: list, show, follow, replay and purge what is in the buffer. `dead` is the same for dead letters only.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -92,8 +93,8 @@ pub(super) struct List {
     #[command(flatten)]
     filters: Filters,
     /// How many at most
-    #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    #[arg(short = 'n', long, default_value = "50", value_name = "N")]
+    limit: NonZeroUsize,
     /// Continue behind this event
     #[arg(long, value_name = "ID")]
     after: Option<String>,
@@ -107,7 +108,7 @@ impl List {
         let client = Client::new(admin, PATIENCE)?;
         let mut page = EventPage { events: Vec::new(), next: self.after };
         loop {
-            let limit = (self.limit - page.events.len()).min(MAX_LIMIT);
+            let limit = (self.limit.get() - page.events.len()).min(MAX_LIMIT);
             if limit == 0 {
                 break;
             }

@@ -266,6 +266,8 @@ mod tests {
             "tidegate healthcheck --timeout 0",
             "tidegate top --interval 0s",
             "tidegate destinations show",
+            "tidegate events list -n 0",
+            "tidegate quarantine list --limit 0",
             "tidegate status --admin https://x:1",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::check::Output;
 use super::failure::{Failure, exit};
 use super::output::{Rows, Side, Tone, print};
+use crate::config::load_pack;
 use crate::providers::{self, Pack, ParamKind, page};
 
 /// List the providers that are known, or show all that is known of one
@@ -67,7 +68,11 @@ impl Providers {
             }
             Command::Show { name, output } => {
                 let is_path = name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml");
-                let pack = if is_path { providers::load(Path::new(name)) } else { providers::find(name) };
+                let pack = if is_path {
+                    load_pack(Path::new(name)).map_err(|problems| problems.to_string())
+                } else {
+                    providers::find(name)
+                };
                 let pack = pack.map_err(Failure::Usage)?;
                 match output {
                     Output::Text => whole(&pack),

@@ -1,5 +1,6 @@
 //! `tidegate quarantine`: look at requests that were refused, verify them again, admit or purge them.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -136,8 +137,8 @@ struct List {
     #[command(flatten)]
     filters: Filters,
     /// How many at most
-    #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    #[arg(short = 'n', long, default_value = "50", value_name = "N")]
+    limit: NonZeroUsize,
     /// Continue behind this item
     #[arg(long, value_name = "ID")]
     after: Option<String>,
@@ -151,7 +152,7 @@ impl List {
         let client = Client::new(admin, PATIENCE)?;
         let mut page = ItemPage { on: true, items: Vec::new(), next: self.after };
         loop {
-            let limit = (self.limit - page.items.len()).min(MAX_LIMIT);
+            let limit = (self.limit.get() - page.items.len()).min(MAX_LIMIT);
             if limit == 0 {
                 break;
             }

@@ -16,6 +16,7 @@ use super::check::Output;
 use super::failure::{Failure, exit};
 use super::output::print;
 use crate::clock::{Clock, Timestamp};
+use crate::config::load_pack;
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
 use crate::providers::{self, Pack, TestEvent};
 use crate::secret::Secret;
@@ -330,7 +331,7 @@ impl Resolver for FromArguments {
     }
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
         if name.ends_with(".yaml") || name.ends_with(".yml") || name.contains('/') {
-            providers::load(Path::new(name))
+            load_pack(Path::new(name)).map_err(|problems| problems.to_string())
         } else {
             providers::find(name)
         }

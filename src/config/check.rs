@@ -9,6 +9,7 @@ mod listeners;
 mod names;
 mod order;
 mod pace;
+mod places;
 mod redact;
 mod routes;
 mod rules;
@@ -52,8 +53,14 @@ pub(super) fn check(
         _ => Inline::Refused,
     };
     let document = report.document;
-    let references =
-        References { outside, keys, base: document.base.clone(), inline, seen_inline: RefCell::default() };
+    let references = References {
+        outside,
+        keys,
+        base: document.base.clone(),
+        inline,
+        seen_inline: RefCell::default(),
+        pack_problems: RefCell::default(),
+    };
     let mut checker = Checker::new(report, &references);
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
 
@@ -93,6 +100,7 @@ pub(super) fn check(
     checker.parts(shaped);
     let provider_ranges = std::mem::take(&mut checker.provider_ranges);
     let redact = std::mem::take(&mut checker.redact);
+    report.problems.extend(references.pack_problems.take());
 
     Some(Config {
         listeners,
@@ -251,7 +259,11 @@ impl Checker<'_, '_> {
         match T::deserialize(value) {
             Ok(read) => Some(read),
             Err(error) => {
-                self.error(place, error.to_string(), "see `tidegate schema` for what may stand here");
+                // A key that is missing was missed before.
+                let (within, before) = (place.to_string(), &self.report.problems);
+                if !before.iter().any(|problem| problem.key.starts_with(&within)) {
+                    self.error(place, error.to_string(), "see `tidegate schema` for what may stand here");
+                }
                 None
             }
         }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::KeySources;
 use super::outside::Outside;
+use super::pack::load_pack;
+use super::problem::{Problem, Problems};
 use crate::providers::{self, Pack};
 use crate::secret::{Secret, trim_line_end};
 use crate::verify::{KeySource, Remote, Resolver};
@@ -27,6 +29,8 @@ pub(super) struct References<'a> {
     pub inline: Inline,
     /// Secrets that were given in the config itself since this was last emptied.
     pub seen_inline: RefCell<Vec<String>>,
+    /// What is wrong within pack files.
+    pub pack_problems: RefCell<Vec<Problem>>,
 }
 
 impl References<'_> {
@@ -165,6 +169,19 @@ impl Resolver for References<'_> {
             || Path::new(name)
                 .extension()
                 .is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"));
-        if is_file { providers::load(&self.path(name)) } else { providers::find(name) }
+        if !is_file {
+            return providers::find(name);
+        }
+        load_pack(&self.path(name)).map_err(|Problems(problems)| match problems.as_slice() {
+            // The file itself can't be read.
+            [Problem { line: 0, file, message, .. }] => {
+                format!("the pack {file} {message} (paths start from the config's folder)")
+            }
+            _ => {
+                let message = format!("the pack {name} can't be used, see there");
+                self.pack_problems.borrow_mut().extend(problems);
+                message
+            }
+        })
     }
 }

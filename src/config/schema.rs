@@ -2,12 +2,14 @@
 
 use std::sync::OnceLock;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::raw::Root;
 use super::shape::LATER;
 use super::units::UNIT;
+use crate::providers::PackFile;
 
 /// The schema that editors get: draft 7, which they all know, with a description of every key.
 pub fn schema() -> Value {
@@ -19,12 +21,20 @@ pub fn schema() -> Value {
 /// With our own keywords, for the check of shape. Generated once.
 pub(super) fn full() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let generator = SchemaSettings::draft07().into_generator();
-        let mut schema = generator.into_root_schema_for::<Root>().to_value();
-        without_null(&mut schema);
-        schema
-    })
+    SCHEMA.get_or_init(generated::<Root>)
+}
+
+/// The same of a pack file.
+pub(super) fn of_pack() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(generated::<PackFile>)
+}
+
+fn generated<T: JsonSchema>() -> Value {
+    let generator = SchemaSettings::draft07().into_generator();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
+    without_null(&mut schema);
+    schema
 }
 
 /// An optional key is left out, not set to null: takes null out of types and alternatives, and tidies what is left.

@@ -50,13 +50,22 @@ pub(super) struct Read {
 
 /// Reads a file, or every `*.yaml` of a folder in the order of their names.
 pub(super) fn read(path: &Path) -> Read {
-    let (paths, warnings) = match paths(path) {
-        Ok(found) => found,
-        Err(problem) => return Read { problems: vec![*problem], ..Read::default() },
-    };
+    match paths(path) {
+        Ok((paths, warnings)) => Read { warnings, ..files(path, &paths) },
+        Err(problem) => Read { problems: vec![*problem], ..Read::default() },
+    }
+}
+
+/// Reads one file.
+pub(super) fn read_file(path: &Path) -> Read {
+    files(path, &[path.to_path_buf()])
+}
+
+/// Reads the `paths` that `path` stands for.
+fn files(path: &Path, paths: &[PathBuf]) -> Read {
     let (mut sources, mut problems) = (Sources::default(), Vec::new());
     let (mut hash, mut trees) = (Sha256::new(), Vec::new());
-    for path in &paths {
+    for path in paths {
         let file = sources.0.len();
         let text = match text(path) {
             Ok(text) => text,
@@ -78,14 +87,14 @@ pub(super) fn read(path: &Path) -> Read {
     }
     // What is missing in a part that can't be read may well be missed in the others.
     if trees.len() < paths.len() {
-        return Read { document: None, problems, warnings };
+        return Read { problems, ..Read::default() };
     }
     let (root, faults) = merged(trees, &sources);
     problems.extend(faults);
     let folder = if path.is_dir() { Some(path) } else { path.parent() };
     let base = folder.map(Path::to_path_buf).unwrap_or_default();
     let document = Some(Document { root, sources, base, hash: hex::encode(hash.finalize()) });
-    Read { document, problems, warnings }
+    Read { document, problems, warnings: Vec::new() }
 }
 
 fn paths(path: &Path) -> Result<(Vec<PathBuf>, Vec<Problem>), Box<Problem>> {
@@ -293,12 +302,19 @@ pub(super) fn is_reference(text: &str) -> bool {
     text.starts_with("env:") || text.starts_with("file:")
 }
 
+/// Whether a text is a URL with a user or password in it, which should not be there.
+fn holds_password(text: &str) -> bool {
+    let authority =
+        text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+    authority.is_some_and(|authority| authority.contains('@'))
+}
+
 /// Scalars that may be secrets, by the keys above them. Paths of key files are quoted: `tls.key` is one, and an
 /// idempotency `key` names a place in the request.
 fn secrets(node: &Node, suspected: bool, masks: &mut Vec<Span>) {
     match &node.kind {
         Kind::Scalar { text, .. } => {
-            if suspected && !is_reference(text) && !text.is_empty() {
+            if (suspected && !is_reference(text) && !text.is_empty()) || holds_password(text) {
                 masks.push(node.at);
             }
         }

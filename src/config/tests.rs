@@ -14,6 +14,8 @@ mod examples;
 mod good;
 mod kept;
 mod order;
+mod packs;
+mod places;
 mod whole;
 
 /// A machine that has every secret and certificate, but for those that a test takes away.
@@ -189,6 +191,14 @@ fn a_misspelt_key_does_not_show_its_secret() {
         let problems = load_text(&routes(&format!("{OPEN}    {key}: hunter22\n"))).unwrap_err();
         assert!(!format!("{problems:?}").contains("hunter22"), "{problems:#?}");
     }
+}
+
+#[test]
+fn a_url_with_a_password_is_refused_and_not_shown() {
+    let text = routes(&OPEN.replace("http://127.0.0.1:3000", "http://bob:hunter22@127.0.0.1:3000/x"));
+    let problem = only(&text);
+    assert!(problem.message.contains("user or password") && problem.snippet.contains("***"), "{problem}");
+    assert!(!format!("{problem:?}").contains("hunter22"), "{problem:?}");
 }
 
 #[test]
@@ -394,6 +404,11 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         ("    host: example.com:443", "a host has no port", "hooks.example.com"),
         ("    name: a/b", "`a/b` is not a name", "letters"),
         ("    public_url: hooks.example.com", "`hooks.example.com` is not a whole URL", "https://"),
+        (
+            "    public_url: https://hooks.example.com/?a=b",
+            "path and query of the request follow: it ends before a `?` or `#`",
+            "https://",
+        ),
         ("    max_body: 1GiB", "1GiB is more than `limits.body_budget` (256MiB)", "raise the budget"),
         ("    answer: { status: 204, body: x }", "an answer 204 has no body", "200 or 202"),
         ("    mode: proxy\n    answer: { status: 200 }", "inline the app's own answer is given", "remove"),

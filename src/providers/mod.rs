@@ -1,7 +1,7 @@
 //! What we know of each provider, as data: one YAML pack each, and the loader. No provider's name stands in Rust code.
 //!
 //! A pack says how a provider signs (in the language of `verify::spec`), which id names an event, how it greets, and
-//! what a test event looks like. It carries no secret. Users' own packs are files of the same form.
+//! what a test event looks like. It carries no secret. Users' own packs are files of the same form; `config` reads them.
 
 mod describe;
 mod file;
@@ -10,12 +10,13 @@ pub mod ranges;
 mod sample;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use describe::page;
+pub(crate) use file::{PackFile, checked};
 pub use ranges::Ranges;
 pub use sample::{Sample, TestEvent};
 
@@ -63,7 +64,7 @@ pub struct Pack {
 }
 
 /// What kind of service a provider is, for whoever looks for one in the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Category {
     /// Not one service: a standard or a way to prove a sender.
@@ -114,7 +115,7 @@ pub struct Batch {
 }
 
 /// A body that a sender wants to see in the answer.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PackAnswer {
     pub body: String,
@@ -199,24 +200,10 @@ pub fn find(name: &str) -> Result<Arc<Pack>, String> {
     }
 }
 
-/// A pack from a file of the user's.
-pub fn load(path: &Path) -> Result<Arc<Pack>, String> {
-    /// A pack is a page or two; more is another file by mistake.
-    const MAX_BYTES: u64 = 1024 * 1024;
-    let shown = path.display();
-    let size =
-        std::fs::metadata(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?.len();
-    if size > MAX_BYTES {
-        return Err(format!("{shown} has {size} bytes: that is no pack"));
-    }
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("the pack {shown} can't be read: {error}"))?;
-    file::parse(&text).map(Arc::new).map_err(|error| format!("the pack {shown}: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::load_pack;
     use crate::verify::testing::request;
 
     #[test]
@@ -226,7 +213,7 @@ mod tests {
             assert_eq!(pack.name, name);
             assert!(!pack.samples.is_empty(), "{name} has no sample");
             // Built-in packs are embedded as JSON and not checked when they are read: they are here, as written.
-            let written = load(Path::new(&format!("src/providers/{name}.yaml")));
+            let written = load_pack(format!("src/providers/{name}.yaml").as_ref());
             let written = written.unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(format!("{pack:?}"), format!("{written:?}"));
         }
@@ -236,17 +223,6 @@ mod tests {
     fn a_near_name_is_suggested() {
         assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");
         assert!(find("nobody-knows").unwrap_err().contains("`tidegate providers list`"));
-    }
-
-    #[test]
-    fn a_pack_of_the_users_is_read_from_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mine.yaml");
-        assert!(load(&path).unwrap_err().contains("can't be read"));
-        std::fs::copy("src/providers/stripe.yaml", &path).unwrap();
-        assert_eq!(load(&path).unwrap().name, "stripe");
-        std::fs::write(&path, "name: x\ntitel: X\n").unwrap();
-        assert!(load(&path).unwrap_err().contains("titel"), "{}", load(&path).unwrap_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::clock::Timestamp;
@@ -10,7 +11,7 @@ use crate::clock::Timestamp;
 /// `${uuid}` for a fresh UUID, `${now}` for the time in Unix seconds, `${now_ms}` in milliseconds, `${now_rfc3339}`
 /// as text; the same one everywhere in one event. `${signature}` in the body is where the signature belongs, or the token
 /// that is sent: it is filled in by whoever signs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
     /// What the provider calls the event, such as `invoice.paid`.

@@ -87,7 +87,7 @@ pub fn claim_of(
     event: &Event,
     now: Timestamp,
 ) -> Result<Option<NewClaim>, String> {
-    let Mode::Buffer { answer, .. } = &route.mode else {
+    let (Mode::Buffer { answer, .. } | Mode::Spill { answer, .. }) = &route.mode else {
         return Err(format!("the route `{}` keeps no events: its mode is {}", route.name, route.mode.word()));
     };
     let (Some(rule), Some(key)) = (&route.idempotency, &event.idempotency_key) else { return Ok(None) };

@@ -4,8 +4,8 @@
 //! A span is one thing that takes time, and ends when it is dropped. Reception is the trace's first span here; its
 //! context goes into the store with the event, so that each attempt, whenever it is made, is of the same trace and
 //! linked to the append. A sender's `traceparent` is continued, and the app gets ours. Whether a trace is recorded is
-//! our own decision, by its id: a sender can't make us record. Where none is, `traceparent` goes on as it came, and
-//! nothing is allocated.
+//! our own decision, by its id and a number that nobody else knows: a sender can't make us record, neither by a flag nor
+//! by the id that it picks. Where none is, `traceparent` goes on as it came, and nothing is allocated.
 //!
 //! `export` is the way to the collector. Nothing of a path, a query, a header or a body
 //! gets into a span: they may hold what only sender and app should know.
@@ -15,6 +15,7 @@ mod export;
 pub(crate) mod testing;
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -36,12 +37,14 @@ pub struct TraceError(String);
 #[derive(Debug)]
 pub struct Tracer {
     processor: Box<dyn SpanProcessor>,
-    /// Traces whose id, read as in OpenTelemetry's ratio sampler, is below it are recorded.
+    /// Traces the hash of whose id is below it are recorded, out of 2^[`SAMPLED_BITS`].
     below: u64,
+    /// Made anew with each process, so that no sender can pick an id that is recorded.
+    hasher: RandomState,
     scope: InstrumentationScope,
 }
 
-/// Bits of an id that the ratio sampler looks at.
+/// Bits of a hash that are looked at: a share of 1 is then a number, too.
 const SAMPLED_BITS: u32 = 63;
 
 impl Tracer {
@@ -62,7 +65,7 @@ impl Tracer {
         // A cast saturates, and a share needs no more digits than a float has.
         let below = (sample.clamp(0.0, 1.0) * (1u64 << SAMPLED_BITS) as f64) as u64;
         let scope = InstrumentationScope::builder("tidegate").with_version(env!("CARGO_PKG_VERSION")).build();
-        Self { processor, below, scope }
+        Self { processor, below, hasher: RandomState::new(), scope }
     }
 
     /// The reception of a request: continues its sender's trace, or begins one. `None`: it is not recorded.
@@ -114,8 +117,7 @@ impl Tracer {
     }
 
     fn records(&self, trace: [u8; 16]) -> bool {
-        let [.., a, b, c, d, e, f, g, h] = trace;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - SAMPLED_BITS) < self.below
+        self.hasher.hash_one(trace) >> (u64::BITS - SAMPLED_BITS) < self.below
     }
 
     fn span(
@@ -249,6 +251,25 @@ mod tests {
         assert!((800..1200).contains(&half), "{half}");
         let sampled = PARENT.replace("b7-00", "b7-01");
         assert!(tracer(&spans, 0.0).request(&head(&[("traceparent", &sampled)])).is_none());
+    }
+
+    #[test]
+    fn no_id_that_a_sender_picks_is_always_recorded_and_one_trace_is_recorded_whole() {
+        let spans = Spans::default();
+        for id in ["00000000000000000000000000000001", "4bf92f3577b34da60000000000000000"] {
+            let parent = format!("00-{id}-00f067aa0ba902b7-01");
+            let picked = head(&[("traceparent", &parent)]);
+            let recorded: Vec<bool> = (0..200)
+                .map(|_| {
+                    let tracer = tracer(&spans, 0.5);
+                    let first = tracer.request(&picked).is_some();
+                    assert_eq!(tracer.request(&picked).is_some(), first, "one decision for one trace");
+                    first
+                })
+                .collect();
+            let share = recorded.iter().filter(|recorded| **recorded).count();
+            assert!((50..150).contains(&share), "{id}: {share} of 200");
+        }
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl<'p> Problems<'p> {
     pub(super) fn unknown<T>(&mut self, at: &[&str], what: &str, word: &str, known: &[&str]) -> Option<T> {
         let help = match nearest(word, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "there is none".to_owned(),
             None => format!("known are {}", known.join(", ")),
         };
         self.push(at, format!("unknown {what} `{word}`"), Some(help))

@@ -245,7 +245,8 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
         let problems = &mut Problems::new(&mut list);
         let problems = &mut problems.within(&["verify", &at.to_string()]);
         for (key, given) in [
-            ("secrets", way.secret.is_some() || way.secrets.is_some()),
+            ("secret", way.secret.is_some()),
+            ("secrets", way.secrets.is_some()),
             ("public_keys", way.public_keys.is_some()),
             ("provider", way.provider.is_some()),
             ("scheme", way.scheme.is_some()),

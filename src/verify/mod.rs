@@ -267,6 +267,12 @@ impl Verifier {
         self.check.covers(key)
     }
 
+    /// Whether whoever holds a genuine request, but not the key, can't give it another body. Where nothing is signed there
+    /// is no such request: whoever holds one holds the credential too.
+    pub fn covers_body(&self) -> bool {
+        self.check.covers(&Extract::at(locate::Location::Whole))
+    }
+
     /// Where the rule reads credentials, for whoever shows requests.
     pub const fn credentials_in(&self) -> &CredentialPlaces {
         &self.credentials

@@ -60,7 +60,7 @@ async fn a_declared_length_beyond_the_limit_is_refused_before_the_body_is_sent()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_senders_are_cut_off_and_others_are_not() {
     let (_app, gateway) = limited(json!({
-        "header_timeout": "500ms", "body_timeout": "500ms", "handshake_timeout": "500ms", "idle_timeout": "500ms"
+        "header_timeout": "1s", "body_timeout": "1s", "handshake_timeout": "1s", "idle_timeout": "1s"
     }))
     .await;
     let beginnings: [(&str, &[u8]); 4] = [

@@ -1,7 +1,7 @@
 //! The breaker through the real binary: a sick app is left alone, its events wait at no cost, and it gets its work back
 //! slowly. Times are short; every wait is for a condition.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::*;
 
@@ -108,19 +108,18 @@ async fn what_a_breaker_holds_survives_a_crash() {
 async fn an_open_breaker_answers_inline_requests_at_once() {
     let app = App::start().await;
     let route = stripe().mode("proxy").to(&app).delivery("timeout", "500ms");
-    let breaker = json!({"failures": 2, "probe_after": "1s"});
+    let breaker = json!({"failures": 2, "probe_after": "3s"});
     let gateway = gateway().route(route.delivery("breaker", breaker)).start().await;
     app.behaves(Behaviour::Hang);
     for _ in 0..2 {
         assert_eq!(gateway.send(&signed::stripe(invoice_paid())).await.status, 504);
     }
     let sent = app.count();
-    let began = Instant::now();
     let answer = gateway.send(&signed::stripe(invoice_paid())).await;
     assert_eq!((answer.status, answer.reason()), (503, "upstream_paused"));
-    assert_eq!(answer.header("retry-after"), Some("1"));
-    assert!(began.elapsed() < Duration::from_millis(400), "it did not wait for the app");
-    assert_eq!(app.count(), sent);
+    let rest = answer.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+    assert!(rest.is_some_and(|seconds| (1..=3).contains(&seconds)), "{answer:?}");
+    assert_eq!(app.count(), sent, "the app was not asked");
     app.behaves(Behaviour::status(200));
     // The sender's own retries are the probes.
     let event = signed::stripe(invoice_paid());

@@ -98,11 +98,14 @@ async fn metrics_count_what_happened_with_bounded_labels() {
     }
     gateway.drained().await;
     app.receives(2).await;
-    let requests = async |labels: &[(&str, &str)]| gateway.metric("tidegate_requests_total", labels).await;
-    assert_eq!(requests(&[("route", "github"), ("outcome", "accepted")]).await, 1.0);
-    assert_eq!(requests(&[("route", "github"), ("outcome", "duplicate")]).await, 2.0);
-    assert_eq!(requests(&[("route", "stripe"), ("outcome", "forwarded")]).await, 1.0);
-    assert_eq!(requests(&[("outcome", "no_route")]).await, 20.0);
+    for (labels, wanted) in [
+        (&[("route", "github"), ("outcome", "accepted")][..], 1.0),
+        (&[("route", "github"), ("outcome", "duplicate")], 2.0),
+        (&[("route", "stripe"), ("outcome", "forwarded")], 1.0),
+        (&[("outcome", "no_route")], 20.0),
+    ] {
+        gateway.counts("tidegate_requests_total", labels, wanted).await;
+    }
     let delivered = [("destination", "github/app"), ("outcome", "delivered")];
     eventually("the delivery is counted", async || {
         gateway.metric("tidegate_deliveries_total", &delivered).await == 1.0

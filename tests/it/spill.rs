@@ -57,7 +57,7 @@ async fn a_sick_apps_events_are_acknowledged_and_delivered_later_under_the_same_
         assert!(repeat.is_duplicate() && repeat.event_id() == answer.event_id(), "{repeat:?}");
         assert_eq!(app.count(), 2);
     }
-    assert_eq!(gateway.metric("tidegate_requests_total", &[("outcome", "spilled")]).await, 5.0);
+    gateway.counts("tidegate_requests_total", &[("outcome", "spilled")], 5.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +76,36 @@ async fn an_app_that_is_down_gets_everything_once_it_is_up() {
     let received: HashSet<_> = app.received().iter().map(|one| one.event_id().to_owned()).collect();
     assert_eq!(received, ids);
     assert_eq!(app.count(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_stored_moves_to_another_gateway_and_is_replayed_by_its_destinations_name() {
+    let (app, target) = (App::start().await, App::start().await);
+    app.refuse().await;
+    let from = gateway().route(route(&app)).start().await;
+    let event = signed::stripe(invoice_paid());
+    let stored = from.send(&event).await;
+    assert_eq!(stored.status, 201);
+    let done = async |gateway: &Gateway, arguments: &[&str]| {
+        let output = gateway.cli(arguments).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    done(&from, &["export", "--file", "all.tar"]).await;
+
+    let to = gateway().route(route(&target)).start().await;
+    let archive = from.path("all.tar");
+    let told = done(&to, &["import", archive.to_str().expect("a path")]).await;
+    assert!(told.contains("1 imported"), "{told}");
+    let received = target.receives(1).await;
+    assert_eq!((received[0].event_id(), &received[0].body[..]), (stored.event_id(), &event.body[..]));
+    assert_eq!(received[0].header("tidegate-may-repeat"), Some("true"));
+    to.drained().await;
+    let repeat = to.send(&event).await;
+    assert!(repeat.is_duplicate() && repeat.event_id() == stored.event_id(), "{repeat:?}");
+    done(&to, &["events", "replay", "--all", "--to", "stripe/app"]).await;
+    let received = target.receives(2).await;
+    assert_eq!(received[1].event_id(), stored.event_id());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

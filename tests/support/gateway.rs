@@ -234,7 +234,11 @@ impl Gateway {
 
     /// The sum of all samples of `name` whose labels include `labels`; 0 if there are none.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let Ok(answer) = self.admin("GET", "/metrics").await else { return 0.0 };
+        let answer = self.admin("GET", "/metrics").await;
+        let answer = answer.unwrap_or_else(|problem| panic!("no metrics: {problem}:\n{}", self.log()));
+        let family = ["_total", "_count", "_sum", "_bucket"].iter().find_map(|end| name.strip_suffix(end));
+        let declared = format!("# TYPE {} ", family.unwrap_or(name));
+        assert!(answer.text().contains(&declared), "there is no metric `{name}`");
         let wanted: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         answer
             .text()
@@ -245,6 +249,13 @@ impl Gateway {
             })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+
+    /// Waits until the sum of these samples is `wanted`: a request is counted once it is answered, and its sender may be
+    /// here first.
+    pub async fn counts(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
+        let what = format!("{name} {labels:?} is {wanted}");
+        eventually(&what, async || self.metric(name, labels).await == wanted).await;
     }
 
     /// Runs a command of the CLI in the gateway's folder, with its config.

@@ -296,7 +296,6 @@ impl Record {
                     DeadReason::AttemptsExhausted => 1,
                     DeadReason::TooOld => 2,
                     DeadReason::GivenUp => 3,
-                    DeadReason::DestinationRemoved => 4,
                 });
             }
         }
@@ -337,7 +336,6 @@ impl Record {
                     1 => DeadReason::AttemptsExhausted,
                     2 => DeadReason::TooOld,
                     3 => DeadReason::GivenUp,
-                    4 => DeadReason::DestinationRemoved,
                     _ => return Err(Malformed("unknown reason")),
                 },
             },

@@ -34,6 +34,11 @@ impl Checker<'_, '_> {
             None => Default::default(),
         };
         let trusted_hops = self.ranges(&raw.trusted_hops, &place.key("trusted_hops"));
+        if let Some(index) = raw.trusted_hops.iter().position(|range| range.ends_with("/0")) {
+            let message = "whoever connects is believed to be a proxy, and may claim any address";
+            let help = "name the proxies alone: allowlists and limits go by the address that they tell";
+            self.warning(&place.key("trusted_hops").index(index), message, help);
+        }
         let Ok(address) = address else {
             let help = match raw.address.strip_prefix(':') {
                 Some(port) => format!("write `0.0.0.0:{port}` for every address"),

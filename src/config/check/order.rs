@@ -24,18 +24,6 @@ impl Checker<'_, '_> {
         let place = destination.key("order").key("by");
         let by = self.extract(&raw.by, &place)?;
         let path = purpose.path?.clone();
-        let texts = match &raw.by {
-            raw::TextOrList::Text(text) => std::slice::from_ref(text),
-            raw::TextOrList::List(texts) => texts.as_slice(),
-        };
-        for name in
-            texts.iter().flat_map(|text| text.split(" | ")).filter_map(|one| one.trim().strip_prefix("path:"))
-        {
-            if !path.parameters().any(|known| **known == *name) {
-                let help = "name one that stands in the route's path, such as `/hooks/{account}`";
-                self.error(&place, format!("the path has no parameter `{name}`"), help);
-            }
-        }
         let on_failure = match raw.on_failure {
             raw::OnFailureWord::Block => OnFailure::Block,
             raw::OnFailureWord::Park => OnFailure::Park,

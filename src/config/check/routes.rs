@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
+use super::places::Has;
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
 use crate::config::model::{
@@ -120,6 +121,9 @@ impl Checker<'_, '_> {
             Some(own) => self.extract(own, &place.key("event_type")),
             None => pack.as_ref().and_then(|p| p.event_type.clone()),
         };
+        // Where the pack is broken, so may be the type.
+        let typed = event_type.is_some() || raw.event_type.is_some() || proof.is_none();
+        self.places(place, &Has { path: path.as_ref(), event_type: typed });
         let split = self.split(raw, place, proof.as_ref());
         self.public_url(raw, place);
         self.clients(raw, place, path.as_ref());
@@ -145,7 +149,8 @@ impl Checker<'_, '_> {
             );
         }
         let answer = self.answer(raw, place, pack.as_deref());
-        let unwanted = self.unwanted(raw, place);
+        let filtered = destinations.iter().all(|to| to.when.is_some());
+        let unwanted = self.unwanted(raw, place, filtered);
         let keep = self.keep(raw, place);
         let own = raw.redact.as_ref().map(|redact| self.redact(redact, &place.key("redact")));
         let redact = own.map_or_else(|| self.redact.clone(), |own| self.redact.and(&own));
@@ -319,9 +324,12 @@ impl Checker<'_, '_> {
         let whole = url.parse::<http::Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty())
         });
-        if !whole || url.contains('#') {
-            let help = "write it as the sender was given it, such as `https://hooks.example.com`";
+        let help = "write it as the sender was given it, such as `https://hooks.example.com`";
+        if !whole {
             self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
+        } else if url.contains(['#', '?']) {
+            let message = "path and query of the request follow: it ends before a `?` or `#`";
+            self.error(&place.key("public_url"), message, help);
         }
     }
 

@@ -145,7 +145,12 @@ impl Checker<'_, '_> {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
-        let (compiled, spec, tenants) = self.compiled(raw, written, &Form::Long(rule), place)?;
+        let (compiled, spec, tenants) = self.compiled(raw, written, &Form::Long(rule.clone()), place)?;
+        if compiled.pack.is_none() && !compiled.verifier.covers_body() {
+            let message = "the signature does not cover the body: with one genuine request anyone may send any other body";
+            let help = "if the sender signs the body, put `{body}` (or a digest of it) into what is `signed`";
+            self.warning(&rule, message, help);
+        }
         Some(Proof { compiled, tenants, spec, kind, tolerance: tolerance(written) })
     }
 

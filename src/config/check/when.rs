@@ -39,9 +39,19 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// An event that nobody wants is kept only where it is looked for.
-    pub(super) fn unwanted(&mut self, route: &raw::Route, place: &Place) -> crate::config::Unwanted {
+    /// An event that nobody wants is kept only where it is looked for. `filtered`: every destination has a `when`.
+    pub(super) fn unwanted(
+        &mut self,
+        route: &raw::Route,
+        place: &Place,
+        filtered: bool,
+    ) -> crate::config::Unwanted {
         use crate::config::Unwanted;
+        if route.unwanted.is_some() && route.mode == raw::Mode::Buffer && !filtered {
+            let help = "give every destination a `when`, or remove `unwanted`";
+            let message = "a destination without `when` wants every event: `unwanted` has no effect";
+            self.warning(&place.key("unwanted"), message, help);
+        }
         if route.unwanted.is_some() && route.mode != raw::Mode::Buffer {
             let help = "only `mode: buffer` has destinations with `when`";
             self.error(&place.key("unwanted"), "inline every request goes to the app", help);

@@ -258,7 +258,7 @@ fn what_runs_but_should_be_known_is_warned_about() {
 fn a_key_that_anyone_could_mint_is_joined_with_the_body() {
     let route = |keys: &str| {
         routes(&format!(
-            "  - path: /x\n    verify: {{ provider: stripe, secrets: [env:S], tolerance: 10m }}\n    forward_to: http://a\n{keys}"
+            "  - path: /x/{{id}}\n    verify: {{ provider: stripe, secrets: [env:S], tolerance: 10m }}\n    forward_to: http://a\n{keys}"
         ))
     };
     let joined =

@@ -9,7 +9,11 @@ fn with(destination: &str) -> String {
 #[test]
 fn an_order_and_a_batch_that_can_not_work_are_refused_at_their_place() {
     for (written, message, help) in [
-        ("order: { by: \"path:account\" }", "the path has no parameter `account`", "/hooks/{account}"),
+        (
+            "order: { by: \"path:account\" }",
+            "the route's path has no parameter `{account}`",
+            "a segment `{account}`",
+        ),
         ("order: { by: customer }", "`customer` says no place", "body:/json/pointer"),
         (
             "order: { by: \"query:a\", on_failure: blok }",

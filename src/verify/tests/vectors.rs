@@ -153,7 +153,7 @@ pub(super) fn world(folder: &Path) -> World {
     let mut world = World::default();
     // Gone once each has become a pack.
     for entry in std::fs::read_dir(folder.join("packs")).into_iter().flatten() {
-        let pack = crate::providers::load(&entry.unwrap().path()).unwrap_or_else(|error| panic!("{error}"));
+        let pack = crate::config::load_pack(&entry.unwrap().path()).unwrap_or_else(|error| panic!("{error}"));
         world.packs.insert(pack.name.clone(), pack);
     }
     world
