@@ -189,6 +189,14 @@ impl Gateway {
         }
     }
 
+    /// What an earlier process knew of sick apps. To be done before anything is sent.
+    pub async fn restore_breakers(&self) -> Result<(), crate::buffer::BufferError> {
+        let config = &self.snapshot.load_full().config;
+        let has =
+            |name: &DestinationName| destinations(config).any(|to| to.name == *name && to.breaker.is_some());
+        self.breakers.restore(&*self.buffer, &self.clock, has).await
+    }
+
     /// The listeners accept: deliveries begin and the gateway is ready.
     pub fn serving(&self) {
         let mut phase = self.phase.lock();

@@ -2,9 +2,10 @@
 //!
 //! It only ever pauses (promise 6): a breaker holds deliveries and refuses inline requests for a while, and never
 //! disables a route or discards an event. `state` is the pure machine, `window` counts for it; here the machines have
-//! names, their changes are logged, and a try that ends without a word (dropped, panicked) gives its place back.
+//! names, their changes are logged (and what is open is `kept` over restarts), and a try that ends without a word (dropped, panicked) gives its place back.
 //! Who works on a destination (`deliver`, and `receive` for inline routes) asks for a [`Permit`] before each try.
 
+mod kept;
 mod state;
 mod window;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::buffer::DestinationName;
@@ -24,9 +26,17 @@ pub use state::{Charge, Outcome, Phase, Room};
 
 /// All breakers of the process. They outlive reloads, as the destinations' tasks do: there are as many as destinations
 /// that were ever configured.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Breakers {
     all: RwLock<HashMap<DestinationName, Arc<Breaker>>>,
+    /// Told of each that opens or closes.
+    changes: watch::Sender<()>,
+}
+
+impl Default for Breakers {
+    fn default() -> Self {
+        Self { all: RwLock::default(), changes: watch::channel(()).0 }
+    }
 }
 
 impl Breakers {
@@ -35,7 +45,8 @@ impl Breakers {
         if let Some(breaker) = self.all.read().get(name) {
             return breaker.clone();
         }
-        self.all.write().entry(name.clone()).or_insert_with(|| Arc::new(Breaker::new(name.clone()))).clone()
+        let new = || Arc::new(Breaker::new(name.clone(), self.changes.clone()));
+        self.all.write().entry(name.clone()).or_insert_with(new).clone()
     }
 
     /// How all of them stand, by name.
@@ -72,6 +83,7 @@ pub struct Transitions {
 #[derive(Debug)]
 pub struct Breaker {
     name: DestinationName,
+    changes: watch::Sender<()>,
     inner: Mutex<Inner>,
 }
 
@@ -91,8 +103,17 @@ struct Inner {
 }
 
 impl Breaker {
-    fn new(name: DestinationName) -> Self {
-        Self { name, inner: Mutex::default() }
+    fn new(name: DestinationName, changes: watch::Sender<()>) -> Self {
+        Self { name, changes, inner: Mutex::default() }
+    }
+
+    /// Opens it, as it has been for so long before this process.
+    fn reopen(&self, open_for: Duration, why: &str) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        // A clock that counts from the machine's start may not reach back so far.
+        inner.state.reopen(now.checked_sub(open_for).unwrap_or(now), now);
+        inner.why = why.to_owned();
     }
 
     /// How many tries may be under way, of the `most` that the config allows. `settings` is `None` where the breaker is
@@ -176,6 +197,7 @@ impl Breaker {
                 inner.why = why.to_owned();
                 let probe_in = until.saturating_duration_since(now);
                 tracing::warn!(%destination, why, ?probe_in, "the breaker opened: deliveries are held, none is lost");
+                self.changes.send_replace(());
             }
             Some(Change::HalfOpened) => {
                 inner.transitions.half_opened += 1;
@@ -191,6 +213,7 @@ impl Breaker {
                 inner.transitions.closed += 1;
                 inner.why.clear();
                 tracing::info!(%destination, ?after, "the breaker closed: the destination has recovered");
+                self.changes.send_replace(());
             }
         }
     }

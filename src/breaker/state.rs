@@ -170,6 +170,12 @@ impl State {
         }
     }
 
+    /// Open since an earlier process, by the app's fault: the first try probes.
+    pub fn reopen(&mut self, since: Instant, now: Instant) {
+        self.epoch += 1;
+        self.is = Is::Open { since, until: now, cause: Cause::App, probing: false };
+    }
+
     /// Begins a try, or says when to ask again.
     pub fn begin(
         &mut self,

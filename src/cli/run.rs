@@ -163,6 +163,7 @@ impl Run {
 async fn serve(gateway: Arc<Gateway>) -> Result<(), Failure> {
     // Before anything is sent: what was paused stays so.
     gateway.pauses.restore().await?;
+    gateway.restore_breakers().await?;
     gateway.announce_backlog().await;
     // What happens from here on is news.
     gateway.look().await;
@@ -213,7 +214,8 @@ impl Running {
         let admin = tokio::spawn(admin::serve(gateway.clone(), admin_closes));
         let watched = gateway.clone();
         let watch = tokio::spawn(async move { watched.watch().await });
-        // Ends with the runtime: it holds nothing.
+        // These end with the runtime.
+        tokio::spawn(gateway.breakers.clone().keep(gateway.buffer.clone(), gateway.clock.clone()));
         tokio::spawn(expiry::watch(gateway.clone()));
         let (close_listeners, listeners_close) = watch::channel(false);
         let (now_ready, ready) = watch::channel(false);

@@ -404,11 +404,6 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         ("    host: example.com:443", "a host has no port", "hooks.example.com"),
         ("    name: a/b", "`a/b` is not a name", "letters"),
         ("    public_url: hooks.example.com", "`hooks.example.com` is not a whole URL", "https://"),
-        (
-            "    public_url: https://hooks.example.com/?a=b",
-            "path and query of the request follow: it ends before a `?` or `#`",
-            "https://",
-        ),
         ("    max_body: 1GiB", "1GiB is more than `limits.body_budget` (256MiB)", "raise the budget"),
         ("    answer: { status: 204, body: x }", "an answer 204 has no body", "200 or 202"),
         ("    mode: proxy\n    answer: { status: 200 }", "inline the app's own answer is given", "remove"),

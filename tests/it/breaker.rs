@@ -66,6 +66,46 @@ async fn a_sick_app_is_left_alone_at_no_cost_of_attempts_and_gets_all_of_it_once
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_breaker_that_is_open_is_so_after_a_crash_and_one_delivery_probes() {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(500));
+    let long = json!({"failures": 3, "probe_after": "1h", "slow_start": "0s"});
+    let mut gateway = gateway()
+        .route(github().to(&app).delivery("breaker", long))
+        .section("log", json!({"level": "debug"}))
+        .start()
+        .await;
+    let noted = |gateway: &Gateway| gateway.log().matches("how the breaker stands is on disk").count();
+    for _ in 0..20 {
+        gateway.send(&signed::github(push())).await;
+    }
+    eventually("it has opened", async || breaker(&gateway, DESTINATION).await == 2.0).await;
+    eventually("that is on disk", async || noted(&gateway) >= 1).await;
+    gateway.kill().await;
+    let crashed = tidegate::clock::Clock::System.now().to_string();
+    app.forget();
+    gateway.restart().await;
+    eventually("it has probed", async || app.count() >= 1 && breaker(&gateway, DESTINATION).await == 2.0)
+        .await;
+    assert_eq!(transitions(&gateway, "half_open").await, 1.0);
+    assert_eq!(app.count(), 1, "nothing but the probe");
+    let status = gateway.cli_json(&["status"]).await;
+    let shown = &status["destinations"][0]["breaker"];
+    assert!(shown["why"].as_str().is_some_and(|why| why.contains("500")), "{shown}");
+    assert!(shown["since"].as_str().is_some_and(|since| *since < *crashed), "{shown}");
+
+    app.behaves(Behaviour::status(200));
+    gateway.kill().await;
+    gateway.restart().await;
+    gateway.drained().await;
+    eventually("it has closed", async || breaker(&gateway, DESTINATION).await == 0.0).await;
+    eventually("that is on disk, too", async || noted(&gateway) >= 1).await;
+    gateway.terminate().await;
+    gateway.restart().await;
+    assert_eq!(breaker(&gateway, DESTINATION).await, 0.0, "nothing is left of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_sick_destination_does_not_hold_another() {
     let (well, sick) = (App::start().await, App::start().await);
     sick.refuse().await;

@@ -46,7 +46,7 @@ fn says(span: &Span, key: &str) -> String {
 async fn a_senders_trace_goes_on_through_the_buffer_to_each_attempt_even_after_a_crash() {
     let (app, collector) = (App::start().await, App::start().await);
     app.behaves(Behaviour::status(503));
-    let retry = json!({"first": "10ms", "max": "10ms"});
+    let retry = json!({"first": "50ms", "max": "50ms", "attempts": 1000});
     let mut gateway = gateway()
         .route(unverified("/in").delivery("retry", retry).delivery("breaker", "off").to(&app))
         .section(

@@ -327,9 +327,6 @@ impl Checker<'_, '_> {
         let help = "write it as the sender was given it, such as `https://hooks.example.com`";
         if !whole {
             self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
-        } else if url.contains(['#', '?']) {
-            let message = "path and query of the request follow: it ends before a `?` or `#`";
-            self.error(&place.key("public_url"), message, help);
         }
     }
 
