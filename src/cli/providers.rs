@@ -13,6 +13,9 @@ use super::output::{Rows, Side, Tone, print};
 use crate::config::load_pack;
 use crate::providers::{self, Pack, ParamKind, page};
 
+/// Of what neither the provider's documentation nor its packages told us.
+const NOT_KNOWN: &str = "not known";
+
 /// List the providers that are known, or show all that is known of one
 ///
 /// Exit code 0: done; 2: there is no such provider.
@@ -153,16 +156,15 @@ fn whole(pack: &Pack) -> String {
             &format!("{place}, each known by {}; `split: true` takes it apart", batch.key.join(" + ")),
         );
     }
-    if let Some(deadline) = pack.deadline {
-        say("deadline", &format!("{} s", deadline.as_secs_f64()));
+    match pack.deadline {
+        Some(deadline) => say("deadline", &format!("{} s", deadline.as_secs_f64())),
+        None => say("deadline", NOT_KNOWN),
     }
     say("success", &pack.successes());
     if let Some(answer) = &pack.answer {
         say("answer", &format!("the sender wants to read: {}", answer.body));
     }
-    if let Some(retries) = &pack.retries {
-        say("retries", retries);
-    }
+    say("retries", pack.retries.as_deref().unwrap_or(NOT_KNOWN));
     if let Some(ranges) = &pack.ranges {
         let list = match &ranges.list {
             Some(list) => format!("kept fresh from {}", list.url),
@@ -263,6 +265,8 @@ mod tests {
             (&json!("github"), &json!("https://api.github.com/meta"))
         );
         assert_eq!(json["success"], "2xx");
+        let stripe = whole(&providers::find("stripe").unwrap());
+        assert!(stripe.contains("deadline      not known"), "what nobody told us is said: {stripe}");
         let sign = whole(&providers::find("dropbox-sign").unwrap());
         assert!(sign.contains("answer        the sender wants to read: Hello API Event Received"), "{sign}");
         let trello = whole(&providers::find("trello").unwrap());
