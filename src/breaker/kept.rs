@@ -22,7 +22,7 @@ impl Breakers {
         has_breaker: impl Fn(&DestinationName) -> bool,
     ) -> Result<(), BufferError> {
         for (key, note) in buffer.notes(NOTES).await? {
-            let destination = DestinationName(key[NOTES.len()..].into());
+            let destination = named(&key);
             match note.split_first_chunk().filter(|_| has_breaker(&destination)) {
                 Some((since, why)) => {
                     let open_for = clock.now().since(Timestamp(u64::from_be_bytes(*since)));
@@ -40,7 +40,9 @@ impl Breakers {
     /// the next process the tries that open it again.
     pub async fn keep(self: Arc<Self>, buffer: Arc<dyn Buffer>, clock: Clock) {
         let mut changes = self.changes.subscribe();
-        let mut kept: BTreeSet<DestinationName> = self.open(&clock).into_keys().collect();
+        // What stands on disk, not what is open by now: a breaker may have changed since the restore.
+        let noted = buffer.notes(NOTES).await.unwrap_or_default();
+        let mut kept: BTreeSet<DestinationName> = noted.into_iter().map(|(key, _)| named(&key)).collect();
         loop {
             let open = self.open(&clock);
             for (name, note) in &open {
@@ -71,6 +73,10 @@ impl Breakers {
         })
         .collect()
     }
+}
+
+fn named(key: &str) -> DestinationName {
+    DestinationName(key[NOTES.len()..].into())
 }
 
 /// Whether it is written. A buffer that takes nothing says so itself.

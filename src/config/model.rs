@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 
 use super::sign::{PathRewrite, Sign};
 use crate::filter::Filter;
@@ -548,8 +548,8 @@ pub struct TraceSettings {
     /// `http` or `https`, with a host.
     pub url: Uri,
     pub protocol: OtlpProtocol,
-    /// Sent with each export.
-    pub headers: Vec<(String, Secret)>,
+    /// Sent with each export: name, value. The value is a secret, and can be sent as a header.
+    pub headers: Vec<(HeaderName, Secret)>,
     /// The share of traces that is recorded, from 0 to 1.
     pub sample: f64,
     pub service_name: String,
@@ -557,6 +557,14 @@ pub struct TraceSettings {
     pub timeout: Duration,
     /// Trust these roots (PEM) instead of the public ones.
     pub ca: Option<PathBuf>,
+}
+
+/// A secret as the value of a header: printable ASCII, and never shown. `None` if it can't be one.
+pub fn header_value(secret: &Secret) -> Option<HeaderValue> {
+    let text = std::str::from_utf8(secret.expose()).ok()?;
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,8 @@ use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime::Handle;
 
 use super::TraceError;
-use crate::config::{OtlpProtocol, TraceSettings, TrustedRoots};
+use crate::config::{OtlpProtocol, TraceSettings, TrustedRoots, header_value};
+use crate::secret::Secret;
 use crate::telemetry::Metrics;
 use crate::upstream::Ask;
 
@@ -40,7 +41,7 @@ fn grpc(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
         .with_tonic()
         .with_endpoint(settings.url.to_string())
         .with_timeout(settings.timeout)
-        .with_metadata(MetadataMap::from_headers(headers(settings)?));
+        .with_metadata(MetadataMap::from_headers(headers(settings)));
     if settings.url.scheme_str() == Some("https") {
         let mut tls = ClientTlsConfig::new().with_webpki_roots();
         if let Some(ca) = &settings.ca {
@@ -60,9 +61,8 @@ fn http(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
     };
     let ask: Uri = url.parse().map_err(|_| TraceError(format!("{url} is no URL")))?;
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let headers = headers(settings)?;
     let headers: HashMap<String, String> =
-        headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        headers(settings).iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     SpanExporter::builder()
         .with_http()
         .with_http_client(Client::new(settings, &ask)?)
@@ -74,19 +74,10 @@ fn http(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
         .map_err(|error| TraceError(error.to_string()))
 }
 
-fn headers(settings: &TraceSettings) -> Result<HeaderMap, TraceError> {
-    let mut headers = HeaderMap::new();
-    for (name, secret) in &settings.headers {
-        let known = HeaderName::from_bytes(name.as_bytes());
-        let known = known.map_err(|_| TraceError(format!("`{name}` is no name of a header")))?;
-        let mut value = std::str::from_utf8(secret.expose())
-            .ok()
-            .and_then(|text| HeaderValue::from_str(text).ok())
-            .ok_or_else(|| TraceError(format!("what stands behind `{name}` can't be sent as a header")))?;
-        value.set_sensitive(true);
-        headers.insert(known, value);
-    }
-    Ok(headers)
+/// The config has checked that all can be sent.
+fn headers(settings: &TraceSettings) -> HeaderMap {
+    let value = |(name, secret): &(HeaderName, Secret)| Some((name.clone(), header_value(secret)?));
+    settings.headers.iter().filter_map(value).collect()
 }
 
 /// Our own HTTP client, for the SDK.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
 use super::Checker;
 use super::names::whole_url;
 use crate::config::is_loopback;
-use crate::config::model::{OtlpProtocol, TraceSettings};
+use crate::config::model::{OtlpProtocol, TraceSettings, header_value};
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::secret::Secret;
@@ -50,20 +50,22 @@ impl Checker<'_, '_> {
         })
     }
 
-    fn trace_headers(&mut self, raw: &raw::Tracing, place: &Place) -> Vec<(String, Secret)> {
+    fn trace_headers(&mut self, raw: &raw::Tracing, place: &Place) -> Vec<(HeaderName, Secret)> {
         let mut headers = Vec::new();
         for (name, reference) in &raw.headers {
-            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            let known = HeaderName::from_bytes(name.as_bytes());
+            if known.is_err() {
                 let help = "a name has letters, digits and `-`";
                 self.error(&place.key(name), format!("`{name}` is no name of a header"), help);
             }
-            match self.references.secret(reference) {
-                Ok(secret) if HeaderValue::from_bytes(secret.expose()).is_err() => {
+            match (self.references.secret(reference), known) {
+                (Ok(secret), _) if header_value(&secret).is_none() => {
                     let message = format!("what stands behind `{reference}` can't be sent as a header");
                     self.error(&place.key(name), message, "");
                 }
-                Ok(secret) => headers.push((name.clone(), secret)),
-                Err(message) => self.error(&place.key(name), message, ""),
+                (Ok(secret), Ok(known)) => headers.push((known, secret)),
+                (Ok(_), Err(_)) => {}
+                (Err(message), _) => self.error(&place.key(name), message, ""),
             }
         }
         headers
