@@ -25,6 +25,8 @@ pub(in super::super) async fn rekey(shared: &Arc<Shared>, ring: &Keyring) -> Res
     }
     let failed = |error: crate::seal::NotSealed| BufferError::Failed(error.to_string());
     let events = shared.events.load(std::sync::atomic::Ordering::Relaxed);
+    // What a process that seals nothing has stored since it began is in no record.
+    seals.plain |= seals.target.is_none();
     let is_news = seals.aim(ring, events).map_err(failed)?;
     if is_news {
         // Before anything is under the new key.

@@ -202,6 +202,8 @@ async fn keys_change_while_events_come_in_and_the_old_ones_can_go() {
             came
         })
     };
+    rekeyed(&mut bench, keyring(&[1])).await;
+    assert!(bench.buffer.shared.seals.lock().is_under_way(), "what was stored in the clear is to be sealed");
     // Again before the pass of the one before is done.
     for keys in [&[1][..], &[2, 1], &[3, 2, 1]] {
         rekeyed(&mut bench, keyring(keys)).await;
