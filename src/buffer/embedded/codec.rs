@@ -296,6 +296,7 @@ impl Record {
                     DeadReason::AttemptsExhausted => 1,
                     DeadReason::TooOld => 2,
                     DeadReason::GivenUp => 3,
+                    DeadReason::ByOperator => 4,
                 });
             }
         }
@@ -336,6 +337,7 @@ impl Record {
                     1 => DeadReason::AttemptsExhausted,
                     2 => DeadReason::TooOld,
                     3 => DeadReason::GivenUp,
+                    4 => DeadReason::ByOperator,
                     _ => return Err(Malformed("unknown reason")),
                 },
             },
