@@ -65,8 +65,8 @@ pub(super) enum Done {
     Well,
     /// Somebody in it may be at fault.
     Halves(Vec<Lease>, Vec<Lease>),
-    /// It failed while the app is spared; that many were in it.
-    Spared(usize),
+    /// It failed while the app is spared; these were in it, and others go before them.
+    Spared(Vec<EventId>),
     /// This one failed by itself.
     Suspect(EventId),
 }
@@ -88,6 +88,10 @@ impl Making {
         self.ready.clear();
         self.ready_bytes = 0;
         self.halves.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.halves.is_empty()
     }
 
     pub fn add(&mut self, lease: Lease, batch: &Batch, now: Instant) {
@@ -163,7 +167,7 @@ impl Making {
                 self.halves.push_back(Group::Batch(one));
                 self.halves.push_back(Group::Batch(other));
             }
-            Done::Spared(size) => self.limit = Some((size / 2).max(1)),
+            Done::Spared(events) => self.limit = Some((events.len() / 2).max(1)),
             Done::Suspect(id) => {
                 if !self.suspects.contains(&id) {
                     self.suspects.push_back(id);
@@ -298,7 +302,7 @@ pub(super) async fn work<A: App>(
         tracing::info!(destination = %destination.name, events = size, answer = %text, "a batch failed and is taken apart");
         return Done::Halves(one, other);
     }
-    let alone = going.first().map(|(_, leased)| leased.event.id);
+    let ids: Vec<EventId> = going.iter().map(|(_, leased)| leased.event.id).collect();
     let outcome = classify::outcome(&result);
     for ((lease, leased), spans) in going.into_iter().zip(spans) {
         let attempt = Attempt { at, took_ms: worker::millis(took), outcome: outcome.clone() };
@@ -310,10 +314,10 @@ pub(super) async fn work<A: App>(
             spans.end(&result, &text, next);
         }
     }
-    match (finding, charge, alone) {
+    match (finding, charge, ids.first()) {
         (Finding::Success, ..) => Done::Well,
-        (_, Charge::Spared { .. }, _) => Done::Spared(size),
-        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(id),
+        (_, Charge::Spared, _) => Done::Spared(ids),
+        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(*id),
         _ => Done::Nothing,
     }
 }
@@ -358,10 +362,11 @@ mod tests {
     #[test]
     fn batches_get_smaller_while_the_app_is_spared_and_grow_back() {
         let mut making = Making::default();
-        making.done(Done::Spared(100), 100);
-        making.done(Done::Spared(50), 100);
+        let spared = |size: u8| Done::Spared((0..size).map(|n| EventId([n; 16])).collect());
+        making.done(spared(100), 100);
+        making.done(spared(50), 100);
         assert_eq!(making.limit, Some(25));
-        making.done(Done::Spared(1), 100);
+        making.done(spared(1), 100);
         assert_eq!(making.limit, Some(1));
         (0..7).for_each(|_| making.done(Done::Well, 100));
         assert_eq!(making.limit, None);

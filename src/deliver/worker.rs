@@ -18,7 +18,7 @@ use crate::upstream::{Affinity, Forward, Upstream, UpstreamError};
 
 use super::adaptive::{Adaptive, Bounds};
 use super::backoff;
-use super::batch::BatchAnswered;
+use super::batch::{BatchAnswered, Done};
 use super::classify::{self, Answered, Finding, Progress};
 use super::lease::Lease;
 
@@ -46,6 +46,9 @@ pub(super) trait App: Send + Sync + 'static {
         settings: &Batch,
         events: &[(&Event, u32)],
     ) -> impl Future<Output = Result<BatchAnswered, UpstreamError>> + Send;
+
+    /// Resolves each time that a health check finds a server up again which was down.
+    fn recovered(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl App for Arc<Upstream> {
@@ -95,6 +98,10 @@ impl App for Arc<Upstream> {
         let retry_after = answer.headers.first("retry-after").map(<[u8]>::to_vec);
         Ok(BatchAnswered { answered: Answered { status: answer.status, retry_after }, body })
     }
+
+    async fn recovered(&self) {
+        self.is_up_again().await;
+    }
 }
 
 /// What an attempt needs besides its lease. Those of one destination share it; a reload replaces it for the next ones.
@@ -123,16 +130,13 @@ impl Surroundings {
     }
 }
 
-/// After a probe that failed its delivery waits until another has had its turn.
-const ITS_TURN: Duration = Duration::from_millis(1);
-
 pub(super) async fn work<A: App>(
     lease: Lease,
     permit: Permit,
     settings: Arc<Settings<A>>,
     around: Arc<Surroundings>,
-) {
-    let Some(leased) = lease.leased().cloned() else { return };
+) -> Done {
+    let Some(leased) = lease.leased().cloned() else { return Done::Nothing };
     let Settings { destination, app } = &*settings;
     let (order, retry) = (order_of(&leased, destination), &destination.retry);
 
@@ -140,7 +144,7 @@ pub(super) async fn work<A: App>(
     if let Err(reason) = classify::may_try(leased.attempts, &budget(retry, order)) {
         permit.end(Outcome::Unused, "");
         settle(&around, lease, &leased, None, dies(reason, order), Duration::ZERO, "not tried again");
-        return;
+        return Done::Nothing;
     }
 
     let began = Instant::now();
@@ -159,6 +163,10 @@ pub(super) async fn work<A: App>(
     settle(&around, lease, &leased, attempt, next, took, &text);
     if let Some(spans) = spans {
         spans.end(&result, &text, next);
+    }
+    match charge {
+        Charge::Spared => Done::Spared(vec![leased.event.id]),
+        Charge::Counts => Done::Nothing,
     }
 }
 
@@ -186,11 +194,8 @@ pub(super) fn next(
     match (finding, charge) {
         (Finding::Success, _) => (Some(attempt), Next::Delivered),
         (Finding::GivenUp, _) => (Some(attempt), dies(DeadReason::GivenUp, order)),
-        // Held, nothing charged: it waits for the next probe, and lets others have their turn with it.
-        (Finding::Failure { .. } | Finding::Ours, Charge::Spared { until }) => {
-            let wait = until.saturating_duration_since(Instant::now()) + ITS_TURN;
-            (None, Next::Retry(now.saturating_add(wait)))
-        }
+        // Held, nothing charged: it is due, and goes when the breaker lets it.
+        (Finding::Failure { .. } | Finding::Ours, Charge::Spared) => (None, Next::Release),
         // The breaker never charges for what is ours.
         (Finding::Ours, Charge::Counts) => {
             (None, Next::Retry(now.saturating_add(backoff::ceiling(retry, 1))))

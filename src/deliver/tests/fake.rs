@@ -238,6 +238,10 @@ impl Buffer for Memory {
     async fn stats(&self) -> Result<Stats, BufferError> {
         unimplemented!()
     }
+    /// Kept by nobody.
+    async fn note(&self, _: &str, _: Option<Vec<u8>>) -> Result<(), BufferError> {
+        Ok(())
+    }
     fn admission(&self) -> Admission {
         Admission::Open
     }
@@ -254,6 +258,8 @@ type Doing = Pin<Box<dyn Future<Output = Result2> + Send>>;
 pub(crate) struct Simulated {
     does: Arc<dyn Fn(EventId, u32) -> Doing + Send + Sync>,
     pub seen: Arc<Seen>,
+    /// As a health check would say it.
+    pub recovered: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -269,7 +275,11 @@ impl Simulated {
         F: Fn(EventId, u32) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result2> + Send + 'static,
     {
-        Self { does: Arc::new(move |id, number| Box::pin(does(id, number))), seen: Arc::default() }
+        Self {
+            does: Arc::new(move |id, number| Box::pin(does(id, number))),
+            seen: Arc::default(),
+            recovered: Arc::default(),
+        }
     }
     pub fn calls(&self) -> usize {
         self.seen.calls.load(Ordering::SeqCst)
@@ -316,6 +326,10 @@ impl App for Simulated {
             answered.status = answered.status.max(own.status);
         }
         Ok(BatchAnswered { answered, body: Vec::new() })
+    }
+
+    async fn recovered(&self) {
+        self.recovered.notified().await;
     }
 }
 
