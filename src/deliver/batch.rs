@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::breaker::{Charge, Outcome, Permit};
-use crate::buffer::{Attempt, AttemptOutcome, Event, EventId, Leased, Next};
+use crate::buffer::{Attempt, AttemptOutcome, EventId, Leased, Next};
 use crate::config::Batch;
-use crate::upstream::{UpstreamError, batch as form};
+use crate::upstream::UpstreamError;
+use crate::upstream::batch::{self as form, Part};
 use crate::verify::JsonPointer;
 
 use super::classify::{self, Answered, Finding};
@@ -255,13 +256,16 @@ pub(super) async fn work<A: App>(
         return Done::Nothing;
     }
     let began = Instant::now();
-    // One request can't go on with the traces of many: each has its spans, the app none of them.
-    let spans: Vec<Option<worker::Spans>> =
-        going.iter().map(|(_, leased)| worker::Spans::of(around.tracer.as_ref(), leased)).collect();
+    // One request can't go on with the traces of many: it has one of its own, which is linked to them.
+    let all = going.iter().map(|(_, leased)| leased);
+    let mut spans = worker::BatchSpans::of(around.tracer.as_ref(), destination, all);
     let result = {
-        let parts: Vec<(&Event, u32)> =
-            going.iter().map(|(_, leased)| (&*leased.event, leased.attempts.saturating_add(1))).collect();
-        app.batch(destination, batch, &parts).await
+        let mut parts = Vec::with_capacity(going.len());
+        for ((_, leased), spans) in going.iter().zip(&spans.each) {
+            let trace = spans.as_ref().map(worker::Spans::context);
+            parts.push(Part { event: &leased.event, attempt: leased.attempts.saturating_add(1), trace });
+        }
+        app.batch(destination, batch, &parts, spans.context()).await
     };
     let (took, now) = (began.elapsed(), around.clock.now());
     let (result, body) = match result {
@@ -269,6 +273,8 @@ pub(super) async fn work<A: App>(
         Err(error) => (Err(error), Vec::new()),
     };
     let text = worker::text(&result);
+    spans.answered(&result, &text);
+    let spans = spans.each;
     let finding = classify::finding(&result, &destination.retry, now);
     let health = worker::health(&result, &finding);
     around.answered(destination, began, health);

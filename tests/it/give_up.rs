@@ -54,8 +54,6 @@ async fn a_blocked_key_goes_on_when_its_first_is_given_up_also_through_kill_9() 
     // One that waits behind it goes by its id.
     let told = gateway.cli(&["events", "give-up", &ids[2], "--destination", "in/app"]).await;
     assert!(printed(&told).contains("1 delivery is given up"), "{told:?}");
-    let name = gateway.cli_json(&["lanes"]).await["destination"].clone();
-    assert_eq!(name, Value::Null);
     let given = gateway.cli_json(&["lanes", "give-up", "--destination", "in/app", "--key", "a"]).await;
     assert_eq!(given, json!({"event": ids[0], "given_up": true, "waiting": 2}));
     gateway.kill().await;
@@ -74,7 +72,9 @@ async fn a_blocked_key_goes_on_when_its_first_is_given_up_also_through_kill_9() 
     let replayed = gateway.cli(&["dead", "replay", "--reason", "by_operator"]).await;
     assert!(printed(&replayed).contains("2 deliveries are pending again"), "{replayed:?}");
     gateway.drained().await;
-    assert_eq!(numbers(&app)[came.len()..], [0, 2]);
+    // What came last before the kill may have come again.
+    let all = numbers(&app);
+    assert_eq!(all[all.len() - 2..], [0, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,7 +117,7 @@ async fn a_backlog_is_given_up_by_a_job_that_survives_kill_9_and_may_all_be_repl
         }
     }
     // What was in hand goes back.
-    assert!(gateway.cli(&["pause", "in/app"]).await.status.success());
+    assert!(gateway.cli(&["pause", "--route", "in"]).await.status.success());
     let in_flight = async || gateway.metric("tidegate_attempts_in_flight", &[]).await;
     eventually("nothing is in flight", async || in_flight().await == 0.0).await;
     let counted = gateway.cli(&["events", "give-up", "--destination", "in/app", "--dry-run"]).await;
@@ -139,7 +139,7 @@ async fn a_backlog_is_given_up_by_a_job_that_survives_kill_9_and_may_all_be_repl
     assert!(gateway.metric("tidegate_deliveries_total", &[("outcome", "dead")]).await > 0.0);
     app.accept().await;
     app.forget();
-    assert!(gateway.cli(&["resume", "in/app"]).await.status.success());
+    assert!(gateway.cli(&["resume", "--route", "in"]).await.status.success());
     let told = gateway.cli(&["dead", "replay", "--all"]).await;
     assert!(printed(&told).contains(&format!("{EVENTS} deliveries")), "{told:?}");
     gateway.drained().await;

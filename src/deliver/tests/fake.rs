@@ -21,6 +21,7 @@ use crate::deliver::worker::App;
 use crate::message::{Headers, Method, Scheme, TraceContext};
 use crate::pauses::Pauses;
 use crate::upstream::UpstreamError;
+use crate::upstream::batch::Part;
 
 /// Wall time that moves with tokio's paused time.
 pub(crate) fn clock() -> Clock {
@@ -359,7 +360,8 @@ impl App for Simulated {
         &self,
         _: &Destination,
         settings: &Batch,
-        events: &[(&Event, u32)],
+        events: &[Part<'_>],
+        _: Option<TraceContext>,
     ) -> Result<BatchAnswered, UpstreamError> {
         assert!(!events.is_empty() && events.len() <= settings.max_events);
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
@@ -368,7 +370,7 @@ impl App for Simulated {
         let _inside = Inside(self.seen.clone());
         let mut answered = Answered { status: 200, retry_after: None };
         // All begin with the request.
-        let begun: Vec<_> = events.iter().map(|(event, number)| (self.does)(event.id, *number)).collect();
+        let begun: Vec<_> = events.iter().map(|part| (self.does)(part.event.id, part.attempt)).collect();
         for one in begun {
             let own = one.await?;
             answered.status = answered.status.max(own.status);

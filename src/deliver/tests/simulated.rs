@@ -23,6 +23,7 @@ use crate::message::TraceContext;
 use crate::pauses::Pauses;
 use crate::route::PathPattern;
 use crate::upstream::UpstreamError;
+use crate::upstream::batch::Part;
 use crate::upstream::testing::destination;
 use crate::verify::{Extract, JsonPointer};
 
@@ -307,13 +308,15 @@ impl App for World {
         &self,
         to: &Destination,
         settings: &Batch,
-        events: &[(&Event, u32)],
+        parts: &[Part<'_>],
+        _: Option<TraceContext>,
     ) -> Result<BatchAnswered, UpstreamError> {
+        let events: Vec<(&Event, u32)> = parts.iter().map(|part| (part.event, part.attempt)).collect();
         let bytes: usize = events.iter().map(|(event, _)| event.body.len()).sum();
         if events.len() > settings.max_events || (events.len() > 1 && bytes > settings.max_bytes) {
             self.says(format!("a batch of {} events, {bytes} bytes", events.len()));
         }
-        let _request = self.begins(to, events);
+        let _request = self.begins(to, &events);
         let answers: Vec<(Duration, Result2)> =
             events.iter().map(|(event, _)| self.answer(event.id)).collect();
         sleep(answers.iter().map(|(wait, _)| *wait).max().unwrap_or_default()).await;
