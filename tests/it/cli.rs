@@ -395,10 +395,10 @@ async fn new_events_are_followed_as_they_come() {
 fn terminal() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
     use std::os::fd::FromRawFd;
     let (mut near, mut far) = (-1, -1);
-    // SAFETY: both are places for a number, and null asks for no name, no modes and no size.
-    let made = unsafe {
-        libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut())
-    };
+    let size = libc::winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: they are places for two numbers and a size, and null asks for no name and no modes.
+    let made =
+        unsafe { libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
     assert_eq!(made, 0, "a terminal");
     // SAFETY: they were opened just now, and are nobody else's.
     unsafe { (FromRawFd::from_raw_fd(near), FromRawFd::from_raw_fd(far)) }
