@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -11,10 +12,7 @@ use super::check::Output;
 use super::failure::{Failure, exit};
 use super::output::{Rows, Side, Tone, print};
 use crate::config::load_pack;
-use crate::providers::{self, Pack, ParamKind, page};
-
-/// Of what neither the provider's documentation nor its packages told us.
-const NOT_KNOWN: &str = "not known";
+use crate::providers::{self, Fact, Pack, ParamKind, page};
 
 /// List the providers that are known, or show all that is known of one
 ///
@@ -156,15 +154,12 @@ fn whole(pack: &Pack) -> String {
             &format!("{place}, each known by {}; `split: true` takes it apart", batch.key.join(" + ")),
         );
     }
-    match pack.deadline {
-        Some(deadline) => say("deadline", &format!("{} s", deadline.as_secs_f64())),
-        None => say("deadline", NOT_KNOWN),
-    }
+    say("deadline", &fact(&pack.deadline, |deadline| format!("{} s", deadline.as_secs_f64())));
     say("success", &pack.successes());
     if let Some(answer) = &pack.answer {
         say("answer", &format!("the sender wants to read: {}", answer.body));
     }
-    say("retries", pack.retries.as_deref().unwrap_or(NOT_KNOWN));
+    say("retries", &fact(&pack.retries, Clone::clone));
     if let Some(ranges) = &pack.ranges {
         let list = match &ranges.list {
             Some(list) => format!("kept fresh from {}", list.url),
@@ -180,6 +175,14 @@ fn whole(pack: &Pack) -> String {
         say("notes", notes);
     }
     text
+}
+
+fn fact<T>(fact: &Fact<T>, say: impl Fn(&T) -> String) -> String {
+    match fact {
+        Fact::Known(fact) => say(fact),
+        Fact::Undocumented => "not known: no documentation of it was found".to_owned(),
+        Fact::Unsaid => "not known".to_owned(),
+    }
 }
 
 fn summary(pack: &Pack) -> Value {
@@ -231,10 +234,10 @@ fn detail(pack: &Pack) -> Value {
         "handshake": !pack.handshakes.is_empty(),
         "greetings": pack.greetings(),
         "batch": batch,
-        "deadline_seconds": pack.deadline.map(|deadline| deadline.as_secs_f64()),
+        "deadline_seconds": pack.deadline.known().map(Duration::as_secs_f64),
         "success": pack.successes(),
         "answer": pack.answer.as_ref().map(|answer| answer.body.as_str()),
-        "retries": pack.retries,
+        "retries": pack.retries.known(),
         "ranges": ranges,
         "notes": pack.notes,
     })

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
-use super::{Batch, Category, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success};
+use super::{Batch, Category, Fact, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success};
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, SpecProblem, Split, check_pack, parse_duration};
 
@@ -39,12 +39,14 @@ pub(crate) struct PackFile {
     handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
     batch: Option<BatchFile>,
+    /// How long the sender waits for an answer, such as `10s`; `undocumented` if nothing was found on it.
     #[serde(default)]
     deadline: Option<String>,
     #[serde(default)]
     success: Option<OneOrMany<Word>>,
     #[serde(default)]
     answer: Option<PackAnswer>,
+    /// How the sender tries again, in a short sentence; `undocumented` if nothing was found on it.
     #[serde(default)]
     retries: Option<String>,
     #[serde(default)]
@@ -262,7 +264,11 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
     let ranges = file.ranges.and_then(|file| faults.take(ranges(file)));
     let idempotency = faults.take(idempotency(file.idempotency));
     let event_type = file.event_type.and_then(|text| faults.take(source(&["event_type"], &text)));
-    let deadline = file.deadline.and_then(|text| faults.take(deadline(&text)));
+    let deadline = match fact(file.deadline) {
+        Fact::Known(text) => faults.take(deadline(&text)).map_or(Fact::Unsaid, Fact::Known),
+        Fact::Undocumented => Fact::Undocumented,
+        Fact::Unsaid => Fact::Unsaid,
+    };
     let mut params = BTreeMap::new();
     for (name, file) in file.params {
         params.extend(faults.take(param(&name, file)).map(|param| (name, param)));
@@ -279,7 +285,7 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
             batch,
             success,
             answer: file.answer,
-            retries: file.retries,
+            retries: fact(file.retries),
             ranges: ranges.map(Arc::new),
             idempotency,
             handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
@@ -400,6 +406,15 @@ fn ranges(file: RangesFile) -> Result<Ranges, SpecProblem> {
     snapshot.dedup();
     let snapshot_date = date(&["ranges", "snapshot_date"], &file.snapshot_date)?;
     Ok(Ranges { list, snapshot, snapshot_date })
+}
+
+/// `undocumented` is what one writes who looked and found nothing.
+fn fact(text: Option<String>) -> Fact<String> {
+    match text {
+        None => Fact::Unsaid,
+        Some(text) if text == "undocumented" => Fact::Undocumented,
+        Some(text) => Fact::Known(text),
+    }
 }
 
 fn deadline(text: &str) -> Result<Duration, SpecProblem> {

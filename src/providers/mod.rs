@@ -47,20 +47,39 @@ pub struct Pack {
     pub content_types: Vec<String>,
     /// Where one request carries many events.
     pub batch: Option<Batch>,
-    /// The sender's answer deadline, if known: `check` warns when a `proxy` route waits longer.
-    pub deadline: Option<std::time::Duration>,
+    /// The sender's answer deadline: `check` warns when a `proxy` route waits longer.
+    pub deadline: Fact<std::time::Duration>,
     /// The answers that the sender takes for success.
     pub success: Success,
     /// What the sender must be answered about an event, where a status is not enough.
     pub answer: Option<PackAnswer>,
-    /// How the sender tries again, in plain text, if known.
-    pub retries: Option<String>,
+    /// How the sender tries again, in plain text.
+    pub retries: Fact<String>,
     /// Where it sends from, if it says so.
     pub ranges: Option<Arc<Ranges>>,
     /// Test events, the first is the usual one.
     pub samples: Vec<Sample>,
     /// What a user should know, in plain text.
     pub notes: Option<String>,
+}
+
+/// Something about a sender that its documentation may not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact<T> {
+    Known(T),
+    /// Looked for, and no documentation of it was found.
+    Undocumented,
+    /// The pack does not speak of it.
+    Unsaid,
+}
+
+impl<T> Fact<T> {
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(fact) => Some(fact),
+            Self::Undocumented | Self::Unsaid => None,
+        }
+    }
 }
 
 /// What kind of service a provider is, for whoever looks for one in the list.

@@ -137,7 +137,7 @@ impl Checker<'_, '_> {
             mode: raw.mode,
             wildcard: path.as_ref().is_some_and(PathPattern::is_wildcard),
             path: path.as_ref(),
-            deadline: pack.as_ref().and_then(|p| p.deadline),
+            deadline: pack.as_ref().and_then(|p| p.deadline.known().copied()),
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
         if split.is_some() && destinations.iter().any(|to| to.when.is_some()) {

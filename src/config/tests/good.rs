@@ -308,7 +308,7 @@ fn a_secret_in_the_config_is_taken_only_if_asked_and_warned_about() {
 #[test]
 fn an_inline_route_does_not_wait_longer_than_its_sender() {
     let pack = crate::providers::find("github").unwrap();
-    let deadline = pack.deadline.unwrap();
+    let deadline = *pack.deadline.known().unwrap();
     let proxy = |to: &str| {
         routes(&format!(
             "  - path: /x\n    provider: github\n    secret: env:S\n    mode: proxy\n    forward_to: {to}\n"
