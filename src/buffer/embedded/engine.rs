@@ -521,8 +521,8 @@ impl Buffer for Embedded {
         let Settlement { event_id, destination, token, attempt, next } = settlement;
         let Some(lane) = self.shared.known_lane(&destination) else { return Ok(()) };
         let place = lease::place(token);
+        let mut state = lane.state();
         let op = {
-            let mut state = lane.state();
             let held = match state.leases.get(&place) {
                 Some(Lease::Out(held)) if held.event.id == event_id => held.clone(),
                 // Settled already, or never leased by this process.
@@ -548,7 +548,10 @@ impl Buffer for Embedded {
             }
             Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record, urgent }
         };
-        self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
+        // Before another can lease what it makes due: its settlement must come behind this one.
+        let pushed = self.shared.inbox.push(Op::Settle(Box::new(op)));
+        drop(state);
+        pushed.map_err(Into::into)
     }
 
     async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {

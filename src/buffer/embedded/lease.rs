@@ -139,7 +139,7 @@ fn reserve_retries(
     now: Timestamp,
     granted: &mut Granted,
 ) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
-    let (from, upcoming, withdrawn) = {
+    let (from, upcoming, spoken_for, withdrawn) = {
         let mut state = lane.state();
         state.settled_low = None;
         // Retries that are on their way to disk may get there unseen by this scan.
@@ -147,7 +147,10 @@ fn reserve_retries(
         if max == 0 || state.retry_due > now.0 {
             return Ok(Vec::new());
         }
-        (state.retry_from, upcoming, state.withdrawn)
+        // One that is settled while this scan runs still stands in what the scan sees.
+        let spoken_for: Vec<Place> =
+            state.leases.range(state.retry_from..).map(|(place, _)| *place).collect();
+        (state.retry_from, upcoming, spoken_for, state.withdrawn)
     };
     let mut found = Vec::new();
     let mut next: Option<Place> = None;
@@ -156,7 +159,7 @@ fn reserve_retries(
         let (key, entry) = entry?;
         let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
         let place = (due, seq);
-        if lane.state().knows(place) {
+        if spoken_for.binary_search(&place).is_ok() || lane.state().knows(place) {
             end = (due, seq + 1);
             continue;
         }
