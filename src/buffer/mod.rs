@@ -100,6 +100,14 @@ pub trait Buffer: Send + Sync + 'static {
     /// Makes the matching deliveries pending again with a fresh retry budget. Returns how many. Durable on return.
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError>;
 
+    /// Gives the matching deliveries up that are pending or retrying: each becomes a dead letter, and its lane goes on
+    /// with the next; so does one that a matching dead letter holds. What is leased at that moment is left alone: its
+    /// settlement decides. Durable on return.
+    async fn give_up(&self, selection: Selection) -> Result<GivenUp, BufferError> {
+        let _ = selection;
+        Err(BufferError::Failed("this buffer can't give deliveries up".into()))
+    }
+
     /// Deletes the matching events for good (never one with a delivery still under way). Returns how many.
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError>;
 
@@ -302,7 +310,16 @@ pub enum Next {
     Release,
 }
 
-/// What `replay` and `purge` work on.
+/// What came of giving deliveries up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Deliveries given up, and dead letters that hold their lanes no longer.
+    pub count: u64,
+    /// Deliveries that were leased and so were left alone.
+    pub under_way: u64,
+}
+
+/// What `replay`, `give_up` and `purge` work on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
     /// One event's deliveries, those that meet the filter's conditions on deliveries; its other conditions are about

@@ -20,6 +20,7 @@ mod deadletters;
 mod durable;
 mod fanout;
 mod floods;
+mod give_up;
 mod handshakes;
 mod harness;
 mod limits;

@@ -18,13 +18,14 @@ use std::time::{Duration, Instant};
 use fjall::PersistMode;
 use parking_lot::{Condvar, Mutex};
 
-use super::super::{AppendError, BufferError};
+use super::super::{AppendError, BufferError, DeadReason};
 use super::Shared;
 use super::admission::Space;
 use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
 use super::endpoints::ChangeEndpoints;
+use super::give_up::Gone;
 use super::retention::Swept;
 use super::store::Store;
 use super::waiting::{Promise, Wakes};
@@ -371,6 +372,14 @@ impl Committer {
                 if let Some(place) = upcoming {
                     state.upcoming.remove(&place);
                 }
+            }
+            for Gone { lane, event, attempts, place } in effects.given_up {
+                if let Some(place) = place {
+                    lane.state().is_withdrawn(place);
+                }
+                let (destination, reason) = (&lane.name, DeadReason::ByOperator.code());
+                tracing::warn!(%event, %destination, reason, attempts, "dead letter");
+                self.shared.metrics.given_up(&destination.0);
             }
             for (lane, place) in effects.promoted {
                 lane.state().promoted(place);

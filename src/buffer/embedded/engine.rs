@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, LaneBy,
-    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
-    Step, StoredEndpoint, StuckLane, Task, Verified,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, GivenUp, Imported, Job,
+    LaneBy, LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement,
+    Stats, Step, StoredEndpoint, StuckLane, Task, Verified,
 };
 use super::admission::{Gate, Marks, Space, Watch};
 use super::apply::{Change, Changed, Only, Op, Settle, What};
@@ -28,7 +28,9 @@ use super::retention::Keep;
 use super::sealing::{self, Passes};
 use super::shared::Shared;
 use super::store::Store;
-use super::{OpenError, apply, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting, wire};
+use super::{
+    OpenError, apply, give_up, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting, wire,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
 use crate::telemetry::Metrics;
@@ -136,29 +138,51 @@ impl Embedded {
         outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
     }
 
-    /// Applies a replay or purge to all that a selection holds, in order of acceptance, step by step.
-    async fn change(&self, selection: Selection, what: What) -> Result<u64, BufferError> {
+    /// What the committer is to do to these events.
+    async fn what(&self, task: &Task, events: &[EventId], only: &Only) -> Result<What, BufferError> {
+        Ok(match task {
+            Task::Replay => What::Replay,
+            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
+            Task::GiveUp => {
+                let (events, only) = (events.to_vec(), only.clone());
+                let find = move |store: &Store, shared: &Shared| {
+                    let next_seq = shared.next_seq.load(Ordering::Acquire);
+                    give_up::find(store, &shared.directory, &events, &only, next_seq)
+                };
+                What::GiveUp(self.read(find).await?)
+            }
+            Task::Purge | Task::Erase => What::Purge,
+        })
+    }
+
+    /// Does something to all that a selection holds, in order of acceptance, step by step.
+    async fn change(&self, selection: Selection, task: Task) -> Result<GivenUp, BufferError> {
         self.shared.gate.usable()?;
         let filter = match selection {
             Selection::One(id, filter) => {
                 let only = select::only(&self.shared.directory, &filter);
-                return Ok(self.apply(what, vec![id], only, None).await?.count);
+                let what = self.what(&task, &[id], &only).await?;
+                let Changed { count, under_way, .. } = self.apply(what, vec![id], only, None).await?;
+                return Ok(GivenUp { count, under_way });
             }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);
         let mut search = Search::new(filter, CHANGE_STEP).oldest_first();
         search.upto = Some(EventId::last_of(self.shared.clock.now()));
-        let mut count = 0;
+        let mut done = GivenUp::default();
         loop {
             let found = self.search(search.clone()).await?;
             let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
             if !ids.is_empty() {
-                count += self.apply(what.clone(), ids, only.clone(), None).await?.count;
+                let what = self.what(&task, &ids, &only).await?;
+                let changed = self.apply(what, ids, only.clone(), None).await?;
+                done.count += changed.count;
+                done.under_way += changed.under_way;
             }
             match found.next {
                 Some(next) => search.after = Some(next),
-                None => return Ok(count),
+                None => return Ok(done),
             }
         }
     }
@@ -295,8 +319,8 @@ impl Buffer for Embedded {
         let Settlement { event_id, destination, token, attempt, next } = settlement;
         let Some(lane) = self.shared.known_lane(&destination) else { return Ok(()) };
         let place = lease::place(token);
+        let mut state = lane.state();
         let op = {
-            let mut state = lane.state();
             let held = match state.leases.get(&place) {
                 Some(Lease::Out(held)) if held.event.id == event_id => held.clone(),
                 // Settled already, or never leased by this process.
@@ -322,7 +346,10 @@ impl Buffer for Embedded {
             }
             Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record, urgent }
         };
-        self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
+        // Before another can lease what it makes due: its settlement must come behind this one.
+        let pushed = self.shared.inbox.push(Op::Settle(Box::new(op)));
+        drop(state);
+        pushed.map_err(Into::into)
     }
 
     async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
@@ -339,22 +366,22 @@ impl Buffer for Embedded {
     }
 
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, What::Replay).await
+        self.change(selection, Task::Replay).await.map(|done| done.count)
+    }
+
+    async fn give_up(&self, selection: Selection) -> Result<GivenUp, BufferError> {
+        self.change(selection, Task::GiveUp).await
     }
 
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, What::Purge).await
+        self.change(selection, Task::Purge).await.map(|done| done.count)
     }
 
     async fn step(&self, step: Step) -> Result<Job, BufferError> {
         self.shared.gate.usable()?;
         let Step { job, events } = step;
-        let what = match &job.task {
-            Task::Replay => What::Replay,
-            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
-            Task::Purge | Task::Erase => What::Purge,
-        };
         let only = select::only(&self.shared.directory, &job.filter);
+        let what = self.what(&job.task, &events, &only).await?;
         let changed = self.apply(what, events, only, Some(Box::new(job))).await?;
         // It comes back with what it was sent with.
         changed.job.map(|job| *job).ok_or(BufferError::Closed)
