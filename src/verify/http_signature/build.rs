@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{ALGORITHMS, DIGEST, HttpSignature, Key, Material};
+use crate::secret::Secret;
 use crate::verify::build::{Building, Problems};
 use crate::verify::build_scheme::tolerance;
 use crate::verify::mac::{Hash, MacKey};
@@ -38,7 +39,8 @@ pub(in crate::verify) fn build(
             "such as `algorithms: [ed25519]`; they are never taken from the message",
         );
     }
-    let keys = keys(&algorithms, secrets, public_keys, building, problems);
+    let mut given = Vec::new();
+    let keys = keys(&algorithms, secrets, public_keys, building, problems, &mut given);
     let components = components(spec, building, problems);
     let list = |texts: &Option<Texts>, key: &str, problems: &mut Problems<'_>| match texts {
         Some(texts) => building.expand_given(&texts.0, &[key], problems),
@@ -56,7 +58,7 @@ pub(in crate::verify) fn build(
     if problems.count() > before {
         return None;
     }
-    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance? })
+    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance?, given })
 }
 
 fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> Vec<String> {
@@ -97,6 +99,7 @@ fn keys(
     public_keys: &[SecretSpec],
     building: &Building<'_>,
     problems: &mut Problems<'_>,
+    given: &mut Vec<Labelled<Secret>>,
 ) -> Vec<Labelled<Key>> {
     let mut keys = Vec::new();
     if secrets.is_empty() && public_keys.is_empty() {
@@ -126,6 +129,7 @@ fn keys(
         let text = secret.expose().trim_ascii();
         let decoded =
             crate::verify::encoding::decode_base64_secret(text).filter(|key| key.len() >= MIN_SECRET);
+        given.push(Labelled { value: secret.clone(), label: named.label.clone(), window: named.window });
         for key in [Some(secret.expose().to_vec()), decoded].into_iter().flatten() {
             let material = MacKey::new(Hash::Sha256, &zeroize::Zeroizing::new(key))
                 .map(|key| Material::Shared(Box::new(key)));
