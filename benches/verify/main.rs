@@ -1,5 +1,5 @@
 //! What verification costs beside the bare call that it is built on, in the same run: HMAC-SHA256 over a 2 KiB body
-//! against the `hmac` crate, a JSON Web Token with known keys against `jsonwebtoken`; and what loading every pack costs.
+//! against the `hmac` crate, a JSON Web Token with known keys against `jsonwebtoken`; and what packs cost: those that a gateway uses, and all of them.
 //!
 //! `cargo bench --bench verify`. `MILLIS` a measurement (200), `ROUNDS` (9), `BYTES` a body (2048).
 
@@ -218,20 +218,38 @@ fn resident() -> (u64, u64) {
     (value("Rss:"), value("Anonymous:"))
 }
 
+/// What a gateway's routes take that name five packs, and what every pack takes that there is, all held at once.
 fn packs() {
     // One is loaded before: what reading takes (code, the allocator's first pages) is there in any gateway.
     drop(providers::find("github").expect("a pack"));
-    let before = resident();
-    let begin = Instant::now();
-    let packs: Vec<Arc<Pack>> =
-        providers::names().into_iter().map(|name| providers::find(name).expect("a pack")).collect();
+    let load = |names: &[&'static str]| -> Vec<Arc<Pack>> {
+        names.iter().map(|name| providers::find(name).expect("a pack")).collect()
+    };
+    let five = ["stripe", "shopify", "slack", "paypal", "twilio"];
+    let (before, begin) = (resident(), Instant::now());
+    let packs = load(&five);
+    loaded("5 packs", black_box(&packs).len(), before, begin);
+    drop(packs);
+    let (before, begin) = (resident(), Instant::now());
+    let verifiers: Vec<Verifier> = (0..100)
+        .map(|at| {
+            let provider = ["stripe", "shopify", "slack", "github", "linear"][at % 5];
+            rule(json!({ "provider": provider, "secret": SECRET }))
+        })
+        .collect();
+    loaded("rules of 100 routes, of 5 packs", black_box(&verifiers).len(), before, begin);
+    drop(verifiers);
+    let (before, begin) = (resident(), Instant::now());
+    let packs = load(&providers::names());
+    loaded("all packs", black_box(&packs).len(), before, begin);
+}
+
+fn loaded(what: &str, count: usize, before: (u64, u64), begin: Instant) {
     let (took, after) = (begin.elapsed(), resident());
     let (grown, heap) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
     let verdict = if took < Duration::from_millis(10) && grown < 2048 { "ok" } else { "MISSED" };
     println!(
-        "all {} packs loaded{:26} {:>8.1} ms  {grown} KiB, of them heap {heap} (goal 10 ms, 2048 KiB) {verdict}",
-        black_box(&packs).len(),
-        "",
+        "{what:<44} {:>8.1} ms  {count}: {grown} KiB, of them heap {heap} (goal 10 ms, 2048 KiB) {verdict}",
         took.as_secs_f64() * 1e3
     );
 }

@@ -10,7 +10,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
-use super::{Batch, Category, Fact, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success};
+use super::{
+    Batch, Category, Fact, Guide, GuideAt, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success,
+};
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, SpecProblem, Split, check_pack, parse_duration};
 
@@ -219,18 +221,32 @@ fn wrong_help(at: &[&str], message: impl Into<String>, help: &str) -> SpecProble
 
 /// What a user's pack means, if it can work; else everything that is wrong with it.
 pub(crate) fn checked(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
-    let pack = pack(file)?;
+    let mut empty = Vec::new();
+    for (key, text, help) in [
+        ("title", &file.title, "what people call the sender"),
+        ("setup", &file.setup, "say where the user finds what the route needs"),
+    ] {
+        if text.trim().is_empty() {
+            empty.push(wrong_help(&[key], format!("`{key}` is empty"), help));
+        }
+    }
+    let pack = match (pack(file), empty) {
+        (Ok(pack), empty) if empty.is_empty() => pack,
+        (Ok(_), empty) => return Err(empty),
+        (Err(faults), empty) => return Err([faults, empty].concat()),
+    };
     check_pack(&pack)?;
     Ok(pack)
 }
 
 /// Reads a pack of our own in the form that the build script gave it. The tests have checked it.
-pub(super) fn built_in(json: &str) -> Result<Pack, String> {
+pub(super) fn built_in(json: &str, guide: &'static str) -> Result<Pack, String> {
     let file = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    pack(file).map_err(|problems| {
+    let pack = pack(file).map_err(|problems| {
         let lines = problems.iter().map(|problem| format!("`{}`: {}", problem.at.join("."), problem.message));
         lines.collect::<Vec<_>>().join("; ")
-    })
+    })?;
+    Ok(Pack { guide: GuideAt::Embedded(guide), ..pack })
 }
 
 /// Collects what is wrong, and goes on.
@@ -249,14 +265,6 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
     if !named {
         let message = format!("`{}` is no name of a pack", file.name);
         faults.0.push(wrong_help(&["name"], message, "write it in lower-case letters, digits and `-`"));
-    }
-    for (key, text, help) in [
-        ("title", &file.title, "what people call the sender"),
-        ("setup", &file.setup, "say where the user finds what the route needs"),
-    ] {
-        if text.trim().is_empty() {
-            faults.0.push(wrong_help(&[key], format!("`{key}` is empty"), help));
-        }
     }
     faults.take(date(&["checked"], &file.checked));
     let batch = file.batch.and_then(|file| faults.take(batch(file)));
@@ -280,7 +288,6 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
     match (idempotency, success, faults.0) {
         (Some(idempotency), Some(success), none) if none.is_empty() => Ok(Pack {
             category: file.category,
-            setup: file.setup.trim().to_owned(),
             content_types: file.content_types,
             batch,
             success,
@@ -295,10 +302,11 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
             verify,
             name: file.name,
             title: file.title,
-            docs: file.docs,
             checked: file.checked,
-            samples: file.samples,
-            notes: file.notes,
+            guide: GuideAt::Read(
+                Guide { docs: file.docs, setup: file.setup, samples: file.samples, notes: file.notes }
+                    .trimmed(),
+            ),
         }),
         (_, _, faults) => Err(faults),
     }

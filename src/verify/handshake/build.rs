@@ -197,6 +197,16 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// Which parameters there are, for who wrote one that is none.
+    fn params_help(&self) -> String {
+        let names: Vec<&str> =
+            self.known.into_iter().flat_map(|known| known.keys()).map(String::as_str).collect();
+        match names.as_slice() {
+            [] => "parameters are for packs, which name theirs under `params`".to_owned(),
+            some => format!("with one value there may be: {}", some.join(", ")),
+        }
+    }
+
     fn lacks(&self, name: &str) {
         let mut lacked = self.lacked.borrow_mut();
         if !lacked.iter().any(|known| known == name) {
@@ -214,11 +224,15 @@ impl<'a> Given<'a> {
 
     fn secret(&self, reference: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Secret> {
         if self.known.is_some() {
-            return problems.note(at, "`secret` has no place in a pack: name a `param`");
+            return problems.note_help(
+                at,
+                "`secret` has no place in a pack: name a `param`",
+                "such as `param: verify_token`, with `params: { verify_token: { as: credential, … } }`",
+            );
         }
         match self.resolver.secret(reference) {
             Ok(secret) => Some(secret),
-            Err(message) => problems.note(at, message),
+            Err(message) => problems.note_help(at, message, crate::verify::REFERENCE_HELP),
         }
     }
 }
@@ -248,22 +262,30 @@ fn handshake(
     let refuse = match spec.refuse {
         None | Some(403) => Reason::HandshakeRefused,
         Some(404) => Reason::HandshakeUnknown,
-        Some(other) => {
-            problems.note(&["refuse"], format!("a handshake is refused with 403 or 404, not with {other}"))?
-        }
+        Some(other) => problems.note_help(
+            &["refuse"],
+            format!("a handshake is refused with 403 or 404, not with {other}"),
+            "403 is the default",
+        )?,
     };
     let visit = match &spec.visit {
         None => None,
         Some(visit) => {
             if !signed {
-                problems.note::<()>(&["visit"], "only a URL that is signed may be visited");
+                problems.note_help::<()>(
+                    &["visit"],
+                    "only a URL that is signed may be visited",
+                    "remove `signed: false`: anyone could have the gateway fetch what he likes",
+                );
             }
             let url = location(&visit.url, &["visit", "url"], problems)?;
             let mut hosts = Vec::new();
             for host in &visit.hosts.0 {
                 match HostPattern::parse(host) {
                     Ok(host) => hosts.push(host),
-                    Err(message) => problems.note(&["visit", "hosts"], message)?,
+                    Err(message) => {
+                        problems.note_help(&["visit", "hosts"], message, "such as `sns.*.amazonaws.com`")?
+                    }
                 }
             }
             let ca = match &visit.ca {
@@ -314,17 +336,23 @@ fn roots(reference: &str, given: &Given<'_>, problems: &mut Problems<'_>) -> Opt
             match given.params.get(name).and_then(|values| values.first()) {
                 Some(pem) if known => String::from_utf8(pem.expose().to_vec()).unwrap_or_default(),
                 _ if known => return Some(None),
-                _ => return problems.note(&at, format!("there is no parameter `{name}`")),
+                _ => {
+                    return problems.note_help(
+                        &at,
+                        format!("there is no parameter `{name}`"),
+                        given.params_help(),
+                    );
+                }
             }
         }
         None => match given.resolver.text(reference) {
             Ok(pem) => pem,
-            Err(message) => return problems.note(&at, message),
+            Err(message) => return problems.note_help(&at, message, crate::verify::REFERENCE_HELP),
         },
     };
     match Roots::pinned(&pem) {
         Ok(_) => Some(Some(pem.into())),
-        Err(message) => problems.note(&at, message),
+        Err(message) => problems.note_help(&at, message, "certificates in PEM, such as `file:roots.pem`"),
     }
 }
 
@@ -340,7 +368,11 @@ fn needed(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) 
 fn methods(spec: &HandshakeSpec, problems: &mut Problems<'_>) -> Vec<Method> {
     let Some(names) = &spec.methods else { return vec![Method::POST] };
     if names.0.is_empty() {
-        problems.note::<()>(&["methods"], "the list is empty");
+        problems.note_help::<()>(
+            &["methods"],
+            "the list is empty",
+            "such as `[GET]`; or leave the key out for POST",
+        );
     }
     let mut methods = Vec::new();
     for name in &names.0 {
@@ -370,10 +402,12 @@ fn conditions(
         let at = [key, place.as_str()];
         let found = match Place::parse(place) {
             Ok(place) => Some(place),
-            Err(message) => problems.note(&at, message),
+            Err(message) => problems.note_help(&at, message, crate::verify::PLACE_HELP),
         };
         let test = match spec {
-            ConditionSpec::Is(texts) if texts.0.is_empty() => problems.note(&at, "the list is empty"),
+            ConditionSpec::Is(texts) if texts.0.is_empty() => {
+                problems.note_help(&at, "the list is empty", "name the values, or write `{ present: true }`")
+            }
             ConditionSpec::Is(texts) => Some(Asked::Test(Test::Is(texts.0.clone()))),
             ConditionSpec::Test(spec) => test(spec, given, &at, problems),
         };
@@ -400,14 +434,20 @@ enum Asked {
 fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Problems<'_>) -> Option<Asked> {
     let within = |key: &'static str| [at[0], at[1], key];
     if spec.optional && spec.param.is_none() {
-        problems.note::<()>(&within("optional"), "`optional` goes with `param`");
+        problems.note_help::<()>(
+            &within("optional"),
+            "`optional` goes with `param`",
+            "remove it: what is asked otherwise is always asked",
+        );
     }
     let test = match (spec.present, &spec.matches, &spec.param, &spec.secret) {
         (Some(true), None, None, None) => Test::Present,
         (Some(false), None, None, None) => Test::Absent,
         (None, Some(shape), None, None) => match Shape::parse(shape) {
             Ok(shape) => Test::Matches(shape),
-            Err(message) => return problems.note(&within("matches"), message),
+            Err(message) => {
+                return problems.note_help(&within("matches"), message, "such as `[a-f0-9]{20,32}`");
+            }
         },
         (None, None, Some(param), None) => match given.param(param, &within("param"), problems) {
             Some(values) => Test::Secret(Secrets::of(values)),
@@ -432,7 +472,7 @@ fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Probl
 fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
     match Location::parse(text) {
         Ok(location) => Some(location),
-        Err(message) => problems.note(at, message),
+        Err(message) => problems.note_help(at, message, crate::verify::PLACE_HELP),
     }
 }
 
@@ -452,7 +492,13 @@ const NOT_OURS: &[&str] = &[
 
 fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Option<Template> {
     let written = match (&spec.echo, &spec.answer) {
-        (Some(_), Some(_)) => return problems.note(&["echo"], "give either `echo` or `answer`"),
+        (Some(_), Some(_)) => {
+            return problems.note_help(
+                &["echo"],
+                "give either `echo` or `answer`",
+                "`echo: PLACE` is short for `answer: { body: \"{PLACE}\" }`",
+            );
+        }
         (Some(place), None) => {
             let text = Text(vec![Piece::At(location(place, &["echo"], problems)?)]);
             let body = Body::Text { content_type: "text/plain".to_owned(), text };
@@ -464,7 +510,11 @@ fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -
     let problems = &mut problems.within(&["answer"]);
     let status = written.status.unwrap_or(200);
     if !(200..300).contains(&status) {
-        problems.note::<()>(&["status"], "a greeting is answered with a success, 200 to 299");
+        problems.note_help::<()>(
+            &["status"],
+            "a greeting is answered with a success, 200 to 299",
+            "200 is the default; one that proves nothing is refused with `refuse`",
+        );
     }
     let mut headers = Some(Vec::new());
     for (name, value) in &written.headers {
@@ -473,7 +523,11 @@ fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -
             || NOT_OURS.contains(&lower.as_str())
             || lower.starts_with(crate::message::OUR_PREFIX)
         {
-            problems.note::<()>(&["headers", name], format!("`{name}` can't be set here"));
+            problems.note_help::<()>(
+                &["headers", name],
+                format!("`{name}` can't be set here"),
+                "remove it: it is the gateway's own, or would give the answer another meaning",
+            );
         }
         match (text(value, given, &["headers", name], problems), &mut headers) {
             (Some(value), Some(list)) => list.push((name.clone(), value)),
@@ -492,16 +546,24 @@ fn reply(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) -
             Body::Json { json, .. } => json.uses_proof(),
         };
     match (&proof, used) {
-        (None, true) => {
-            problems.note::<()>(&["proof"], "`{proof}` is sent, but `proof` does not say what it is")
-        }
-        (Some(_), false) => {
-            problems.note::<()>(&["proof"], "`proof` is computed, but `{proof}` is sent nowhere")
-        }
+        (None, true) => problems.note_help::<()>(
+            &["proof"],
+            "`{proof}` is sent, but `proof` does not say what it is",
+            "such as `proof: { algorithm: hmac-sha256, signed: \"{query:token}\", encoding: hex }`",
+        ),
+        (Some(_), false) => problems.note_help::<()>(
+            &["proof"],
+            "`proof` is computed, but `{proof}` is sent nowhere",
+            "put `{proof}` into `body`, `json` or a header, or remove `proof`",
+        ),
         _ => None,
     };
     if status == 204 && !matches!(body, Body::None) {
-        problems.note::<()>(&["status"], "an answer 204 has no body");
+        problems.note_help::<()>(
+            &["status"],
+            "an answer 204 has no body",
+            "use 200, or remove `body` (or `json`)",
+        );
     }
     let proof = match proof {
         None => None,
@@ -514,10 +576,20 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
     let kind = |standard: &str| written.content_type.clone().unwrap_or_else(|| standard.to_owned());
     let plain = |kind: &str| kind.bytes().all(|b| (b' '..=b'~').contains(&b)) && kind.contains('/');
     let body = match (&written.body, &written.json) {
-        (Some(_), Some(_)) => return problems.note(&["body"], "give either `body` or `json`"),
+        (Some(_), Some(_)) => {
+            return problems.note_help(
+                &["body"],
+                "give either `body` or `json`",
+                "`json` writes its texts as JSON, `body` is sent as it is",
+            );
+        }
         (None, None) => {
             if written.content_type.is_some() {
-                problems.note::<()>(&["content_type"], "there is no body that it could be the type of");
+                problems.note_help::<()>(
+                    &["content_type"],
+                    "there is no body that it could be the type of",
+                    "add `body` or `json`, or remove it",
+                );
             }
             return Some(Body::None);
         }
@@ -526,9 +598,10 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
             // What a stranger sends must never come back as something that a browser runs.
             let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
             if !text.is_fixed() && !matches!(essence.as_str(), "text/plain" | "application/json") {
-                problems.note::<()>(
+                problems.note_help::<()>(
                     &["content_type"],
                     "values of the request are sent back as `text/plain` or `application/json` only",
+                    "as anything else a browser could run what a stranger sent",
                 );
             }
             if !text.is_fixed() && essence == "application/json" {
@@ -547,7 +620,7 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
     };
     match &body {
         Body::Text { content_type, .. } | Body::Json { content_type, .. } if !plain(content_type) => {
-            problems.note(&["content_type"], "this is not a content type")
+            problems.note_help(&["content_type"], "this is not a content type", "such as `text/plain`")
         }
         _ => Some(body),
     }
@@ -620,13 +693,25 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
     }
     let signed = match template::Template::parse(&spec.signed, &|name| given.text(name)) {
         Ok(template) => Some(template),
-        Err(message) => problems.note(&["signed"], message),
+        Err(message) => problems.note_help(
+            &["signed"],
+            message,
+            "such as `{query:challenge}`; a literal brace is written twice",
+        ),
     };
     if signed.as_ref().is_some_and(|t| t.uses_timestamp() || t.uses_id()) {
-        problems.note::<()>(&["signed"], "a greeting has no `{timestamp}` and no `{id}`: name the place");
+        problems.note_help::<()>(
+            &["signed"],
+            "a greeting has no `{timestamp}` and no `{id}`: name the place",
+            "such as `{header:X-Timestamp}`",
+        );
     }
     let secret = match (&spec.param, &spec.secret) {
-        (Some(_), Some(_)) => problems.note(&["param"], "give either `param` or `secret`"),
+        (Some(_), Some(_)) => problems.note_help(
+            &["param"],
+            "give either `param` or `secret`",
+            "`param` in a pack, `secret` in a route",
+        ),
         (Some(name), None) => given.param(name, &["param"], problems)?.first().cloned(),
         (None, Some(reference)) => given.secret(reference, &["secret"], problems),
         (None, None) => match given.secrets.first() {
@@ -636,18 +721,26 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
                 given.lacks("secret");
                 None
             }
-            None => problems.note(&["secret"], "the route's rule has no secret that could prove anything"),
+            None => problems.note_help(
+                &["secret"],
+                "the route's rule has no secret that could prove anything",
+                "name one here: `secret: env:NAME`",
+            ),
         },
     };
     let secret = secret.and_then(|secret| derive(&secret, spec.key.as_ref(), &["key"], problems));
     let uses_secret = signed.as_ref().is_some_and(template::Template::uses_secret);
     let key = match (Algorithm::parse(&spec.algorithm), secret) {
-        (Some(Algorithm::Hmac(_)), _) if uses_secret => {
-            problems.note(&["signed"], "`{secret}` belongs only into plain digests (`sha1`, `sha256`)")
-        }
-        (Some(Algorithm::Digest(_)), _) if !uses_secret => {
-            problems.note(&["signed"], "a plain digest proves nothing without `{secret}` in what is signed")
-        }
+        (Some(Algorithm::Hmac(_)), _) if uses_secret => problems.note_help(
+            &["signed"],
+            "`{secret}` belongs only into plain digests (`sha1`, `sha256`)",
+            "remove it: with an HMAC the secret is the key already",
+        ),
+        (Some(Algorithm::Digest(_)), _) if !uses_secret => problems.note_help(
+            &["signed"],
+            "a plain digest proves nothing without `{secret}` in what is signed",
+            "put `{secret}` where the sender has it, or use `hmac-sha256`",
+        ),
         (Some(Algorithm::Hmac(hash)), Some(secret)) => {
             MacKey::new(hash, secret.expose()).map(|key| ProofKey::Mac(Box::new(key)))
         }

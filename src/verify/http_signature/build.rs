@@ -113,7 +113,8 @@ fn keys(
     for (at, spec) in secrets.iter().enumerate() {
         let at = ["secrets", &at.to_string()];
         let Some((algorithm, _)) = shared else {
-            problems.note::<()>(&at, "secrets are for hmac-sha256, which is not in `algorithms`");
+            let help = "add `hmac-sha256` to `algorithms`, or give the sender's `public_keys` instead";
+            problems.note_help::<()>(&at, "secrets are for hmac-sha256, which is not in `algorithms`", help);
             continue;
         };
         let Some(secret) = building.secret(spec, &at, problems) else { continue };
@@ -156,7 +157,12 @@ fn keys(
             }
         }
         if let Some(message) = error {
-            problems.note::<()>(&at, message);
+            let names: Vec<&str> = algorithms.iter().map(|(name, _)| *name).collect();
+            problems.note_help::<()>(
+                &at,
+                message,
+                format!("the key must be for one of the `algorithms` ({})", names.join(", ")),
+            );
         }
     }
     keys

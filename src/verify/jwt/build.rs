@@ -42,7 +42,11 @@ pub(in crate::verify) fn build(
     let location = location(spec, problems);
     let min_secret = spec.min_secret.unwrap_or(MIN_SECRET);
     if min_secret < LEAST_SECRET {
-        problems.note::<()>(&["min_secret"], format!("at least {LEAST_SECRET} bytes"));
+        problems.note_help::<()>(
+            &["min_secret"],
+            format!("at least {LEAST_SECRET} bytes"),
+            "leave it out for 32, as RFC 7518 asks",
+        );
     }
     let mut keys = Vec::new();
     let shared: Vec<Algorithm> = family(&algorithms, AlgorithmFamily::Hmac);
@@ -83,19 +87,27 @@ pub(in crate::verify) fn build(
                     algorithms,
                     key: decoding,
                 }),
-                Err(message) => problems.note(&["public_keys", &at], message).unwrap_or_default(),
+                Err(message) => {
+                    let help = "a public key in PEM or base64 DER, for one of the `algorithms`";
+                    problems.note_help(&["public_keys", &at], message, help).unwrap_or_default()
+                }
             }
         }
     }
     let set = match (&spec.jwks, &spec.key_source) {
-        (Some(_), Some(_)) => problems.note(&["key_source"], "give either `jwks` or `key_source`, not both"),
+        (Some(_), Some(_)) => problems.note_help(
+            &["key_source"],
+            "give either `jwks` or `key_source`, not both",
+            "`jwks` where the keys are one set, `key_source` where each is fetched by itself",
+        ),
         (Some(reference), None) => key_set(reference, spec.ca.as_deref(), &algorithms, building, problems),
         (None, Some(source)) => {
             let problems = &mut problems.within(&["key_source"]);
             if source.from.is_some() || source.urls.is_some() {
-                problems.note::<()>(
+                problems.note_help::<()>(
                     &["from"],
                     "a token names its key by `kid`: `url` with `{key}` in it, or in `post`",
+                    "remove `from`",
                 );
             }
             let built = build_keys::build(source, "jwk", building, problems);
@@ -109,7 +121,11 @@ pub(in crate::verify) fn build(
     let fetched = spec.jwks.is_some() || spec.key_source.is_some();
     let x5c = spec.x5c.as_ref().map(|spec| x5c(spec, building, &mut problems.within(&["x5c"])));
     if fetched && !algorithms.is_empty() && shared.len() == algorithms.len() {
-        problems.note::<()>(&["jwks"], "keys of a set are public and never used for HS256, HS384 or HS512");
+        problems.note_help::<()>(
+            &["jwks"],
+            "keys of a set are public and never used for HS256, HS384 or HS512",
+            "name the algorithms of the set's keys, such as `[RS256]`, or give `secrets`",
+        );
     }
     if !fetched
         && spec.x5c.is_none()
@@ -123,12 +139,20 @@ pub(in crate::verify) fn build(
     }
     let leeway = duration(spec.leeway.as_deref(), "leeway", problems).unwrap_or(DEFAULT_LEEWAY);
     if leeway > MAX_LEEWAY {
-        problems.note::<()>(&["leeway"], "the leeway may be at most 300s");
+        problems.note_help::<()>(
+            &["leeway"],
+            "the leeway may be at most 300s",
+            "`60s` is the default; for tokens that live long there is `max_age`",
+        );
     }
     let texts = |given: &Option<crate::verify::spec::Texts>, key: &str, problems: &mut Problems<'_>| {
         let given = given.as_ref().map(|texts| texts.0.as_slice());
         if given.is_some_and(<[String]>::is_empty) {
-            problems.note::<()>(&[key], "the list is empty: leave the key out to accept any");
+            problems.note_help::<()>(
+                &[key],
+                "the list is empty: leave the key out to accept any",
+                "name what is accepted, or remove the key",
+            );
         }
         building.expand_given(given.unwrap_or_default(), &[key], problems)
     };
@@ -218,7 +242,11 @@ pub(super) fn public_key(
 fn location(spec: &JwtSpec, problems: &mut Problems<'_>) -> Option<Location> {
     let (key, place) = match (&spec.header, &spec.from) {
         (Some(_), Some(_)) => {
-            return problems.note(&["from"], "give either `header` or `from`, where the token is");
+            return problems.note_help(
+                &["from"],
+                "give either `header` or `from`, where the token is",
+                "`header: NAME` for a header, `from: body:/token` for another place",
+            );
         }
         (None, Some(place)) if place == "body" => return Some(Location::Whole),
         (None, Some(place)) => ("from", place.clone()),
@@ -226,7 +254,7 @@ fn location(spec: &JwtSpec, problems: &mut Problems<'_>) -> Option<Location> {
     };
     match Location::parse(&place) {
         Ok(location) => Some(location),
-        Err(message) => problems.note(&[key], message),
+        Err(message) => problems.note_help(&[key], message, crate::verify::PLACE_HELP),
     }
 }
 
@@ -238,7 +266,9 @@ fn x5c(spec: &X5cSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> 
         Ok(roots) => {
             Some(X5c { roots, leaf: list(&spec.leaf_extensions), issuer: list(&spec.issuer_extensions) })
         }
-        Err(message) => problems.note(&["roots"], message),
+        Err(message) => {
+            problems.note_help(&["roots"], message, "certificates in PEM, such as `file:roots.pem`")
+        }
     }
 }
 
@@ -253,7 +283,13 @@ fn key_set(
     if reference.starts_with("https://") || reference.starts_with("http://") {
         let url = match checked_url(reference) {
             Ok(url) => url,
-            Err(message) => return problems.note(&["jwks"], message),
+            Err(message) => {
+                return problems.note_help(
+                    &["jwks"],
+                    message,
+                    "such as `https://issuer.example/.well-known/jwks.json`",
+                );
+            }
         };
         let ca = match ca {
             None => None,
@@ -261,11 +297,19 @@ fn key_set(
         };
         return match building.resolver.keys(Remote { ca, ..Remote::jwks(url) }) {
             Ok(source) => Some(KeySet::new(source, false, algorithms.to_vec())),
-            Err(message) => problems.note(&["jwks"], message),
+            Err(message) => problems.note_help(
+                &["jwks"],
+                message,
+                "such as `https://issuer.example/.well-known/jwks.json`, or `file:keys.json`",
+            ),
         };
     }
     if ca.is_some() {
-        problems.note::<()>(&["ca"], "`ca` is for keys that are fetched");
+        problems.note_help::<()>(
+            &["ca"],
+            "`ca` is for keys that are fetched",
+            "remove it, or give `jwks` as `https://…`",
+        );
     }
     let text = building.text(reference, &["jwks"], problems)?;
     let set: JwkSet = match serde_json::from_str(&text) {
@@ -279,7 +323,11 @@ fn key_set(
         }
     };
     if !set.keys.iter().any(|jwk| Key::of(jwk).is_some()) {
-        return problems.note(&["jwks"], "the key set holds no key that can verify a signature");
+        return problems.note_help(
+            &["jwks"],
+            "the key set holds no key that can verify a signature",
+            "it needs a key of kind RSA, EC or OKP whose `use` is `sig` (or that names none)",
+        );
     }
     let source = Arc::new(FixedKeys(Arc::new(Document::of_set(set))));
     Some(KeySet::new(source, false, algorithms.to_vec()))
