@@ -90,12 +90,8 @@ impl<'p> Problems<'p> {
         });
     }
 
-    /// Notes a problem; `None`, for whatever was to be built.
-    pub(super) fn note<T>(&mut self, at: &[&str], message: impl Into<String>) -> Option<T> {
-        self.push(at, message.into(), None)
-    }
-
-    pub(super) fn note_help<T>(
+    /// Notes a problem with what to do about it; `None`, for whatever was to be built.
+    pub(super) fn note<T>(
         &mut self,
         at: &[&str],
         message: impl Into<String>,
@@ -131,10 +127,10 @@ impl Building<'_> {
     ) -> Option<Secret> {
         match self.resolver.secret(&spec.secret) {
             Ok(secret) if secret.expose().is_empty() => {
-                problems.note_help(at, "the secret is empty", "such as `secret: env:NAME`")
+                problems.note(at, "the secret is empty", "such as `secret: env:NAME`")
             }
             Ok(secret) => Some(secret),
-            Err(message) => problems.note_help(at, message, super::REFERENCE_HELP),
+            Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }
     }
 
@@ -154,7 +150,7 @@ impl Building<'_> {
     pub(super) fn window(&self, spec: &SecretSpec, at: &[&str], problems: &mut Problems<'_>) -> Window {
         Window::of(spec).unwrap_or_else(|(key, message)| {
             let at: Vec<&str> = at.iter().copied().chain([key]).collect();
-            problems.note_help::<()>(&at, message, "write a time such as `2026-12-01T00:00:00Z`");
+            problems.note::<()>(&at, message, "write a time such as `2026-12-01T00:00:00Z`");
             Window::default()
         })
     }
@@ -163,7 +159,7 @@ impl Building<'_> {
     pub(super) fn text(&self, reference: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<String> {
         match self.resolver.text(reference) {
             Ok(text) => Some(text),
-            Err(message) => problems.note_help(at, message, super::REFERENCE_HELP),
+            Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }
     }
 
@@ -176,7 +172,7 @@ impl Building<'_> {
     ) -> Option<String> {
         match self.resolver.public_key(reference) {
             Ok(text) => text,
-            Err(message) => problems.note_help(at, message, super::REFERENCE_HELP),
+            Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }
     }
 
@@ -253,14 +249,14 @@ impl Building<'_> {
         while let Some((before, after)) = rest.split_once("{param:") {
             out.push_str(before);
             let Some((name, behind)) = after.split_once('}') else {
-                return problems.note_help(
+                return problems.note(
                     at,
                     "`{param:` is not closed",
                     "write `{param:NAME}`; a literal brace is written twice",
                 );
             };
             let Some(value) = self.param(name) else {
-                return problems.note_help(
+                return problems.note(
                     at,
                     format!("there is no parameter `{name}` with one value"),
                     self.params_help(name),
@@ -288,7 +284,7 @@ pub(super) fn digest_hash(name: Option<&str>, at: &[&str], problems: &mut Proble
 /// The encoding of a name, which must be given.
 pub(super) fn encoding(name: Option<&str>, at: &[&str], problems: &mut Problems<'_>) -> Option<Encoding> {
     match name {
-        None => problems.note_help(at, "the encoding is missing", "one of hex, base64, base64url"),
+        None => problems.note(at, "the encoding is missing", "one of hex, base64, base64url"),
         Some(name) => match Encoding::parse(name) {
             Some(encoding) => Some(encoding),
             None => problems.unknown(at, "encoding", name, Encoding::NAMES),

@@ -132,7 +132,7 @@ fn rule_of(
     depth: usize,
 ) -> Option<Check> {
     if depth >= MAX_DEPTH {
-        return problems.note_help(
+        return problems.note(
             &[],
             format!("rules within rules may be {MAX_DEPTH} deep"),
             "an `any` within an `any` (an `all` within an `all`) can be written as one list",
@@ -143,7 +143,7 @@ fn rule_of(
         (Some((_, way)), []) => way,
         (Some((last, _)), others) => {
             let names: Vec<_> = others.iter().map(|(name, _)| *name).chain([last]).collect();
-            return problems.note_help(
+            return problems.note(
                 &[last],
                 format!("a rule proves a sender in one way, this one has {}", names.join(", ")),
                 "put several rules under `any` (one must hold) or `all` (all must hold)",
@@ -151,7 +151,7 @@ fn rule_of(
         }
         (None, _) => {
             unknown_params(rule, &[], problems);
-            return problems.note_help(
+            return problems.note(
                 &[],
                 "the rule does not say what proves the sender",
                 "name a `provider`, or a signature scheme, `jwt`, `http_signature`, `api_key`, `basic` or `bearer`; or write \
@@ -199,7 +199,7 @@ fn rule_of(
                 _ => "write it beside the scheme (or within `jwt`, `any`, `all`) that verifies with it",
             };
             let message = format!("`{key}` has no meaning here: it goes into the rule it belongs to");
-            problems.note_help::<()>(&[key], message, help);
+            problems.note::<()>(&[key], message, help);
         }
     }
     unknown_params(rule, &[], problems);
@@ -210,7 +210,7 @@ fn rule_of(
 /// `secret` and `secrets` together.
 fn given_secrets(rule: &Rule, problems: &mut Problems<'_>) -> Vec<SecretSpec> {
     if rule.secret.is_some() && rule.secrets.is_some() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["secret"],
             "give either `secret` or `secrets`, not both",
             "put all that are live into `secrets`",
@@ -233,7 +233,7 @@ pub(super) fn unknown_params(rule: &Rule, known: &[&str], problems: &mut Problem
             None if known.is_empty() => "see the reference of `verify`".to_owned(),
             None => format!("the pack takes {}", known.join(", ")),
         };
-        problems.note_help::<()>(&[name], format!("unknown key `{name}`"), help);
+        problems.note::<()>(&[name], format!("unknown key `{name}`"), help);
     }
 }
 
@@ -249,7 +249,7 @@ fn several(
         let help = format!(
             "list at least one rule, such as `{word}: [{{ provider: github, secret: env:NAME }}]`; to take requests from anyone, write `verify: none`"
         );
-        return problems.note_help(&[word], format!("`{word}` is empty"), help);
+        return problems.note(&[word], format!("`{word}` is empty"), help);
     }
     let mut checks = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
@@ -257,7 +257,7 @@ fn several(
         match rule {
             VerifySpec::None => {
                 let message = format!("`none` within `{word}` would make the rule mean nothing");
-                problems.note_help::<()>(&[], message, "remove it; to take requests from anyone, write `verify: none` alone, and to try a rule out, `enforce: observe`");
+                problems.note::<()>(&[], message, "remove it; to take requests from anyone, write `verify: none` alone, and to try a rule out, `enforce: observe`");
             }
             VerifySpec::Rule(rule) => checks.extend(rule_of(rule, resolver, packs, problems, depth + 1)),
         }
@@ -298,7 +298,7 @@ pub(super) fn inner(
             match Credential::new(None, &secret) {
                 Ok(value) => keys.push(building.labelled(value, spec, &at, problems)),
                 Err(message) => problems
-                    .note_help(
+                    .note(
                         &at,
                         message,
                         "`sha256:` and 64 hex digits stand for a key that is not to be seen here",
@@ -310,7 +310,7 @@ pub(super) fn inner(
             keys.extend(Credential::new(None, secret).ok().map(Labelled::unnamed));
         }
         if keys.is_empty() && problems.count() == before {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &[at],
                 "the list is empty: nobody could send",
                 "name one by a reference, such as `[env:NAME]`",
@@ -324,7 +324,7 @@ pub(super) fn inner(
             (Some(header), None) => format!("header:{header}"),
             (None, Some(query)) => format!("query:{query}"),
             _ => {
-                return problems.note_help(
+                return problems.note(
                     &[],
                     "give either `header` or `query`, where the key is",
                     "such as `header: X-Api-Key`",
@@ -335,7 +335,7 @@ pub(super) fn inner(
         return match Location::parse(&place) {
             Ok(at) => Some(of("api_key", How::Credentials(Credentials { at, dress: Dress::Bare, keys }))),
             Err(message) => {
-                problems.note_help(&["header"], message, "such as `X-Api-Key`: letters, digits and `-`")
+                problems.note(&["header"], message, "such as `X-Api-Key`: letters, digits and `-`")
             }
         };
     }
@@ -350,7 +350,7 @@ pub(super) fn inner(
     for (index, user) in spec.users.iter().enumerate() {
         let index = index.to_string();
         if user.name.is_empty() || user.name.contains(':') {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &[&index, "name"],
                 "a user's name is not empty and has no `:`",
                 "the password stands apart, in `password`",
@@ -366,16 +366,12 @@ pub(super) fn inner(
                 keys.push(Labelled { value, label, window: Window::default() });
             }
             Err(message) => problems
-                .note_help(
-                    &at,
-                    message,
-                    "`sha256:` and 64 hex digits stand for a key that is not to be seen here",
-                )
+                .note(&at, message, "`sha256:` and 64 hex digits stand for a key that is not to be seen here")
                 .unwrap_or_default(),
         }
     }
     if spec.users.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &[],
             "the list is empty: nobody could send",
             "such as `users: [{ name: sender, password: env:NAME }]`",

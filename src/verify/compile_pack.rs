@@ -25,7 +25,7 @@ pub(super) fn provider(
         Ok(pack) => pack,
         Err(message) => {
             let help = "the name of a pack (`tidegate providers list`), or the path of a pack file, such as `./packs/acme.yaml`";
-            problems.note_help::<()>(&["provider"], message, help);
+            problems.note::<()>(&["provider"], message, help);
             return look_up(secrets, rule, resolver, problems);
         }
     };
@@ -44,7 +44,7 @@ pub(super) fn provider(
     ] {
         if given && !takes {
             let help = format!("remove it: `tidegate providers show {}` says what it takes", pack.name);
-            problems.note_help::<()>(&[key], format!("`{key}` has no meaning for {}", pack.name), help);
+            problems.note::<()>(&[key], format!("`{key}` has no meaning for {}", pack.name), help);
         }
     }
     let building = Building { resolver, params: &params };
@@ -84,7 +84,7 @@ pub(super) fn provider(
             Needs { public_keys: true, .. } => ("public_keys", "`public_keys`"),
             _ => ("secrets", "a secret"),
         };
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["provider"],
             format!("{} needs {what}, and none is given", pack.name),
             format!("such as `{key}: [env:NAME]`"),
@@ -162,7 +162,7 @@ fn params(
     let foreign = ways(rule).into_iter().map(|(name, _)| name).find(|name| *name != "provider");
     if let Some(name) = foreign {
         let help = "keep one of the two; a rule of several is `any: [{ provider: … }, { … }]` (or `all`)";
-        problems.note_help::<()>(&[name], format!("`{name}` has no place beside `provider`"), help);
+        problems.note::<()>(&[name], format!("`{name}` has no place beside `provider`"), help);
     }
     let (mut values, mut secrets) = (Params::new(), Vec::new());
     for (name, param) in &pack.params {
@@ -170,7 +170,7 @@ fn params(
             if let Some(default) = &param.default {
                 values.insert(name.clone(), default.clone());
             } else if param.required {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["provider"],
                     format!("{} needs `{name}`", pack.name),
                     format!("`{name}`: {}", param.about),
@@ -183,34 +183,34 @@ fn params(
             match param.kind {
                 ParamKind::Text => match resolver.text(text) {
                     Ok(text) if text.is_empty() => {
-                        problems.note_help(&[name], "the value is empty", &param.about).unwrap_or_default()
+                        problems.note(&[name], "the value is empty", &param.about).unwrap_or_default()
                     }
                     Ok(text) => texts.push(text),
                     Err(message) => {
-                        problems.note_help(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                        problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
                     }
                 },
                 ParamKind::Roots => {
                     match resolver.text(text).and_then(|pem| Roots::pinned(&pem).map(|_| pem)) {
                         Ok(pem) => texts.push(pem),
                         Err(message) => {
-                            problems.note_help(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                            problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
                         }
                     }
                 }
                 ParamKind::Credential => match resolver.secret(text).map(|secret| text_of(&secret)) {
                     Ok(Some(text)) => texts.push(text),
                     Ok(None) => {
-                        problems.note_help(&[name], "the value is no text", &param.about).unwrap_or_default()
+                        problems.note(&[name], "the value is no text", &param.about).unwrap_or_default()
                     }
                     Err(message) => {
-                        problems.note_help(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                        problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
                     }
                 },
                 ParamKind::Secret => match resolver.secret(text) {
                     Ok(secret) => secrets.push(secret),
                     Err(message) => {
-                        problems.note_help(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                        problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
                     }
                 },
             }
@@ -270,7 +270,7 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
         ] {
             if given {
                 let help = "a pack holds no keys: each user gives them beside `provider`";
-                problems.note_help::<()>(&[key], format!("`{key}` has no place in a pack"), help);
+                problems.note::<()>(&[key], format!("`{key}` has no place in a pack"), help);
             }
         }
         unknown_params(way, &[], problems);
@@ -295,8 +295,9 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
                 inner(way, keys, &[], &[], &building, problems);
             }
             _ => {
-                problems
-                    .note::<()>(&[], "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`");
+                let message = "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`";
+                let help = "write each way as an item of its own in the list `verify`";
+                problems.note::<()>(&[], message, help);
             }
         }
     }

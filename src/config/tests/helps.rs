@@ -22,8 +22,8 @@ fn a_rule_that_cannot_work_says_what_would() {
         ),
         (
             "{ provider: github, secret: env:S, jwt: { algorithms: HS256 } }".to_owned(),
-            "beside `provider`",
-            "`any: [{ provider: … }",
+            "in one way",
+            "put several rules under `any`",
         ),
         ("{ provider: github }".to_owned(), "", "env:"),
         (scheme("signed: '{header:}'"), "", "such as `{timestamp}.{body}`"),

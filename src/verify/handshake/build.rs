@@ -173,7 +173,7 @@ impl<'a> Given<'a> {
     /// The values of a parameter; `None` if it is not given, with a problem if there is none of that name.
     pub(super) fn param(&self, name: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<&[Secret]> {
         match self.known {
-            None => problems.note_help(
+            None => problems.note(
                 at,
                 format!("there is no parameter `{name}`: parameters are for packs"),
                 "write `secret: env:NAME`",
@@ -219,7 +219,7 @@ impl<'a> Given<'a> {
 
     pub(super) fn secret(&self, reference: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Secret> {
         if self.known.is_some() {
-            return problems.note_help(
+            return problems.note(
                 at,
                 "`secret` has no place in a pack: name a `param`",
                 "such as `param: verify_token`, with `params: { verify_token: { as: credential, … } }`",
@@ -227,7 +227,7 @@ impl<'a> Given<'a> {
         }
         match self.resolver.secret(reference) {
             Ok(secret) => Some(secret),
-            Err(message) => problems.note_help(at, message, crate::verify::REFERENCE_HELP),
+            Err(message) => problems.note(at, message, crate::verify::REFERENCE_HELP),
         }
     }
 }
@@ -243,7 +243,7 @@ fn handshake(
     let signed = spec.signed.unwrap_or(true);
     if spec.when.is_empty() && methods.contains(&Method::POST) {
         let help = "name at least one value that only greetings have: `{ \"body:/type\": url_verification }`";
-        problems.note_help::<()>(&["when"], "every request would be a greeting", help);
+        problems.note::<()>(&["when"], "every request would be a greeting", help);
     }
     let before = problems.count();
     let when = conditions(&spec.when, "when", given, problems);
@@ -257,7 +257,7 @@ fn handshake(
     let refuse = match spec.refuse {
         None | Some(403) => Reason::HandshakeRefused,
         Some(404) => Reason::HandshakeUnknown,
-        Some(other) => problems.note_help(
+        Some(other) => problems.note(
             &["refuse"],
             format!("a handshake is refused with 403 or 404, not with {other}"),
             "403 is the default",
@@ -267,7 +267,7 @@ fn handshake(
         None => None,
         Some(visit) => {
             if !signed {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["visit"],
                     "only a URL that is signed may be visited",
                     "remove `signed: false`: anyone could have the gateway fetch what he likes",
@@ -279,7 +279,7 @@ fn handshake(
                 match HostPattern::parse(host) {
                     Ok(host) => hosts.push(host),
                     Err(message) => {
-                        problems.note_help(&["visit", "hosts"], message, "such as `sns.*.amazonaws.com`")?
+                        problems.note(&["visit", "hosts"], message, "such as `sns.*.amazonaws.com`")?
                     }
                 }
             }
@@ -315,7 +315,7 @@ fn handshake(
             let text = text(written, given, &["warn"], problems);
             if text.as_ref().is_some_and(Text::uses_proof) {
                 let help = "remove it: a proof is only for the sender";
-                problems.note_help::<()>(&["warn"], "`{proof}` has no place in a log", help);
+                problems.note::<()>(&["warn"], "`{proof}` has no place in a log", help);
             }
             complete &= text.is_some();
             text.map(|text| Warn { text, said: 0.into() })
@@ -345,7 +345,7 @@ fn roots(reference: &str, given: &Given<'_>, problems: &mut Problems<'_>) -> Opt
                 Some(pem) if known => String::from_utf8(pem.expose().to_vec()).unwrap_or_default(),
                 _ if known => return Some(None),
                 _ => {
-                    return problems.note_help(
+                    return problems.note(
                         &at,
                         format!("there is no parameter `{name}`"),
                         given.params_help(),
@@ -355,12 +355,12 @@ fn roots(reference: &str, given: &Given<'_>, problems: &mut Problems<'_>) -> Opt
         }
         None => match given.resolver.text(reference) {
             Ok(pem) => pem,
-            Err(message) => return problems.note_help(&at, message, crate::verify::REFERENCE_HELP),
+            Err(message) => return problems.note(&at, message, crate::verify::REFERENCE_HELP),
         },
     };
     match Roots::pinned(&pem) {
         Ok(_) => Some(Some(pem.into())),
-        Err(message) => problems.note_help(&at, message, "certificates in PEM, such as `file:roots.pem`"),
+        Err(message) => problems.note(&at, message, "certificates in PEM, such as `file:roots.pem`"),
     }
 }
 
@@ -376,7 +376,7 @@ fn needed(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) 
 fn methods(spec: &HandshakeSpec, problems: &mut Problems<'_>) -> Vec<Method> {
     let Some(names) = &spec.methods else { return vec![Method::POST] };
     if names.0.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["methods"],
             "the list is empty",
             "such as `[GET]`; or leave the key out for POST",

@@ -21,11 +21,11 @@ pub(super) fn conditions(
         let at = [key, place.as_str()];
         let found = match Place::parse(place) {
             Ok(place) => Some(place),
-            Err(message) => problems.note_help(&at, message, crate::verify::PLACE_HELP),
+            Err(message) => problems.note(&at, message, crate::verify::PLACE_HELP),
         };
         let test = match spec {
             ConditionSpec::Is(texts) if texts.0.is_empty() => {
-                problems.note_help(&at, "the list is empty", "name the values, or write `{ present: true }`")
+                problems.note(&at, "the list is empty", "name the values, or write `{ present: true }`")
             }
             ConditionSpec::Is(texts) => Some(Asked::Test(Test::Is(texts.0.clone()))),
             ConditionSpec::Test(spec) => test(spec, given, &at, problems),
@@ -53,7 +53,7 @@ enum Asked {
 fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Problems<'_>) -> Option<Asked> {
     let within = |key: &'static str| [at[0], at[1], key];
     if spec.optional && spec.param.is_none() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &within("optional"),
             "`optional` goes with `param`",
             "remove it: what is asked otherwise is always asked",
@@ -65,7 +65,7 @@ fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Probl
         (None, Some(shape), None, None) => match Shape::parse(shape) {
             Ok(shape) => Test::Matches(shape),
             Err(message) => {
-                return problems.note_help(&within("matches"), message, "such as `[a-f0-9]{20,32}`");
+                return problems.note(&within("matches"), message, "such as `[a-f0-9]{20,32}`");
             }
         },
         (None, None, Some(param), None) => match given.param(param, &within("param"), problems) {
@@ -78,11 +78,7 @@ fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Probl
         }
         _ => {
             let help = "such as `{ present: true }` or `{ matches: \"[a-f0-9]{20,32}\" }`";
-            return problems.note_help(
-                at,
-                "a test is one of `present`, `matches`, `param` and `secret`",
-                help,
-            );
+            return problems.note(at, "a test is one of `present`, `matches`, `param` and `secret`", help);
         }
     };
     Some(Asked::Test(test))
@@ -91,6 +87,6 @@ fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Probl
 pub(super) fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
     match Location::parse(text) {
         Ok(location) => Some(location),
-        Err(message) => problems.note_help(at, message, crate::verify::PLACE_HELP),
+        Err(message) => problems.note(at, message, crate::verify::PLACE_HELP),
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn reply(
 ) -> Option<Template> {
     let written = match (&spec.echo, &spec.answer) {
         (Some(_), Some(_)) => {
-            return problems.note_help(
+            return problems.note(
                 &["echo"],
                 "give either `echo` or `answer`",
                 "`echo: PLACE` is short for `answer: { body: \"{PLACE}\" }`",
@@ -50,7 +50,7 @@ pub(super) fn reply(
     let problems = &mut problems.within(&["answer"]);
     let status = written.status.unwrap_or(200);
     if !(200..300).contains(&status) {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["status"],
             "a greeting is answered with a success, 200 to 299",
             "200 is the default; one that proves nothing is refused with `refuse`",
@@ -63,7 +63,7 @@ pub(super) fn reply(
             || NOT_OURS.contains(&lower.as_str())
             || lower.starts_with(crate::message::OUR_PREFIX)
         {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &["headers", name],
                 format!("`{name}` can't be set here"),
                 "remove it: it is the gateway's own, or would give the answer another meaning",
@@ -86,12 +86,12 @@ pub(super) fn reply(
             Body::Json { json, .. } => json.uses_proof(),
         };
     match (&proof, used) {
-        (None, true) => problems.note_help::<()>(
+        (None, true) => problems.note::<()>(
             &["proof"],
             "`{proof}` is sent, but `proof` does not say what it is",
             "such as `proof: { algorithm: hmac-sha256, signed: \"{query:token}\", encoding: hex }`",
         ),
-        (Some(_), false) => problems.note_help::<()>(
+        (Some(_), false) => problems.note::<()>(
             &["proof"],
             "`proof` is computed, but `{proof}` is sent nowhere",
             "put `{proof}` into `body`, `json` or a header, or remove `proof`",
@@ -99,7 +99,7 @@ pub(super) fn reply(
         _ => None,
     };
     if status == 204 && !matches!(body, Body::None) {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["status"],
             "an answer 204 has no body",
             "use 200, or remove `body` (or `json`)",
@@ -117,7 +117,7 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
     let plain = |kind: &str| kind.bytes().all(|b| (b' '..=b'~').contains(&b)) && kind.contains('/');
     let body = match (&written.body, &written.json) {
         (Some(_), Some(_)) => {
-            return problems.note_help(
+            return problems.note(
                 &["body"],
                 "give either `body` or `json`",
                 "`json` writes its texts as JSON, `body` is sent as it is",
@@ -125,7 +125,7 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
         }
         (None, None) => {
             if written.content_type.is_some() {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["content_type"],
                     "there is no body that it could be the type of",
                     "add `body` or `json`, or remove it",
@@ -138,14 +138,14 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
             // What a stranger sends must never come back as something that a browser runs.
             let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
             if !text.is_fixed() && !matches!(essence.as_str(), "text/plain" | "application/json") {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["content_type"],
                     "values of the request are sent back as `text/plain` or `application/json` only",
                     "as anything else a browser could run what a stranger sent",
                 );
             }
             if !text.is_fixed() && essence == "application/json" {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["body"],
                     "values in JSON are escaped as such only by `json`",
                     "write `json: { … }`",
@@ -160,7 +160,7 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
     };
     match &body {
         Body::Text { content_type, .. } | Body::Json { content_type, .. } if !plain(content_type) => {
-            problems.note_help(&["content_type"], "this is not a content type", "such as `text/plain`")
+            problems.note(&["content_type"], "this is not a content type", "such as `text/plain`")
         }
         _ => Some(body),
     }
@@ -209,8 +209,11 @@ pub(super) fn text(
             continue;
         }
         let Some(end) = tail.find('}').filter(|_| tail.starts_with('{')) else {
-            return problems
-                .note(at, format!("`{}` is not closed; a literal brace is written twice", &tail[..1]));
+            return problems.note(
+                at,
+                format!("`{}` is not closed", &tail[..1]),
+                "such as `{query:challenge}`; a literal brace is written twice",
+            );
         };
         let inside = &tail[1..end];
         if let Some(name) = inside.strip_prefix("param:") {
@@ -238,21 +241,21 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
     }
     let signed = match template::Template::parse(&spec.signed, &|name| given.text(name)) {
         Ok(template) => Some(template),
-        Err(message) => problems.note_help(
+        Err(message) => problems.note(
             &["signed"],
             message,
             "such as `{query:challenge}`; a literal brace is written twice",
         ),
     };
     if signed.as_ref().is_some_and(|t| t.uses_timestamp() || t.uses_id()) {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["signed"],
             "a greeting has no `{timestamp}` and no `{id}`: name the place",
             "such as `{header:X-Timestamp}`",
         );
     }
     let secret = match (&spec.param, &spec.secret) {
-        (Some(_), Some(_)) => problems.note_help(
+        (Some(_), Some(_)) => problems.note(
             &["param"],
             "give either `param` or `secret`",
             "`param` in a pack, `secret` in a route",
@@ -266,7 +269,7 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
                 given.lacks("secret");
                 None
             }
-            None => problems.note_help(
+            None => problems.note(
                 &["secret"],
                 "the route's rule has no secret that could prove anything",
                 "name one here: `secret: env:NAME`",
@@ -276,12 +279,12 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
     let secret = secret.and_then(|secret| derive(&secret, spec.key.as_ref(), &["key"], problems));
     let uses_secret = signed.as_ref().is_some_and(template::Template::uses_secret);
     let key = match (Algorithm::parse(&spec.algorithm), secret) {
-        (Some(Algorithm::Hmac(_)), _) if uses_secret => problems.note_help(
+        (Some(Algorithm::Hmac(_)), _) if uses_secret => problems.note(
             &["signed"],
             "`{secret}` belongs only into plain digests (`sha1`, `sha256`)",
             "remove it: with an HMAC the secret is the key already",
         ),
-        (Some(Algorithm::Digest(_)), _) if !uses_secret => problems.note_help(
+        (Some(Algorithm::Digest(_)), _) if !uses_secret => problems.note(
             &["signed"],
             "a plain digest proves nothing without `{secret}` in what is signed",
             "put `{secret}` where the sender has it, or use `hmac-sha256`",
@@ -310,7 +313,7 @@ pub(super) fn unshaped(spec: &HandshakeSpec, proof: &ProofSpec, problems: &mut P
         })
     };
     if signed.is_chosen_by_sender() || !signed.locations().all(is_shaped) {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["answer", "proof", "signed"],
             "anybody could have anything signed: the greeting itself is not",
             "sign only places for which `when` has a `matches`",

@@ -33,7 +33,7 @@ pub(in crate::verify) fn build(
         }
     }
     if spec.algorithms.0.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["algorithms"],
             "the accepted algorithms must be named",
             "such as `algorithms: [ed25519]`; they are never taken from the message",
@@ -75,7 +75,7 @@ fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut 
         let legal = name.strip_prefix('@').unwrap_or(name);
         let known = params.is_empty() || (name == "@query-param" && params.starts_with(";name=\""));
         if !crate::verify::locate::is_token(legal) || !known || name == "@signature-params" {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &["components"],
                 format!("`{text}` is no component of a request"),
                 "such as `@method`, `@query-param;name=\"id\"`, or a header's name",
@@ -84,7 +84,7 @@ fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut 
         components.push(format!("\"{}\"{params}", name.to_ascii_lowercase()));
     }
     if spec.unsigned_body != Some(true) && !components.iter().any(|id| id.trim_matches('"') == DIGEST) {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["components"],
             "the body is not signed: anyone who holds a genuine request could change it",
             "add `content-digest`, or write `unsigned_body: true`",
@@ -103,7 +103,7 @@ fn keys(
 ) -> Vec<Labelled<Key>> {
     let mut keys = Vec::new();
     if secrets.is_empty() && public_keys.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["public_keys"],
             "there is no key",
             "give `public_keys`, or `secrets` for hmac-sha256",
@@ -114,12 +114,12 @@ fn keys(
         let at = ["secrets", &at.to_string()];
         let Some((algorithm, _)) = shared else {
             let help = "add `hmac-sha256` to `algorithms`, or give the sender's `public_keys` instead";
-            problems.note_help::<()>(&at, "secrets are for hmac-sha256, which is not in `algorithms`", help);
+            problems.note::<()>(&at, "secrets are for hmac-sha256, which is not in `algorithms`", help);
             continue;
         };
         let Some(secret) = building.secret(spec, &at, problems) else { continue };
         if secret.expose().len() < MIN_SECRET {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &at,
                 "the secret is too short",
                 format!("use at least {MIN_SECRET} random bytes"),
@@ -158,7 +158,7 @@ fn keys(
         }
         if let Some(message) = error {
             let names: Vec<&str> = algorithms.iter().map(|(name, _)| *name).collect();
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &at,
                 message,
                 format!("the key must be for one of the `algorithms` ({})", names.join(", ")),
