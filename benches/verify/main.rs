@@ -218,30 +218,48 @@ fn resident() -> (u64, u64) {
     (value("Rss:"), value("Anonymous:"))
 }
 
-/// What a gateway's routes take that name five packs, and what every pack takes that there is, all held at once.
+/// What packs cost, each measure in a process of its own: what one has freed, the next would take for nothing.
 fn packs() {
+    let program = std::env::current_exe().expect("this program");
+    for measure in ["five", "rules", "all", "all-first"] {
+        let status = std::process::Command::new(&program).env(MEASURE, measure).status().expect("started");
+        assert!(status.success(), "{measure}: {status}");
+    }
+}
+
+/// Which measure of `packs` this process is for.
+const MEASURE: &str = "PACKS_MEASURE";
+
+fn measure(which: &str) {
     // One is loaded before: what reading takes (code, the allocator's first pages) is there in any gateway.
-    drop(providers::find("github").expect("a pack"));
+    if which != "all-first" {
+        drop(rule(json!({"provider": "github", "secret": SECRET})));
+    }
     let load = |names: &[&'static str]| -> Vec<Arc<Pack>> {
         names.iter().map(|name| providers::find(name).expect("a pack")).collect()
     };
-    let five = ["stripe", "shopify", "slack", "paypal", "twilio"];
     let (before, begin) = (resident(), Instant::now());
-    let packs = load(&five);
-    loaded("5 packs", black_box(&packs).len(), before, begin);
-    drop(packs);
-    let (before, begin) = (resident(), Instant::now());
-    let verifiers: Vec<Verifier> = (0..100)
-        .map(|at| {
-            let provider = ["stripe", "shopify", "slack", "github", "linear"][at % 5];
-            rule(json!({ "provider": provider, "secret": SECRET }))
-        })
-        .collect();
-    loaded("rules of 100 routes, of 5 packs", black_box(&verifiers).len(), before, begin);
-    drop(verifiers);
-    let (before, begin) = (resident(), Instant::now());
-    let packs = load(&providers::names());
-    loaded("all packs", black_box(&packs).len(), before, begin);
+    match which {
+        "five" => {
+            let packs = load(&["stripe", "shopify", "slack", "paypal", "twilio"]);
+            loaded("5 packs", black_box(&packs).len(), before, begin);
+        }
+        // All that a gateway keeps of them.
+        "rules" => {
+            let of = |at: usize| {
+                let provider = ["stripe", "shopify", "slack", "github", "linear"][at % 5];
+                rule(json!({ "provider": provider, "secret": SECRET }))
+            };
+            let verifiers: Vec<Verifier> = (0..100).map(of).collect();
+            loaded("rules of 100 routes, of 5 packs", black_box(&verifiers).len(), before, begin);
+        }
+        _ => {
+            let packs = load(&providers::names());
+            let what =
+                if which == "all" { "all packs" } else { "all packs, with what reading the first takes" };
+            loaded(what, black_box(&packs).len(), before, begin);
+        }
+    }
 }
 
 fn loaded(what: &str, count: usize, before: (u64, u64), begin: Instant) {
@@ -267,6 +285,9 @@ fn without_huge_pages() {
 
 fn main() {
     without_huge_pages();
+    if let Ok(which) = std::env::var(MEASURE) {
+        return measure(&which);
+    }
     packs();
     mac();
     token();

@@ -274,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn every_pack_says_its_senders_deadline_and_retries() {
+        let silent: Vec<&str> = names()
+            .into_iter()
+            .filter(|name| {
+                let pack = find(name).unwrap();
+                pack.deadline == Fact::Unsaid || pack.retries == Fact::Unsaid
+            })
+            .collect();
+        assert!(
+            silent.is_empty(),
+            "write `undocumented` where the sender does not say: {}",
+            silent.join(", ")
+        );
+    }
+
+    #[test]
     fn a_near_name_is_suggested() {
         assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");
         assert!(find("nobody-knows").unwrap_err().contains("`tidegate providers list`"));
