@@ -34,7 +34,7 @@ impl<T> Try<T> {
 enum Signer<'k> {
     Own(&'k Key),
     Public(PublicKey),
-    Shared(MacKey),
+    Shared(Box<MacKey>),
 }
 
 impl Signer<'_> {
@@ -100,7 +100,7 @@ fn keys<'k>(rule: &'k HttpSignature, input: &Input<'_>, asked: &Asked<'_>) -> Ve
     }
     let mut shared = |code, text: String, hash, secret: &[u8]| {
         if let Some(mac) = MacKey::new(hash, secret) {
-            tries.push(Try::new(code, text, Signer::Shared(mac)));
+            tries.push(Try::new(code, text, Signer::Shared(Box::new(mac))));
         }
     };
     for secret in &rule.given {
