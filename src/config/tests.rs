@@ -64,6 +64,12 @@ impl Outside for Machine {
             false => Ok(()),
         }
     }
+    fn program(&self, name: &str) -> Result<(), String> {
+        match name.ends_with("missing") {
+            true => Err(format!("{name} does not exist")),
+            false => Ok(()),
+        }
+    }
     fn certificates(&self, _: &Tls) -> Result<(), String> {
         Ok(())
     }
