@@ -60,6 +60,7 @@ pub(super) fn check(
         inline,
         seen_inline: RefCell::default(),
         pack_problems: RefCell::default(),
+        signable: Arc::default(),
     };
     let mut checker = Checker::new(report, &references);
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());

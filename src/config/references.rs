@@ -11,7 +11,7 @@ use super::pack::load_pack;
 use super::problem::{Problem, Problems};
 use crate::providers::{self, Pack};
 use crate::secret::{Secret, trim_line_end};
-use crate::verify::{KeySource, Remote, Resolver};
+use crate::verify::{KeySource, Remote, Resolver, Signable};
 
 /// Whether secrets may stand in the config itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct References<'a> {
     pub seen_inline: RefCell<Vec<String>>,
     /// What is wrong within pack files.
     pub pack_problems: RefCell<Vec<Problem>>,
+    /// What greetings of the config's routes are answered with.
+    pub signable: Arc<Signable>,
 }
 
 impl References<'_> {
@@ -162,6 +164,10 @@ impl Resolver for References<'_> {
 
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
         Ok(self.keys.source(remote))
+    }
+
+    fn signable(&self) -> Arc<Signable> {
+        self.signable.clone()
     }
 
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {

@@ -164,6 +164,7 @@ pub(super) fn build(
         each: lift(each)?,
         keys: keys?,
         given: given_secrets?,
+        signable: building.resolver.signable(),
     };
     check_coverage(&scheme, problems);
     Some(scheme)

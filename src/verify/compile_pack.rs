@@ -45,6 +45,7 @@ pub(super) fn provider(
             problems.note::<()>(&[key], format!("`{key}` has no meaning for {}", pack.name));
         }
     }
+    handshake::note_pack(&pack, rule, resolver, &resolver.signable());
     let building = Building { resolver, params: &params };
     let mut ways = Vec::new();
     for way in &pack.verify {

@@ -35,7 +35,9 @@ mod public_key;
 mod refusal;
 mod remote;
 mod scheme;
+mod shape;
 mod sign;
+mod signable;
 mod signatures;
 pub mod spec;
 mod template;
@@ -69,6 +71,7 @@ pub use remote::{
     Unreadable,
 };
 pub use sign::{PrivateKey, SignError};
+pub use signable::Signable;
 pub use spec::VerifySpec;
 pub(crate) use time::duration as parse_duration;
 pub use window::Expiry;
@@ -145,6 +148,11 @@ pub trait Resolver {
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
     fn pack(&self, name: &str) -> Result<Arc<crate::providers::Pack>, String>;
+    /// What greetings are answered with, of all rules that are to know of each other: those of one config. By itself
+    /// nobody knows of any.
+    fn signable(&self) -> Arc<Signable> {
+        Arc::default()
+    }
 }
 
 /// Something wrong in a rule. `at` leads to it from the rule's own root: `["any", "0", "tolerance"]`.

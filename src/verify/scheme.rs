@@ -13,6 +13,7 @@ use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
+use super::signable::Signable;
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::spec::KeySpec;
 use super::template::{Filling, Template};
@@ -42,6 +43,7 @@ pub(super) struct Scheme {
     pub(super) keys: Keys,
     /// The shared secrets as they were given: only looked at to explain a refusal.
     pub(super) given: GivenSecrets,
+    pub(super) signable: Arc<Signable>,
 }
 
 /// What the keys were made of.
@@ -226,14 +228,19 @@ impl Scheme {
                 for key in live(keys, now) {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
+                        self.signable
+                            .refuse(expected.as_bytes(), |sink| self.template.feed(filling, b"", sink))?;
                         return Ok(Some(key.label.clone()));
                     }
                 }
             }
             Keys::Digest(hash, secrets) => {
                 for secret in live(secrets, now) {
-                    let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
+                    let secret_bytes = secret.value.expose();
+                    let fed = hash.digest(|sink| self.template.feed(filling, secret_bytes, sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
+                        self.signable
+                            .refuse(fed.as_bytes(), |sink| self.template.feed(filling, secret_bytes, sink))?;
                         return Ok(Some(secret.label.clone()));
                     }
                 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::form;
 use super::header_list;
 use super::locate::{Ambiguous, Location, View};
+use super::shape::{Class, Shape};
 use super::url;
 
 /// A parsed template.
@@ -207,11 +208,27 @@ impl Template {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
-    pub(super) fn is_chosen_by_sender(&self) -> bool {
-        self.0
-            .iter()
-            .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+    /// The shape of all that it can come to, where each place has one; `None` if a request chooses more than such places.
+    pub(super) fn shape(&self, of: &dyn Fn(&Location) -> Option<Shape>, secret: &[u8]) -> Option<Shape> {
+        let mut shapes = Vec::new();
+        for part in &self.0 {
+            shapes.push(match part {
+                Part::Literal(bytes) => Shape::literal(bytes),
+                Part::Secret => Shape::literal(secret),
+                Part::Method => Shape::run(Class::of(b'A'..=b'Z'), 3, 7),
+                Part::At(location, _) => of(location)?,
+                _ => return None,
+            });
+        }
+        Some(Shape::joined(&shapes))
+    }
+
+    /// Whether nothing but the body, places and what is fixed is signed.
+    pub(super) fn is_of_places_and_body(&self) -> bool {
+        let is_of_it = |part: &Part| {
+            matches!(part, Part::Literal(_) | Part::Secret | Part::At(..) | Part::Body | Part::BodySha256)
+        };
+        self.0.iter().all(is_of_it)
     }
 
     /// Whether the address of the request is signed, whole or in part.

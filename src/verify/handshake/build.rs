@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use super::condition::{Condition, Place, Secrets, Test};
 use super::reply::{Body, Json, Piece, Proof, ProofKey, Template, Text};
-use super::shape::Shape;
-use super::{Handshake, Handshakes, HostPattern, Lacking, Policy, Show, Visit};
+use super::{Handshake, Handshakes, HostPattern, Lacking, Policy, Show, Visit, oracle};
 use crate::message::Method;
 use crate::providers::{Pack, PackParam, ParamKind};
 use crate::reason::Reason;
@@ -19,6 +18,7 @@ use crate::verify::build_scheme::{Algorithm, derive};
 use crate::verify::locate::{Location, is_token};
 use crate::verify::mac::MacKey;
 use crate::verify::remote::Roots;
+use crate::verify::shape::Shape;
 use crate::verify::spec::{ConditionSpec, HandshakeSpec, ProofSpec, ReplySpec, Rule, TestSpec, VerifySpec};
 use crate::verify::{Resolver, SpecProblem, template};
 
@@ -50,6 +50,7 @@ pub fn compile(
         }
     };
     let hidden = matches!(written, Written::Pack { shows: false, .. }) && policy == Policy::Answer;
+    let signable = resolver.signable();
     let mut problems = Vec::new();
     let (mut list, mut lacking) = (Vec::new(), Vec::new());
     for (at, spec) in specs.iter().enumerate() {
@@ -60,6 +61,10 @@ pub fn compile(
         let problems = &mut problems.within(&[&at.to_string()]);
         given.lacked.take();
         list.extend(handshake(spec, &given, policy, problems));
+        if matches!(written, Written::Own(_)) {
+            // A pack's are noted with its rule.
+            oracle::note(spec, &given, &signable);
+        }
         let settings = given.lacked.take();
         if !settings.is_empty() {
             lacking.push(self::lacking(spec, settings, &given, problems));
@@ -105,13 +110,13 @@ fn lacking(
 }
 
 /// What a handshake may use.
-struct Given<'a> {
+pub(super) struct Given<'a> {
     /// The pack's parameters; `None` outside of packs.
     known: Option<&'a BTreeMap<String, PackParam>>,
     /// Those that the route gives.
-    params: BTreeMap<&'a str, Vec<Secret>>,
-    secrets: Vec<Secret>,
-    resolver: &'a dyn Resolver,
+    pub(super) params: BTreeMap<&'a str, Vec<Secret>>,
+    pub(super) secrets: Vec<Secret>,
+    pub(super) resolver: &'a dyn Resolver,
     /// What was asked for and is not there, since this was last emptied.
     lacked: RefCell<Vec<String>>,
 }
@@ -146,7 +151,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn of_pack(pack: &'a Pack, rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
+    pub(super) fn of_pack(pack: &'a Pack, rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
         let mut params = BTreeMap::new();
         for (name, param) in &pack.params {
             let given = rules.iter().filter_map(|rule| rule.params.get(name)).flat_map(|given| &given.0.0);
@@ -205,7 +210,7 @@ impl<'a> Given<'a> {
     }
 
     /// A parameter as a text, where it has one value.
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         match self.params.get(name)?.as_slice() {
             [only] => String::from_utf8(only.expose().to_vec()).ok(),
             _ => None,
@@ -287,6 +292,7 @@ fn handshake(
             must: Vec::new(),
             refuse,
             reply,
+            on_trust: false,
             show: None,
             visit: None,
         });
@@ -296,13 +302,19 @@ fn handshake(
     let reply = reply(spec, given, problems);
     complete &= reply.is_some();
     let proof = spec.answer.as_ref().and_then(|answer| answer.proof.as_ref());
-    if let (Some(proof), false) = (proof, signed) {
-        unshaped(spec, proof, problems);
+    // Of what its sender signs a route can tell whether it covers what is signed in return; a pack does not know its route.
+    let on_trust = proof.is_some_and(|proof| is_unshaped(spec, proof));
+    if on_trust && (!signed || given.known.is_some()) {
+        problems.note_help::<()>(
+            &["answer", "proof", "signed"],
+            "anybody could have anything signed: the greeting itself is not",
+            "sign only places for which `when` or `must` has a `matches`",
+        );
     }
     if !complete || problems.count() > before {
         return None;
     }
-    Some(Handshake { methods, signed, when: when?, must: must?, refuse, reply: reply?, show, visit })
+    Some(Handshake { methods, signed, when: when?, must: must?, refuse, reply: reply?, on_trust, show, visit })
 }
 
 /// Roots for a visit; `None` with a problem, `Some(None)` where the parameter that holds them is not given.
@@ -662,20 +674,8 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
 }
 
 /// Whoever can choose what is signed with the route's secret can sign an event. So what a stranger brings must have a
-/// shape that the handshake states.
-fn unshaped(spec: &HandshakeSpec, proof: &ProofSpec, problems: &mut Problems<'_>) {
-    let Ok(signed) = template::Template::parse(&proof.signed, &|_| Some(String::new())) else { return };
-    let is_shaped = |location: &Location| {
-        spec.when.iter().any(|(place, test)| {
-            let shaped = matches!(test, ConditionSpec::Test(test) if test.matches.is_some());
-            shaped && Location::parse(place).as_ref() == Ok(location)
-        })
-    };
-    if signed.is_chosen_by_sender() || !signed.locations().all(is_shaped) {
-        problems.note_help::<()>(
-            &["answer", "proof", "signed"],
-            "anybody could have anything signed: the greeting itself is not",
-            "sign only places for which `when` has a `matches`",
-        );
-    }
+/// shape that the handshake states, in which no event is taken then.
+fn is_unshaped(spec: &HandshakeSpec, proof: &ProofSpec) -> bool {
+    let Ok(signed) = template::Template::parse(&proof.signed, &|_| Some(String::new())) else { return false };
+    signed.shape(&|location| oracle::shape_of(spec, location), b"").is_none()
 }

@@ -56,7 +56,8 @@ pub(in crate::verify) fn build(
     if problems.count() > before {
         return None;
     }
-    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance? })
+    let signable = building.resolver.signable();
+    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance?, signable })
 }
 
 fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> Vec<String> {

@@ -8,6 +8,7 @@ mod base;
 mod build;
 mod fields;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::locate::Location;
@@ -15,6 +16,7 @@ use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
 use super::refusal::Refusal;
 use super::scheme::{Labelled, Match, live};
+use super::signable::Signable;
 use super::sign::{PrivateKey, SignError};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
@@ -37,6 +39,7 @@ pub(super) struct HttpSignature {
     key_ids: Vec<String>,
     tag: Option<String>,
     tolerance: Duration,
+    signable: Arc<Signable>,
 }
 
 /// A key with the algorithm that it is for.
@@ -137,6 +140,12 @@ impl HttpSignature {
         let Some(key) = right else {
             return Err(wrong(format!("the signature {} does not match any live key", input.label)));
         };
+        if let Material::Shared(_) = key.value.material {
+            self.signable.refuse::<Refusal>(signature, |sink| {
+                sink(&message);
+                Ok(())
+            })?;
+        }
         if input.components.iter().any(|component| component.name == DIGEST) {
             check_digest(request)?;
         }
