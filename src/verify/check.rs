@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::CredentialPlaces;
+use super::{CredentialPlaces, OpenBorder};
 use super::credentials::Credentials;
 use super::extract::Extract;
 use super::http_signature::HttpSignature;
@@ -148,6 +148,27 @@ impl Check {
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
                 rules.iter().for_each(|rule| rule.collect_credentials(into));
             }
+        }
+    }
+
+    /// Adds the signed parts of which the border could be moved. A pack's ways stand at its rule.
+    pub(super) fn collect_open_borders(&self, at: &mut Vec<String>, into: &mut Vec<OpenBorder>) {
+        let (rules, word) = match &self.how {
+            How::Scheme(scheme) => {
+                let open = scheme.open_border.clone();
+                into.extend(open.map(|between| OpenBorder { at: at.clone(), between }));
+                return;
+            }
+            How::Ways(rules) => (rules, None),
+            How::Any(rules) => (rules, Some("any")),
+            How::All(rules) => (rules, Some("all")),
+            How::Open | How::Jwt(_) | How::HttpSignature(_) | How::Credentials(_) => return,
+        };
+        let depth = at.len();
+        for (index, rule) in rules.iter().enumerate() {
+            at.extend(word.iter().flat_map(|word| [(*word).to_owned(), index.to_string()]));
+            rule.collect_open_borders(at, into);
+            at.truncate(depth);
         }
     }
 

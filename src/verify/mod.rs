@@ -8,6 +8,7 @@
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
 mod batch;
+mod border;
 mod build;
 mod build_keys;
 mod build_scheme;
@@ -163,6 +164,14 @@ pub struct SpecProblem {
     pub help: Option<String>,
 }
 
+/// Two signed parts that could be cut elsewhere, so that one genuine request makes many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenBorder {
+    /// The rule within the rule: `["any", "0"]`.
+    pub at: Vec<String>,
+    pub between: (String, String),
+}
+
 /// A rule that may run.
 #[derive(Debug)]
 pub struct Compiled {
@@ -279,6 +288,13 @@ impl Verifier {
     /// is no such request: whoever holds one holds the credential too.
     pub fn covers_body(&self) -> bool {
         self.check.covers(&Extract::at(locate::Location::Whole))
+    }
+
+    /// Signed parts of which the border could be moved, and where in the rule they stand.
+    pub fn open_borders(&self) -> Vec<OpenBorder> {
+        let mut found = Vec::new();
+        self.check.collect_open_borders(&mut Vec::new(), &mut found);
+        found
     }
 
     /// Where the rule reads credentials, for whoever shows requests.

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::border::Edge;
 use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::fetched::Fetched;
@@ -13,6 +14,7 @@ use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
+use super::shape::Shape;
 use super::signable::Signable;
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::spec::KeySpec;
@@ -38,6 +40,12 @@ pub(super) struct Scheme {
     pub(super) timestamp: Option<TimeRule>,
     pub(super) id: Option<Location>,
     pub(super) template: Template,
+    /// Shapes that places must have, where they are there.
+    pub(super) shapes: Vec<(Location, Shape)>,
+    /// What keeps the borders between signed parts where they are.
+    pub(super) edges: Vec<Edge>,
+    /// Parts of which the border could be moved.
+    pub(super) open_border: Option<(String, String)>,
     pub(super) body_digest: Option<BodyDigest>,
     pub(super) each: Option<Pointer>,
     pub(super) keys: Keys,
@@ -146,6 +154,25 @@ impl Scheme {
         Ok(label)
     }
 
+    /// Whether each place has its shape, and each signed part ends where it must.
+    fn check_shapes(&self, view: View<'_>) -> Result<(), Refusal> {
+        let refuse = |location: &Location, why: &str| {
+            Err(Refusal::new(Reason::SignatureInvalid, format!("{location} {why}")))
+        };
+        for (location, shape) in &self.shapes {
+            if at(location, location.find(view))?.is_some_and(|value| !shape.matches(&value)) {
+                return refuse(location, "has not the shape that this scheme is for");
+            }
+        }
+        for edge in &self.edges {
+            let location = edge.location();
+            if at(location, location.find(view))?.is_some_and(|value| !edge.holds(&value, view.body)) {
+                return refuse(location, "does not end where it must: what is signed could be cut in another way");
+            }
+        }
+        Ok(())
+    }
+
     fn check_one(&self, view: View<'_>, public_url: Option<&str>, now: Timestamp) -> Result<Match, Refusal> {
         let missing = |what: &dyn std::fmt::Display| {
             Refusal::new(Reason::SignatureMissing, format!("{what} is missing"))
@@ -209,6 +236,7 @@ impl Scheme {
                 }
                 match self.matches(group, &filling, now)? {
                     Some(matched) => {
+                        self.check_shapes(view)?;
                         self.check_body_digest(view)?;
                         self.check_only(view)?;
                         return Ok(matched);

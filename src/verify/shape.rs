@@ -25,12 +25,16 @@ impl Class {
         self.0[usize::from(byte >> 7)] |= 1 << (byte & 127);
         self
     }
-    fn has(self, byte: u8) -> bool {
+    pub(super) fn has(self, byte: u8) -> bool {
         self.0[usize::from(byte >> 7)] & (1 << (byte & 127)) != 0
     }
     /// These bytes.
     pub(super) fn of(bytes: impl IntoIterator<Item = u8>) -> Self {
         bytes.into_iter().fold(Self::default(), Self::with)
+    }
+    /// Every byte.
+    pub(super) const fn all() -> Self {
+        Self([u128::MAX; 2])
     }
     fn and(self, other: Self) -> Self {
         Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
@@ -106,9 +110,14 @@ impl Shape {
         self.0.iter().all(|item| item.least == item.most)
     }
 
+    /// The bytes that can stand in a text that has it.
+    pub(super) fn class(&self) -> Class {
+        self.0.iter().fold(Class::default(), |all, item| all.and(item.class))
+    }
+
     /// Whether `byte` can stand in a text that has it.
     pub(super) fn may_hold(&self, byte: u8) -> bool {
-        self.0.iter().fold(Class::default(), |all, item| all.and(item.class)).has(byte)
+        self.class().has(byte)
     }
 
     /// Whether all of `text` has the shape. Linear in its length.

@@ -16,8 +16,9 @@ use super::url;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Template(Box<[Part]>);
 
+/// A part of a template, as it is written.
 #[derive(Clone, Debug, PartialEq)]
-enum Part {
+pub(super) enum Part {
     Literal(Box<[u8]>),
     Body,
     /// CRC-32 of the body as a decimal number.
@@ -43,7 +44,7 @@ enum Part {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum UrlForm {
+pub(super) enum UrlForm {
     AsGiven,
     /// The scheme's default port written out if it was left out, and the other way round.
     OtherPort,
@@ -53,7 +54,7 @@ enum UrlForm {
 
 /// What a located value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     There,
     /// Absent counts as empty.
     Optional,
@@ -63,7 +64,7 @@ enum Wanted {
 
 /// What becomes of fields that are the same in name and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeats {
+pub(super) enum Repeats {
     Kept,
     Dropped,
 }
@@ -231,6 +232,10 @@ impl Template {
         self.0.iter().all(is_of_it)
     }
 
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.0
+    }
+
     /// Whether the address of the request is signed, whole or in part.
     pub(super) fn uses_url(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Url(_) | Part::Target | Part::Path))
@@ -305,6 +310,25 @@ const NAMES: &[&str] = &[
 ];
 
 impl Part {
+    /// As it is written, without what stands behind `|`.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Part::Literal(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Part::Body | Part::BodyCrc32 | Part::BodySha256 => "{body}".to_owned(),
+            Part::Timestamp => "{timestamp}".to_owned(),
+            Part::Id => "{id}".to_owned(),
+            Part::Secret => "{secret}".to_owned(),
+            Part::Method => "{method}".to_owned(),
+            Part::Target => "{target}".to_owned(),
+            Part::Path => "{path}".to_owned(),
+            Part::Query => "{query}".to_owned(),
+            Part::Url(_) => "{url}".to_owned(),
+            Part::At(location, _) | Part::Line(_, location) => format!("{{{location}}}"),
+            Part::HeaderList(header, _) => format!("{{header-list:{header}}}"),
+            Part::SortedForm(_) => "{form}".to_owned(),
+        }
+    }
+
     fn parse(inside: &str) -> Result<Self, String> {
         let (name, filter) = match inside.split_once('|') {
             Some((name, filter)) => (name, Some(filter)),
