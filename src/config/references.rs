@@ -29,6 +29,8 @@ pub(super) struct References<'a> {
     pub inline: Inline,
     /// Secrets that were given in the config itself since this was last emptied.
     pub seen_inline: RefCell<Vec<String>>,
+    /// References to secrets that are too short to be good since this was last emptied, and their lengths.
+    pub seen_short: RefCell<Vec<(String, usize)>>,
     /// What is wrong within pack files.
     pub pack_problems: RefCell<Vec<Problem>>,
     /// What greetings of the config's routes are answered with.
@@ -47,6 +49,17 @@ impl References<'_> {
             return Some(self.variable(name));
         }
         reference.strip_prefix("file:").map(|path| self.file(path))
+    }
+
+    fn taken(&self, reference: &str, secret: Secret) -> Result<Secret, String> {
+        if secret.is_blank() {
+            return Err("the secret is nothing but white space".into());
+        }
+        let length = secret.expose().len();
+        if length < SHORT {
+            self.seen_short.borrow_mut().push((reference.to_owned(), length));
+        }
+        Ok(secret)
     }
 
     /// Whether a folder that files are read from later is there.
@@ -100,6 +113,9 @@ impl References<'_> {
     }
 }
 
+/// Bytes below which a secret can be guessed.
+const SHORT: usize = 8;
+
 /// In the place of a secret that is not here and need not be: reads as text, hex and base64, and is long enough for
 /// every scheme. Nobody verifies with it.
 const STAND_IN: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -138,11 +154,11 @@ impl Resolver for References<'_> {
             Some(Err(NotFetched::Missing(_))) if !self.outside.secrets_are_needed() => {
                 Ok(Secret::new(STAND_IN.to_vec()))
             }
-            Some(fetched) => Ok(Secret::new(fetched?)),
+            Some(fetched) => self.taken(reference, Secret::new(fetched?)),
             None if reference.is_empty() => Err("the secret is empty".into()),
             None if self.inline == Inline::Allowed => {
                 self.seen_inline.borrow_mut().push(reference.to_owned());
-                Ok(Secret::new(reference.as_bytes().to_vec()))
+                self.taken(reference, Secret::new(reference.as_bytes().to_vec()))
             }
             None => Err(match shell_variable(reference) {
                 Some(name) => format!("variables are not filled in here: write `env:{name}`"),

@@ -23,8 +23,8 @@ pub(super) struct Places<'s> {
 pub(super) enum Edge {
     /// The id may not hold the byte that ends it.
     Without(Location, u8),
-    /// What stands before the body reaches as far as its shape can.
-    BeforeBody(Location, Shape),
+    /// What stands before the body (and this separator) reaches as far as its shape can.
+    BeforeBody(Location, Shape, Box<[u8]>),
     /// The same behind it.
     AfterBody(Location, Shape),
 }
@@ -48,7 +48,10 @@ pub(super) fn open(template: &Template, places: Places<'_>) -> Option<(String, S
         Extent::Literal(_) | Extent::Known | Extent::FixedLength => true,
         Extent::Of(class) => match beside.map(|beside| &extents[beside]) {
             None => false,
-            Some(Extent::Literal(literal)) => edge(literal).is_some_and(|byte| !class.has(*byte)),
+            Some(Extent::Literal(literal)) => {
+                edge(literal).is_some_and(|byte| !class.has(*byte))
+                    || (shape_at(parts, at, places).is_some() && parts.get(at + 2) == Some(&Part::Body))
+            }
             Some(_) => beside.is_some_and(|beside| {
                 matches!(parts[beside], Part::Body) && shape_at(parts, at, places).is_some()
             }),
@@ -72,9 +75,14 @@ pub(super) fn edges(template: &Template, places: Places<'_>) -> Vec<Edge> {
                 edges.extend(literal.first().map(|byte| Edge::Without(location.clone(), *byte)));
             }
             (Some(shape), after) if !shape.is_of_fixed_length() => {
-                if after == Some(&Part::Body) {
-                    edges.push(Edge::BeforeBody(location.clone(), shape.clone()));
-                }
+                let between = match (after, parts.get(at + 2)) {
+                    (Some(Part::Body), _) => Some(&[][..]),
+                    (Some(Part::Literal(literal)), Some(Part::Body)) => Some(&literal[..]),
+                    _ => None,
+                };
+                edges.extend(
+                    between.map(|between| Edge::BeforeBody(location.clone(), shape.clone(), between.into())),
+                );
                 if before == Some(&Part::Body) {
                     edges.push(Edge::AfterBody(location.clone(), shape.clone()));
                 }
@@ -103,12 +111,11 @@ fn extent<'t>(parts: &'t [Part], at: usize, places: Places<'t>) -> Extent<'t> {
     if let Some(shape) = shape_at(parts, at, places) {
         let before_time = matches!(parts.get(at + 1), Some(Part::Timestamp)) && !shape.may_hold(b':');
         return match &parts[at] {
-            // Two lines, of which the first is the name: seen, unless the value can look like one more.
-            Part::Line(..) if !shape.may_hold(b'\n') => Extent::Known,
-            Part::Line(..) => Extent::Of(Class::all()),
             _ if shape.is_of_fixed_length() => Extent::FixedLength,
             // The first colon of a time of day stands at a fixed place within it.
-            _ if before_time && is_all(places, |format| matches!(format, TimeFormat::Rfc3339)) => Extent::Known,
+            _ if before_time && is_all(places, |format| matches!(format, TimeFormat::Rfc3339)) => {
+                Extent::Known
+            }
             _ => Extent::Of(shape.class()),
         };
     }
@@ -118,10 +125,19 @@ fn extent<'t>(parts: &'t [Part], at: usize, places: Places<'t>) -> Extent<'t> {
         Part::BodySha256 => Extent::FixedLength,
         Part::BodyCrc32 => Extent::Of(Class::of(b'0'..=b'9')),
         Part::Timestamp if is_of_one_length(places) => Extent::FixedLength,
+        // It ends with its zone: what follows would have to go on with that.
+        Part::Timestamp
+            if is_all(places, |format| matches!(format, TimeFormat::Rfc3339))
+                && matches!(parts.get(at + 1), Some(Part::Literal(next)) if next.first().is_some_and(|byte| {
+                    !byte.is_ascii_digit() && !b":[".contains(byte)
+                })) =>
+        {
+            Extent::Known
+        }
         // All that RFC 3339 and what we read of it allow.
-        Part::Timestamp => Extent::Of(Class::of((b'!'..=b'~').filter(|byte| {
-            byte.is_ascii_alphanumeric() || b"+-:.,[]/=!_".contains(byte)
-        }))),
+        Part::Timestamp => Extent::Of(Class::of(
+            (b'!'..=b'~').filter(|byte| byte.is_ascii_alphanumeric() || b"+-:.,[]/=!_".contains(byte)),
+        )),
         // Else it is refused: see `edges`.
         Part::Id if matches!(parts.get(at + 1), Some(Part::Literal(_))) => Extent::Known,
         Part::Id => places.id.map_or(Extent::Of(Class::all()), natural),
@@ -133,7 +149,9 @@ fn extent<'t>(parts: &'t [Part], at: usize, places: Places<'t>) -> Extent<'t> {
         Part::Target | Part::Path | Part::Query | Part::Url(_) => {
             Extent::Of(Class::of((0..=u8::MAX).filter(|byte| *byte > b' ' && *byte != 0x7f)))
         }
-        Part::Body | Part::SortedForm(_) | Part::Line(..) => Extent::Of(Class::all()),
+        // Two lines, of which the first is the name; the value never has more.
+        Part::Line(..) => Extent::Known,
+        Part::Body | Part::SortedForm(_) => Extent::Of(Class::all()),
     }
 }
 
@@ -163,9 +181,11 @@ impl Edge {
     pub(super) fn holds(&self, value: &[u8], body: &[u8]) -> bool {
         match self {
             Edge::Without(_, byte) => !value.contains(byte),
-            Edge::BeforeBody(_, shape) => {
-                let most = shape.longest().saturating_sub(value.len()).min(body.len());
-                !(1..=most).any(|more| shape.matches(&[value, &body[..more]].concat()))
+            Edge::BeforeBody(_, shape, between) => {
+                let most = shape.longest().saturating_sub(value.len());
+                let text: Vec<u8> =
+                    value.iter().chain(between).chain(body).take(value.len() + most).copied().collect();
+                !(value.len() + 1..=text.len()).any(|end| shape.matches(&text[..end]))
             }
             Edge::AfterBody(_, shape) => {
                 let most = shape.longest().saturating_sub(value.len()).min(body.len());
@@ -176,7 +196,9 @@ impl Edge {
 
     pub(super) fn location(&self) -> &Location {
         match self {
-            Edge::Without(location, _) | Edge::BeforeBody(location, _) | Edge::AfterBody(location, _) => location,
+            Edge::Without(location, _) | Edge::BeforeBody(location, ..) | Edge::AfterBody(location, _) => {
+                location
+            }
         }
     }
 }
@@ -187,9 +209,8 @@ mod tests {
 
     fn border(signed: &str, shapes: &[(&str, &str)], formats: &[TimeFormat]) -> Option<String> {
         let template = Template::parse(signed, &|_| None).unwrap();
-        let shape = |(place, shape): &(&str, &str)| {
-            (Location::parse(place).unwrap(), Shape::parse(shape).unwrap())
-        };
+        let shape =
+            |(place, shape): &(&str, &str)| (Location::parse(place).unwrap(), Shape::parse(shape).unwrap());
         let shapes: Vec<_> = shapes.iter().map(shape).collect();
         let (time, id) = (Location::parse("header:T").unwrap(), Location::parse("header:I").unwrap());
         let places = Places { shapes: &shapes, time: Some((Some(&time), formats)), id: Some(&id) };
@@ -199,9 +220,19 @@ mod tests {
     #[test]
     fn a_border_is_fixed_by_a_separator_a_length_or_a_shape() {
         use TimeFormat::{HttpDate, Rfc3339, Unix, UnixMillis};
-        for signed in ["{body}", "v1:{body}", "{timestamp}{body}", "{body}{timestamp}", "{timestamp}.{body}",
-            "{id}.{timestamp}.{body}", "{header:X}\n{body}", "{method}{body}", "{secret}{body}", "{body|sha256}{body}",
-            "{method}\n{url}\n{timestamp}\n{body}"] {
+        for signed in [
+            "{body}",
+            "v1:{body}",
+            "{timestamp}{body}",
+            "{body}{timestamp}",
+            "{timestamp}.{body}",
+            "{id}.{timestamp}.{body}",
+            "{header:X}\n{body}",
+            "{method}{body}",
+            "{secret}{body}",
+            "{body|sha256}{body}",
+            "{method}\n{url}\n{timestamp}\n{body}",
+        ] {
             assert_eq!(border(signed, &[], &[Unix]), None, "{signed}");
         }
         for (signed, expected) in [
@@ -225,17 +256,31 @@ mod tests {
         assert_eq!(border("{header:B}{header:A}", &fixed, &[Unix]), None);
         assert!(border("{header:A}{header:B}", &[("header:A", "[0-9]{1,10}")], &[Unix]).is_some());
         assert_eq!(border("{header:A}.{header:B}", &[("header:A", "[0-9]{1,10}")], &[Unix]), None);
-        assert_eq!(border("{header:A}{body}", &[("header:A", "[0-9]{1,10}")], &[Unix]), None, "as far as it can");
-        assert_eq!(border("{id}{timestamp}{header:B}", &[("header:I", "[a-z]{1,9}"), ("header:T", "[0-9T:-]{19}Z")], &[Rfc3339]), None);
+        assert_eq!(
+            border("{header:A}{body}", &[("header:A", "[0-9]{1,10}")], &[Unix]),
+            None,
+            "as far as it can"
+        );
+        assert_eq!(
+            border(
+                "{id}{timestamp}{header:B}",
+                &[("header:I", "[a-z]{1,9}"), ("header:T", "[0-9T:-]{19}Z")],
+                &[Rfc3339]
+            ),
+            None
+        );
     }
 
     #[test]
     fn what_stands_beside_the_body_reaches_as_far_as_it_can() {
         let shape = Shape::parse("[0-9]{1,4}").unwrap();
         let at = Location::parse("header:A").unwrap();
-        let before = Edge::BeforeBody(at.clone(), shape.clone());
+        let before = Edge::BeforeBody(at.clone(), shape.clone(), [].into());
         assert!(before.holds(b"12", b"{3}") && before.holds(b"1234", b"5") && before.holds(b"12", b""));
         assert!(!before.holds(b"12", b"3{") && !before.holds(b"1", b"234"));
+        let apart = Edge::BeforeBody(at.clone(), Shape::parse("[0-9:]{1,4}[0-9]").unwrap(), (*b":").into());
+        assert!(apart.holds(b"12", b"{3}") && apart.holds(b"12:34", b"5"));
+        assert!(!apart.holds(b"12", b"3{"));
         let after = Edge::AfterBody(at.clone(), shape);
         assert!(after.holds(b"12", b"{3}") && after.holds(b"1234", b"5"));
         assert!(!after.holds(b"12", b"}3"));

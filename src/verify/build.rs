@@ -131,6 +131,7 @@ impl Building<'_> {
     ) -> Option<Secret> {
         match self.resolver.secret(&spec.secret) {
             Ok(secret) if secret.expose().is_empty() => problems.note(at, "the secret is empty"),
+            Ok(secret) if secret.is_blank() => problems.note(at, "the secret is nothing but white space"),
             Ok(secret) => Some(secret),
             Err(message) => problems.note(at, message),
         }

@@ -173,7 +173,8 @@ pub(super) fn build(
     });
     let borders = Places { shapes: &shapes, time, id: id.as_ref() };
     // A token is no signature: nothing is signed.
-    let open_border = (algorithm != Some(Algorithm::Token)).then(|| border::open(&template, borders)).flatten();
+    let open_border =
+        (algorithm != Some(Algorithm::Token)).then(|| border::open(&template, borders)).flatten();
     let edges = border::edges(&template, borders);
     let scheme = Scheme {
         when,

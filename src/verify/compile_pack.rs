@@ -42,7 +42,20 @@ pub(super) fn provider(
         ("tolerance", rule.tolerance.is_some(), needs.tolerance),
     ] {
         if given && !takes {
-            problems.note::<()>(&[key], format!("`{key}` has no meaning for {}", pack.name));
+            let message = format!("`{key}` has no meaning for {}", pack.name);
+            match key {
+                "secret" | "secrets" if needs.public_keys => problems.note_help::<()>(
+                    &[key],
+                    message,
+                    "it signs with a key pair: give `public_keys: [file:PATH]`",
+                ),
+                "public_keys" if needs.secrets => problems.note_help::<()>(
+                    &[key],
+                    message,
+                    "it signs with a shared secret: give `secret: env:NAME`",
+                ),
+                _ => problems.note::<()>(&[key], message),
+            };
         }
     }
     handshake::note_pack(&pack, rule, resolver, &resolver.signable());

@@ -197,6 +197,10 @@ pub struct CredentialPlaces {
     pub headers: Vec<String>,
     /// Names of query parameters, as they are after decoding.
     pub query: Vec<String>,
+    /// JSON pointers into the body, in which `*` stands for any element.
+    pub body: Vec<String>,
+    /// Fields of a form; with a JSON pointer where the credential stands within the JSON that the field holds.
+    pub form: Vec<(String, Option<String>)>,
 }
 
 impl Verifier {

@@ -167,7 +167,10 @@ impl Scheme {
         for edge in &self.edges {
             let location = edge.location();
             if at(location, location.find(view))?.is_some_and(|value| !edge.holds(&value, view.body)) {
-                return refuse(location, "does not end where it must: what is signed could be cut in another way");
+                return refuse(
+                    location,
+                    "does not end where it must: what is signed could be cut in another way",
+                );
             }
         }
         Ok(())
@@ -380,7 +383,13 @@ impl Scheme {
     pub(super) fn covers(&self, location: &Location) -> bool {
         let signs_id = self.template.uses_id() && self.id.as_ref() == Some(location);
         let signs_body = self.template.covers_body() || self.body_digest.is_some();
+        // A signature that can be written in one way only stands for what is signed.
+        let is_canonical = |shape: &Shape| !(b'A'..=b'Z').any(|upper| shape.may_hold(upper));
+        let is_signature = self.form.encoding == Encoding::Hex
+            && self.from.contains(location)
+            && self.shapes.iter().any(|(place, shape)| place == location && is_canonical(shape));
         matches!(self.keys, Keys::Token(_))
+            || is_signature
             || signs_id
             || self.template.covers(location)
             || (location.in_body() && signs_body)

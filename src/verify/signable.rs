@@ -138,7 +138,9 @@ mod tests {
         let shape = Shape::parse("[0-9]{1,8}").unwrap();
         signable.add(shape.clone(), By::Mac(Box::new(mac(b"k"))));
         assert!(is_refused(&signable, &of(b"k", b"12345"), b"12345"));
-        for (key, text) in [(&b"other"[..], &b"12345"[..]), (b"k", b"{12345}"), (b"k", b"123456789"), (b"k", b"")] {
+        for (key, text) in
+            [(&b"other"[..], &b"12345"[..]), (b"k", b"{12345}"), (b"k", b"123456789"), (b"k", b"")]
+        {
             assert!(!is_refused(&signable, &of(key, text), text), "{text:?}");
         }
         // The same again is no second one, and a copy goes its own way.
@@ -146,7 +148,9 @@ mod tests {
         let copy = signable.copy();
         copy.add(shape, By::Mac(Box::new(mac(b"other"))));
         assert_eq!((signable.0.load().len(), copy.0.load().len()), (1, 2));
-        assert!(is_refused(&copy, &of(b"other", b"1"), b"1") && !is_refused(&signable, &of(b"other", b"1"), b"1"));
+        assert!(
+            is_refused(&copy, &of(b"other", b"1"), b"1") && !is_refused(&signable, &of(b"other", b"1"), b"1")
+        );
     }
 
     #[test]

@@ -171,6 +171,10 @@ impl Template {
                     }
                 },
                 Part::Line(name, location) => match location.find(filling.view) {
+                    // One line: more could look like the lines of another value.
+                    Ok(Some(value)) if value.contains(&b'\n') => {
+                        return Err(Unbuildable::Malformed(format!("{location} has more than one line")));
+                    }
                     Ok(Some(value)) => {
                         for piece in [name.as_bytes(), b"\n", &value, b"\n"] {
                             sink(piece);

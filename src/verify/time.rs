@@ -50,10 +50,8 @@ impl TimeFormat {
         let number = || {
             // A number is written in one way only: else a zero could be had from what is signed before it.
             let padded = text.len() > 1 && text.starts_with('0');
-            let digits = !text.is_empty()
-                && text.len() <= 15
-                && !padded
-                && text.bytes().all(|b| b.is_ascii_digit());
+            let digits =
+                !text.is_empty() && text.len() <= 15 && !padded && text.bytes().all(|b| b.is_ascii_digit());
             if digits { text.parse::<u64>().ok() } else { None }
         };
         match self {

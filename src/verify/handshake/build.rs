@@ -314,7 +314,17 @@ fn handshake(
     if !complete || problems.count() > before {
         return None;
     }
-    Some(Handshake { methods, signed, when: when?, must: must?, refuse, reply: reply?, on_trust, show, visit })
+    Some(Handshake {
+        methods,
+        signed,
+        when: when?,
+        must: must?,
+        refuse,
+        reply: reply?,
+        on_trust,
+        show,
+        visit,
+    })
 }
 
 /// Roots for a visit; `None` with a problem, `Some(None)` where the parameter that holds them is not given.

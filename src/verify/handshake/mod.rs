@@ -27,9 +27,9 @@ use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
-pub(super) use oracle::note_pack;
 pub use build::{Written, compile};
 use condition::Condition;
+pub(super) use oracle::note_pack;
 use reply::{Echo, Template};
 
 /// The handshakes of a route.

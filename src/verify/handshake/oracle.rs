@@ -32,7 +32,9 @@ pub(super) fn note(spec: &HandshakeSpec, given: &Given<'_>, into: &Signable) {
         let mut ignored = Vec::new();
         let derived = derive(&secret, proof.key.as_ref(), &[], &mut Problems::new(&mut ignored));
         let Some(secret) = derived else { continue };
-        let Some(shape) = signed.shape(&|location| shape_of(spec, location), secret.expose()) else { continue };
+        let Some(shape) = signed.shape(&|location| shape_of(spec, location), secret.expose()) else {
+            continue;
+        };
         match algorithm {
             Algorithm::Hmac(hash) => {
                 if let Some(key) = MacKey::new(hash, secret.expose()) {

@@ -329,7 +329,7 @@ fn what_is_long_or_not_plain_is_not_sent_back() {
     };
     assert_eq!(echo(&"a".repeat(1024)), Ok(1024));
     for bad in [&"a".repeat(1025), "a%0ab", "%C3%BC", "%00", "%7f", "%ff"] {
-        assert_eq!(echo(bad).unwrap_err().reason, Reason::MalformedRequest, "{bad}");
+        assert_eq!(echo(bad).unwrap_err().reason, Reason::HandshakeMalformed, "{bad}");
     }
 }
 
@@ -366,13 +366,16 @@ fn what_a_greeting_is_answered_passes_no_rule_with_the_same_secret() {
         let spec: VerifySpec = serde_saphyr::from_str(yaml).unwrap();
         (crate::verify::compile(&spec, &world).unwrap().verifier, spec)
     };
-    let hmac = format!("{{ algorithm: hmac-sha256, signature: {{ from: header:S, encoding: hex }}, secret: {secret} }}");
+    let hmac = format!(
+        "{{ algorithm: hmac-sha256, signature: {{ from: header:S, encoding: hex }}, secret: {secret} }}"
+    );
     let jwt = format!("{{ jwt: {{ algorithms: HS256, secrets: [{secret}] }} }}");
     let timed = format!(
         "{{ algorithm: hmac-sha256, signed: '{{timestamp}}.{{body}}', timestamp: {{ from: header:T }}, signature: {{ from: header:S, encoding: hex }}, secret: {secret} }}"
     );
     // The route that answers has the secret as its second, left over from a rotation.
-    let (_, rule) = verifier(&hmac.replace(&format!("secret: {secret}"), &format!("secrets: [a-new-secret, {secret}]")));
+    let (_, rule) =
+        verifier(&hmac.replace(&format!("secret: {secret}"), &format!("secrets: [a-new-secret, {secret}]")));
     let specs: Vec<HandshakeSpec> = serde_saphyr::from_str(&format!("[{handshake}]")).unwrap();
     compile(Written::Own(&specs), &rule, Policy::Answer, &world).unwrap();
 
