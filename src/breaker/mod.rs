@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::buffer::DestinationName;
+use crate::clock::Timestamp;
 use crate::config::BreakerSettings;
 use crate::upstream::UpstreamError;
 
@@ -69,6 +70,13 @@ pub struct BreakerStatus {
     /// Why it opened; `None` if it is closed.
     pub why: Option<String>,
     pub transitions: Transitions,
+}
+
+impl BreakerStatus {
+    /// Since when it stands so; `None` if it was never open.
+    pub fn since_when(&self, now: Timestamp) -> Option<Timestamp> {
+        Some(now.saturating_sub(self.since?))
+    }
 }
 
 /// Changes since the start.

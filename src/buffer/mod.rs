@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
+use crate::config::BufferSettings;
+use crate::seal::Keyring;
 
 pub use event::*;
 pub use job::*;
@@ -150,6 +152,13 @@ pub trait Buffer: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Goes over to what a new config says, as far as a running engine can: how long what is kept, limits, keys. All of it or
+    /// nothing; what needs a restart is left as it was.
+    async fn adopt(&self, settings: &BufferSettings) -> Result<(), BufferError> {
+        let _ = settings;
+        Ok(())
+    }
+
     /// Counts and sizes, cheap enough for every scrape.
     async fn stats(&self) -> Result<Stats, BufferError>;
 
@@ -196,6 +205,10 @@ pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
     /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
     /// takes nothing new for a while.
     fn give_way(&self, bytes: u64);
+    /// From now on this is sealed with other keys; all of those that anything is sealed under are among them.
+    fn rekey(&self, keys: &Keyring) {
+        let _ = keys;
+    }
     /// Seals anew what is not under the key that seals now. May block on the disk.
     ///
     /// # Errors
@@ -401,6 +414,9 @@ pub enum BufferError {
     /// There is no room for what was asked; the text says how much it takes.
     #[error("no room: {0}")]
     NoSpace(String),
+    /// What was asked can't be done as things are; the text says what to do first.
+    #[error("{0}")]
+    Refused(String),
     /// A stored record can't be read; the text names what and where.
     #[error("damaged: {0}")]
     Damaged(String),

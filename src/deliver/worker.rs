@@ -25,8 +25,8 @@ use super::lease::Lease;
 /// Bytes of an answer's body that are read (and thrown away) so that the connection can be used again; the status
 /// counts even if there are more.
 const DRAINED: usize = 64 * 1024;
-/// The same where a status for each event is looked for.
-const STATUSES: usize = 1024 * 1024;
+/// The same where a status for each event is looked for; one that is longer counts as none.
+const STATUSES: usize = 4 * 1024 * 1024;
 
 /// The way to the app, as a seam.
 pub(super) trait App: Send + Sync + 'static {
@@ -85,15 +85,16 @@ impl App for Arc<Upstream> {
         };
         let mut answer = self.send(&head, body).await?;
         let most = if settings.statuses.is_some() { STATUSES } else { DRAINED };
-        let mut body = Vec::new();
+        let (mut body, mut cut) = (Vec::new(), false);
         while let Some(chunk) = answer.chunk().await? {
-            body.extend_from_slice(&chunk);
-            if body.len() > most {
+            cut = body.len() + chunk.len() > most;
+            if cut {
                 break;
             }
+            body.extend_from_slice(&chunk);
         }
         let retry_after = answer.headers.first("retry-after").map(<[u8]>::to_vec);
-        Ok(BatchAnswered { answered: Answered { status: answer.status, retry_after }, body })
+        Ok(BatchAnswered { answered: Answered { status: answer.status, retry_after }, body, cut })
     }
 }
 

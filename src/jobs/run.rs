@@ -37,7 +37,7 @@ impl Inner {
             }
             // The process ends, or the buffer has failed and so ends with it: the job is on disk as it was.
             Err(BufferError::Closed | BufferError::Failed(_)) => {}
-            Err(error @ (BufferError::Damaged(_) | BufferError::NoSpace(_))) => {
+            Err(error @ (BufferError::Damaged(_) | BufferError::NoSpace(_) | BufferError::Refused(_))) => {
                 tracing::error!(%error, job = %id, "a job has failed");
                 let problem = error.to_string();
                 self.ended(&mut job, |job| job.state = JobState::Failed { at: self.clock.now(), problem })

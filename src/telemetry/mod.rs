@@ -85,6 +85,10 @@ impl Metrics {
     pub fn order_key_missing(&self, destination: &str) {
         self.all.destinations.with(destination, |destination| destination.keys_missing.inc());
     }
+    /// A successful answer to a batch says nothing of each event, although the config says where it would.
+    pub fn batch_without_statuses(&self, destination: &str) {
+        self.all.destinations.with(destination, |destination| destination.statuses_missing.inc());
+    }
     pub fn connection_opened(&self) {
         self.all.connections.inc();
         self.all.connections_open.fetch_add(1, Ordering::Relaxed);
@@ -339,6 +343,7 @@ struct DestinationInstruments {
     duration: Histogram,
     in_flight: AtomicU64,
     keys_missing: Counter,
+    statuses_missing: Counter,
     /// [`NO_LIMIT`] before the first.
     limit: AtomicU64,
 }
@@ -365,6 +370,7 @@ impl DestinationInstruments {
             in_flight: AtomicU64::new(0),
             limit: AtomicU64::new(NO_LIMIT),
             keys_missing: Counter::default(),
+            statuses_missing: Counter::default(),
         }
     }
 

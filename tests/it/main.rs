@@ -24,6 +24,7 @@ mod handshakes;
 mod harness;
 mod limits;
 mod migration;
+mod offline;
 mod once;
 mod order;
 mod pace;

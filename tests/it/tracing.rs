@@ -123,6 +123,46 @@ fn exported(collector: &App) -> Vec<Span> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_takes_its_trace_and_its_attempts_along_to_another_gateway() {
+    let (app, collector) = (App::start().await, App::start().await);
+    app.behaves(Behaviour::status(503));
+    let traced = |app: &App| {
+        let retry = json!({"first": "1h", "max": "1h"});
+        gateway()
+            .route(unverified("/in").delivery("retry", retry).delivery("breaker", "off").to(app))
+            .section("tracing", json!({"url": collector.url(), "protocol": "http"}))
+            .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+    };
+    let mut first = traced(&app).start().await;
+    let answer = first.send(&Request::post("/in", "{}").header("traceparent", SENDERS)).await;
+    app.receives(1).await;
+    eventually("it is tried", async || {
+        first.cli_json(&["events", "show", answer.event_id()]).await["deliveries"][0]["attempts"] == 1
+    })
+    .await;
+    assert!(first.cli(&["export", "--file", "all.tar"]).await.status.success());
+    assert!(first.terminate().await.success());
+    let told_by_first = exported(&collector).len();
+    app.behaves(Behaviour::status(200));
+
+    let mut second = traced(&app).start().await;
+    let archive = first.path("all.tar");
+    let imported = second.cli(&["import", archive.to_str().expect("a path")]).await;
+    assert!(String::from_utf8_lossy(&imported.stdout).contains("1 imported"), "{imported:?}");
+    second.drained().await;
+    let shown = second.cli_json(&["events", "show", answer.event_id()]).await;
+    let history = shown["deliveries"][0]["history"].as_array().expect("attempts");
+    let statuses: Vec<_> = history.iter().map(|attempt| attempt["status"].clone()).collect();
+    assert_eq!(statuses, [503, 200], "{shown}");
+    assert!(second.terminate().await.success());
+    let told = exported(&collector).split_off(told_by_first);
+    assert!(!told.is_empty() && told.iter().all(|span| hex::encode(&span.trace_id) == TRACE), "{told:?}");
+    let received = app.received();
+    let last = received.last().and_then(|received| received.header("traceparent"));
+    assert!(last.is_some_and(|text| text.contains(TRACE)), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_inline_request_is_told_by_grpc() {
     let (app, collector) = (App::start().await, Collector::start().await);
     let gateway = gateway()

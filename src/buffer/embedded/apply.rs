@@ -18,6 +18,7 @@ use super::draft::{Draft, Retained, retention_of};
 use super::endpoints::ChangeEndpoints;
 use super::keys::{self, Class, Group};
 use super::lane::{Held, Lane, Place, Target};
+use super::notes::Note;
 use super::sealing::Reseal;
 use super::waiting::Promise;
 use crate::clock::Timestamp;
@@ -76,13 +77,6 @@ pub(super) struct Settle {
     pub(super) record: Record,
     /// Somebody waits for what may go once it is settled.
     pub(super) urgent: bool,
-}
-
-/// A small record of another part's to keep, or to remove.
-pub(super) struct Note {
-    pub(super) key: String,
-    pub(super) value: Option<Vec<u8>>,
-    pub(super) done: Promise<Result<(), BufferError>>,
 }
 
 /// What is done to some events, as far as their deliveries meet `only` when it is applied.
@@ -176,16 +170,6 @@ pub(super) struct Effects {
 }
 
 impl Draft<'_> {
-    pub(super) fn note(&mut self, op: Note, effects: &mut Effects) {
-        let Note { key, value, done } = op;
-        match value {
-            Some(value) => self.put(keys::note(&key), value),
-            None => self.remove(keys::note(&key)),
-        }
-        self.sync = true;
-        effects.swept.push(Answer { done, outcome: Ok(()) });
-    }
-
     pub(super) fn append(&mut self, op: Append, now: Timestamp, effects: &mut Effects) {
         let Append { event, encoded, targets, claim, queued, done } = op;
         let outcome = match self.store_event(&event, encoded, &targets, claim, now, effects) {
@@ -464,7 +448,7 @@ impl Draft<'_> {
             job.changed += changed.count;
             let written = serde_json::to_vec(&job).map_err(|error| error.to_string());
             let seal = |plain: Vec<u8>| {
-                self.store.keys.seal(Kind::Job, &job.id.0, &plain).map_err(|error| error.to_string())
+                self.keys.seal(Kind::Job, &job.id.0, &plain).map_err(|error| error.to_string())
             };
             match written.and_then(seal) {
                 Ok(written) => self.put(keys::job(job.id), written),
@@ -575,7 +559,7 @@ impl Draft<'_> {
         if !known {
             let mut encoded = Vec::new();
             let destinations: Vec<u32> = stored.destinations.iter().copied().chain([lane.id]).collect();
-            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter(), &self.store.keys)
+            codec::encode_event(&mut encoded, &stored.event, destinations.into_iter(), &self.keys)
                 .map_err(|error| BufferError::Failed(error.to_string()))?;
             self.rewrite_event(id, encoded.into());
         }

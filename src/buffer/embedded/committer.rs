@@ -457,18 +457,19 @@ impl Committer {
     /// Asks the disk for its space now and then, and whenever what came in since could have used up the rest.
     fn measure_if_due(&mut self, group: &[Op]) {
         let coming: u64 = group.iter().map(|op| op.bytes() as u64).sum();
-        let tight = coming > 0 && self.appended + coming > self.shared.marks.headroom(self.space);
+        let marks = self.shared.marks();
+        let tight = coming > 0 && self.appended + coming > marks.headroom(self.space);
         if !tight && self.measured.elapsed() < MEASURE_EVERY {
             return;
         }
         self.measured = Instant::now();
         let beside = self.shared.beside.as_deref();
-        let mut measured = Space::measure(&self.store, beside, &self.shared.marks);
+        let mut measured = Space::measure(&self.store, beside, &marks);
         if let (Some(beside), Ok(space)) = (beside, &measured) {
-            let excess = self.shared.marks.excess(*space, coming, self.shared.gate.is_full());
+            let excess = marks.excess(*space, coming, self.shared.gate.is_full());
             if excess > 0 && beside.bytes() > 0 {
                 beside.give_way(excess);
-                measured = Space::measure(&self.store, Some(beside), &self.shared.marks);
+                measured = Space::measure(&self.store, Some(beside), &marks);
             }
         }
         match measured {
@@ -483,7 +484,7 @@ impl Committer {
             }
             Err(error) => tracing::error!(%error, "the buffer's disk could not be asked for its space"),
         }
-        let full = self.shared.marks.judge(self.space, self.shared.gate.is_full());
+        let full = marks.judge(self.space, self.shared.gate.is_full());
         let is_full = full.is_some();
         if self.shared.gate.set_full(full.clone()) {
             match full {

@@ -197,6 +197,7 @@ impl Checker<'_, '_> {
         match compiled {
             Ok(compiled) => {
                 self.warn_of_open_borders(&compiled, form, place);
+                self.warn_of_doubles(raw, place);
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
                 let tenants = references.tenants(&spec, self.secrets.refresh);
                 Some((compiled, spec, tenants))

@@ -315,7 +315,7 @@ impl App for Simulated {
             let own = one.await?;
             answered.status = answered.status.max(own.status);
         }
-        Ok(BatchAnswered { answered, body: Vec::new() })
+        Ok(BatchAnswered { answered, body: Vec::new(), cut: false })
     }
 }
 

@@ -111,17 +111,6 @@ pub(in crate::verify) fn build(
     if fetched && !algorithms.is_empty() && shared.len() == algorithms.len() {
         problems.note::<()>(&["jwks"], "keys of a set are public and never used for HS256, HS384 or HS512");
     }
-    let only_public = fetched && secrets.is_empty() && more_secrets.is_empty();
-    if only_public && !shared.is_empty() && shared.len() < algorithms.len() {
-        let names = shared.iter().map(|algorithm| format!("{algorithm:?}")).collect::<Vec<_>>().join(", ");
-        problems.note_help::<()>(
-            &["algorithms"],
-            format!(
-                "no token with {names} can ever be good: there is no secret, and keys of a set are public"
-            ),
-            "take it out of `algorithms`, or give `secrets`",
-        );
-    }
     if !fetched
         && spec.x5c.is_none()
         && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0
