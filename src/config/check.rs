@@ -61,8 +61,10 @@ pub(super) fn check(
         base: document.base.clone(),
         inline,
         seen_inline: RefCell::default(),
+        seen_short: RefCell::default(),
         pack_problems: RefCell::default(),
         packs: RefCell::default(),
+        signable: Arc::default(),
     };
     let mut checker = Checker::new(report, &references);
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
@@ -400,8 +402,15 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// Warns of each secret that stood in the config itself since the last call.
+    /// Warns of each secret that stood in the config itself since the last call, and of each that is very short.
     fn warn_of_inline_secrets(&mut self, within: &Place) {
+        let mut short = self.references.seen_short.take();
+        short.dedup();
+        for (reference, length) in short {
+            let place = self.find(within, &reference);
+            let message = format!("the secret has only {length} byte(s): it can be guessed");
+            self.warning(&place, message, "use a long random one, where the sender lets you choose it");
+        }
         let seen = self.references.seen_inline.take();
         let mut places: Vec<Place> = seen.iter().map(|secret| self.find(within, secret)).collect();
         places.dedup();

@@ -129,6 +129,11 @@ impl Building<'_> {
             Ok(secret) if secret.expose().is_empty() => {
                 problems.note(at, "the secret is empty", "such as `secret: env:NAME`")
             }
+            Ok(secret) if secret.is_blank() => problems.note(
+                at,
+                "the secret is nothing but white space",
+                "give the one that the sender shows",
+            ),
             Ok(secret) => Some(secret),
             Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }

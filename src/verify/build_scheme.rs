@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::border::{self, Places};
 use super::build::{Building, Problems, digest_hash, encoding};
 use super::build_keys;
 use super::condition::Condition;
@@ -14,6 +15,7 @@ use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
 use super::scheme::{BodyDigest, GivenSecret, GivenSecrets, Keys, Labelled, Scheme, TimeRule};
+use super::shape::Shape;
 use super::signatures::{SignatureForm, TimeFrom};
 use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec};
 use super::template::Template;
@@ -158,19 +160,45 @@ pub(super) fn build(
         places(&spec.if_equal, "if_equal").into_iter().map(|(at, values)| Condition::Equal(at, values)),
     );
     let only = places(&spec.only, "only");
+    let mut shapes = Vec::new();
+    for (place, shape) in &spec.matches {
+        let at = ["matches", place];
+        match (location(place, &at, problems), Shape::parse(shape)) {
+            (Some(location), Ok(shape)) => shapes.push((location, shape)),
+            (_, Err(message)) => problems.note(&at, message, "such as `[0-9]{10}`").unwrap_or_default(),
+            (None, Ok(_)) => {}
+        }
+    }
     let (from, form) = signature?;
+    let (template, timestamp, id) = (template?, lift(timestamp)?, lift(id)?);
+    let time = timestamp.as_ref().map(|rule: &TimeRule| {
+        let place = match &rule.from {
+            TimeFrom::At(location) => Some(location),
+            TimeFrom::Item(_) | TimeFrom::Position(_) => None,
+        };
+        (place, &*rule.formats)
+    });
+    let borders = Places { shapes: &shapes, time, id: id.as_ref() };
+    // A token is no signature: nothing is signed.
+    let open_border =
+        (algorithm != Some(Algorithm::Token)).then(|| border::open(&template, borders)).flatten();
+    let edges = border::edges(&template, borders);
     let scheme = Scheme {
         when,
         only,
         from,
         form,
-        timestamp: lift(timestamp)?,
-        id: lift(id)?,
-        template: template?,
+        timestamp,
+        id,
+        template,
+        edges,
+        open_border,
+        shapes,
         body_digest: lift(body_digest)?,
         each: lift(each)?,
         keys: keys?,
         given: given_secrets?,
+        signable: building.resolver.signable(),
     };
     check_coverage(&scheme, problems);
     Some(scheme)

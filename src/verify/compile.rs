@@ -82,6 +82,7 @@ const RULE_KEYS: &[&str] = &[
     "all",
     "algorithm",
     "signed",
+    "matches",
     "signature",
     "timestamp",
     "id",

@@ -43,10 +43,20 @@ pub(super) fn provider(
         ("tolerance", rule.tolerance.is_some(), needs.tolerance),
     ] {
         if given && !takes {
-            let help = format!("remove it: `tidegate providers show {}` says what it takes", pack.name);
-            problems.note::<()>(&[key], format!("`{key}` has no meaning for {}", pack.name), help);
+            let message = format!("`{key}` has no meaning for {}", pack.name);
+            let help = match key {
+                "secret" | "secrets" if needs.public_keys => {
+                    "it signs with a key pair: give `public_keys: [file:PATH]`".to_owned()
+                }
+                "public_keys" if needs.secrets => {
+                    "it signs with a shared secret: give `secret: env:NAME`".to_owned()
+                }
+                _ => format!("remove it: `tidegate providers show {}` says what it takes", pack.name),
+            };
+            problems.note::<()>(&[key], message, help);
         }
     }
+    handshake::note_pack(&pack, rule, resolver, &resolver.signable());
     let building = Building { resolver, params: &params };
     let mut ways = Vec::new();
     for way in &pack.verify {

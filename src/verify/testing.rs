@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled};
+use super::{KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled, Signable};
 use crate::clock::Timestamp;
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::providers::Pack;
@@ -41,6 +41,7 @@ pub(crate) struct World {
     pub(crate) documents: BTreeMap<String, String>,
     /// When it would be fetched.
     pub(crate) now: Timestamp,
+    pub(crate) signable: Arc<Signable>,
 }
 
 /// Answers of which each is read when it is asked for.
@@ -95,5 +96,8 @@ impl Resolver for World {
             Some(pack) => Ok(pack.clone()),
             None => crate::providers::find(name),
         }
+    }
+    fn signable(&self) -> Arc<Signable> {
+        self.signable.clone()
     }
 }

@@ -490,3 +490,108 @@ async fn a_route_that_only_observes_proves_nothing_to_strangers() {
     app.receives(1).await;
     assert_eq!(app.count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stranger_can_have_signed_is_no_event_of_any_route() {
+    let app = App::start().await;
+    let consumer = "consumer-secret-0123456789abcdef";
+    let ours = |path: &str| {
+        let scheme = json!({"algorithm": "hmac-sha256", "secret": "file:secrets/x",
+                            "signature": {"from": "header:x-twitter-webhooks-signature", "prefix": "sha256=",
+                                          "encoding": "base64"}});
+        Route::new(json!({"name": path.trim_start_matches('/'), "path": path, "verify": scheme})).to(&app)
+    };
+    let braintree =
+        json!({"provider": "braintree", "secret": "file:secrets/x", "public_key": "integration_public_key"});
+    let braintree =
+        Route::new(json!({"name": "braintree", "path": "/braintree", "verify": braintree})).to(&app);
+    // One route answers, others have the same secret: with a rule of their own, and with greetings off.
+    let gateway = gateway()
+        .route(ours("/before"))
+        .route(
+            Route::new(json!({"name": "x", "path": "/x", "provider": "x"}))
+                .set("secret", "file:secrets/x")
+                .secret("x", consumer)
+                .to(&app),
+        )
+        .route(
+            Route::new(json!({"name": "off", "path": "/off", "provider": "x", "handshake": "off"}))
+                .set("secret", "file:secrets/x")
+                .to(&app),
+        )
+        .route(ours("/after"))
+        .route(braintree)
+        .start()
+        .await;
+    let json_type = |request: Request| request.header("Content-Type", "application/json");
+    for text in ["123", "true", "null", "admin=1", "a"] {
+        let asked = format!("/x?crc_token={}", text.replace('=', "%3D"));
+        let answer = gateway.send(&Request::get(&asked)).await;
+        let answer: Value = serde_json::from_str(&answer.text()).expect("an answer");
+        let token = answer["response_token"].as_str().expect("a proof");
+        for path in ["/x", "/off", "/before", "/after"] {
+            let forged = Request::post(path, text).header("x-twitter-webhooks-signature", token);
+            for forged in [forged.clone(), json_type(forged)] {
+                let answer = gateway.send(&forged).await;
+                assert_eq!(
+                    (answer.status, answer.reason()),
+                    (401, "signature_invalid"),
+                    "{path} {text}: {answer:?}"
+                );
+            }
+        }
+    }
+    let challenge = "deadbeefdeadbeefdeadbeef";
+    let proof =
+        gateway.send(&Request::get(&format!("/braintree?bt_challenge={challenge}"))).await.text().to_owned();
+    assert!(proof.starts_with("integration_public_key|"), "{proof}");
+    let form = format!("bt_signature={}&bt_payload={challenge}", proof.replace('|', "%7C"));
+    let forged =
+        Request::post("/braintree", form).header("Content-Type", "application/x-www-form-urlencoded");
+    let answer = gateway.send(&forged).await;
+    assert_eq!((answer.status, answer.reason()), (401, "signature_invalid"), "{answer:?}");
+
+    // Genuine events have no such form, and pass.
+    let event = r#"{"for_user_id":"2244994945","tweet_create_events":[]}"#;
+    let token = STANDARD.encode(signed::hmac_sha256(consumer.as_bytes(), event.as_bytes()));
+    for path in ["/x", "/off", "/before", "/after"] {
+        let genuine =
+            Request::post(path, event).header("x-twitter-webhooks-signature", &format!("sha256={token}"));
+        assert_eq!(gateway.send(&json_type(genuine)).await.status, 202, "{path}");
+    }
+    app.receives(4).await;
+    gateway.drained().await;
+    assert_eq!(app.count(), 4, "nothing forged reached the app");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_greeting_signs_only_what_its_sender_signed() {
+    let app = App::start().await;
+    let own = |signed: &str, when: Value| {
+        json!({"when": when, "answer": {"body": "{proof}", "proof": {
+               "algorithm": "hmac-sha256", "signed": signed, "encoding": "hex"}}})
+    };
+    let check = json!({"body:/type": "check"});
+    for (signed, refused) in
+        [("{query:text}", true), ("{url}", true), ("{body:/text}", false), ("{body}", false)]
+    {
+        let started =
+            gateway().route(github().set("handshake", own(signed, check.clone())).to(&app)).try_start().await;
+        match started {
+            Ok(_) => assert!(!refused, "{signed}: it started"),
+            Err(ended) => assert!(
+                refused && ended.output.contains("does not cover what is signed here"),
+                "{signed}: {}",
+                ended.output
+            ),
+        }
+    }
+    let shaped = json!({"body:/type": "check", "query:text": {"matches": "[a-z]{1,8}"}});
+    assert!(
+        gateway()
+            .route(github().set("handshake", own("{query:text}", shaped)).to(&app))
+            .try_start()
+            .await
+            .is_ok()
+    );
+}

@@ -327,7 +327,11 @@ impl App for World {
                 answers.iter().flat_map(|(_, result)| result).map(|of| of.status).collect();
             ids().zip(&statuses).filter(|(_, status)| **status == 200).for_each(|(id, _)| self.took(id));
             let body = serde_json::json!({ "r": statuses }).to_string().into_bytes();
-            return Ok(BatchAnswered { answered: Answered { status: 200, retry_after: None }, body, cut: false });
+            return Ok(BatchAnswered {
+                answered: Answered { status: 200, retry_after: None },
+                body,
+                cut: false,
+            });
         }
         let answered = match worst {
             None => {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::build_conditions::{conditions, location};
-use super::build_reply::{reply, text, unshaped};
+use super::build_reply::{is_unshaped, reply, text};
 use super::reply::{Body, Template, Text};
-use super::{Handshake, Handshakes, HostPattern, Lacking, Policy, Show, Visit, Warn};
+use super::{Handshake, Handshakes, HostPattern, Lacking, Policy, Show, Visit, Warn, oracle};
 use crate::message::Method;
 use crate::providers::{Pack, PackParam, ParamKind};
 use crate::reason::Reason;
@@ -45,6 +45,7 @@ pub fn compile(
         }
     };
     let hidden = matches!(written, Written::Pack { shows: false, .. }) && policy == Policy::Answer;
+    let signable = resolver.signable();
     let mut problems = Vec::new();
     let (mut list, mut lacking) = (Vec::new(), Vec::new());
     for (at, spec) in specs.iter().enumerate() {
@@ -55,6 +56,10 @@ pub fn compile(
         let problems = &mut problems.within(&[&at.to_string()]);
         given.lacked.take();
         list.extend(handshake(spec, &given, policy, problems));
+        if matches!(written, Written::Own(_)) {
+            // A pack's are noted with its rule.
+            oracle::note(spec, &given, &signable);
+        }
         let settings = given.lacked.take();
         if !settings.is_empty() {
             lacking.push(self::lacking(spec, settings, &given, problems));
@@ -104,9 +109,9 @@ pub(super) struct Given<'a> {
     /// The pack's parameters; `None` outside of packs.
     pub(super) known: Option<&'a BTreeMap<String, PackParam>>,
     /// Those that the route gives.
-    params: BTreeMap<&'a str, Vec<Secret>>,
+    pub(super) params: BTreeMap<&'a str, Vec<Secret>>,
     pub(super) secrets: Vec<Secret>,
-    resolver: &'a dyn Resolver,
+    pub(super) resolver: &'a dyn Resolver,
     /// What was asked for and is not there, since this was last emptied.
     lacked: RefCell<Vec<String>>,
 }
@@ -141,7 +146,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn of_pack(pack: &'a Pack, rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
+    pub(super) fn of_pack(pack: &'a Pack, rules: &[&Rule], resolver: &'a dyn Resolver) -> Self {
         let mut params = BTreeMap::new();
         for (name, param) in &pack.params {
             let given = rules.iter().filter_map(|rule| rule.params.get(name)).flat_map(|given| &given.0.0);
@@ -304,6 +309,7 @@ fn handshake(
             must: Vec::new(),
             refuse,
             reply,
+            on_trust: false,
             show: None,
             visit: None,
             warn: None,
@@ -326,13 +332,30 @@ fn handshake(
     let reply = reply(spec, given, problems);
     complete &= reply.is_some();
     let proof = spec.answer.as_ref().and_then(|answer| answer.proof.as_ref());
-    if let (Some(proof), false) = (proof, signed) {
-        unshaped(spec, proof, problems);
+    // Of what its sender signs a route can tell whether it covers what is signed in return; a pack does not know its route.
+    let on_trust = proof.is_some_and(|proof| is_unshaped(spec, proof));
+    if on_trust && (!signed || given.known.is_some()) {
+        problems.note::<()>(
+            &["answer", "proof", "signed"],
+            "anybody could have anything signed: the greeting itself is not",
+            "sign only places for which `when` or `must` has a `matches`",
+        );
     }
     if !complete || problems.count() > before {
         return None;
     }
-    Some(Handshake { methods, signed, when: when?, must: must?, refuse, reply: reply?, show, visit, warn })
+    Some(Handshake {
+        methods,
+        signed,
+        when: when?,
+        must: must?,
+        refuse,
+        reply: reply?,
+        on_trust,
+        show,
+        visit,
+        warn,
+    })
 }
 
 /// Roots for a visit; `None` with a problem, `Some(None)` where the parameter that holds them is not given.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::build::Given;
 use super::condition::{Condition, Place, Secrets, Test};
-use super::shape::Shape;
 use crate::verify::build::Problems;
 use crate::verify::locate::Location;
+use crate::verify::shape::Shape;
 use crate::verify::spec::{ConditionSpec, TestSpec};
 
 /// `None` with a problem, or where a parameter is not given.

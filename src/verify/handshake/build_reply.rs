@@ -4,12 +4,13 @@ use serde_json::{Map, Value};
 
 use super::build::Given;
 use super::build_conditions::location;
+use super::oracle;
 use super::reply::{Body, Json, Piece, Proof, ProofKey, Template, Text};
 use crate::verify::build::{Problems, encoding};
 use crate::verify::build_scheme::{Algorithm, derive};
-use crate::verify::locate::{Location, is_token};
+use crate::verify::locate::is_token;
 use crate::verify::mac::MacKey;
-use crate::verify::spec::{ConditionSpec, HandshakeSpec, ProofSpec, ReplySpec};
+use crate::verify::spec::{HandshakeSpec, ProofSpec, ReplySpec};
 use crate::verify::template;
 
 /// Headers that are the edge's, or that would give an answer another meaning than its status.
@@ -303,20 +304,8 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
 }
 
 /// Whoever can choose what is signed with the route's secret can sign an event. So what a stranger brings must have a
-/// shape that the handshake states.
-pub(super) fn unshaped(spec: &HandshakeSpec, proof: &ProofSpec, problems: &mut Problems<'_>) {
-    let Ok(signed) = template::Template::parse(&proof.signed, &|_| Some(String::new())) else { return };
-    let is_shaped = |location: &Location| {
-        spec.when.iter().any(|(place, test)| {
-            let shaped = matches!(test, ConditionSpec::Test(test) if test.matches.is_some());
-            shaped && Location::parse(place).as_ref() == Ok(location)
-        })
-    };
-    if signed.is_chosen_by_sender() || !signed.locations().all(is_shaped) {
-        problems.note::<()>(
-            &["answer", "proof", "signed"],
-            "anybody could have anything signed: the greeting itself is not",
-            "sign only places for which `when` has a `matches`",
-        );
-    }
+/// shape that the handshake states, in which no event is taken then.
+pub(super) fn is_unshaped(spec: &HandshakeSpec, proof: &ProofSpec) -> bool {
+    let Ok(signed) = template::Template::parse(&proof.signed, &|_| Some(String::new())) else { return false };
+    signed.shape(&|location| oracle::shape_of(spec, location), b"").is_none()
 }

@@ -6,14 +6,15 @@
 //! stranger at most that something is here: what is sent back is bounded and printable, secrets are compared in
 //! constant time, and what is signed for a stranger has a shape that no event has.
 //!
-//! `spec` has the language as written, `build*` compiles it, `condition` and `shape` recognise, `reply` answers.
+//! `spec` has the language as written, `build*` compiles it, `condition` recognises, `reply` answers, `oracle` says what
+//! could be signed for a stranger.
 
 mod build;
 mod build_conditions;
 mod build_reply;
 mod condition;
+mod oracle;
 mod reply;
-mod shape;
 #[cfg(test)]
 mod tests;
 
@@ -25,13 +26,14 @@ use bytes::Bytes;
 use http::Uri;
 
 use super::locate::{Location, View};
-use super::{Refusal, Verified};
+use super::{Extract, Refusal, Verified, Verifier};
 use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
 pub use build::{Written, compile};
 use condition::Condition;
+pub(super) use oracle::note_pack;
 use reply::{Echo, Template, Text};
 
 /// The handshakes of a route.
@@ -61,6 +63,8 @@ pub struct Handshake {
     must: Vec<Condition>,
     refuse: Reason,
     reply: Template,
+    /// Its proof signs something of which no shape is known: only whoever the route's rule trusts may choose that.
+    on_trust: bool,
     show: Option<Show>,
     visit: Option<Visit>,
     warn: Option<Warn>,
@@ -138,6 +142,13 @@ impl Handshakes {
         self.list.iter().find(|handshake| handshake.is_of(request))
     }
 
+    /// Greetings (by their place) that would sign, of a request that `verifier` lets in, something that it does not cover:
+    /// whoever has captured one could put anything there.
+    pub fn sign_uncovered<'h>(&'h self, verifier: &'h Verifier) -> impl Iterator<Item = usize> + 'h {
+        let trusting = self.list.iter().enumerate().filter(|(_, handshake)| handshake.on_trust);
+        trusting.filter(|(_, handshake)| !handshake.is_covered(verifier)).map(|(at, _)| at)
+    }
+
     /// Greetings that can't be answered as the route stands.
     pub fn lacking(&self) -> &[Lacking] {
         &self.lacking
@@ -170,6 +181,15 @@ impl Handshake {
     fn is_of(&self, request: &Request) -> bool {
         self.methods.contains(&request.head.method)
             && self.when.iter().all(|condition| condition.holds(request))
+    }
+
+    fn is_covered(&self, verifier: &Verifier) -> bool {
+        let Some(proof) = &self.reply.proof else { return true };
+        let places = proof.signed.locations().cloned().map(Extract::at);
+        !verifier.is_open()
+            && proof.signed.is_of_places_and_body()
+            && places.into_iter().all(|place| verifier.covers(&place))
+            && (!proof.signed.covers_body() || verifier.covers_body())
     }
 
     /// Whether the route's rule must hold before it is answered.

@@ -351,7 +351,7 @@ fn what_is_long_or_not_plain_is_not_sent_back() {
     };
     assert_eq!(echo(&"a".repeat(1024)), Ok(1024));
     for bad in [&"a".repeat(1025), "a%0ab", "%C3%BC", "%00", "%7f", "%ff"] {
-        assert_eq!(echo(bad).unwrap_err().reason, Reason::MalformedRequest, "{bad}");
+        assert_eq!(echo(bad).unwrap_err().reason, Reason::HandshakeMalformed, "{bad}");
     }
 }
 
@@ -375,4 +375,43 @@ fn a_handshake_does_not_swallow_events() {
     assert_eq!(probe.swallows(&[Method::POST, Method::GET]), Some(&Method::GET));
     let told = own("{ methods: [GET], when: { query:a: b } }", "none").unwrap();
     assert_eq!(told.swallows(&[Method::GET]), None);
+}
+
+/// Everything that a greeting of an unsigned handshake can be answered with, held against rules with the same secret.
+#[test]
+fn what_a_greeting_is_answered_passes_no_rule_with_the_same_secret() {
+    let handshake = r#"{ methods: [GET], signed: false, when: { query:c: { matches: "[!-~]{1,200}" } },
+        answer: { body: "{proof}", proof: { algorithm: hmac-sha256, signed: "{query:c}", encoding: hex } } }"#;
+    let secret = "a-secret-of-at-least-thirty-two-bytes";
+    let world = World::default();
+    let verifier = |yaml: &str| {
+        let spec: VerifySpec = serde_saphyr::from_str(yaml).unwrap();
+        (crate::verify::compile(&spec, &world).unwrap().verifier, spec)
+    };
+    let hmac = format!(
+        "{{ algorithm: hmac-sha256, signature: {{ from: header:S, encoding: hex }}, secret: {secret} }}"
+    );
+    let jwt = format!("{{ jwt: {{ algorithms: HS256, secrets: [{secret}] }} }}");
+    let timed = format!(
+        "{{ algorithm: hmac-sha256, signed: '{{timestamp}}.{{body}}', timestamp: {{ from: header:T }}, signature: {{ from: header:S, encoding: hex }}, secret: {secret} }}"
+    );
+    // The route that answers has the secret as its second, left over from a rotation.
+    let (_, rule) =
+        verifier(&hmac.replace(&format!("secret: {secret}"), &format!("secrets: [a-new-secret, {secret}]")));
+    let specs: Vec<HandshakeSpec> = serde_saphyr::from_str(&format!("[{handshake}]")).unwrap();
+    compile(Written::Own(&specs), &rule, Policy::Answer, &world).unwrap();
+
+    for yaml in [&hmac, &timed] {
+        let (verifier, _) = verifier(yaml);
+        let signed = verifier.sign(&request("/", &[], b"{\"a\":1}"), None, NOW, None).unwrap();
+        let (_, refusal) = verifier.verify(signed, None, NOW).unwrap_err();
+        assert!(refusal.detail.contains("a greeting is answered with the same"), "{refusal:?}");
+        // A space is no part of the shape.
+        let signed = verifier.sign(&request("/", &[], b"{\"a\": 1}"), None, NOW, None).unwrap();
+        assert!(verifier.verify(signed, None, NOW).is_ok());
+    }
+    let (verifier, _) = verifier(&jwt);
+    let signed = verifier.sign(&request("/", &[], b"x"), None, NOW, None).unwrap();
+    let (_, refusal) = verifier.verify(signed, None, NOW).unwrap_err();
+    assert!(refusal.detail.contains("a greeting is answered with the same"), "{refusal:?}");
 }

@@ -58,7 +58,8 @@ pub(in crate::verify) fn build(
     if problems.count() > before {
         return None;
     }
-    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance?, given })
+    let signable = building.resolver.signable();
+    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance?, given, signable })
 }
 
 fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> Vec<String> {

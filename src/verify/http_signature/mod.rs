@@ -11,6 +11,7 @@ mod fields;
 mod likely;
 mod tries;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::locate::Location;
@@ -19,6 +20,7 @@ use super::public_key::{Asymmetric, PublicKey};
 use super::refusal::Refusal;
 use super::scheme::{Labelled, Match, live};
 use super::sign::{PrivateKey, SignError};
+use super::signable::Signable;
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
 use crate::reason::Reason;
@@ -42,6 +44,7 @@ pub(super) struct HttpSignature {
     tolerance: Duration,
     /// The shared secrets as they were given: only looked at to explain a refusal.
     given: Vec<Labelled<Secret>>,
+    signable: Arc<Signable>,
 }
 
 /// A key with the algorithm that it is for.
@@ -133,6 +136,12 @@ impl HttpSignature {
         let Some(key) = self.fitting(input, now).find(|key| key.value.verifies(&message, signature)) else {
             return Err(wrong(format!("the signature {} does not match any live key", input.label)));
         };
+        if let Material::Shared(_) = key.value.material {
+            self.signable.refuse::<Refusal>(signature, |sink| {
+                sink(&message);
+                Ok(())
+            })?;
+        }
         if input.components.iter().any(|component| component.name == DIGEST) {
             check_digest(request)?;
         }

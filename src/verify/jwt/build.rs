@@ -180,6 +180,7 @@ pub(in crate::verify) fn build(
         leeway,
         max_age,
         expires: spec.expires.unwrap_or(true),
+        signable: building.resolver.signable(),
     })
 }
 

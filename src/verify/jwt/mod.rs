@@ -14,6 +14,7 @@ mod sign;
 mod tests;
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -27,6 +28,7 @@ use super::locate::Location;
 use super::mac::Hash;
 use super::refusal::{Refusal, at};
 use super::scheme::Match;
+use super::signable::Signable;
 use super::url;
 use crate::clock::Timestamp;
 use crate::message::Request;
@@ -66,6 +68,7 @@ pub(super) struct Jwt {
     max_age: Option<Duration>,
     /// Whether `exp` must be there, unless `max_age` bounds the age.
     expires: bool,
+    signable: Arc<Signable>,
 }
 
 #[derive(Debug)]
@@ -152,7 +155,10 @@ impl Jwt {
             }
             tried += 1;
             match jsonwebtoken::crypto::verify(parts.signature, parts.signed, &key.key, header.alg) {
-                Ok(true) => return Ok((claims::read(parts.claims)?, key.label.clone())),
+                Ok(true) => {
+                    self.refuse_signable(&parts)?;
+                    return Ok((claims::read(parts.claims)?, key.label.clone()));
+                }
                 Ok(false) => failure = Some(ErrorKind::InvalidSignature),
                 Err(error) => failure = Some(error.into_kind()),
             }
@@ -169,6 +175,18 @@ impl Jwt {
             }
             (None, ..) => invalid(format!("there is no key for {:?}", header.alg)),
         })
+    }
+
+    /// A proof that a greeting is answered with is no token, either.
+    fn refuse_signable(&self, parts: &Parts<'_>) -> Result<(), Refusal> {
+        let mut buffer = [0; MAX_SIGNATURE];
+        match Encoding::Base64Url.decode(parts.signature.as_bytes(), &mut buffer) {
+            Some(tag) => self.signable.refuse::<Refusal>(tag, |sink| {
+                sink(parts.signed);
+                Ok(())
+            }),
+            None => Ok(()),
+        }
     }
 
     fn check_times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {

@@ -1,5 +1,6 @@
 //! Tests of rules as a whole, from what a user writes to the decision.
 
+mod borders;
 mod edges;
 mod flips;
 mod round_trip;
