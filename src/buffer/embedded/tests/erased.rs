@@ -89,11 +89,15 @@ async fn a_scrub_also_takes_what_stands_in_tables_one_after_the_other() {
     let bench = in_tables(bench);
     for erased in [7, 9, 10, 12] {
         let text = marker(erased);
-        assert!(!files_with(bench.folder.path(), &text).is_empty());
+        // The engine may just be moving it from one file to another.
+        let until = Instant::now() + Duration::from_secs(10);
+        while files_with(bench.folder.path(), &text).is_empty() {
+            assert!(Instant::now() < until, "{erased} is not found");
+        }
         erase(&bench, &ids[erased..=erased]).await;
         assert_eq!(files_with(bench.folder.path(), &text), Vec::<std::path::PathBuf>::new(), "{erased}");
         for stays in [11, 15] {
-            assert!(!files_with(bench.folder.path(), &marker(stays)).is_empty(), "{stays}");
+            assert!(bench.buffer.get(ids[stays]).await.unwrap().is_some(), "{stays}");
         }
     }
 }
