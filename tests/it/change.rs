@@ -222,7 +222,7 @@ async fn several_certificates_are_chosen_by_name() {
 async fn a_warning_of_a_reload_is_told_line_by_line() {
     let app = App::start().await;
     let mut gateway = gateway().route(github().to(&app)).start().await;
-    gateway.builder.routes.push(unverified("/open"));
+    gateway.builder.routes.push(unverified("/open").to(&app));
     gateway.rewrite_config();
     let reloaded = gateway.cli(&["reload"]).await;
     assert!(reloaded.status.success(), "{reloaded:?}");
