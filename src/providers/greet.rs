@@ -50,6 +50,9 @@ fn greeting(spec: &HandshakeSpec) -> String {
             false => "; proves nothing, so anyone gets the answer",
         };
     }
+    if let Some(warning) = &spec.warn {
+        text += &format!("; warns the operator: {warning}");
+    }
     if let Some(place) = &spec.show {
         text += &format!("; {place} is the secret to store: with `handshake: show` it is shown in the log");
     }

@@ -147,6 +147,14 @@ pub trait Resolver {
     fn pack(&self, name: &str) -> Result<Arc<crate::providers::Pack>, String>;
 }
 
+/// What to do where a reference gives nothing.
+pub(crate) const REFERENCE_HELP: &str = "references are read at the start and at each reload: the variable must be set, or the \
+                                         file be readable, for the user and in the place where the gateway runs";
+
+/// What places look like.
+pub(crate) const PLACE_HELP: &str = "a place is `header:NAME`, `query:NAME`, `form:FIELD`, `path:NAME`, or `body:` and a JSON \
+                                     pointer, such as `body:/data/id`";
+
 /// Something wrong in a rule. `at` leads to it from the rule's own root: `["any", "0", "tolerance"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecProblem {

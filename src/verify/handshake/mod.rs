@@ -6,9 +6,11 @@
 //! stranger at most that something is here: what is sent back is bounded and printable, secrets are compared in
 //! constant time, and what is signed for a stranger has a shape that no event has.
 //!
-//! `spec` has the language as written, `build` compiles it, `condition` and `shape` recognise, `reply` answers.
+//! `spec` has the language as written, `build*` compiles it, `condition` and `shape` recognise, `reply` answers.
 
 mod build;
+mod build_conditions;
+mod build_reply;
 mod condition;
 mod reply;
 mod shape;
@@ -16,7 +18,8 @@ mod shape;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
@@ -29,7 +32,7 @@ use crate::reason::Reason;
 pub(super) use build::check_pack;
 pub use build::{Written, compile};
 use condition::Condition;
-use reply::{Echo, Template};
+use reply::{Echo, Template, Text};
 
 /// The handshakes of a route.
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ pub struct Handshake {
     reply: Template,
     show: Option<Show>,
     visit: Option<Visit>,
+    warn: Option<Warn>,
 }
 
 /// A secret that the sender brings is shown so many times until the config is read again: who tries to flood the log
@@ -71,6 +75,16 @@ struct Show {
     secret: Location,
     shown: AtomicU32,
 }
+
+/// What the operator is warned of, at most once in [`WARN_EVERY`].
+#[derive(Debug)]
+struct Warn {
+    text: Text,
+    /// When it was said last, in Unix seconds; 0 for never.
+    said: AtomicU64,
+}
+
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Visit {
@@ -103,6 +117,8 @@ pub struct Reply {
     pub answer: Answer,
     /// A secret that the operator must store, and where it stood.
     pub show: Option<(String, String)>,
+    /// What the operator is warned of.
+    pub warn: Option<String>,
     /// What is fetched before the answer; only with a success the answer is given.
     pub visit: Option<Visited>,
 }
@@ -172,7 +188,8 @@ impl Handshake {
             Some(visit) => Some(Visited { url: visit.url(request)?, ca: visit.ca.clone() }),
         };
         let show = self.show.as_ref().map(|show| show.secret(request)).transpose()?;
-        Ok(Reply { answer, show, visit })
+        let warn = self.warn.as_ref().map(|warn| warn.text(request)).transpose()?.flatten();
+        Ok(Reply { answer, show, warn, visit })
     }
 
     /// A greeting that is passed to the app as it is: `handshake: forward` says that it may, unproved as it is where
@@ -186,6 +203,18 @@ impl Handshake {
             client: None,
             trace: None,
         }
+    }
+}
+
+impl Warn {
+    /// `None` if it was said a moment ago.
+    fn text(&self, request: &Request) -> Result<Option<String>, Refusal> {
+        let text = self.text.filled(request, "")?;
+        let now = request.head.received_at.as_secs();
+        let is_due = |said: u64| said == 0 || now.abs_diff(said) >= WARN_EVERY.as_secs();
+        let due =
+            self.said.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |said| is_due(said).then_some(now));
+        Ok(due.is_ok().then_some(text))
     }
 }
 

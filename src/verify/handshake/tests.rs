@@ -144,7 +144,7 @@ fn each_greeting_gets_its_exact_answer_and_nothing_else_gets_one() {
                 request.head.method, request.head.target, ask.headers, ask.body
             );
             match (asked(&handshakes, &compiled.verifier, request), &ask.answer, &ask.refused) {
-                (Ok(Some(Reply { answer, show, visit: None })), Some((status, kind, body)), None) => {
+                (Ok(Some(Reply { answer, show, visit: None, .. })), Some((status, kind, body)), None) => {
                     assert_eq!((answer.status, &answer.body[..]), (*status, body.as_bytes()), "{what}");
                     let find = |name: &str| {
                         let mut found = answer.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -304,6 +304,28 @@ fn a_url_is_visited_only_on_a_pinned_host() {
     ] {
         assert!(visit(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_refused_subscription_is_warned_of_once_a_minute() {
+    let rule: VerifySpec =
+        serde_saphyr::from_str("{ provider: websub, secret: abc, topics: 'https://feeds.example.com/news' }")
+            .unwrap();
+    let pack = crate::providers::find("websub").unwrap();
+    let written = Written::Pack { pack: &pack, shows: false };
+    let handshakes = compile(written, &rule, Policy::Answer, &World::default()).unwrap();
+    let warned = |topic: &str, at: u64| {
+        let mut r = request(&format!("/in?hub.mode=denied&hub.topic={topic}&hub.reason=no"), &[], b"");
+        r.head.method = Method::GET;
+        r.head.received_at = crate::clock::Timestamp::from_secs(at);
+        handshakes.recognise(&r).unwrap().reply(&r, None).map(|reply| reply.warn).ok().flatten()
+    };
+    let ours = "https://feeds.example.com/news";
+    assert_eq!(warned("https://other.example/", 1000), None, "not a topic of ours");
+    let text = warned(ours, 1000).unwrap();
+    assert!(text.contains(ours) && text.contains("refuse"), "{text}");
+    assert_eq!(warned(ours, 1059), None);
+    assert!(warned(ours, 1060).is_some());
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Jwt {
             Err(refusal) => likely::likely(self, refusal, value.as_deref(), seen.as_ref(), asked),
         };
         steps.push(result(&decision));
-        Way { name, steps, decision, likely, expected: Vec::new() }
+        Way { name, steps, decision, likely, expected: Vec::new(), signed: Vec::new() }
     }
 
     /// The secrets that tokens are signed with.

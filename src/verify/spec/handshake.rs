@@ -40,6 +40,9 @@ pub struct HandshakeSpec {
     /// Where the greeting brings the secret with which later requests are signed: it is shown to the operator in the
     /// log, once, to be stored. A pack's greeting does so only on routes with `handshake: show`.
     pub show: Option<String>,
+    /// What the operator is warned of in the log when such a greeting is answered, as a template: `the hub refuses
+    /// {query:hub.topic}`. At most one line a minute: who sends such greetings for fun fills no log.
+    pub warn: Option<String>,
     /// A URL in the greeting that is fetched to confirm it, before the answer. Only for signed greetings.
     pub visit: Option<VisitSpec>,
 }
