@@ -8,17 +8,18 @@ use serde_json::{Map, Value};
 
 use super::condition::{Condition, Place, Secrets, Test};
 use super::reply::{Body, Json, Piece, Proof, ProofKey, Template, Text};
-use super::shape::Shape;
-use super::{Handshake, Handshakes, HostPattern, Lacking, Policy, Show, Visit};
+use super::{Handshake, Handshakes, Lacking, Policy, Show, Visit};
 use crate::message::Method;
 use crate::providers::{Pack, PackParam, ParamKind};
 use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::verify::build::{Problems, encoding};
 use crate::verify::build_scheme::{Algorithm, derive};
+use crate::verify::host::HostPattern;
 use crate::verify::locate::{Location, is_token};
 use crate::verify::mac::MacKey;
 use crate::verify::remote::Roots;
+use crate::verify::shape::Shape;
 use crate::verify::spec::{ConditionSpec, HandshakeSpec, ProofSpec, ReplySpec, Rule, TestSpec, VerifySpec};
 use crate::verify::{Resolver, SpecProblem, template};
 

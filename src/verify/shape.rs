@@ -3,7 +3,7 @@
 
 /// A parsed shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shape(Box<[Item]>);
+pub(in crate::verify) struct Shape(Box<[Item]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Item {
@@ -31,7 +31,7 @@ impl Class {
 
 impl Shape {
     /// The error says what would be right.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::verify) fn parse(text: &str) -> Result<Self, String> {
         if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             return Err("a shape is written in printable ASCII".to_owned());
         }
@@ -73,7 +73,7 @@ impl Shape {
     }
 
     /// Whether all of `text` has the shape. Linear in its length.
-    pub(super) fn matches(&self, text: &[u8]) -> bool {
+    pub(in crate::verify) fn matches(&self, text: &[u8]) -> bool {
         if text.len() > MAX_LENGTH {
             return false;
         }
