@@ -155,7 +155,7 @@ mod tests {
         let mut shares = Shares::new(hourly, now);
         assert!(shares.take(origin(1), hourly, now) && !shares.take(origin(1), hourly, now));
         assert!(!shares.take(origin(2), hourly, Timestamp(5)));
-        assert!(shares.take(origin(1), hourly, Timestamp(5 + 3_600_000)));
+        assert!(shares.take(origin(2), hourly, Timestamp(5 + 3_600_000)));
     }
 
     #[test]

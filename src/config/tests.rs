@@ -326,6 +326,22 @@ fn the_word_provider_needs_a_provider_that_publishes_its_ranges() {
 }
 
 #[test]
+fn a_snapshot_of_ranges_that_is_old_and_stays_is_warned_of() {
+    let warnings = |provider: &str, more: &str| {
+        let route = format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    allow: [provider]\n    forward_to: http://a\n"
+        );
+        let loaded = load_text(&format!("{}{more}", routes(&route))).unwrap();
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // No list that one refresh could follow, and a snapshot of 2022.
+    let told = warnings("pagerduty", "");
+    assert!(told.len() == 1 && told[0].contains("are those of 2022-05-05"), "{told:?}");
+    assert!(told[0].contains("routes[0].allow"), "{told:?}");
+    assert_eq!(warnings("bitbucket", ""), [""; 0]);
+}
+
+#[test]
 fn only_what_is_buffered_and_known_to_be_a_batch_is_split() {
     let of = |provider: &str, more: &str| {
         format!(

@@ -195,7 +195,7 @@ fn a_flood_from_one_address_neither_keeps_others_of_its_route_out_nor_pushes_the
     assert_eq!(bench.files(), 10);
     // After a restart it is known as well whose they are.
     let next = Bench::opened(bench.folder.path(), &bench.clock, Some(settings()));
-    next.give_way(3 * 4096);
+    next.give_way(2 * 4096);
     let left = next.list(&Filter::default(), None, 100).items;
     assert_eq!(left.iter().filter(|item| item.source == std::net::IpAddr::from(sender)).count(), 4);
 }

@@ -24,6 +24,7 @@ mod handshakes;
 mod harness;
 mod limits;
 mod migration;
+mod named_keys;
 mod once;
 mod order;
 mod pace;
