@@ -10,7 +10,7 @@ use base64::Engine;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use super::load::{SECRET, TARGET};
+use super::load::{KEY, SECRET, TARGET};
 use super::support::cpu_time;
 
 /// A running contestant in a folder of its own.
@@ -44,7 +44,7 @@ impl Certificates {
     }
 }
 
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("an address")
 }
@@ -53,7 +53,17 @@ fn free_address() -> SocketAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Proxy,
-    Buffer { concurrency: usize },
+    Buffer {
+        concurrency: usize,
+    },
+    /// Events with one value of [`KEY`] in order.
+    Ordered {
+        concurrency: usize,
+    },
+    /// Nothing is kept for longer than a minute: what is on disk can be flat.
+    Forgetful {
+        concurrency: usize,
+    },
 }
 
 /// The folder that contestants write in; a disk, not a tmpfs.
@@ -200,9 +210,12 @@ pub fn tidegate(name: &'static str, mode: Mode, certificates: &Certificates, app
     write(folder.path(), "server.pem", &certificates.cert);
     write(folder.path(), "server.key", &certificates.key);
     write(folder.path(), "secret", SECRET);
-    let (mode, concurrency) = match mode {
-        Mode::Proxy => ("proxy", 1024),
-        Mode::Buffer { concurrency } => ("buffer", concurrency),
+    let order = format!("order: {{ by: 'header:{KEY}', on_failure: block }}, ");
+    let (mode, concurrency, order, keep, window) = match mode {
+        Mode::Proxy => ("proxy", 1024, "", "", "1h"),
+        Mode::Buffer { concurrency } => ("buffer", concurrency, "", "", "1h"),
+        Mode::Ordered { concurrency } => ("buffer", concurrency, order.as_str(), "", "1h"),
+        Mode::Forgetful { concurrency } => ("buffer", concurrency, "", ", keep_delivered: 1m", "1m"),
     };
     let config = format!(
         "threads: 2
@@ -212,17 +225,17 @@ listeners:
 admin: {{ listen: {admin} }}
 limits: {{ requests_per_connection: 100000000 }}
 log: {{ format: json, level: warn }}
-buffer: {{ path: buffer, max_size: 100GiB, min_free: 64MiB }}
+buffer: {{ path: buffer, max_size: 100GiB, min_free: 64MiB{keep} }}
 routes:
   - name: github
     path: {TARGET}
     provider: github
     secret: file:secret
-    idempotency: {{ key: header:X-GitHub-Delivery, window: 1h }}
+    idempotency: {{ key: header:X-GitHub-Delivery, window: {window} }}
     allow: [10.0.0.0/8, 127.0.0.0/8, 192.0.2.0/24]
     mode: {mode}
     forward_to:
-      - {{ name: app, upstreams: ['http://{app}'], concurrency: {concurrency}, timeout: 1h }}
+      - {{ name: app, upstreams: ['http://{app}'], concurrency: {concurrency}, {order}timeout: 1h }}
 "
     );
     write(folder.path(), "tidegate.yaml", &config);

@@ -20,6 +20,8 @@ use super::app::request_length;
 
 pub const SECRET: &str = "a-secret-of-thirty-two-characters";
 pub const TARGET: &str = "/hooks/github";
+/// The header with the order key.
+pub const KEY: &str = "X-Key";
 
 /// What was sent and answered during one measurement.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,10 +42,11 @@ impl Sent {
 struct Requests {
     begin: Hmac<Sha256>,
     body: Vec<u8>,
+    keys: u64,
 }
 
 impl Requests {
-    fn new(bytes: usize) -> Self {
+    fn new(bytes: usize, keys: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(7);
         let mut body = br#"{"ref":"refs/heads/main","note":""#.to_vec();
         while body.len() + 20 < bytes {
@@ -51,7 +54,7 @@ impl Requests {
         }
         let mut begin = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC takes any key");
         begin.update(&body);
-        Self { begin, body }
+        Self { begin, body, keys }
     }
 
     /// Writes request number `number` over what `out` held.
@@ -68,9 +71,13 @@ impl Requests {
             "POST {TARGET} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: GitHub-Hookshot/044aadd\r\nAccept: */*\r\n\
              Content-Type: application/json\r\nX-GitHub-Event: push\r\n\
              X-GitHub-Delivery: 72d3162e-cc78-11e3-{number:016x}\r\nX-Hub-Signature-256: sha256={signature}\r\n\
-             Content-Length: {}\r\n\r\n",
+             Content-Length: {}\r\n",
             self.body.len() + tail.len()
         );
+        if let Some(key) = number.checked_rem(self.keys) {
+            let _ = write!(out, "{KEY}: {key}\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&self.body);
         out.extend_from_slice(tail.as_bytes());
     }
@@ -81,6 +88,8 @@ pub struct Load {
     pub address: SocketAddr,
     pub connections: usize,
     pub body: usize,
+    /// Order keys that the requests take turns with; 0 for none.
+    pub keys: u64,
     pub ca: String,
 }
 
@@ -91,14 +100,22 @@ impl Load {
     /// Sends until `length` has passed or `count` requests are answered.
     pub fn run(&self, length: Duration, count: u64) -> Sent {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(self.send(length, count))
+        runtime.block_on(self.send(length, count, None))
+    }
+
+    /// Sends for `length` at a steady rate, whatever the answers' pace: the time of an answer that is late because the
+    /// one before it was, counts from when its request was due.
+    pub fn run_paced(&self, length: Duration, per_second: f64) -> Sent {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let gap = Duration::from_secs_f64(self.connections as f64 / per_second);
+        runtime.block_on(self.send(length, u64::MAX, Some(gap)))
     }
 
     /// One good request, the same again, and a forged one: their statuses.
     pub fn probe(&self) -> [u16; 3] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let requests = Requests::new(self.body);
+            let requests = Requests::new(self.body, self.keys);
             let (mut good, mut forged) = (Vec::new(), Vec::new());
             requests.write(NUMBER.fetch_add(1, Ordering::Relaxed), &mut good);
             requests.write(NUMBER.fetch_add(1, Ordering::Relaxed), &mut forged);
@@ -141,18 +158,24 @@ impl Load {
         TlsConnector::from(Arc::new(config))
     }
 
-    async fn send(&self, length: Duration, count: u64) -> Sent {
+    /// `gap` is between the requests of one connection.
+    async fn send(&self, length: Duration, count: u64, gap: Option<Duration>) -> Sent {
         let tls = self.connector();
         let mut streams = Vec::new();
         for _ in 0..self.connections {
             streams.push(self.connect(&tls).await);
         }
-        let requests = Arc::new(Requests::new(self.body));
+        let requests = Arc::new(Requests::new(self.body, self.keys));
         let (stop, left) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(count)));
         let begin = Instant::now();
-        let tasks: Vec<_> = streams
-            .into_iter()
-            .map(|stream| tokio::spawn(connection(stream, requests.clone(), stop.clone(), left.clone())))
+        let connections = self.connections as u32;
+        let tasks: Vec<_> = (0u32..)
+            .zip(streams)
+            .map(|(number, stream)| {
+                // Their turns are spread evenly.
+                let pace = gap.map(|gap| Pace { due: begin + gap * number / connections, gap });
+                tokio::spawn(connection(stream, requests.clone(), stop.clone(), left.clone(), pace))
+            })
             .collect();
         let deadline = begin + length;
         while Instant::now() < deadline && left.load(Ordering::Relaxed) > 0 {
@@ -170,18 +193,42 @@ impl Load {
     }
 }
 
+/// When a connection's next request is due.
+struct Pace {
+    due: Instant,
+    gap: Duration,
+}
+
+impl Pace {
+    /// Waits for the turn; the instant from which the answer's time counts.
+    async fn turn(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.gap;
+        if Instant::now() >= due {
+            return due;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        // That the timer is late is not the contestant's fault.
+        Instant::now()
+    }
+}
+
 /// Returns the answer times in microseconds.
 async fn connection(
     mut stream: TlsStream<TcpStream>,
     requests: Arc<Requests>,
     stop: Arc<AtomicBool>,
     left: Arc<AtomicU64>,
+    mut pace: Option<Pace>,
 ) -> Vec<u32> {
     let (mut out, mut buffer, mut times) = (Vec::new(), Vec::with_capacity(4096), Vec::new());
     let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
     while !stop.load(Ordering::Relaxed) && take() {
         requests.write(NUMBER.fetch_add(1, Ordering::Relaxed), &mut out);
-        let begin = Instant::now();
+        let begin = match &mut pace {
+            Some(pace) => pace.turn().await,
+            None => Instant::now(),
+        };
         stream.write_all(&out).await.expect("written");
         stream.flush().await.expect("flushed");
         let length = loop {

@@ -1,11 +1,13 @@
 //! Tidegate beside HAProxy and nginx with Lua, doing the same work in the same run: ratios, not absolutes.
 //!
-//! `make bench`, or `cargo bench --bench gateway -- [inline|buffer|memory]`. Contestants take turns in rounds; medians
-//! are compared. `SECONDS` a measurement (4), `ROUNDS` (5), `CONNECTIONS` (64), `EVENTS` queued for the memory bench
-//! (1000000), `DIR` to write in, `TIDEGATE=off` to try the bench without it.
+//! `make bench`, or `cargo bench --bench gateway -- [inline|buffer|memory|waiting|drain|backlog|lanes|soak]`.
+//! Contestants take turns in rounds; medians are compared. `SECONDS` a measurement (4), `ROUNDS` (5), `CONNECTIONS` (64),
+//! `EVENTS` queued (1000000), `DIR` to write in, `TIDEGATE=off` to try the bench without it. What only Tidegate does
+//! (see `delivery.rs`) is compared with itself; `soak` runs for `MINUTES` (60), and only if it is asked for.
 
 mod app;
 mod contestants;
+mod delivery;
 mod load;
 
 #[path = "../support/mod.rs"]
@@ -68,6 +70,9 @@ fn main() {
     if wanted("memory") {
         bench.memory(setting("EVENTS", 1_000_000));
     }
+    if bench.with_tidegate() {
+        delivery::run(&bench, &arguments);
+    }
 }
 
 impl Bench {
@@ -76,6 +81,7 @@ impl Bench {
             address: contestant.address,
             connections: self.connections,
             body,
+            keys: 0,
             ca: self.certificates.ca.clone(),
         }
     }

@@ -180,7 +180,7 @@ fn whole(pack: &Pack) -> String {
 fn fact<T>(fact: &Fact<T>, say: impl Fn(&T) -> String) -> String {
     match fact {
         Fact::Known(fact) => say(fact),
-        Fact::Undocumented => "not documented by the sender".to_owned(),
+        Fact::Undocumented => "not known: no documentation of it was found".to_owned(),
         Fact::Unsaid => "not known".to_owned(),
     }
 }

@@ -28,11 +28,25 @@ fn background_threads() -> usize {
     (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 8)
 }
 
+/// Deliveries give way to acceptance where both want the same core: a sender waits for its answer, a backlog does not.
+/// Only Linux knows a nice value of a single thread.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        let given_way =
+            getpriority_process(None).and_then(|now| setpriority_process(None, now.saturating_add(5)));
+        if let Err(problem) = given_way {
+            tracing::debug!(%problem, "the threads of deliveries keep the usual priority");
+        }
+    }
+}
+
 /// Beyond `shutdown.grace`, for the edge and the workers to notice that it has passed.
 const SLACK: Duration = Duration::from_secs(5);
-/// What `sysexits.h` calls EX_CONFIG.
 /// How long the export of the last traces may hold up the end.
 const LAST_TRACES: Duration = Duration::from_secs(2);
+/// What `sysexits.h` calls EX_CONFIG.
 const EXIT_CONFIG: u8 = 78;
 /// 128 + SIGINT: ended at once because the user insisted.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -110,6 +124,7 @@ impl Run {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(background_threads())
             .thread_name("tidegate-work")
+            .on_thread_start(give_way)
             .enable_all()
             .build()?;
         let within = runtime.enter();

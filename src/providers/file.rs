@@ -39,14 +39,14 @@ pub(crate) struct PackFile {
     handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
     batch: Option<BatchFile>,
-    /// How long the sender waits for an answer, such as `10s`; `undocumented` if it does not say.
+    /// How long the sender waits for an answer, such as `10s`; `undocumented` if nothing was found on it.
     #[serde(default)]
     deadline: Option<String>,
     #[serde(default)]
     success: Option<OneOrMany<Word>>,
     #[serde(default)]
     answer: Option<PackAnswer>,
-    /// How the sender tries again, in a short sentence; `undocumented` if it does not say.
+    /// How the sender tries again, in a short sentence; `undocumented` if nothing was found on it.
     #[serde(default)]
     retries: Option<String>,
     #[serde(default)]

@@ -67,7 +67,7 @@ pub struct Pack {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact<T> {
     Known(T),
-    /// Whoever checked the pack looked for it, and the documentation does not say.
+    /// Looked for, and no documentation of it was found.
     Undocumented,
     /// The pack does not speak of it.
     Unsaid,
