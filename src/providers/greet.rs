@@ -137,7 +137,7 @@ mod tests {
         assert!(of("github").is_empty());
         let sns = of("aws-sns").remove(0);
         assert!(
-            sns.contains("the URL in body:/SubscribeURL is fetched first, only from sns.*.amazonaws.com"),
+            sns.contains("the URL in body:/SubscribeURL is fetched first, only from sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com"),
             "{sns}"
         );
         assert!(sns.contains("signed like an event") && sns.contains("(only if `confirm` is set)"), "{sns}");

@@ -26,6 +26,7 @@ mod fetched;
 mod form;
 pub mod handshake;
 mod header_list;
+mod host;
 mod http_signature;
 mod json;
 mod jwt;

@@ -462,3 +462,35 @@ async fn what_a_capture_cannot_decide_is_said_and_not_guessed() {
     let (code, told) = verify("github", &["--client-secret", "file:acme"]).await;
     assert_eq!(code, Some(2), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_address_floods_a_route_with_pushes_out_nothing_of_another() {
+    let app = App::start().await;
+    let gateway = gateway()
+        .route(github().named("github").to(&app))
+        .section("quarantine", json!({"max_events": 20, "rate": "50/s"}))
+        .listener("trusted_hops", json!(["127.0.0.1"]))
+        .start()
+        .await;
+    let from =
+        |address: &str, body: String| signed::github_with("wrong", body).header("X-Forwarded-For", address);
+    let mut connection = gateway.connect().await;
+    let kept = [("outcome", "kept")];
+    for round in 0..3u32 {
+        // Refused by mistake, and then a flood that alone would fill it twice.
+        let mistaken = from("192.0.2.1", format!("{{\"mistaken\":{round}}}"));
+        assert_eq!(connection.send(&mistaken).await.expect("an answer").status, 401);
+        let before = gateway.metric("tidegate_quarantined_total", &kept).await;
+        eventually("the flood fills it", async || {
+            let flood = from("10.6.6.6", unique_id());
+            for _ in 0..20 {
+                assert_eq!(gateway.send(&flood).await.status, 401);
+            }
+            gateway.metric("tidegate_quarantined_total", &kept).await >= before + 40.0
+        })
+        .await;
+    }
+    let items = items(&gateway).await;
+    let of = |address: &str| items.iter().filter(|item| item["source"] == address).count();
+    assert_eq!((of("192.0.2.1"), of("10.6.6.6")), (3, 17), "{items:?}");
+}

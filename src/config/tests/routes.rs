@@ -151,3 +151,19 @@ fn ambiguous_routes_are_both_named() {
     assert_eq!(problems[1].key, "routes[2].name");
     assert!(problems[1].message.contains("two routes are named `one`"));
 }
+
+#[test]
+fn a_snapshot_of_ranges_that_is_old_and_stays_is_warned_of() {
+    let warnings = |provider: &str, more: &str| {
+        let route = format!(
+            "  - path: /x\n    provider: {provider}\n    secret: env:S\n    allow: [provider]\n    forward_to: http://a\n"
+        );
+        let loaded = load_text(&format!("{}{more}", routes(&route))).unwrap();
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // No list that one refresh could follow, and a snapshot of 2022.
+    let told = warnings("pagerduty", "");
+    assert!(told.len() == 1 && told[0].contains("are those of 2022-05-05"), "{told:?}");
+    assert!(told[0].contains("routes[0].allow"), "{told:?}");
+    assert_eq!(warnings("bitbucket", ""), [""; 0]);
+}

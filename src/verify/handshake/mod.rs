@@ -25,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 
+use super::host::HostPattern;
 use super::locate::{Location, View};
 use super::{Extract, Refusal, Verified, Verifier};
 use crate::message::{Answer, Head, Method, PathParams, Request};
@@ -254,40 +255,6 @@ impl Show {
     }
 }
 
-/// A host, in which `*` may stand for one label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HostPattern(Box<str>);
-
-impl HostPattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        let labels: Vec<&str> = text.split('.').collect();
-        let ok = |label: &&str| *label == "*" || (!label.is_empty() && label.bytes().all(in_label));
-        // `*.com` would be anybody.
-        let fixed = labels.iter().rev().take_while(|label| **label != "*").count();
-        if !labels.iter().all(ok) || (labels.contains(&"*") && fixed < 2) {
-            return Err(format!(
-                "`{text}` is no host such as `sns.*.amazonaws.com`, whose last two labels are written out"
-            ));
-        }
-        Ok(Self(text.to_ascii_lowercase().into()))
-    }
-
-    fn matches(&self, host: &str) -> bool {
-        let mut labels = host.split('.');
-        let all = self.0.split('.').all(|ours| {
-            labels.next().is_some_and(|theirs| match ours {
-                "*" => !theirs.is_empty() && theirs.bytes().all(in_label),
-                ours => theirs.eq_ignore_ascii_case(ours),
-            })
-        });
-        all && labels.next().is_none()
-    }
-}
-
-fn in_label(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-'
-}
-
 impl Visit {
     /// Who has signed this may still be anybody with an account there: only the hosts that the pack names are asked.
     fn url(&self, request: &Request) -> Result<Uri, Refusal> {
@@ -298,7 +265,8 @@ impl Visit {
         if authority.as_str().contains('@') || text.contains('#') {
             return Err(refused("a URL with a user or a fragment"));
         }
-        if !self.hosts.iter().any(|host| host.matches(url.host().unwrap_or_default())) {
+        let asked = url.host().unwrap_or_default().to_ascii_lowercase();
+        if !self.hosts.iter().any(|host| host.matches(&asked)) {
             return Err(refused("not on a host that may be asked"));
         }
         match (url.scheme_str(), authority.port_u16()) {

@@ -271,7 +271,7 @@ fn a_packs_handshakes_are_checked_when_it_is_read() {
 fn a_url_is_visited_only_on_a_pinned_host() {
     let handshakes = own(
         "{ when: { body:/Type: SubscriptionConfirmation }, \
-           visit: { url: body:/SubscribeURL, hosts: [sns.*.amazonaws.com, sns.*.amazonaws.com.cn, 127.0.0.1] } }",
+           visit: { url: body:/SubscribeURL, hosts: [\"sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com\", sns.*.amazonaws.com.cn, 127.0.0.1] } }",
         "none",
     )
     .unwrap();
@@ -291,6 +291,11 @@ fn a_url_is_visited_only_on_a_pinned_host() {
         "http://sns.us-west-2.amazonaws.com/",
         "https://sns.us-west-2.amazonaws.com:8443/",
         "https://sns.us-west-2.amazonaws.com.evil.example/",
+        "https://sns.s3.amazonaws.com/",
+        "https://sns.s3-us-west-2.amazonaws.com/",
+        "https://sns.us-west-2.amazonaws.com./",
+        "https://sns.us-west-2.amazonaws.com:443@evil.example/",
+        "https://sns.us-west-2%2eevil.amazonaws.com/",
         "https://sns.a.b.amazonaws.com/",
         "https://sns..amazonaws.com/",
         "https://sns.us-west-2.amazonaws.com@evil.example/",

@@ -115,7 +115,8 @@ pub struct ProofSpec {
 pub struct VisitSpec {
     /// Where the URL is, such as `body:/SubscribeURL`.
     pub url: String,
-    /// The hosts that may be asked, over https; `*` stands for one label of letters, digits and `-`.
+    /// The hosts that may be asked, over https. A label may have a shape, as `matches` has it
+    /// (`api.[a-z]{2}-[0-9].example.com`), or be `*`: any label, also one that a stranger could get there.
     pub hosts: Texts,
     /// Roots (PEM, or `file:PATH`; in a pack `{param:NAME}`) that are trusted there instead of the public ones.
     #[serde(default)]
