@@ -18,7 +18,7 @@ use super::super::{
     LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
     Step, StoredEndpoint, StuckLane, Task, Verified,
 };
-use super::admission::{Gate, Marks, Space, Watch};
+use super::admission::{Gate, Marks, Space, Want, Watch};
 use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
 use super::batch::{self, AppendBatch};
 use super::codec::Counters;
@@ -43,6 +43,8 @@ use crate::telemetry::Metrics;
 const CHANGE_STEP: usize = 256;
 /// Longest event in bytes, headers included. The engine takes values of up to 4 GiB.
 const MAX_EVENT: usize = 1 << 30;
+/// Between two looks whether a volume without room has some again.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How long dropping a buffer that was not closed waits for its committer.
 const DROP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,6 +55,7 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) gate: Gate,
     pub(super) watch: Watch,
+    pub(super) want: Want,
     pub(super) marks: Marks,
     /// Counts against the marks, and gives way.
     pub(super) beside: Option<Arc<dyn Beside>>,
@@ -152,8 +155,13 @@ impl Shared {
     /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
     pub(super) fn watch_over(&self) {
         let look = (self.stall_after / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
+        let mut looked = Instant::now();
         while !self.gate.is_closed() {
             std::thread::park_timeout(look);
+            if self.gate.is_failed() && looked.elapsed() >= ROOM_EVERY {
+                self.want.look(&self.marks);
+                looked = Instant::now();
+            }
             let stalled = self.watch.running().filter(|running| *running >= self.stall_after);
             let why =
                 stalled.map(|running| format!("a commit has been running for {} ms", running.as_millis()));
@@ -200,6 +208,7 @@ impl Embedded {
             inbox: Inbox::default(),
             gate: Gate::default(),
             watch: Watch::default(),
+            want: Want::default(),
             marks,
             beside,
             keep,
@@ -482,6 +491,21 @@ impl Buffer for Embedded {
         Ok(granted.accept(max))
     }
 
+    async fn lease_strayed(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        beyond: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError> {
+        self.shared.gate.usable()?;
+        let Some(lane) = self.shared.known_lane(destination) else { return Ok(Vec::new()) };
+        if !lease::may_stray(&lane, beyond) {
+            return Ok(Vec::new());
+        }
+        let granted = self.read(move |store, _| lease::strayed(store, &lane, max, beyond)).await?;
+        Ok(granted.accept(max))
+    }
+
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
         let store = self.shared.store()?;
         match self.shared.known_lane(destination) {
@@ -512,8 +536,9 @@ impl Buffer for Embedded {
             }
             let next = match next {
                 // A retry gets a place of its own, even if it is due in the same millisecond as the last one: what
-                // becomes of the old place must not touch the new one.
-                Next::Retry(at) => Next::Retry(at.max(Timestamp(place.0.saturating_add(1)))),
+                // becomes of the old place must not touch the new one. It is due earlier than the last one was if the
+                // clock has been set back.
+                Next::Retry(at) if at.0 == place.0 => Next::Retry(Timestamp(place.0.saturating_add(1))),
                 next => next,
             };
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());
@@ -624,7 +649,10 @@ impl Buffer for Embedded {
     async fn compact(&self) -> Result<(), BufferError> {
         self.shared.gate.usable()?;
         let _alone = self.shared.scrubbing.lock().await;
-        self.read(|store, _| tidy::free(store).map_err(|e| store.failed("store", "compaction", e))).await
+        self.read(|store, shared| {
+            tidy::free(store, shared).map_err(|e| store.failed("store", "compaction", e))
+        })
+        .await
     }
 
     async fn stats(&self) -> Result<Stats, BufferError> {
@@ -672,6 +700,10 @@ impl Buffer for Embedded {
 
     fn admission(&self) -> Admission {
         self.shared.gate.admission()
+    }
+
+    fn needs_restart(&self) -> bool {
+        self.shared.want.is_over()
     }
 
     fn pressure(&self) -> Pressure {
