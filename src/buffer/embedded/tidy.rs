@@ -136,7 +136,7 @@ fn flush(store: &Store, keyspace: &Keyspace) -> fjall::Result<()> {
 /// Tables are written anew beside the old ones: without room for that the engine goes on by itself, level by level.
 fn compact(shared: &Shared, keyspace: &Keyspace) -> fjall::Result<()> {
     let blobs = keyspace.tree.current_version().blob_files.on_disk_size();
-    if keyspace.disk_space().saturating_sub(blobs) < shared.marks.free_bytes()? {
+    if keyspace.disk_space().saturating_sub(blobs) < shared.marks().free_bytes()? {
         keyspace.major_compact()?;
     }
     Ok(())
