@@ -158,11 +158,12 @@ impl Default for Limits {
 pub(in crate::config) struct Buffer {
     /// The folder, from the working directory. Default: ./data.
     pub path: String,
-    /// Bytes on disk at which new events are refused (503). Default: 10GiB.
+    /// Bytes on disk at which new events are refused (503). Below 1GiB the journal comes on top, up to 64 MiB. Default: 10GiB.
     pub max_size: Size,
-    /// Free bytes on the volume below which new events are refused (503). Default: 512MiB.
+    /// Free bytes on the volume below which new events are refused (503). The engine needs 80 MiB and `memtable` for what it
+    /// has accepted. Default: 512MiB.
     pub min_free: Size,
-    /// How long delivered events are kept. Default: 1d.
+    /// How long delivered events are kept; the oldest go earlier before a new event is refused. Default: 1d.
     pub keep_delivered: Time,
     /// How long dead letters are kept. Default: 30d.
     pub keep_dead: Time,
