@@ -340,13 +340,16 @@ impl Scheme {
         }
     }
 
-    /// Whether what stands at `location` can't be changed without the key. Where the secret itself is sent nothing is
-    /// signed, and whoever could change something could send anything.
+    /// Whether anything is signed: not where the secret itself is sent.
+    pub(super) fn signs(&self) -> bool {
+        !matches!(self.keys, Keys::Token(_))
+    }
+
+    /// Whether what stands at `location` can't be changed without the key, where something is signed.
     pub(super) fn covers(&self, location: &Location) -> bool {
         let signs_id = self.template.uses_id() && self.id.as_ref() == Some(location);
         let signs_body = self.template.covers_body() || self.body_digest.is_some();
-        matches!(self.keys, Keys::Token(_))
-            || signs_id
+        signs_id
             || self.template.covers(location)
             || (location.in_body() && signs_body)
     }

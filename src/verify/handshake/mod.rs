@@ -182,6 +182,7 @@ impl Handshake {
             value: request,
             by: Arc::from("handshake"),
             label: None,
+            way: None,
             would_refuse: None,
             client: None,
             trace: None,
