@@ -179,14 +179,15 @@ impl Check {
             How::Jwt(jwt) if !jwt.signs_body() => Covered::Unsigned,
             How::Any(rules) => every(rules, key, pack),
             // What one of them signs nobody can change; a credential beside a signature does not make up for it.
-            How::All(rules) => rules.iter().map(|rule| rule.covers(key, pack)).fold(
-                Covered::Unsigned,
-                |all, one| match (all, one) {
-                    (Covered::Signed, _) | (_, Covered::Signed) => Covered::Signed,
-                    (Covered::No, _) | (_, Covered::No) => Covered::No,
-                    _ => Covered::Unsigned,
-                },
-            ),
+            How::All(rules) => {
+                rules.iter().map(|rule| rule.covers(key, pack)).fold(Covered::Unsigned, |all, one| {
+                    match (all, one) {
+                        (Covered::Signed, _) | (_, Covered::Signed) => Covered::Signed,
+                        (Covered::No, _) | (_, Covered::No) => Covered::No,
+                        _ => Covered::Unsigned,
+                    }
+                })
+            }
             _ if pack.is_some_and(|pack| pack == &*self.by) => Covered::Signed,
             How::Scheme(scheme) => signs(key.is_bound(&|location| scheme.covers(location))),
             How::Jwt(jwt) => signs(key.is_bound(&|location| jwt.covers(location))),

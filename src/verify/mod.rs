@@ -147,6 +147,10 @@ pub trait Resolver {
     fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
         self.text(reference).map(Some)
     }
+    /// Whether a secret that [`secret`](Self::secret) gave only stands in the place of one that depends on who sends.
+    fn is_of_sender(&self, _: &Secret) -> bool {
+        false
+    }
     /// The source of keys that are fetched: the same for what is asked for in the same way.
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.

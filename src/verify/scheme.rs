@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::fetched::Fetched;
-use super::json::Pointer;
+use super::json::{Elements, Pointer};
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
@@ -124,19 +124,21 @@ impl Scheme {
             condition.holds(whole)?;
         }
         let Some(pointer) = &self.each else { return self.check_one(whole, public_url, now) };
-        let elements =
-            pointer.elements(&request.body).filter(|elements| !elements.is_empty()).ok_or_else(|| {
-                Refusal::new(
+        let elements = match pointer.elements_up_to(&request.body, MAX_ELEMENTS) {
+            Some(Elements::All(elements)) if !elements.is_empty() => elements,
+            Some(Elements::TooMany) => {
+                return Err(Refusal::new(
+                    Reason::SignatureInvalid,
+                    format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
+                ));
+            }
+            Some(Elements::All(_)) | None => {
+                return Err(Refusal::new(
                     Reason::SignatureMissing,
                     format!("body:{pointer} is not an array with elements"),
-                )
-            })?;
-        if elements.len() > MAX_ELEMENTS {
-            return Err(Refusal::new(
-                Reason::SignatureInvalid,
-                format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
-            ));
-        }
+                ));
+            }
+        };
         let mut label = None;
         for element in elements {
             label = self.check_one(View { request, body: element }, public_url, now)?;
@@ -349,9 +351,7 @@ impl Scheme {
     pub(super) fn covers(&self, location: &Location) -> bool {
         let signs_id = self.template.uses_id() && self.id.as_ref() == Some(location);
         let signs_body = self.template.covers_body() || self.body_digest.is_some();
-        signs_id
-            || self.template.covers(location)
-            || (location.in_body() && signs_body)
+        signs_id || self.template.covers(location) || (location.in_body() && signs_body)
     }
 
     pub(super) fn places(&self) -> String {

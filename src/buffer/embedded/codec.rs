@@ -69,7 +69,8 @@ fn put_event(out: &mut Vec<u8>, event: &Event, destinations: impl ExactSizeItera
     let has_origin =
         would_refuse.is_some() || quarantine.is_some() || batch.is_some() || *may_repeat || trace.is_some();
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-    let flags = flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT) | flag(way.is_some(), HAS_WAY);
+    let flags =
+        flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT) | flag(way.is_some(), HAS_WAY);
     out.push(scheme | flags);
     put_number(out, event.received_at.as_millis());
     match event.source {

@@ -1,6 +1,6 @@
 //! From written handshakes to compiled ones, with the keys and parameters of the route's rule.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -59,7 +59,9 @@ pub fn compile(
         let problems = &mut Problems::new(&mut problems);
         let problems = &mut problems.within(&[&at.to_string()]);
         given.lacked.take();
-        list.extend(handshake(spec, &given, policy, problems));
+        given.of_sender.take();
+        let compiled = handshake(spec, &given, policy, problems);
+        list.extend(compiled.map(|one| Handshake { of_sender: given.of_sender.get(), ..one }));
         let settings = given.lacked.take();
         if !settings.is_empty() {
             lacking.push(self::lacking(spec, settings, &given, problems));
@@ -81,6 +83,7 @@ pub(in crate::verify) fn check_pack(pack: &Pack, resolver: &dyn Resolver, proble
         secrets: vec![anything()],
         resolver,
         lacked: RefCell::default(),
+        of_sender: Cell::default(),
     };
     let problems = &mut problems.within(&["handshake"]);
     for (at, spec) in pack.handshakes.iter().enumerate() {
@@ -114,6 +117,8 @@ struct Given<'a> {
     resolver: &'a dyn Resolver,
     /// What was asked for and is not there, since this was last emptied.
     lacked: RefCell<Vec<String>>,
+    /// Whether a secret was used that depends on who sends, since this was last emptied.
+    of_sender: Cell<bool>,
 }
 
 fn collect<'r>(spec: &'r VerifySpec, into: &mut Vec<&'r Rule>) {
@@ -130,6 +135,21 @@ fn names(rule: &Rule, pack: &Pack, resolver: &dyn Resolver) -> bool {
         .is_some_and(|name| resolver.pack(name).is_ok_and(|named| named.name == pack.name))
 }
 
+/// The providers of a rule of which greetings are known, where there are several kinds of them; then none is answered.
+pub fn unanswered(rule: &VerifySpec, resolver: &dyn Resolver) -> Option<String> {
+    let mut rules = Vec::new();
+    collect(rule, &mut rules);
+    let mut packs: Vec<Arc<Pack>> = Vec::new();
+    for pack in rules.iter().filter_map(|rule| resolver.pack(rule.provider.as_deref()?).ok()) {
+        if !packs.iter().any(|known| known.name == pack.name) {
+            packs.push(pack);
+        }
+    }
+    let greet = packs.iter().filter(|pack| pack.handshakes.iter().any(|spec| spec.show.is_none()));
+    let names = greet.map(|pack| pack.title.as_str()).collect::<Vec<_>>().join(" and ");
+    (packs.len() > 1 && !names.is_empty()).then_some(names)
+}
+
 fn secrets(rules: &[&Rule], resolver: &dyn Resolver) -> Vec<Secret> {
     let specs = rules.iter().flat_map(|rule| rule.secret.iter().chain(rule.secrets.iter().flatten()));
     specs.filter_map(|spec| resolver.secret(&spec.secret).ok()).collect()
@@ -143,6 +163,7 @@ impl<'a> Given<'a> {
             secrets: secrets(rules, resolver),
             resolver,
             lacked: RefCell::default(),
+            of_sender: Cell::default(),
         }
     }
 
@@ -172,6 +193,7 @@ impl<'a> Given<'a> {
             secrets: secrets(rules, resolver),
             resolver,
             lacked: RefCell::default(),
+            of_sender: Cell::default(),
         }
     }
 
@@ -189,11 +211,18 @@ impl<'a> Given<'a> {
             }
             Some(_) => {
                 let values = self.params.get(name).map(Vec::as_slice);
-                if values.is_none() {
-                    self.lacks(name);
+                match values {
+                    None => self.lacks(name),
+                    Some(values) => values.iter().for_each(|value| self.uses(value)),
                 }
                 values
             }
+        }
+    }
+
+    fn uses(&self, secret: &Secret) {
+        if self.resolver.is_of_sender(secret) {
+            self.of_sender.set(true);
         }
     }
 
@@ -217,7 +246,10 @@ impl<'a> Given<'a> {
             return problems.note(at, "`secret` has no place in a pack: name a `param`");
         }
         match self.resolver.secret(reference) {
-            Ok(secret) => Some(secret),
+            Ok(secret) => {
+                self.uses(&secret);
+                Some(secret)
+            }
             Err(message) => problems.note(at, message),
         }
     }
@@ -289,6 +321,7 @@ fn handshake(
             reply,
             show: None,
             visit: None,
+            of_sender: false,
         });
     }
     let must = conditions(&spec.must, "must", given, problems);
@@ -302,7 +335,17 @@ fn handshake(
     if !complete || problems.count() > before {
         return None;
     }
-    Some(Handshake { methods, signed, when: when?, must: must?, refuse, reply: reply?, show, visit })
+    Some(Handshake {
+        methods,
+        signed,
+        when: when?,
+        must: must?,
+        refuse,
+        reply: reply?,
+        show,
+        visit,
+        of_sender: false,
+    })
 }
 
 /// Roots for a visit; `None` with a problem, `Some(None)` where the parameter that holds them is not given.
@@ -630,7 +673,10 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
         (Some(name), None) => given.param(name, &["param"], problems)?.first().cloned(),
         (None, Some(reference)) => given.secret(reference, &["secret"], problems),
         (None, None) => match given.secrets.first() {
-            Some(secret) => Some(secret.clone()),
+            Some(secret) => {
+                given.uses(secret);
+                Some(secret.clone())
+            }
             // A route whose pack has ways without a secret.
             None if given.known.is_some() => {
                 given.lacks("secret");

@@ -27,7 +27,7 @@ use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
-pub use build::{Written, compile};
+pub use build::{Written, compile, unanswered};
 use condition::Condition;
 use reply::{Echo, Template};
 
@@ -60,6 +60,8 @@ pub struct Handshake {
     reply: Template,
     show: Option<Show>,
     visit: Option<Visit>,
+    /// Whether what it asks for or is answered with is a secret of whoever sends.
+    of_sender: bool,
 }
 
 /// A secret that the sender brings is shown so many times until the config is read again: who tries to flood the log
@@ -110,6 +112,11 @@ pub struct Reply {
 impl Handshakes {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Whether a greeting is told or answered by a secret that depends on who sends.
+    pub fn depend_on_sender(&self) -> bool {
+        self.list.iter().any(|handshake| handshake.of_sender)
     }
 
     /// Every method that some greeting has.
