@@ -4,6 +4,7 @@
 //! happens to a request `receive`'s. Carries the config half of promise 8: a request keeps the snapshot that it began
 //! with, the next one gets the new one, and a bad config changes nothing.
 
+mod fixed;
 mod watch;
 
 use std::collections::HashMap;
@@ -20,9 +21,7 @@ use crate::alerts::{Alerts, Expiring, Targets};
 use crate::breaker::Breakers;
 use crate::buffer::{Admission, Buffer, DestinationName, DestinationStats, LaneBy};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{
-    self, AdminAddress, BufferSettings, Config, Destination, Loaded, LogSettings, TraceSettings,
-};
+use crate::config::{self, Config, Destination, Loaded};
 use crate::deliver::{self, Deliverer};
 use crate::endpoints::Endpoints;
 use crate::jobs::Jobs;
@@ -34,6 +33,10 @@ use crate::receive::Intake;
 use crate::telemetry::Metrics;
 use crate::trace::Tracer;
 use crate::upstream::Upstream;
+
+use fixed::{Fixed, NotLive};
+
+pub use fixed::admin_text;
 
 /// Everything that a request needs, in one place. Shared by all threads; lives as long as the process.
 pub struct Gateway {
@@ -262,12 +265,17 @@ impl Gateway {
             }
             warnings.extend(changes.later);
             let snapshot = Snapshot::build(config, Some(&old))?;
-            // Nothing can refuse it any more.
-            ranges.adopt(&snapshot.config);
             Ok((snapshot, warnings))
         });
-        let (snapshot, mut warnings) =
-            prepared.await.map_err(|error| format!("reading the config failed: {error}"))??;
+        let failed = |error: tokio::task::JoinError| format!("reading the config failed: {error}");
+        let (snapshot, mut warnings) = prepared.await.map_err(failed)??;
+        self.buffer.adopt(&snapshot.config.buffer).await.map_err(|error| error.to_string())?;
+        // Nothing can refuse it any more. Its files are read, too.
+        let adopted = tokio::task::spawn_blocking(move || {
+            ranges.adopt(&snapshot.config);
+            snapshot
+        });
+        let snapshot = adopted.await.map_err(failed)?;
         let hash = snapshot.config.hash.clone();
         warnings.extend(self.left_waiting(&snapshot).await);
         // The lock is held so that workers are never given to a gateway that has begun to end.
@@ -418,88 +426,6 @@ fn client(destination: &Destination, old: Option<&Snapshot>) -> Result<Arc<Upstr
     match kept {
         Some(client) => Ok(client.clone()),
         None => Upstream::new(destination).map(Arc::new).map_err(|error| error.to_string()),
-    }
-}
-
-/// What differs between what runs and a new config, and can't be gone over to.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct NotLive {
-    /// These make the reload fail: the rest of the new config may rely on them.
-    refused: Vec<String>,
-    /// These are only told: the process goes on with the old setting until it is restarted.
-    later: Vec<String>,
-}
-
-/// The settings that a running process can't change.
-#[derive(Clone, Debug)]
-struct Fixed {
-    listeners: Vec<std::net::SocketAddr>,
-    admin: AdminAddress,
-    threads: usize,
-    buffer: BufferSettings,
-    log: LogSettings,
-    tracing: Option<TraceSettings>,
-}
-
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        Self {
-            listeners: config.listeners.iter().map(|l| l.address).collect(),
-            admin: config.admin.listen.clone(),
-            threads: config.threads,
-            buffer: config.buffer.clone(),
-            log: config.log.clone(),
-            tracing: config.tracing.clone(),
-        }
-    }
-}
-
-impl NotLive {
-    fn between(old: &Fixed, new: &Fixed) -> Self {
-        let mut found = Self::default();
-        if old.listeners != new.listeners {
-            found.refuse("listeners", &texts(&old.listeners), &texts(&new.listeners));
-        }
-        if old.buffer.path != new.buffer.path {
-            let path = |fixed: &Fixed| fixed.buffer.path.display().to_string();
-            found.refuse("buffer.path", &path(old), &path(new));
-        }
-        if old.threads != new.threads {
-            found.refuse("threads", &old.threads.to_string(), &new.threads.to_string());
-        }
-        if old.admin != new.admin {
-            found.refuse("admin.listen", &admin_text(&old.admin), &admin_text(&new.admin));
-        }
-        if old.buffer.path == new.buffer.path && old.buffer != new.buffer {
-            found.later("buffer");
-        }
-        if (&old.log.level, &old.log.format) != (&new.log.level, &new.log.format) {
-            found.later("log.level and log.format");
-        }
-        if old.tracing != new.tracing {
-            found.later("tracing");
-        }
-        found
-    }
-
-    fn refuse(&mut self, key: &str, was: &str, is: &str) {
-        self.refused.push(format!("{key}: {was} can't become {is} while running: restart the gateway"));
-    }
-    fn later(&mut self, key: &str) {
-        self.later.push(format!("{key}: the changes take effect with the next restart"));
-    }
-}
-
-fn texts(addresses: &[std::net::SocketAddr]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// An admin address as people know it.
-pub fn admin_text(address: &AdminAddress) -> String {
-    match address {
-        AdminAddress::Tcp(address) => format!("http://{address}"),
-        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-        AdminAddress::Off => "off".into(),
     }
 }
 

@@ -109,9 +109,11 @@ async fn what_needs_a_restart_is_refused_by_name() {
 #[tokio::test]
 async fn what_waits_for_a_restart_is_a_warning() {
     let running = Running::start();
-    running.write("  path: data", "  path: data\n  max_size: 5GiB\nlog: { level: debug }");
+    running.write("  path: data", "  path: data\n  memtable: 5MiB\n  stall_after: 3s\nlog: { level: debug }");
     let warnings = running.gateway.reload().await.unwrap().warnings;
-    assert!(warnings.iter().any(|warning| warning.starts_with("buffer:")), "{warnings:?}");
+    for key in ["buffer.memtable:", "buffer.stall_after:"] {
+        assert!(warnings.iter().any(|warning| warning.starts_with(key)), "{warnings:?}");
+    }
     assert!(warnings.iter().any(|warning| warning.starts_with("log.level")), "{warnings:?}");
 }
 

@@ -15,6 +15,8 @@
 //! | … | what was sealed |
 //! | 16 | the tag |
 
+mod live;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
+
+pub use live::LiveKeyring;
 
 /// The first byte of a sealed record.
 pub const SEALED: u8 = 2;
@@ -54,6 +58,12 @@ pub enum Kind {
     Refused = 4,
     /// Known words that show that a key is the right one.
     Proof = 5,
+    /// The answer that a repeated request gets, named by the key of its claim.
+    Claim = 6,
+    /// How a delivery went, named by its event and destination.
+    Delivery = 7,
+    /// A small record of another part's, named by a hash of its key.
+    Note = 8,
 }
 
 /// Which of the operator's keys: derived from the key, so that it stays the same wherever the key stands in the config.

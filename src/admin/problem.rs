@@ -49,6 +49,7 @@ impl From<BufferError> for Problem {
             BufferError::Closed | BufferError::Failed(_) | BufferError::NoSpace(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            BufferError::Refused(_) => StatusCode::CONFLICT,
             BufferError::Damaged(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

@@ -173,7 +173,7 @@ fn traffic(route: &str, control: &dyn Control) -> RouteTraffic {
 fn breaker(of: &BreakerStatus, now: Timestamp) -> BreakerView {
     BreakerView {
         state: of.phase.word().to_owned(),
-        since: of.since.map(|since| now.saturating_sub(since).to_string()),
+        since: of.since_when(now).map(|since| since.to_string()),
         next_probe: of.next_probe.map(|wait| now.saturating_add(wait).to_string()),
         why: of.why.clone(),
     }

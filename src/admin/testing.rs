@@ -145,6 +145,7 @@ impl Buffer for Memory {
             let one = Selection::One(id, job.filter.of_deliveries());
             job.changed += match job.task {
                 Task::Replay | Task::ReplayTo { .. } => self.replay(one).await?,
+                Task::GiveUp => self.give_up(one).await?.count,
                 Task::Purge | Task::Erase => self.purge(one).await?,
             };
         }

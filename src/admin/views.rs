@@ -446,6 +446,17 @@ pub struct Replayed {
     pub untouched: Vec<String>,
 }
 
+/// Answer of `POST /events/give-up`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// Deliveries that are dead letters now, and dead letters that hold their keys no longer.
+    pub given_up: u64,
+    /// Deliveries that were in flight: their answers settle them.
+    pub under_way: u64,
+    /// Of the ids given: those of which nothing was given up (unknown, in flight, or nothing of them waits).
+    pub untouched: Vec<String>,
+}
+
 /// Answer of `POST /events/purge`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purged {

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Breakers, Phase};
 use crate::buffer::{Buffer, BufferError, DestinationName};
@@ -67,7 +66,8 @@ impl Breakers {
         let held = |phase: Phase| matches!(phase, Phase::Open | Phase::HalfOpen);
         let open = self.status().into_iter().filter(|breaker| held(breaker.phase));
         open.map(|breaker| {
-            let since = clock.now().saturating_sub(breaker.since.unwrap_or(Duration::ZERO));
+            let now = clock.now();
+            let since = breaker.since_when(now).unwrap_or(now);
             let why = breaker.why.unwrap_or_default();
             (breaker.destination, [&since.0.to_be_bytes()[..], why.as_bytes()].concat())
         })

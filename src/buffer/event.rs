@@ -308,16 +308,20 @@ pub enum DeadReason {
     TooOld,
     /// The app answered a status of `retry.give_up_on`.
     GivenUp,
+    /// An operator gave it up.
+    ByOperator,
 }
 
 impl DeadReason {
-    pub const ALL: [DeadReason; 3] = [DeadReason::AttemptsExhausted, DeadReason::TooOld, DeadReason::GivenUp];
+    pub const ALL: [DeadReason; 4] =
+        [DeadReason::AttemptsExhausted, DeadReason::TooOld, DeadReason::GivenUp, DeadReason::ByOperator];
 
     pub const fn code(self) -> &'static str {
         match self {
             DeadReason::AttemptsExhausted => "attempts_exhausted",
             DeadReason::TooOld => "too_old",
             DeadReason::GivenUp => "given_up",
+            DeadReason::ByOperator => "by_operator",
         }
     }
 }
@@ -372,4 +376,9 @@ pub struct Delivery {
 impl Delivery {
     /// Attempts kept per delivery.
     pub const MAX_HISTORY: usize = 8;
+
+    /// Whether it waits, or holds what waits behind it.
+    pub const fn may_be_given_up(&self) -> bool {
+        self.parks || matches!(self.state, DeliveryState::Pending | DeliveryState::Retrying { .. })
+    }
 }

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
+use crate::config::BufferSettings;
+use crate::seal::Keyring;
 
 pub use event::*;
 pub use job::*;
@@ -98,6 +100,14 @@ pub trait Buffer: Send + Sync + 'static {
     /// Makes the matching deliveries pending again with a fresh retry budget. Returns how many. Durable on return.
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError>;
 
+    /// Gives the matching deliveries up that are pending or retrying: each becomes a dead letter, and its lane goes on
+    /// with the next; so does one that a matching dead letter holds. What is leased at that moment is left alone: its
+    /// settlement decides. Durable on return.
+    async fn give_up(&self, selection: Selection) -> Result<GivenUp, BufferError> {
+        let _ = selection;
+        Err(BufferError::Failed("this buffer can't give deliveries up".into()))
+    }
+
     /// Deletes the matching events for good (never one with a delivery still under way). Returns how many.
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError>;
 
@@ -150,6 +160,13 @@ pub trait Buffer: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Goes over to what a new config says, as far as a running engine can: how long what is kept, limits, keys. All of it or
+    /// nothing; what needs a restart is left as it was.
+    async fn adopt(&self, settings: &BufferSettings) -> Result<(), BufferError> {
+        let _ = settings;
+        Ok(())
+    }
+
     /// Counts and sizes, cheap enough for every scrape.
     async fn stats(&self) -> Result<Stats, BufferError>;
 
@@ -196,6 +213,10 @@ pub trait Beside: Send + Sync + std::fmt::Debug + 'static {
     /// Is called when the buffer comes to its limits: gives at least these many bytes back, or all that it has, and
     /// takes nothing new for a while.
     fn give_way(&self, bytes: u64);
+    /// From now on this is sealed with other keys; all of those that anything is sealed under are among them.
+    fn rekey(&self, keys: &Keyring) {
+        let _ = keys;
+    }
     /// Seals anew what is not under the key that seals now. May block on the disk.
     ///
     /// # Errors
@@ -289,7 +310,16 @@ pub enum Next {
     Release,
 }
 
-/// What `replay` and `purge` work on.
+/// What came of giving deliveries up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Deliveries given up, and dead letters that hold their lanes no longer.
+    pub count: u64,
+    /// Deliveries that were leased and so were left alone.
+    pub under_way: u64,
+}
+
+/// What `replay`, `give_up` and `purge` work on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
     /// One event's deliveries, those that meet the filter's conditions on deliveries; its other conditions are about
@@ -401,6 +431,9 @@ pub enum BufferError {
     /// There is no room for what was asked; the text says how much it takes.
     #[error("no room: {0}")]
     NoSpace(String),
+    /// What was asked can't be done as things are; the text says what to do first.
+    #[error("{0}")]
+    Refused(String),
     /// A stored record can't be read; the text names what and where.
     #[error("damaged: {0}")]
     Damaged(String),

@@ -35,6 +35,11 @@ pub struct AdminArgs {
 }
 
 impl AdminArgs {
+    /// The config, if one is named.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// The address and the token, if there is one.
     pub fn resolve(&self) -> Result<(Address, Option<Secret>), Failure> {
         let configured = match &self.config {

@@ -1,6 +1,7 @@
 //! `tidegate buffer`: what the buffer holds, whether all of it can be read, and giving space back.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,25 +9,31 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::address::AdminArgs;
+use super::check::usual_path;
 use super::client::{Client, PATIENCE};
 use super::failure::{Failure, exit};
 use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, size};
 use super::status::{buffer, destinations, sealed};
 use crate::admin::buffer::Compaction;
 use crate::admin::views::{BufferStatus, DestinationStatus, Status};
+use crate::buffer::embedded::{self, OpenError};
 use crate::buffer::{Damage, RouteHolds, Verified};
+use crate::config::{self, Needed};
+use crate::seal::Keyring;
 
 /// How often a compaction is asked after.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Show what the buffer holds, check that all of it can be read, and give space back
 ///
-/// All of it asks the running gateway, which goes on working.
+/// All of it asks the running gateway, which goes on working; `verify --offline` looks at the folder of one that does not run.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   tidegate buffer stats
   tidegate buffer verify            # reads every event; exit code 1 if something is damaged
+  tidegate buffer verify --offline --config tidegate.yaml     # while the gateway is stopped
+  tidegate buffer verify --dir /backup/data
   tidegate buffer compact")]
 pub struct Buffer {
     #[command(flatten)]
@@ -43,7 +50,18 @@ enum Action {
         output: OutputArgs,
     },
     /// Read every event; what it holds by route and by key, and what is damaged
+    ///
+    /// With --offline or --dir it reads the folder itself, which no gateway may have open, and also checks that queues,
+    /// lanes, claims, retention and counters fit together. Nothing is upgraded or repaired, but for the torn end of a write
+    /// that was never acknowledged, which the engine cuts off. Exit code 1 if something is damaged, or if it can't be
+    /// opened.
     Verify {
+        /// Look at the buffer of the config, whose gateway does not run
+        #[arg(long)]
+        offline: bool,
+        /// Look at the buffer in this folder; --config names the config that has its keys, if it is encrypted
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -85,13 +103,22 @@ impl All {
         }
         self.damaged.extend(page.damaged);
     }
+
+    fn tell(&self, output: &OutputArgs) -> Result<ExitCode, Failure> {
+        match output.output {
+            Format::Json => print_json(self)?,
+            Format::Table => print(&verified(self, output))?,
+        }
+        Ok(if self.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
 }
 
 impl Buffer {
     pub fn run(self) -> ExitCode {
         exit(match &self.action {
             Action::Stats { output } => self.stats(output),
-            Action::Verify { output } => self.verify(output),
+            Action::Verify { offline: false, dir: None, output } => self.verify(output),
+            Action::Verify { dir, output, .. } => self.verify_offline(dir.as_deref(), output),
             Action::Compact { output } => self.compact(output),
         })
     }
@@ -132,11 +159,39 @@ impl Buffer {
                 note(&format!("{} events read", all.events));
             }
         }
-        match output.output {
-            Format::Json => print_json(&all)?,
-            Format::Table => print(&verified(&all, output))?,
+        all.tell(output)
+    }
+
+    fn verify_offline(&self, folder: Option<&Path>, output: &OutputArgs) -> Result<ExitCode, Failure> {
+        let settings = match (folder, self.admin.config()) {
+            (Some(_), None) => None,
+            (_, path) => {
+                let path = path.map_or_else(usual_path, Path::to_owned);
+                Some(config::load_offline(&path, Needed::Secrets)?.config.buffer)
+            }
+        };
+        let keys = settings.as_ref().map_or_else(Keyring::none, |of| of.encryption.clone());
+        let Some(folder) = folder.or(settings.as_ref().map(|of| of.path.as_path())) else {
+            return Err(Failure::Usage("give --offline or --dir FOLDER".into()));
+        };
+        let mut all = All::default();
+        let read = embedded::verify(folder, &keys, &mut |page| {
+            all.add(page);
+            if output.verbose {
+                note(&format!("{} events read", all.events));
+            }
+        });
+        match read {
+            Ok(()) => all.tell(output),
+            Err(OpenError::Damaged { path, what }) => {
+                all.damaged.push(Damage { event: None, what: format!("{path}: {what}") });
+                all.tell(output)
+            }
+            Err(error @ OpenError::Locked { .. }) => Err(Failure::No(format!(
+                "{error}; `tidegate buffer verify` without --offline or --dir asks the gateway that runs"
+            ))),
+            Err(error) => Err(Failure::No(error.to_string())),
         }
-        Ok(if all.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn compact(&self, output: &OutputArgs) -> Result<ExitCode, Failure> {

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json};
+use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, print, print_json, print_list};
 use super::status::{held, in_flight};
 use crate::admin::views::{DestinationStatus, Destinations as All};
 use crate::verify::nearest;
@@ -62,18 +62,8 @@ impl Destinations {
 }
 
 fn list(all: &All, output: &OutputArgs) -> Result<(), Failure> {
-    match output {
-        OutputArgs { output: Format::Json, .. } => print_json(all),
-        OutputArgs { quiet: true, .. } => {
-            let names = all.destinations.iter().map(|of| harmless(&of.destination) + "\n");
-            print(&names.collect::<String>())
-        }
-        _ if all.destinations.is_empty() => {
-            note("no destinations");
-            Ok(())
-        }
-        output => print(&table(&all.destinations, Times::of(output))),
-    }
+    let names = all.destinations.iter().map(|of| &*of.destination);
+    print_list(output, all, names, "no destinations", |times| table(&all.destinations, times))
 }
 
 fn table(all: &[DestinationStatus], times: Times) -> String {

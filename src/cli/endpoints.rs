@@ -8,7 +8,9 @@ use clap::Subcommand;
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json};
+use super::output::{
+    Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, print_list,
+};
 use super::select::duration;
 use crate::admin::endpoints::{EndpointView, IssuedView, Listed, Revoked, Whose};
 
@@ -137,14 +139,10 @@ impl List {
         let mut listed: Listed = Client::new(admin, PATIENCE)?.get("/endpoints")?;
         let wanted = |asked: &Option<String>, is: &str| asked.as_deref().is_none_or(|asked| asked == is);
         listed.endpoints.retain(|one| wanted(&self.route, &one.route) && wanted(&self.client, &one.client));
-        match self.output {
-            OutputArgs { output: Format::Json, .. } => print_json(&listed)?,
-            OutputArgs { quiet: true, .. } => {
-                print(&listed.endpoints.iter().fold(String::new(), |names, one| names + &one.client + "\n"))?;
-            }
-            _ if listed.endpoints.is_empty() => note("no client has a URL"),
-            ref output => print(&table(&listed.endpoints, Times::of(output)))?,
-        }
+        let names = listed.endpoints.iter().map(|one| &*one.client);
+        print_list(&self.output, &listed, names, "no client has a URL", |times| {
+            table(&listed.endpoints, times)
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

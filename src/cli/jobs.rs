@@ -8,13 +8,13 @@ use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::events::encoded;
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json};
+use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, print, print_json, print_list};
 use super::work::told;
 use crate::admin::jobs::{JobList, JobView};
 
 /// List, show, pause, resume and cancel work on many events
 ///
-/// `replay`, `purge` and `erase` by a filter are jobs: they go on when the command that began them ends, and after a
+/// `replay`, `give-up`, `purge` and `erase` by a filter are jobs: they go on when the command that began them ends, and after a
 /// restart of the gateway. Ended ones are listed for a while.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -119,14 +119,9 @@ fn task(job: &JobView) -> String {
 
 fn list(client: &Client, output: &OutputArgs) -> Result<ExitCode, Failure> {
     let JobList { jobs } = client.get("/jobs")?;
-    match output {
-        OutputArgs { output: Format::Json, .. } => print_json(&JobList { jobs })?,
-        OutputArgs { quiet: true, .. } => {
-            print(&jobs.iter().fold(String::new(), |ids, job| ids + &job.id + "\n"))?;
-        }
-        _ if jobs.is_empty() => note("no jobs"),
-        output => print(&table(&jobs, Times::of(output)))?,
-    }
+    let list = JobList { jobs };
+    let ids = list.jobs.iter().map(|job| &*job.id);
+    print_list(output, &list, ids, "no jobs", |times| table(&list.jobs, times))?;
     Ok(ExitCode::SUCCESS)
 }
 

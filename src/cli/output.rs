@@ -53,6 +53,28 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
+/// Prints a list as it was asked for: whole as JSON, its names alone (`--quiet`, one a line), or as a table. Of an empty one
+/// people are told so.
+pub fn print_list<'n>(
+    output: &OutputArgs,
+    list: &impl serde::Serialize,
+    names: impl Iterator<Item = &'n str>,
+    empty: &str,
+    table: impl FnOnce(Times) -> String,
+) -> Result<(), Failure> {
+    let mut names = names.peekable();
+    if output.output == Format::Json {
+        print_json(list)
+    } else if output.quiet {
+        print(&names.map(|name| harmless(name) + "\n").collect::<String>())
+    } else if names.peek().is_none() {
+        note(empty);
+        Ok(())
+    } else {
+        print(&table(Times::of(output)))
+    }
+}
+
 /// Says something beside the result, on standard error.
 pub fn note(text: &str) {
     // Nobody to tell it to is no reason to fail.

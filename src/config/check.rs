@@ -3,9 +3,11 @@
 
 mod alerts;
 mod destinations;
+mod doubles;
 mod handshakes;
 mod limits;
 mod listeners;
+mod loops;
 mod names;
 mod order;
 mod pace;
@@ -80,6 +82,7 @@ pub(super) fn check(
     let (routes, table) = checker.routes(&routes, &limits);
     let listeners = checker.items::<raw::Listener>(value, "listeners");
     let listeners = checker.listeners(&listeners);
+    checker.loops(&listeners);
     let buffer = checker.section::<raw::Buffer>(value, "buffer").unwrap_or_default();
     let mut buffer = checker.buffer(&buffer);
     let keeps = |route: &Route| Some((route.name.clone(), route.keep.clone()?));
@@ -157,6 +160,8 @@ struct Checker<'c, 'r> {
     provider_ranges: Vec<ProviderRanges>,
     /// Of the routes so far: the name, and the pack if it has one.
     packs: Vec<(String, Option<Arc<Pack>>)>,
+    /// What the routes so far forward to.
+    forwards: Vec<loops::Forwards>,
 }
 
 /// Whose ranges the word `provider` stands for.
@@ -180,6 +185,7 @@ impl<'c, 'r> Checker<'c, 'r> {
             secret_expiry: Duration::ZERO,
             provider_ranges: Vec::new(),
             packs: Vec::new(),
+            forwards: Vec::new(),
         }
     }
 }

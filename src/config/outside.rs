@@ -25,6 +25,8 @@ pub(super) trait Outside {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
     /// Whether this is a folder that can be looked into; the error text is for the user.
     fn folder(&self, path: &Path) -> Result<(), String>;
+    /// Whether this program could be started, by its path or from `PATH`; the error text is for the user.
+    fn program(&self, name: &str) -> Result<(), String>;
     /// Whether a listener could serve with these certificates.
     fn certificates(&self, tls: &Tls) -> Result<(), String>;
     /// The PEM file of a destination; `None` if such files are not looked at.
@@ -80,6 +82,25 @@ impl Outside for Real {
         std::fs::read_dir(path).map(|_| ()).map_err(|error| error.to_string())
     }
 
+    fn program(&self, name: &str) -> Result<(), String> {
+        if self.needed != Needed::Everything {
+            return Ok(());
+        }
+        if name.contains('/') {
+            return startable(Path::new(name)).map_err(|why| format!("{name} {why}"));
+        }
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let mut why = "is in no folder of the PATH";
+        for folder in std::env::split_paths(&folders) {
+            match startable(&folder.join(name)) {
+                Ok(()) => return Ok(()),
+                Err(NOT_THERE) => {}
+                Err(other) => why = other,
+            }
+        }
+        Err(format!("`{name}` {why}"))
+    }
+
     fn certificates(&self, tls: &Tls) -> Result<(), String> {
         if self.needed != Needed::Everything {
             return Ok(());
@@ -97,5 +118,39 @@ impl Outside for Real {
             Needed::Everything => self.read(path).map(Some),
             Needed::Secrets | Needed::Nothing => Ok(None),
         }
+    }
+}
+
+const NOT_THERE: &str = "does not exist";
+
+/// Whether a file is there that may be run by somebody; whose the gateway's user is, is known only when it runs.
+fn startable(path: &Path) -> Result<(), &'static str> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::metadata(path) {
+        Ok(file) if !file.is_file() => Err("is no file"),
+        Ok(file) if file.permissions().mode() & 0o111 == 0 => Err("is not executable"),
+        Ok(_) => Ok(()),
+        Err(_) => Err(NOT_THERE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_there_and_executable_or_it_is_said_why_not() {
+        let real = Real { needed: Needed::Everything };
+        assert_eq!(real.program("sh"), Ok(()));
+        assert_eq!(real.program("/bin/sh"), Ok(()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("notify");
+        let name = file.to_str().unwrap();
+        assert!(real.program(name).unwrap_err().ends_with("does not exist"));
+        std::fs::write(&file, "#!/bin/sh\n").unwrap();
+        assert!(real.program(name).unwrap_err().ends_with("is not executable"));
+        assert!(real.program(folder.path().to_str().unwrap()).unwrap_err().ends_with("is no file"));
+        assert!(real.program("no-such-program-anywhere").unwrap_err().contains("PATH"));
+        assert_eq!(Real { needed: Needed::Nothing }.program("no-such-program-anywhere"), Ok(()));
     }
 }

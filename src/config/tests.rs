@@ -59,6 +59,12 @@ impl Outside for Machine {
             false => Ok(()),
         }
     }
+    fn program(&self, name: &str) -> Result<(), String> {
+        match name.ends_with("missing") {
+            true => Err(format!("{name} does not exist")),
+            false => Ok(()),
+        }
+    }
     fn certificates(&self, _: &Tls) -> Result<(), String> {
         Ok(())
     }
@@ -277,14 +283,18 @@ fn the_end_of_a_secret_is_warned_of_where_it_is_written() {
          - { secret: env:NEW, label: new }\n      - { secret: env:OLD, label: old, until: 2020-01-01T00:00:00Z }\n      \
          - { secret: env:LAST, until: 2999-01-01T00:00:00Z }\n",
     );
-    let warnings = load_text(&config).unwrap().warnings;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(warnings[0].key, "routes[0].secrets[1]");
-    assert!(warnings[0].message.contains("`old` has ended at 2020-01-01"), "{}", warnings[0].message);
-    let early = format!("{config}alerts: {{ secret_expiry: 36500d }}\n");
-    assert_eq!(load_text(&early).unwrap().warnings.len(), 1);
+    let mut machine = Machine::default();
+    for name in ["NEW", "OLD", "LAST"] {
+        machine.env.insert(name.into(), Some(format!("the secret {name}")));
+    }
+    let warnings = |text: &str| load_text_on(&machine, text).unwrap().warnings;
+    let of_ended = warnings(&config);
+    assert_eq!(of_ended.len(), 1, "{of_ended:?}");
+    assert_eq!(of_ended[0].key, "routes[0].secrets[1]");
+    assert!(of_ended[0].message.contains("`old` has ended at 2020-01-01"), "{}", of_ended[0].message);
+    assert_eq!(warnings(&format!("{config}alerts: {{ secret_expiry: 36500d }}\n")).len(), 1);
     let near = config.replace("2999-01-01", "2100-01-01");
-    assert_eq!(load_text(&format!("{near}alerts: {{ secret_expiry: 36500d }}\n")).unwrap().warnings.len(), 2);
+    assert_eq!(warnings(&format!("{near}alerts: {{ secret_expiry: 36500d }}\n")).len(), 2);
     let said = problems(&config.replace("2020-01-01T", "2020-13-01T"));
     assert_eq!(said.len(), 1);
     assert!(

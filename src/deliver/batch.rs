@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::breaker::{Charge, Outcome, Permit};
-use crate::buffer::{Attempt, AttemptOutcome, Event, EventId, Leased, Next};
+use crate::buffer::{Attempt, AttemptOutcome, EventId, Leased, Next};
 use crate::config::Batch;
-use crate::upstream::{UpstreamError, batch as form};
+use crate::upstream::UpstreamError;
+use crate::upstream::batch::{self as form, Part};
 use crate::verify::JsonPointer;
 
 use super::classify::{self, Answered, Finding};
@@ -65,8 +66,8 @@ pub(super) enum Done {
     Well,
     /// Somebody in it may be at fault.
     Halves(Vec<Lease>, Vec<Lease>),
-    /// It failed while the app is spared; that many were in it.
-    Spared(usize),
+    /// It failed while the app is spared; these were in it, and others go before them.
+    Spared(Vec<EventId>),
     /// This one failed by itself.
     Suspect(EventId),
 }
@@ -88,6 +89,10 @@ impl Making {
         self.ready.clear();
         self.ready_bytes = 0;
         self.halves.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.halves.is_empty()
     }
 
     pub fn add(&mut self, lease: Lease, batch: &Batch, now: Instant) {
@@ -163,7 +168,7 @@ impl Making {
                 self.halves.push_back(Group::Batch(one));
                 self.halves.push_back(Group::Batch(other));
             }
-            Done::Spared(size) => self.limit = Some((size / 2).max(1)),
+            Done::Spared(events) => self.limit = Some((events.len() / 2).max(1)),
             Done::Suspect(id) => {
                 if !self.suspects.contains(&id) {
                     self.suspects.push_back(id);
@@ -194,18 +199,42 @@ pub(super) struct BatchAnswered {
     pub answered: Answered,
     /// As far as it may say something of each event.
     pub body: Vec<u8>,
+    /// Whether there was more of it than is read.
+    pub cut: bool,
 }
 
-/// The statuses of `count` events, if the answer has one for each.
-fn statuses(body: &[u8], at: &JsonPointer, count: usize) -> Option<Vec<u16>> {
-    let elements = at.elements(body)?;
-    let status = |element: &&[u8]| -> Option<u16> {
-        let value: serde_json::Value = serde_json::from_slice(element).ok()?;
-        let number = value.as_u64().or_else(|| value.get("status")?.as_u64())?;
-        u16::try_from(number).ok().filter(|status| (100..1000).contains(status))
-    };
-    let found: Vec<u16> = elements.iter().map(status).collect::<Option<_>>()?;
-    (found.len() == count).then_some(found)
+/// What an answer says of each event by itself.
+#[derive(Debug, PartialEq, Eq)]
+enum Each {
+    /// The config does not ask, or the answer has no array where it says.
+    Nothing,
+    Statuses(Vec<u16>),
+    /// It has something to say, and it can't be told of which event. In words, for the log and the attempt.
+    Unreadable(String),
+}
+
+impl Each {
+    fn of(answer: &BatchAnswered, at: &JsonPointer, count: usize) -> Self {
+        if answer.cut {
+            return Self::Unreadable("the answer to a batch is too long to look for statuses".into());
+        }
+        let Some(elements) = at.elements(&answer.body) else { return Self::Nothing };
+        let status = |element: &&[u8]| -> Option<u16> {
+            let value: serde_json::Value = serde_json::from_slice(element).ok()?;
+            let number = value.as_u64().or_else(|| value.get("status")?.as_u64())?;
+            u16::try_from(number).ok().filter(|status| (100..1000).contains(status))
+        };
+        if elements.len() != count {
+            return Self::Unreadable(format!(
+                "the answer has {} statuses for {count} events",
+                elements.len()
+            ));
+        }
+        match elements.iter().map(status).collect() {
+            Some(found) => Self::Statuses(found),
+            None => Self::Unreadable("the answer's array holds what is no status".into()),
+        }
+    }
 }
 
 /// Whether one event of a batch may be why it failed: the app took the request and did not like it, or did not survive it.
@@ -251,26 +280,46 @@ pub(super) async fn work<A: App>(
         return Done::Nothing;
     }
     let began = Instant::now();
-    // One request can't go on with the traces of many: each has its spans, the app none of them.
-    let spans: Vec<Option<worker::Spans>> =
-        going.iter().map(|(_, leased)| worker::Spans::of(around.tracer.as_ref(), leased)).collect();
+    // One request can't go on with the traces of many: it has one of its own, which is linked to them.
+    let all = going.iter().map(|(_, leased)| leased);
+    let mut spans = worker::BatchSpans::of(around.tracer.as_ref(), destination, all);
     let result = {
-        let parts: Vec<(&Event, u32)> =
-            going.iter().map(|(_, leased)| (&*leased.event, leased.attempts.saturating_add(1))).collect();
-        app.batch(destination, batch, &parts).await
+        let mut parts = Vec::with_capacity(going.len());
+        for ((_, leased), spans) in going.iter().zip(&spans.each) {
+            let trace = spans.as_ref().map(worker::Spans::context);
+            parts.push(Part { event: &leased.event, attempt: leased.attempts.saturating_add(1), trace });
+        }
+        app.batch(destination, batch, &parts, spans.context()).await
     };
     let (took, now) = (began.elapsed(), around.clock.now());
-    let (result, body) = match result {
-        Ok(BatchAnswered { answered, body }) => (Ok(answered), body),
-        Err(error) => (Err(error), Vec::new()),
+    let (mut result, each) = match result {
+        Ok(answer) => {
+            let each = match &batch.statuses {
+                Some(at) => Each::of(&answer, at, going.len()),
+                None => Each::Nothing,
+            };
+            (Ok(answer.answered), each)
+        }
+        Err(error) => (Err(error), Each::Nothing),
     };
+    if let Ok(Answered { status: 200..=299, .. }) = result {
+        match &each {
+            // One of them may have failed: to take all for delivered would lose it.
+            Each::Unreadable(problem) => result = Err(UpstreamError::Protocol(problem.clone())),
+            Each::Nothing if batch.statuses.is_some() => {
+                around.metrics.batch_without_statuses(&destination.name.0)
+            }
+            Each::Nothing | Each::Statuses(_) => {}
+        }
+    }
     let text = worker::text(&result);
+    spans.answered(&result, &text);
+    let spans = spans.each;
     let finding = classify::finding(&result, &destination.retry, now);
     let health = worker::health(&result, &finding);
     around.answered(destination, began, health);
     let charge = permit.end(health, &text);
-    let each = batch.statuses.as_ref().and_then(|at| statuses(&body, at, going.len()));
-    if let (Some(each), Ok(whole)) = (each, &result) {
+    if let (Each::Statuses(each), Ok(whole)) = (each, &result) {
         for (((lease, leased), status), spans) in going.into_iter().zip(each).zip(spans) {
             let own = Ok(Answered { status, retry_after: whole.retry_after.clone() });
             let finding = classify::finding(&own, &destination.retry, now);
@@ -298,7 +347,7 @@ pub(super) async fn work<A: App>(
         tracing::info!(destination = %destination.name, events = size, answer = %text, "a batch failed and is taken apart");
         return Done::Halves(one, other);
     }
-    let alone = going.first().map(|(_, leased)| leased.event.id);
+    let ids: Vec<EventId> = going.iter().map(|(_, leased)| leased.event.id).collect();
     let outcome = classify::outcome(&result);
     for ((lease, leased), spans) in going.into_iter().zip(spans) {
         let attempt = Attempt { at, took_ms: worker::millis(took), outcome: outcome.clone() };
@@ -310,10 +359,10 @@ pub(super) async fn work<A: App>(
             spans.end(&result, &text, next);
         }
     }
-    match (finding, charge, alone) {
+    match (finding, charge, ids.first()) {
         (Finding::Success, ..) => Done::Well,
-        (_, Charge::Spared { .. }, _) => Done::Spared(size),
-        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(id),
+        (_, Charge::Spared, _) => Done::Spared(ids),
+        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(*id),
         _ => Done::Nothing,
     }
 }
@@ -322,22 +371,27 @@ pub(super) async fn work<A: App>(
 mod tests {
     use super::*;
 
+    fn each(body: &str, cut: bool, count: usize) -> Each {
+        let answered = Answered { status: 200, retry_after: None };
+        let answer = BatchAnswered { answered, body: body.into(), cut };
+        Each::of(&answer, &JsonPointer::parse("/r").unwrap(), count)
+    }
+
     #[test]
-    fn each_event_has_a_status_or_none_has() {
-        let at = JsonPointer::parse("/r").unwrap();
-        let of = |body: &str, count| statuses(body.as_bytes(), &at, count);
-        assert_eq!(of(r#"{"r":[200,{"status":503,"x":1},410]}"#, 3), Some(vec![200, 503, 410]));
-        for body in [
-            r#"{"r":[200]}"#,
-            r#"{"r":[200,null]}"#,
-            r#"{"r":[200,"200"]}"#,
-            r#"{"r":[200,7]}"#,
-            r#"{"r":{}}"#,
-            "[200,200]",
-            "ok",
-        ] {
-            assert_eq!(of(body, 2), None, "{body}");
+    fn each_event_has_a_status_or_nothing_is_known() {
+        let mixed = r#"{"r":[200,{"status":503,"x":1},410]}"#;
+        assert_eq!(each(mixed, false, 3), Each::Statuses(vec![200, 503, 410]));
+        for body in [r#"{"r":{}}"#, "[200,200]", "ok", ""] {
+            assert_eq!(each(body, false, 2), Each::Nothing, "{body}");
         }
+    }
+
+    #[test]
+    fn statuses_that_fit_no_event_are_not_taken_for_success() {
+        for body in [r#"{"r":[200]}"#, r#"{"r":[200,null]}"#, r#"{"r":[200,"200"]}"#, r#"{"r":[200,7]}"#] {
+            assert!(matches!(each(body, false, 2), Each::Unreadable(_)), "{body}");
+        }
+        assert!(matches!(each(r#"{"r":[200,2"#, true, 2), Each::Unreadable(_)));
     }
 
     #[test]
@@ -358,10 +412,11 @@ mod tests {
     #[test]
     fn batches_get_smaller_while_the_app_is_spared_and_grow_back() {
         let mut making = Making::default();
-        making.done(Done::Spared(100), 100);
-        making.done(Done::Spared(50), 100);
+        let spared = |size: u8| Done::Spared((0..size).map(|n| EventId([n; 16])).collect());
+        making.done(spared(100), 100);
+        making.done(spared(50), 100);
         assert_eq!(making.limit, Some(25));
-        making.done(Done::Spared(1), 100);
+        making.done(spared(1), 100);
         assert_eq!(making.limit, Some(1));
         (0..7).for_each(|_| making.done(Done::Well, 100));
         assert_eq!(making.limit, None);

@@ -94,8 +94,8 @@ impl Gateway {
         let now = self.clock.now();
         let open = self.breakers.status().into_iter().filter(|breaker| breaker.phase == Phase::Open);
         open.map(|breaker| OpenBreaker {
+            since: breaker.since_when(now).unwrap_or(now),
             destination: breaker.destination.0,
-            since: breaker.since.map_or(now, |since| now.saturating_sub(since)),
         })
         .collect()
     }

@@ -182,6 +182,9 @@ impl Quarantine {
 }
 
 impl Beside for Quarantine {
+    fn rekey(&self, keys: &Keyring) {
+        self.shared.store.keys.set(keys.clone());
+    }
     fn reseal(&self) -> std::io::Result<()> {
         self.shared.store.reseal()
     }

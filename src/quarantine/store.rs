@@ -15,7 +15,7 @@ use crate::buffer::EventId;
 use crate::clock::Timestamp;
 use crate::config::QuarantineSettings;
 use crate::reason::Reason;
-use crate::seal::{Keyring, key_of};
+use crate::seal::{Keyring, LiveKeyring, key_of};
 
 /// The ending of a file that is being written.
 const PART: &str = "part";
@@ -43,7 +43,7 @@ impl Filter {
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
-    keys: Keyring,
+    pub(super) keys: LiveKeyring,
     shelf: Mutex<Shelf>,
     /// Held while a file is replaced or deleted.
     replacing: Mutex<()>,
@@ -125,7 +125,7 @@ impl Shelf {
 
 impl Store {
     pub(super) fn new(folder: PathBuf, keys: Keyring) -> Self {
-        Self { folder, keys, shelf: Mutex::default(), replacing: Mutex::default() }
+        Self { folder, keys: LiveKeyring::new(keys), shelf: Mutex::default(), replacing: Mutex::default() }
     }
 
     /// Finds the items of earlier processes. What can't be read whole is deleted: it is half a write.
@@ -135,10 +135,11 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
+        let keys = self.keys.now();
         for entry in entries {
             let path = entry?.path();
             let id = path.file_name().and_then(|name| name.to_str()?.parse::<EventId>().ok());
-            match (id, Summary::read(&path, &self.keys)) {
+            match (id, Summary::read(&path, &keys)) {
                 (Some(id), Ok(item)) if item.id == id => self.shelf.lock().insert(item),
                 (None, _) if path.extension().is_none_or(|end| end != PART) => {
                     tracing::warn!(file = %path.display(), "this is no item of the quarantine: it stays untouched");
@@ -162,7 +163,9 @@ impl Store {
 
     /// Writes an item; `false` if it is larger than all that may be there. Others go for it.
     pub(super) fn put(&self, item: &Item, settings: &QuarantineSettings) -> io::Result<bool> {
-        let file = item.encode(&self.keys)?;
+        // Held until it is there: who then seals all of it anew finds it.
+        let keys = self.keys.hold();
+        let file = item.encode(&keys)?;
         let length = file.len() as u64;
         let size = blocks(length);
         if size > settings.max_size {
@@ -228,7 +231,7 @@ impl Store {
         if !self.shelf.lock().items.contains_key(&id) {
             return Ok(None);
         }
-        match Item::read(&self.path(id), &self.keys) {
+        match Item::read(&self.path(id), &self.keys.now()) {
             Ok(item) => Ok(Some(item)),
             // Gone meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -276,9 +279,11 @@ impl Store {
             let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<EventId>().ok()) else {
                 continue;
             };
+            // Asked for first: who holds the keys may wait to replace a file.
+            let keys = self.keys.now();
             // What goes meanwhile must not come back.
             let _alone = self.replacing.lock();
-            match self.reseal_one(&path, id) {
+            match self.reseal_one(&path, id, &keys) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Half a write: deleted with the next start, and of no use to anybody.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
@@ -288,12 +293,12 @@ impl Store {
         Ok(())
     }
 
-    fn reseal_one(&self, path: &Path, id: EventId) -> io::Result<()> {
+    fn reseal_one(&self, path: &Path, id: EventId, keys: &Keyring) -> io::Result<()> {
         let under = item::sealed(path)?.and_then(|record| key_of(&record));
-        if under == self.keys.sealing() {
+        if under == keys.sealing() {
             return Ok(());
         }
-        let file = Item::read(path, &self.keys)?.encode(&self.keys)?;
+        let file = Item::read(path, keys)?.encode(keys)?;
         let part = self.path(id).with_extension(PART);
         let written = self.write(&part, &file).and_then(|()| std::fs::File::open(&part)?.sync_all());
         if let Err(error) = written.and_then(|()| std::fs::rename(&part, path)) {

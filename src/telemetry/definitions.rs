@@ -128,6 +128,8 @@ metrics! {
         "Age of the oldest delivery that is pending or retrying; 0 without one";
     ORDER_KEY_MISSING = "tidegate_order_key_missing", Number, Counter, ["destination"],
         "Events of ordered destinations without an order key, which go without order";
+    BATCH_WITHOUT_STATUSES = "tidegate_batch_without_statuses", Number, Counter, ["destination"],
+        "Successful answers to batches without the array that `statuses` points to: their status is that of all events";
     LANES_STUCK = "tidegate_lanes_stuck", Number, Gauge, ["destination", "state"],
         "Lanes of ordered destinations that stand still: blocked behind a failing event, or parked behind a dead letter";
     LANES_STUCK_OLDEST_AGE = "tidegate_lanes_stuck_oldest_age", Seconds, Gauge, ["destination"],

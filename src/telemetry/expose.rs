@@ -162,6 +162,11 @@ impl Exposition {
             destinations
                 .iter()
                 .try_for_each(|(destination, of)| f.counter(&[destination], of.keys_missing.get()))
+        })?;
+        page.family(&table::BATCH_WITHOUT_STATUSES, |f| {
+            destinations
+                .iter()
+                .try_for_each(|(destination, of)| f.counter(&[destination], of.statuses_missing.get()))
         })
     }
 
@@ -452,6 +457,7 @@ mod tests {
         metrics.concurrency_limit("billing/legacy", 16);
         metrics.in_flight("billing/legacy", 4);
         metrics.order_key_missing("billing/legacy");
+        metrics.batch_without_statuses("billing/legacy");
         metrics.connection_opened();
         metrics.connection_opened();
         metrics.connection_closed();
@@ -520,6 +526,7 @@ mod tests {
             (r#"tidegate_lanes_stuck{destination="billing/legacy",state="blocked"}"#, 2.0),
             (r#"tidegate_lanes_stuck_oldest_age_seconds{destination="billing/legacy"}"#, 0.5),
             (r#"tidegate_order_key_missing_total{destination="billing/legacy"}"#, 1.0),
+            (r#"tidegate_batch_without_statuses_total{destination="billing/legacy"}"#, 1.0),
             (r#"tidegate_backlog_oldest_age_seconds{destination="billing/legacy"}"#, 2.5),
             (r#"tidegate_dead_letters{destination="billing/legacy"}"#, 1.0),
             ("tidegate_buffer_bytes", 100.0),

@@ -81,9 +81,17 @@ impl Metrics {
             destination.duration.observe(nanos(took));
         });
     }
+    /// A delivery was given up without an attempt.
+    pub fn given_up(&self, destination: &str) {
+        self.all.destinations.with(destination, |destination| destination.outcomes.inc("dead"));
+    }
     /// An event of an ordered destination has no order key.
     pub fn order_key_missing(&self, destination: &str) {
         self.all.destinations.with(destination, |destination| destination.keys_missing.inc());
+    }
+    /// A successful answer to a batch says nothing of each event, although the config says where it would.
+    pub fn batch_without_statuses(&self, destination: &str) {
+        self.all.destinations.with(destination, |destination| destination.statuses_missing.inc());
     }
     pub fn connection_opened(&self) {
         self.all.connections.inc();
@@ -339,6 +347,7 @@ struct DestinationInstruments {
     duration: Histogram,
     in_flight: AtomicU64,
     keys_missing: Counter,
+    statuses_missing: Counter,
     /// [`NO_LIMIT`] before the first.
     limit: AtomicU64,
 }
@@ -365,6 +374,7 @@ impl DestinationInstruments {
             in_flight: AtomicU64::new(0),
             limit: AtomicU64::new(NO_LIMIT),
             keys_missing: Counter::default(),
+            statuses_missing: Counter::default(),
         }
     }
 

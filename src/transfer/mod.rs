@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::{BatchPart, Delivery, Event, EventId, Origin};
 use crate::clock::Timestamp;
-use crate::message::{Headers, Method, Scheme, is_control, is_token};
+use crate::message::{Headers, Method, Scheme, TraceContext, is_control, is_token};
 use crate::reason::Reason;
 use tar::Reader;
 
@@ -56,6 +56,9 @@ struct Metadata {
     /// The request's id, which of its events this was, and of how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<(EventId, u32, u32)>,
+    /// The span that its attempts go on from, where its trace is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
     deliveries: Vec<Delivery>,
 }
 
@@ -95,6 +98,7 @@ pub fn put(out: &mut Vec<u8>, event: &Event, deliveries: Vec<Delivery>) -> io::R
         way: event.origin.way.as_deref().map(str::to_owned),
         may_repeat: event.origin.may_repeat,
         batch: event.origin.batch.map(|BatchPart { id, number, count }| (id, number, count)),
+        traceparent: event.origin.trace.map(|trace| trace.to_string()),
         deliveries,
     };
     let metadata = serde_json::to_vec_pretty(&metadata)?;
@@ -170,6 +174,10 @@ impl Metadata {
             None => None,
             Some(code) => Some(Reason::from_code(&code).ok_or("`would_refuse` is no reason code")?),
         };
+        let trace = match self.traceparent {
+            None => None,
+            Some(text) => Some(TraceContext::parse(text.as_bytes()).ok_or("`traceparent` is none")?),
+        };
         let event = Event {
             id: self.id,
             route: self.route.into(),
@@ -198,8 +206,7 @@ impl Metadata {
                 may_repeat: self.may_repeat,
                 quarantine: self.quarantine,
                 batch: self.batch.map(|(id, number, count)| BatchPart { id, number, count }),
-                // The trace is the other gateway's.
-                trace: None,
+                trace,
             },
         };
         Ok((event, self.deliveries))
@@ -234,7 +241,7 @@ mod tests {
                 may_repeat: true,
                 quarantine: Some((EventId::new(at), at)),
                 batch: Some(BatchPart { id: EventId::new(at), number: 2, count: 3 }),
-                trace: None,
+                trace: Some(TraceContext { trace: [7; 16], span: [9; 8] }),
             },
         };
         let outcome = AttemptOutcome::Answered { status: 503 };
@@ -243,8 +250,11 @@ mod tests {
             state: DeliveryState::Dead { at, reason: DeadReason::TooOld },
             attempts: 3,
             since: at,
-            parks: false,
-            history: vec![Attempt { at, took_ms: 7, outcome }],
+            parks: true,
+            history: vec![
+                Attempt { at, took_ms: 7, outcome },
+                Attempt { at, took_ms: 30_000, outcome: AttemptOutcome::Failed { error: "timeout".into() } },
+            ],
         };
         (event, vec![dead])
     }
@@ -277,5 +287,6 @@ mod tests {
         refused(|e| e.target = "/a b".into(), "target");
         refused(|e| e.target = "http://x/".into(), "target");
         refused(|e| e.authority = "a\nb".into(), "authority");
+        refused(|e| e.origin.trace = Some(TraceContext { trace: [0; 16], span: [1; 8] }), "traceparent");
     }
 }

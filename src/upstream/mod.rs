@@ -86,6 +86,8 @@ struct Inner {
     timeout: Duration,
     check: Option<HealthCheck>,
     checks: OnceLock<Checks>,
+    /// Told when a server is up again which was down.
+    recovered: tokio::sync::Notify,
 }
 
 /// One upstream server of a destination.
@@ -162,6 +164,7 @@ impl Upstream {
                 balance: Balance::new(endpoints.iter().map(|endpoint| &*endpoint.name), &destination.balance),
                 check: destination.health.clone(),
                 checks: OnceLock::new(),
+                recovered: tokio::sync::Notify::new(),
                 endpoints,
                 signer: sign::Signer::new(destination)?,
                 http: destination.http,

@@ -90,6 +90,44 @@ async fn each_event_is_settled_by_its_own_status() {
     assert!(app.count() < 20, "they go together");
 }
 
+/// A success of which nobody can say whose it is, is none: what failed would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_statuses_fit_no_event_loses_none() {
+    let app = App::start().await;
+    let route = batched(&app, json!({"max_events": 8, "max_wait": "1s", "statuses": "/results"}));
+    let gateway = gateway().route(route).start().await;
+    app.behaves(Behaviour::By(|body| {
+        let numbers = numbers(body);
+        let status = |n: &u64| if *n == 3 { 500 } else { 200 };
+        let mut results: Vec<u16> = numbers.iter().map(status).collect();
+        if numbers.len() == 4 {
+            results.pop(); // the app forgets one
+        }
+        // With many the app tells a long story.
+        let story = if numbers.len() > 4 { "x".repeat(5 * 1024 * 1024) } else { String::new() };
+        Behaviour::Answer {
+            status: 200,
+            headers: vec![],
+            body: json!({"story": story, "results": results}).to_string().into_bytes(),
+        }
+    }));
+    send(&gateway, 0..8).await;
+    gateway.drained().await;
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[]).await, 1.0);
+    let mut delivered = BTreeSet::new();
+    for batch in batches(&app).into_iter().filter(|batch| batch.len() < 4) {
+        delivered.extend(batch);
+    }
+    assert_eq!(delivered, (0..8).collect(), "all came in batches whose answer could be read");
+    assert_eq!(gateway.metric("tidegate_batch_without_statuses_total", &[]).await, 0.0);
+
+    app.behaves(Behaviour::status(200));
+    send(&gateway, 8..16).await;
+    gateway.drained().await;
+    assert!(gateway.metric("tidegate_batch_without_statuses_total", &[]).await >= 1.0);
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[]).await, 1.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_spoils_its_batch_is_found_and_costs_the_others_nothing() {
     let app = App::start().await;

@@ -10,7 +10,7 @@ const OLD: &str = "6f6c646f6c646f6c646f6c646f6c646f6c646f6c646f6c646f6c646f6c646
 const NEW: &str = "bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmU=";
 const SECRET_WORDS: &str = "card-4242424242424242";
 
-fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder").map(Result::unwrap) {
         let path = entry.path();
@@ -99,6 +99,147 @@ async fn what_senders_send_is_in_no_file_and_a_wrong_key_is_refused() {
     let item = gateway.cli_json(&["quarantine", "list"]).await["items"][0]["id"].clone();
     let shown = gateway.cli_json(&["quarantine", "show", item.as_str().expect("an id")]).await;
     assert!(shown["body"]["text"].as_str().is_some_and(|text| text.contains("forged")), "{shown}");
+}
+
+/// Words in every place that a sender, an app or an operator can fill. Not there: names from the config, and what is kept as
+/// a hash alone (idempotency keys of claims, order keys, the URLs of clients).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_anybody_said_is_in_no_file_after_a_kill() {
+    const SAID: [&str; 18] = [
+        "said-in-path",
+        "said-in-query",
+        "said-in-host",
+        "X-Said-Name",
+        "said-in-header",
+        "said-in-cookie",
+        "said-in-body",
+        "said-as-key",
+        "said-as-order",
+        "said-as-type",
+        "said-in-trace",
+        "said-in-answer",
+        "said-in-content-type",
+        "said-in-refused",
+        "said-as-client",
+        "said-to-erase",
+        // Of an attempt.
+        "onnection refused",
+        "said-in-proxied",
+    ];
+    let (app, proxied) = (App::start().await, App::start().await);
+    app.refuse().await;
+    proxied.behaves(Behaviour::Answer {
+        status: 200,
+        headers: vec![("Content-Type", "text/said-in-content-type".into())],
+        body: b"said-in-answer".to_vec(),
+    });
+    let open = |path: &str| unverified(path).set("idempotency", json!({"key": "header:X-Key"}));
+    let clients = Route::new(json!({
+        "name": "clients", "path": "/clients/{endpoint}", "clients": "endpoints", "verify": "none"
+    }));
+    let mut gateway = with_keys(&["OLD_KEY"])
+        .route(open("/in/*").named("in").to(&app).delivery("order", json!({"by": "body:/order"})).impatient())
+        .route(open("/proxied").named("proxied").to(&proxied).mode("proxy"))
+        .route(clients.to(&proxied))
+        .route(github().to(&app))
+        .start()
+        .await;
+    let body = r#"{"order":"said-as-order","text":"said-in-body","type":"said-as-type"}"#;
+    let event = Request::post("/in/said-in-path?q=said-in-query", body)
+        .with("Host", "said-in-host.example")
+        .header("X-Said-Name", "said-in-header")
+        .header("Cookie", "c=said-in-cookie")
+        .header("X-Key", "said-as-key")
+        .header("tracestate", "said-in-trace=1");
+    assert_eq!(gateway.send(&event).await.status, 202);
+    for _ in 0..2 {
+        let answer =
+            gateway.send(&Request::post("/proxied", "said-in-proxied").header("X-Key", "said-as-key")).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"said-in-answer"[..]));
+    }
+    let refused =
+        signed::github("{}").body("{\"x\":\"said-in-refused\"}").header("X-Said-Name", "said-in-header");
+    assert_eq!(gateway.send(&refused).await.status, 401);
+    eventually("it is in quarantine", async || gateway.metric("tidegate_quarantine_items", &[]).await == 1.0)
+        .await;
+    let created = ["endpoints", "create", "--route", "clients", "--client", "said-as-client"];
+    gateway.cli_json(&created).await;
+    let erase = ["erase", "--route", "in", "--pointer", "/text", "--equals", "said-to-erase", "--yes"];
+    gateway.cli(&erase).await;
+    // It was tried, and what came of it is on disk.
+    eventually("deliveries are retried", async || {
+        gateway.cli_json(&["events", "list", "--state", "retrying"]).await["events"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+    })
+    .await;
+    gateway.kill().await;
+    let buffer = gateway.path("buffer");
+    for text in SAID {
+        assert_eq!(files_with(&buffer, text), Vec::<PathBuf>::new(), "{text}");
+    }
+    // And it is there: with the same key the repeat gets the app's first answer.
+    gateway.restart().await;
+    let repeat = gateway.send(&Request::post("/proxied", "again").header("X-Key", "said-as-key")).await;
+    assert!(repeat.is_duplicate() && &repeat.body[..] == b"said-in-answer", "{repeat:?}");
+    assert_eq!(proxied.count(), 1);
+}
+
+/// As `with_keys`, of key files.
+fn with_files(keys: &[&str]) -> serde_json::Value {
+    let keys: Vec<String> = keys.iter().map(|name| format!("file:{name}")).collect();
+    json!({"encryption": {"keys": keys}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_come_and_go_with_a_reload_while_events_come_in() {
+    let app = App::start().await;
+    let mut gateway = gateway()
+        .file("old.key", OLD)
+        .file("new.key", NEW)
+        .section("quarantine", json!({}))
+        .route(github().to(&app))
+        .start()
+        .await;
+    let mut sent = 0;
+    let mut send = async |gateway: &Gateway, count: usize| {
+        for _ in 0..count {
+            assert_eq!(gateway.send(&event(sent)).await.status, 202);
+            sent += 1;
+        }
+        sent
+    };
+    send(&gateway, 50).await;
+    // On, over to another one, and the first one away.
+    for (keys, needed) in [(&["old.key"][..], 1), (&["new.key", "old.key"], 1), (&["new.key"], 1)] {
+        gateway.builder.sections.insert("buffer".into(), with_files(keys));
+        gateway.rewrite_config();
+        let reloaded = gateway.cli(&["reload"]).await;
+        assert!(reloaded.status.success(), "{keys:?}: {reloaded:?}");
+        let warned = String::from_utf8_lossy(&reloaded.stderr).into_owned();
+        assert!(!warned.contains("restart"), "{warned}");
+        send(&gateway, 20).await;
+        sealed_anew(&gateway).await;
+        assert_eq!(sealing(&gateway).await["needed"].as_array().map(Vec::len), Some(needed));
+        assert_eq!(files_with(&gateway.path("buffer"), SECRET_WORDS), Vec::<PathBuf>::new(), "{keys:?}");
+    }
+    // Neither is the one that everything is under taken away, nor anything else of that config over.
+    for buffer in [with_files(&["old.key"]), json!({"keep_dead": "1s"})] {
+        gateway.builder.sections.insert("buffer".into(), buffer);
+        gateway.rewrite_config();
+        let refused = gateway.cli(&["reload"]).await;
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(told.contains("buffer.encryption.keys: the key") && told.contains("still needed"), "{told}");
+    }
+    gateway.drained().await;
+    gateway.kill().await;
+    gateway.builder.sections.insert("buffer".into(), with_files(&["new.key"]));
+    gateway.restart().await;
+    let total = send(&gateway, 1).await;
+    gateway.drained().await;
+    assert_eq!(gateway.metric("tidegate_buffer_events", &[]).await, total as f64);
+    app.receives(total).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

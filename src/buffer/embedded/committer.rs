@@ -18,13 +18,14 @@ use std::time::{Duration, Instant};
 use fjall::PersistMode;
 use parking_lot::{Condvar, Mutex};
 
-use super::super::{AppendError, BufferError};
+use super::super::{AppendError, BufferError, DeadReason};
 use super::Shared;
 use super::admission::Space;
 use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
 use super::endpoints::ChangeEndpoints;
+use super::give_up::Gone;
 use super::retention::Swept;
 use super::store::Store;
 use super::waiting::{Promise, Wakes};
@@ -372,6 +373,14 @@ impl Committer {
                     state.upcoming.remove(&place);
                 }
             }
+            for Gone { lane, event, attempts, place } in effects.given_up {
+                if let Some(place) = place {
+                    lane.state().is_withdrawn(place);
+                }
+                let (destination, reason) = (&lane.name, DeadReason::ByOperator.code());
+                tracing::warn!(%event, %destination, reason, attempts, "dead letter");
+                self.shared.metrics.given_up(&destination.0);
+            }
             for (lane, place) in effects.promoted {
                 lane.state().promoted(place);
                 lane.arrivals.notify_one();
@@ -457,18 +466,19 @@ impl Committer {
     /// Asks the disk for its space now and then, and whenever what came in since could have used up the rest.
     fn measure_if_due(&mut self, group: &[Op]) {
         let coming: u64 = group.iter().map(|op| op.bytes() as u64).sum();
-        let tight = coming > 0 && self.appended + coming > self.shared.marks.headroom(self.space);
+        let marks = self.shared.marks();
+        let tight = coming > 0 && self.appended + coming > marks.headroom(self.space);
         if !tight && self.measured.elapsed() < MEASURE_EVERY {
             return;
         }
         self.measured = Instant::now();
         let beside = self.shared.beside.as_deref();
-        let mut measured = Space::measure(&self.store, beside, &self.shared.marks);
+        let mut measured = Space::measure(&self.store, beside, &marks);
         if let (Some(beside), Ok(space)) = (beside, &measured) {
-            let excess = self.shared.marks.excess(*space, coming, self.shared.gate.is_full());
+            let excess = marks.excess(*space, coming, self.shared.gate.is_full());
             if excess > 0 && beside.bytes() > 0 {
                 beside.give_way(excess);
-                measured = Space::measure(&self.store, Some(beside), &self.shared.marks);
+                measured = Space::measure(&self.store, Some(beside), &marks);
             }
         }
         match measured {
@@ -483,7 +493,7 @@ impl Committer {
             }
             Err(error) => tracing::error!(%error, "the buffer's disk could not be asked for its space"),
         }
-        let full = self.shared.marks.judge(self.space, self.shared.gate.is_full());
+        let full = marks.judge(self.space, self.shared.gate.is_full());
         let is_full = full.is_some();
         if self.shared.gate.set_full(full.clone()) {
             match full {

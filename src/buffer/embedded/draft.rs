@@ -16,12 +16,15 @@ use super::lane::Lane;
 use super::lanes::Drafted;
 use super::retention::Keep;
 use super::store::Store;
+use crate::seal::Keyring;
 
 /// Claims that share an entry of the index by expiry, at most.
 const EXPIRE_TOGETHER: usize = 128;
 
 pub(super) struct Draft<'a> {
     pub(super) store: &'a Store,
+    /// Those in force when the draft was begun.
+    pub(super) keys: Keyring,
     pub(super) directory: &'a Directory,
     /// As it will be after this commit.
     pub(super) totals: CommitRecord,
@@ -53,6 +56,7 @@ impl<'a> Draft<'a> {
     ) -> Self {
         Self {
             store,
+            keys: store.keys.now(),
             directory,
             totals,
             counters: HashMap::new(),
@@ -131,7 +135,7 @@ impl<'a> Draft<'a> {
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
         match self.events.get(&id.0) {
             Some(None) => Ok(None),
-            Some(Some(encoded)) => codec::decode_event(id, encoded, &self.store.keys)
+            Some(Some(encoded)) => codec::decode_event(id, encoded, &self.keys)
                 .map(Some)
                 .map_err(|e| self.store.malformed("event", id, e)),
             None => self.store.event(id),
@@ -160,7 +164,8 @@ impl<'a> Draft<'a> {
     // ------------------------------------------------------------------------------------------------------- deliveries
 
     pub(super) fn put_record(&mut self, id: EventId, destination: u32, record: &Record) {
-        self.put(keys::delivery(id, destination), record.encode());
+        let sealed = record.seal(id, destination, &self.keys);
+        self.put(keys::delivery(id, destination), sealed);
     }
 
     /// All delivery records of an event, by destination.
@@ -172,7 +177,7 @@ impl<'a> Draft<'a> {
             match written {
                 None => records.remove(&destination),
                 Some(value) => {
-                    let record = Record::decode(value);
+                    let record = Record::open(id, destination, value, &self.keys);
                     records.insert(destination, record.map_err(|e| self.store.malformed("delivery", id, e))?)
                 }
             };
@@ -241,7 +246,8 @@ impl<'a> Draft<'a> {
         match self.index.get(keys::claim(key).as_slice()) {
             Some(None) => Ok(None),
             Some(Some(value)) => {
-                let claim = codec::decode_claim(value).map_err(|e| self.store.malformed("claim", "", e))?;
+                let claim = codec::open_claim(key, value, &self.keys)
+                    .map_err(|e| self.store.malformed("claim", "", e))?;
                 Ok((claim.expires_at.0 > now).then_some(claim))
             }
             None => self.store.standing(key, now),
@@ -250,7 +256,8 @@ impl<'a> Draft<'a> {
 
     /// The filter knows of it already.
     pub(super) fn put_claim(&mut self, key: ClaimKey, claim: &Claimed) {
-        self.put(keys::claim(key), codec::encode_claim(claim));
+        let sealed = codec::seal_claim(key, claim, &self.keys);
+        self.put(keys::claim(key), sealed);
         self.expiring.entry(claim.expires_at.0).or_default().push(key);
         self.totals.claims_from = self.totals.claims_from.min(claim.expires_at.0);
     }

@@ -67,10 +67,10 @@ fn key_at(key: &[u8], skip: usize) -> Read<[u8; 32]> {
 
 /// Those that have not ended.
 pub(super) fn all(store: &Store, now: Timestamp) -> Result<Vec<StoredEndpoint>, BufferError> {
-    let mut found = Vec::new();
+    let (mut found, ring) = (Vec::new(), store.keys.now());
     for entry in store.scan(vec![b'E'], vec![b'E' + 1]) {
         let (key, value) = entry?;
-        let endpoint = key_at(&key, 1).and_then(|key| decode(key, &value, &store.keys));
+        let endpoint = key_at(&key, 1).and_then(|key| decode(key, &value, &ring));
         let endpoint = endpoint.map_err(|e| store.malformed("endpoint", "", e))?;
         if endpoint.until.is_none_or(|until| now < until) {
             found.push(endpoint);
@@ -87,7 +87,7 @@ impl Draft<'_> {
         let mut records = Vec::with_capacity(changes.len());
         for change in &changes {
             if let EndpointChange::Put(endpoint) = change {
-                records.push(encode(endpoint, &self.store.keys)?);
+                records.push(encode(endpoint, &self.keys)?);
             }
         }
         let mut records = records.into_iter();
@@ -119,7 +119,7 @@ impl Draft<'_> {
             let key = key_at(&entry, 9).map_err(malformed)?;
             let record = store.get(&keys::endpoint(key))?;
             let stored =
-                record.map(|record| decode(key, &record, &store.keys).map_err(malformed)).transpose()?;
+                record.map(|record| decode(key, &record, &self.keys).map_err(malformed)).transpose()?;
             if stored.is_some_and(|stored| stored.until.is_some_and(|until| until.0 <= now)) {
                 self.remove(keys::endpoint(key));
             }

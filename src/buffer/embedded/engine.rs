@@ -1,174 +1,44 @@
-//! The open buffer: the trait's methods, and what all parts share.
+//! The open buffer: the trait's methods.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use fjall::Slice;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, LaneBy,
-    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
-    Step, StoredEndpoint, StuckLane, Task, Verified,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, GivenUp, Imported, Job,
+    LaneBy, LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement,
+    Stats, Step, StoredEndpoint, StuckLane, Task, Verified,
 };
 use super::admission::{Gate, Marks, Space, Watch};
-use super::apply::{Append, Change, Changed, Import, Note, Only, Op, Settle, What};
-use super::batch::{self, AppendBatch};
+use super::apply::{Change, Changed, Only, Op, Settle, What};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
 use super::directory::Directory;
 use super::endpoints::{self, ChangeEndpoints};
-use super::filter::Filter;
-use super::lane::{Lane, Lease, Target};
+use super::lane::{Lane, Lease};
+use super::notes::{self, Note};
 use super::retention::Keep;
-use super::sealing::Seals;
+use super::sealing::{self, Passes};
+use super::shared::Shared;
 use super::store::Store;
 use super::{
-    OpenError, apply, codec, keys, lane, lanes, lease, open, panic_text, scrub, sealing, select, tidy,
-    verify, waiting, wire,
+    OpenError, apply, give_up, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting, wire,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
-use crate::seal::Keyring;
 use crate::telemetry::Metrics;
 
 /// Events that one replay or purge commit works on at most.
 const CHANGE_STEP: usize = 256;
-/// Longest event in bytes, headers included. The engine takes values of up to 4 GiB.
-const MAX_EVENT: usize = 1 << 30;
 /// How long dropping a buffer that was not closed waits for its committer.
 const DROP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// What all parts of an open buffer share.
-pub(super) struct Shared {
-    /// Taken out on close.
-    pub(super) store: RwLock<Option<Arc<Store>>>,
-    pub(super) inbox: Inbox,
-    pub(super) gate: Gate,
-    pub(super) watch: Watch,
-    pub(super) marks: Marks,
-    /// Counts against the marks, and gives way.
-    pub(super) beside: Option<Arc<dyn Beside>>,
-    pub(super) keep: Keep,
-    pub(super) stall_after: Duration,
-    pub(super) directory: Directory,
-    /// Claims without an event on their way to disk.
-    pub(super) claims: Mutex<HashMap<ClaimKey, Claimed>>,
-    /// Which claims may stand.
-    pub(super) filter: Arc<Filter>,
-    pub(super) keys: Keyring,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) clock: Clock,
-    /// Published by the committer.
-    pub(super) events: AtomicU64,
-    pub(super) next_seq: AtomicU64,
-    pub(super) used_bytes: AtomicU64,
-    pub(super) free_bytes: AtomicU64,
-    /// As of the last step of sealing anew.
-    pub(super) seals: Mutex<Seals>,
-    /// Held by a scrub.
-    pub(super) scrubbing: tokio::sync::Mutex<()>,
-}
-
-impl Shared {
-    pub(super) fn store(&self) -> Result<Arc<Store>, BufferError> {
-        self.store.read().clone().ok_or(BufferError::Closed)
-    }
-
-    /// Runs a read that may block on the disk where it holds nobody up.
-    pub(super) async fn read<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&Store, &Shared) -> Result<T, BufferError> + Send + 'static,
-    ) -> Result<T, BufferError> {
-        let shared = Arc::clone(self);
-        let store = shared.store()?;
-        let outcome = tokio::task::spawn_blocking(move || read(&store, &shared)).await;
-        match outcome {
-            Ok(outcome) => outcome,
-            // The engine panics on some damage; that is the caller's to hear, not to die of.
-            Err(error) if error.is_panic() => {
-                Err(BufferError::Damaged(format!("the engine gave up: {}", panic_text(&*error.into_panic()))))
-            }
-            Err(_) => Err(BufferError::Closed),
-        }
-    }
-
-    /// Poisons the buffer.
-    pub(super) fn fail(&self, why: &str) {
-        if self.gate.fail(why) {
-            tracing::error!(%why, "the buffer has failed and takes no new events until a restart; what was acknowledged is kept");
-            self.metrics.buffer_trouble("write_failed");
-        }
-    }
-
-    pub(super) fn publish(&self, space: Space) {
-        self.used_bytes.store(space.used, Ordering::Relaxed);
-        self.free_bytes.store(space.free, Ordering::Relaxed);
-    }
-
-    /// The lane of a destination, if anything is known of it.
-    pub(super) fn known_lane(&self, name: &DestinationName) -> Option<Arc<Lane>> {
-        self.directory.find(&name.0)
-    }
-
-    pub(super) fn lane(&self, name: &DestinationName) -> Arc<Lane> {
-        self.directory.lane(name, || self.next_seq.load(Ordering::Acquire))
-    }
-
-    /// Those of several destinations, each once.
-    fn lanes(&self, destinations: &[DestinationName]) -> Vec<Arc<Lane>> {
-        let mut lanes: Vec<Arc<Lane>> = Vec::with_capacity(destinations.len());
-        for name in destinations {
-            let lane = self.lane(name);
-            if !lanes.iter().any(|known| known.id == lane.id) {
-                lanes.push(lane);
-            }
-        }
-        lanes
-    }
-
-    /// Where an event's deliveries go.
-    fn targets(&self, lanes: &[Arc<Lane>], event: &Event) -> Vec<Target> {
-        let target =
-            |lane: &Arc<Lane>| Target { lane: Arc::clone(lane), key: lane.key_of(event, &self.metrics) };
-        lanes.iter().map(target).collect()
-    }
-
-    /// Fills the filter of claims with those of earlier processes.
-    fn know_claims(&self) {
-        let Ok(store) = self.store() else { return };
-        if let Err(error) = store.know_claims(self.clock.now().0, || self.gate.is_closed()) {
-            tracing::error!(%error, "not all claims could be read; each is looked up on disk");
-        }
-    }
-
-    /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
-    pub(super) fn watch_over(&self) {
-        let look = (self.stall_after / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
-        while !self.gate.is_closed() {
-            std::thread::park_timeout(look);
-            let stalled = self.watch.running().filter(|running| *running >= self.stall_after);
-            let why =
-                stalled.map(|running| format!("a commit has been running for {} ms", running.as_millis()));
-            if self.gate.set_stalled(why.clone()) {
-                match why {
-                    Some(why) => {
-                        tracing::error!(%why, "the buffer's disk hangs: nothing new is taken until it returns");
-                        self.metrics.buffer_trouble("stalled");
-                    }
-                    None => tracing::warn!("the commit that hung has returned"),
-                }
-            }
-        }
-    }
-}
 
 /// The engine behind the trait.
 pub(super) struct Embedded {
@@ -200,7 +70,7 @@ impl Embedded {
             inbox: Inbox::default(),
             gate: Gate::default(),
             watch: Watch::default(),
-            marks,
+            marks: RwLock::new(Arc::new(marks)),
             beside,
             keep,
             stall_after: settings.stall_after,
@@ -214,11 +84,12 @@ impl Embedded {
             next_seq: AtomicU64::new(commit.next_seq),
             used_bytes: AtomicU64::new(0),
             free_bytes: AtomicU64::new(0),
+            passes: tokio::sync::Mutex::new(Passes::beginning(seals.is_under_way())),
             seals: Mutex::new(seals),
             scrubbing: tokio::sync::Mutex::default(),
         });
         shared.publish(space);
-        shared.gate.set_full(shared.marks.judge(space, false));
+        shared.gate.set_full(shared.marks().judge(space, false));
         let committer = Committer {
             shared: Arc::clone(&shared),
             store,
@@ -267,29 +138,51 @@ impl Embedded {
         outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
     }
 
-    /// Applies a replay or purge to all that a selection holds, in order of acceptance, step by step.
-    async fn change(&self, selection: Selection, what: What) -> Result<u64, BufferError> {
+    /// What the committer is to do to these events.
+    async fn what(&self, task: &Task, events: &[EventId], only: &Only) -> Result<What, BufferError> {
+        Ok(match task {
+            Task::Replay => What::Replay,
+            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
+            Task::GiveUp => {
+                let (events, only) = (events.to_vec(), only.clone());
+                let find = move |store: &Store, shared: &Shared| {
+                    let next_seq = shared.next_seq.load(Ordering::Acquire);
+                    give_up::find(store, &shared.directory, &events, &only, next_seq)
+                };
+                What::GiveUp(self.read(find).await?)
+            }
+            Task::Purge | Task::Erase => What::Purge,
+        })
+    }
+
+    /// Does something to all that a selection holds, in order of acceptance, step by step.
+    async fn change(&self, selection: Selection, task: Task) -> Result<GivenUp, BufferError> {
         self.shared.gate.usable()?;
         let filter = match selection {
             Selection::One(id, filter) => {
                 let only = select::only(&self.shared.directory, &filter);
-                return Ok(self.apply(what, vec![id], only, None).await?.count);
+                let what = self.what(&task, &[id], &only).await?;
+                let Changed { count, under_way, .. } = self.apply(what, vec![id], only, None).await?;
+                return Ok(GivenUp { count, under_way });
             }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);
         let mut search = Search::new(filter, CHANGE_STEP).oldest_first();
         search.upto = Some(EventId::last_of(self.shared.clock.now()));
-        let mut count = 0;
+        let mut done = GivenUp::default();
         loop {
             let found = self.search(search.clone()).await?;
             let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
             if !ids.is_empty() {
-                count += self.apply(what.clone(), ids, only.clone(), None).await?.count;
+                let what = self.what(&task, &ids, &only).await?;
+                let changed = self.apply(what, ids, only.clone(), None).await?;
+                done.count += changed.count;
+                done.under_way += changed.under_way;
             }
             match found.next {
                 Some(next) => search.after = Some(next),
-                None => return Ok(count),
+                None => return Ok(done),
             }
         }
     }
@@ -336,27 +229,6 @@ fn io_error(settings: &BufferSettings, source: std::io::Error) -> OpenError {
     OpenError::Io { path: settings.path.display().to_string(), source }
 }
 
-thread_local! {
-    /// Reused between appends of a thread, so that encoding allocates once, in the end's size.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Bytes of the scratch that a thread keeps.
-const SCRATCH_KEPT: usize = 256 * 1024;
-
-pub(super) fn encode(event: &Event, lanes: &[Arc<Lane>], keys: &Keyring) -> Result<Slice, AppendError> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let written = codec::encode_event(scratch, event, lanes.iter().map(|lane| lane.id), keys);
-        let encoded = Slice::from(scratch.as_slice());
-        scratch.clear();
-        scratch.shrink_to(SCRATCH_KEPT);
-        match written {
-            Ok(()) => Ok(encoded),
-            Err(error) => Err(AppendError::Unavailable(error.to_string())),
-        }
-    })
-}
-
 #[async_trait]
 impl Buffer for Embedded {
     async fn append(
@@ -365,20 +237,8 @@ impl Buffer for Embedded {
         destinations: &[DestinationName],
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError> {
-        self.shared.gate.admit()?;
-        let lanes = self.shared.lanes(destinations);
-        let encoded = encode(&event, &lanes, &self.shared.keys)?;
-        if encoded.len() > MAX_EVENT {
-            return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
-        }
-        let (done, outcome) = waiting::pair();
-        let targets = self.shared.targets(&lanes, &event);
-        let append = Append { event: Arc::new(event), encoded, targets, claim, queued: Instant::now(), done };
-        self.shared.inbox.push(Op::Append(Box::new(append)))?;
-        match outcome.await {
-            Some(outcome) => outcome,
-            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
-        }
+        let outcome = self.shared.push_event(event, destinations, claim)?;
+        outcome.await.unwrap_or_else(|| Err(self.shared.gone()))
     }
 
     async fn import(
@@ -387,31 +247,8 @@ impl Buffer for Embedded {
         deliveries: Vec<Delivery>,
         claim: Option<NewClaim>,
     ) -> Result<Imported, AppendError> {
-        self.shared.gate.admit()?;
-        let mut known: Vec<(Arc<Lane>, Delivery)> = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            let lane = self.shared.lane(&delivery.destination);
-            if !known.iter().any(|(of, _)| of.id == lane.id) {
-                known.push((lane, delivery));
-            }
-        }
-        let lanes: Vec<Arc<Lane>> = known.iter().map(|(lane, _)| Arc::clone(lane)).collect();
-        let encoded = encode(&event, &lanes, &self.shared.keys)?;
-        if encoded.len() > MAX_EVENT {
-            return Err(AppendError::Unavailable(format!("an event of {} bytes is too long", encoded.len())));
-        }
-        let (done, outcome) = waiting::pair();
-        let target = |(lane, delivery): (Arc<Lane>, Delivery)| {
-            let key = lane.key_of(&event, &self.shared.metrics);
-            (Target { lane, key }, delivery)
-        };
-        let deliveries = known.into_iter().map(target).collect();
-        let import = Import { event, encoded, deliveries, claim, done };
-        self.shared.inbox.push(Op::Import(Box::new(import)))?;
-        match outcome.await {
-            Some(outcome) => outcome,
-            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
-        }
+        let outcome = self.shared.push_import(event, deliveries, claim)?;
+        outcome.await.unwrap_or_else(|| Err(self.shared.gone()))
     }
 
     async fn append_batch(
@@ -419,25 +256,8 @@ impl Buffer for Embedded {
         batch: NewBatch,
         destinations: &[DestinationName],
     ) -> Result<BatchAppended, AppendError> {
-        self.shared.gate.admit()?;
-        let lanes = self.shared.lanes(destinations);
-        let NewBatch { id, events, claim } = batch;
-        let part = |(event, claim): (Event, Option<NewClaim>)| {
-            let encoded = encode(&event, &lanes, &self.shared.keys)?;
-            let targets = self.shared.targets(&lanes, &event);
-            Ok(batch::Part { event: Arc::new(event), encoded, targets, claim })
-        };
-        let events: Vec<batch::Part> = events.into_iter().map(part).collect::<Result<_, AppendError>>()?;
-        let (done, outcome) = waiting::pair();
-        let append = AppendBatch { events, claim, id, queued: Instant::now(), done };
-        if append.bytes() > batch::MAX_BYTES {
-            return Err(AppendError::Unavailable(format!("a batch of {} bytes is too long", append.bytes())));
-        }
-        self.shared.inbox.push(Op::AppendBatch(Box::new(append)))?;
-        match outcome.await {
-            Some(outcome) => outcome,
-            None => Err(AppendError::Unavailable(self.shared.gate.failure())),
-        }
+        let outcome = self.shared.push_batch(batch, destinations)?;
+        outcome.await.unwrap_or_else(|| Err(self.shared.gone()))
     }
 
     fn may_be_claimed(&self, key: ClaimKey) -> bool {
@@ -499,8 +319,8 @@ impl Buffer for Embedded {
         let Settlement { event_id, destination, token, attempt, next } = settlement;
         let Some(lane) = self.shared.known_lane(&destination) else { return Ok(()) };
         let place = lease::place(token);
+        let mut state = lane.state();
         let op = {
-            let mut state = lane.state();
             let held = match state.leases.get(&place) {
                 Some(Lease::Out(held)) if held.event.id == event_id => held.clone(),
                 // Settled already, or never leased by this process.
@@ -526,7 +346,10 @@ impl Buffer for Embedded {
             }
             Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record, urgent }
         };
-        self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
+        // Before another can lease what it makes due: its settlement must come behind this one.
+        let pushed = self.shared.inbox.push(Op::Settle(Box::new(op)));
+        drop(state);
+        pushed.map_err(Into::into)
     }
 
     async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
@@ -543,22 +366,22 @@ impl Buffer for Embedded {
     }
 
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, What::Replay).await
+        self.change(selection, Task::Replay).await.map(|done| done.count)
+    }
+
+    async fn give_up(&self, selection: Selection) -> Result<GivenUp, BufferError> {
+        self.change(selection, Task::GiveUp).await
     }
 
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, What::Purge).await
+        self.change(selection, Task::Purge).await.map(|done| done.count)
     }
 
     async fn step(&self, step: Step) -> Result<Job, BufferError> {
         self.shared.gate.usable()?;
         let Step { job, events } = step;
-        let what = match &job.task {
-            Task::Replay => What::Replay,
-            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
-            Task::Purge | Task::Erase => What::Purge,
-        };
         let only = select::only(&self.shared.directory, &job.filter);
+        let what = self.what(&job.task, &events, &only).await?;
         let changed = self.apply(what, events, only, Some(Box::new(job))).await?;
         // It comes back with what it was sent with.
         changed.job.map(|job| *job).ok_or(BufferError::Closed)
@@ -587,21 +410,8 @@ impl Buffer for Embedded {
     }
 
     async fn notes(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, BufferError> {
-        let from = keys::note(prefix);
-        self.read(move |store, _| {
-            let mut notes = Vec::new();
-            for entry in store.scan(from.clone(), vec![b'M' + 1]) {
-                let (key, value) = entry?;
-                if !key.starts_with(&from) {
-                    break;
-                }
-                let name = std::str::from_utf8(&key[1..])
-                    .map_err(|_| store.malformed("note", "", wire::Malformed("its key is no text")))?;
-                notes.push((name.to_owned(), value.to_vec()));
-            }
-            Ok(notes)
-        })
-        .await
+        let prefix = prefix.to_owned();
+        self.read(move |store, _| notes::all(store, &prefix)).await
     }
 
     async fn endpoints(&self) -> Result<Vec<StoredEndpoint>, BufferError> {
@@ -627,6 +437,13 @@ impl Buffer for Embedded {
         self.read(|store, _| tidy::free(store).map_err(|e| store.failed("store", "compaction", e))).await
     }
 
+    async fn adopt(&self, settings: &BufferSettings) -> Result<(), BufferError> {
+        sealing::rekey(&self.shared, &settings.encryption).await?;
+        self.shared.keep.adopt(settings);
+        self.shared.set_marks(Marks::new(settings));
+        Ok(())
+    }
+
     async fn stats(&self) -> Result<Stats, BufferError> {
         self.read(|store, shared| {
             let destinations = shared
@@ -649,7 +466,7 @@ impl Buffer for Embedded {
                 destinations,
                 events: shared.events.load(Ordering::Relaxed),
                 disk_bytes: shared.used_bytes.load(Ordering::Relaxed),
-                max_bytes: shared.marks.max,
+                max_bytes: shared.marks().max,
                 free_bytes: shared.free_bytes.load(Ordering::Relaxed),
                 sealing: shared.seals.lock().stats(shared.events.load(Ordering::Relaxed)),
             })

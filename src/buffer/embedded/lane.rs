@@ -121,6 +121,8 @@ pub(super) struct State {
     /// The same for lanes that stand still, by time.
     pub(super) stuck_from: u64,
     pub(super) stuck_lowered: u64,
+    /// Counts what was taken out of the queues without a lease, so that a look at them notices.
+    pub(super) withdrawn: u64,
     /// The latest lease got less than it asked for: what becomes due is waited for.
     pub(super) starved: bool,
     /// Whose turn it is where only one of new deliveries and retries fits.
@@ -156,6 +158,7 @@ impl Lane {
                 retried_lowered: 0,
                 stuck_from: 0,
                 stuck_lowered: 0,
+                withdrawn: 0,
                 starved: false,
                 retries_first: true,
             }),
@@ -269,6 +272,30 @@ impl State {
         self.leases.contains_key(&place)
             || self.returned.contains_key(&place)
             || self.upcoming.contains_key(&place)
+    }
+
+    /// Takes an entry out of everybody's reach, until it is gone from disk. `false`: somebody has it.
+    pub(super) fn withdraw(&mut self, place: Place, accepted: Timestamp) -> bool {
+        if self.leases.contains_key(&place) {
+            return false;
+        }
+        self.returned.remove(&place);
+        self.upcoming.remove(&place);
+        if place.0 == 0
+            && let Ok(at) = self.window.binary_search_by_key(&place.1, |(seq, _)| *seq)
+            && let Some((_, held)) = self.window.remove(at)
+        {
+            self.window_bytes -= held.weight();
+        }
+        self.leases.insert(place, Lease::Settling(accepted));
+        self.withdrawn += 1;
+        true
+    }
+
+    /// It is gone from disk.
+    pub(super) fn is_withdrawn(&mut self, place: Place) {
+        self.leases.remove(&place);
+        self.withdrawn += 1;
     }
 
     /// Gives a lease back as if it had never been.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::{BufferError, LeaseToken, Leased};
 use super::codec::{QueueEntry, Told};
 use super::keys;
-use super::lane::{Held, Lane, Lease, Place};
+use super::lane::{Held, Lane, Lease, Place, State};
 use super::store::Store;
 use crate::clock::Timestamp;
 
@@ -139,7 +139,7 @@ fn reserve_retries(
     now: Timestamp,
     granted: &mut Granted,
 ) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
-    let (from, upcoming) = {
+    let (from, upcoming, spoken_for, withdrawn) = {
         let mut state = lane.state();
         state.settled_low = None;
         // Retries that are on their way to disk may get there unseen by this scan.
@@ -147,7 +147,10 @@ fn reserve_retries(
         if max == 0 || state.retry_due > now.0 {
             return Ok(Vec::new());
         }
-        (state.retry_from, upcoming)
+        // One that is settled while this scan runs still stands in what the scan sees.
+        let spoken_for: Vec<Place> =
+            state.leases.range(state.retry_from..).map(|(place, _)| *place).collect();
+        (state.retry_from, upcoming, spoken_for, state.withdrawn)
     };
     let mut found = Vec::new();
     let mut next: Option<Place> = None;
@@ -156,7 +159,7 @@ fn reserve_retries(
         let (key, entry) = entry?;
         let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
         let place = (due, seq);
-        if lane.state().knows(place) {
+        if spoken_for.binary_search(&place).is_ok() || lane.state().knows(place) {
             end = (due, seq + 1);
             continue;
         }
@@ -168,6 +171,7 @@ fn reserve_retries(
         found.push((place, entry));
     }
     let mut state = lane.state();
+    still_there(store, lane, &state, withdrawn, &mut found)?;
     let due_in_memory = upcoming.iter().copied().filter(|place| place.0 <= now.0);
     let mut order: Vec<(Place, Option<QueueEntry>)> =
         found.into_iter().map(|(place, entry)| (place, Some(entry))).collect();
@@ -214,12 +218,12 @@ fn reserve_fresh(
     lane: &Arc<Lane>,
     max: usize,
 ) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
-    let (from, until) = {
+    let (from, until, withdrawn) = {
         let state = lane.state();
         if max == 0 || !state.behind {
             return Ok(Vec::new());
         }
-        (state.fresh_from, state.fresh_end)
+        (state.fresh_from, state.fresh_end, state.withdrawn)
     };
     let mut found = Vec::new();
     let mut end = until;
@@ -235,6 +239,7 @@ fn reserve_fresh(
         }
     }
     let mut state = lane.state();
+    still_there(store, lane, &state, withdrawn, &mut found)?;
     for (place, entry) in &found {
         state.leases.insert(*place, Lease::Reading(entry.accepted));
     }
@@ -242,6 +247,31 @@ fn reserve_fresh(
     // New entries went by the window as long as we were behind.
     state.behind = end < state.fresh_end;
     Ok(found)
+}
+
+/// Leaves out what was withdrawn since the look at the queue began: it saw the queue as it was then.
+fn still_there(
+    store: &Store,
+    lane: &Lane,
+    state: &State,
+    withdrawn: u64,
+    found: &mut Vec<(Place, QueueEntry)>,
+) -> Result<(), BufferError> {
+    if state.withdrawn == withdrawn {
+        return Ok(());
+    }
+    let mut there = Vec::with_capacity(found.len());
+    for (place, entry) in found.drain(..) {
+        let key = match place.0 {
+            0 => keys::fresh(lane.id, place.1),
+            due => keys::retry(lane.id, due, place.1),
+        };
+        if !state.knows(place) && store.get(&key)?.is_some() {
+            there.push((place, entry));
+        }
+    }
+    *found = there;
+    Ok(())
 }
 
 /// Reads the reserved events and completes their leases. One that can't be read stays reserved: it is in nobody's way,

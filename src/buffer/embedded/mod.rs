@@ -10,6 +10,7 @@
 mod admission;
 mod apply;
 mod batch;
+mod check;
 mod codec;
 mod committer;
 mod directory;
@@ -17,18 +18,22 @@ mod draft;
 mod endpoints;
 mod engine;
 mod filter;
+mod give_up;
 mod journal;
 mod keys;
 mod lane;
 mod lanes;
 mod lease;
+mod notes;
 mod open;
 pub mod parsers;
 mod retention;
 mod scrub;
 mod sealing;
 mod select;
+mod shared;
 mod store;
+mod take_in;
 mod tidy;
 mod verify;
 mod waiting;
@@ -39,14 +44,16 @@ mod witness;
 mod tests;
 
 use std::any::Any;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{Beside, Buffer};
+use super::{Beside, Buffer, Verified};
 use crate::clock::Clock;
 use crate::config::BufferSettings;
-use crate::seal::{KeyId, NotSealed};
+use crate::seal::{KeyId, Keyring, NotSealed};
 use crate::telemetry::Metrics;
-use engine::{Embedded, Shared};
+use engine::Embedded;
+use shared::Shared;
 
 /// Opens (or makes) the store.
 ///
@@ -75,15 +82,27 @@ pub fn open_beside(
     Ok(Arc::new(Embedded::open(settings, Some(beside), metrics, clock)?))
 }
 
+/// Reads all that a buffer holds which no gateway has open, and tells what it finds: the events part by part, and at last
+/// what does not fit together. Nothing is upgraded, sealed anew or made.
+///
+/// # Errors
+///
+/// If it can't be opened, [`OpenError::Damaged`] included, or is in use.
+pub fn verify(folder: &Path, keys: &Keyring, tell: &mut dyn FnMut(Verified)) -> Result<(), OpenError> {
+    verify::closed(folder, keys, tell)
+}
+
 /// Why the store could not be opened; each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("another process uses the buffer at {path}{}: stop it, or give this one its own buffer.path", .pid.map(|p| format!(" (pid {p})")).unwrap_or_default())]
     Locked { path: String, pid: Option<u32> },
     #[error(
-        "{path} has format {found}, this version of tidegate knows formats up to {known}: run the newer version, or move the folder away to begin with an empty buffer"
+        "{path}: this directory was written by a newer Tidegate (format {found}); this version knows formats up to {known}. Nothing was changed: run the newer version, or move the directory away to begin with an empty buffer"
     )]
     Newer { path: String, found: u32, known: u32 },
+    #[error("{path} holds no buffer of tidegate")]
+    NoBuffer { path: String },
     #[error(
         "the buffer is damaged: {path}: {what}. Nothing was thrown away. Restore the folder from a backup, or move it away to begin with an empty buffer (what it still holds is then not delivered)"
     )]

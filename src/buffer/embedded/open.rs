@@ -21,9 +21,28 @@ use super::store::Store;
 use super::witness::Witness;
 use super::{OpenError, keys};
 use crate::config::BufferSettings;
+use crate::seal::Keyring;
 
-/// The version of everything in `store/` that is ours.
-const FORMAT: u32 = 1;
+/// The version of everything in `store/` that is ours. Whatever a version before would not read as it is meant raises it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Its records are read as they are, but small ones stand in the clear beside sealed events: opening has them
+    /// sealed, and makes it format 2.
+    One = 1,
+    /// Lanes, retention of routes' own, answers of claims and error texts sealed.
+    Two = 2,
+}
+
+impl Format {
+    const NOW: Self = Format::Two;
+
+    fn text(self) -> String {
+        format!("{FORMAT_WORDS}{}\n", self as u32)
+    }
+}
+
+/// Write buffer of the store where nothing is written.
+const MEMTABLE: u64 = 1024 * 1024;
 const FORMAT_WORDS: &str = "tidegate buffer, format ";
 /// The number of the commit that makes a store.
 pub(super) const FIRST_COMMIT: u64 = 1;
@@ -68,7 +87,7 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
     make_folder(&files.folder)?;
     let lock = lock(&files.lock)?;
     let witnessed = Witness::read(&files.witness).map_err(|e| of_file(&files.witness, e))?;
-    match (exists(&files.format)?, exists(&files.store)?) {
+    let format = match (exists(&files.format)?, exists(&files.store)?) {
         (true, true) => check_format(&files.format)?,
         (true, false) => {
             check_format(&files.format)?;
@@ -86,13 +105,41 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
             return make(&files, settings, lock);
         }
         (false, true) => return Err(damaged(&files.format, "this file is missing")),
-    }
+    };
     if witnessed.is_none() {
         tracing::warn!(
             file = %files.witness.display(),
             "the buffer's witness is missing or torn: a journal that was cut short can't be noticed this time"
         );
     }
+    let (store, mut commit) = open_checked(&files, settings.memtable, &settings.encryption, witnessed)?;
+    let seals = sealing::take_up(&store, &mut commit, format)?;
+    if format != Format::NOW {
+        // Before anything is written that the version before does not know.
+        write_synced(&files.format, Format::NOW.text().as_bytes())?;
+        tracing::info!(
+            from = format as u32,
+            to = Format::NOW as u32,
+            "the buffer was upgraded: versions of tidegate that know only the old format refuse it now"
+        );
+    }
+    let witness = match witnessed {
+        Some(_) => Witness::open(&files.witness),
+        None => Witness::create(&files.witness, commit.commit),
+    };
+    let witness = witness.map_err(|e| of_file(&files.witness, e))?;
+    // What was read is on disk once the engine has opened (it syncs the journal), so it counts as acknowledged now.
+    witness.write(commit.commit).map_err(|e| of_file(&files.witness, e))?;
+    Ok(Opened { store, commit, seals, witness, lock })
+}
+
+/// A store that is there, looked at before the engine may touch it and after.
+fn open_checked(
+    files: &Files,
+    memtable: u64,
+    keys: &Keyring,
+    witnessed: Option<u64>,
+) -> Result<(Store, CommitRecord), OpenError> {
     check_engine_files(&files.store)?;
     let journals = journal::check(&files.store, witnessed).map_err(of_journal)?;
     if let Some((path, good)) = &journals.torn {
@@ -103,17 +150,27 @@ pub(super) fn open(settings: &BufferSettings) -> Result<Opened, OpenError> {
         );
         journal::mend(path, *good).map_err(|e| of_file(path, e))?;
     }
-    let store = open_engine(&files.store, settings)?;
-    let mut commit = check_opened(&store, &files.store, &journals)?;
-    let seals = sealing::take_up(&store, &mut commit)?;
-    let witness = match witnessed {
-        Some(_) => Witness::open(&files.witness),
-        None => Witness::create(&files.witness, commit.commit),
-    };
-    let witness = witness.map_err(|e| of_file(&files.witness, e))?;
-    // What was read is on disk once the engine has opened (it syncs the journal), so it counts as acknowledged now.
-    witness.write(commit.commit).map_err(|e| of_file(&files.witness, e))?;
-    Ok(Opened { store, commit, seals, witness, lock })
+    let store = open_engine(&files.store, memtable, keys)?;
+    let commit = check_opened(&store, &files.store, &journals)?;
+    Ok((store, commit))
+}
+
+/// One that no gateway has open, to be read only: nothing is taken up, upgraded or made. What the engine does to open it
+/// (it mends the torn end of a write that was never acknowledged) happens here, too.
+pub(super) fn open_to_read(folder: &Path, keys: &Keyring) -> Result<(Store, CommitRecord, Lock), OpenError> {
+    let files = Files::of(folder);
+    if !exists(&files.format)? {
+        return Err(OpenError::NoBuffer { path: text(&files.folder) });
+    }
+    let lock = lock(&files.lock)?;
+    check_format(&files.format)?;
+    if !exists(&files.store)? {
+        return Err(damaged(&files.store, "this folder is missing"));
+    }
+    let witnessed = Witness::read(&files.witness).map_err(|e| of_file(&files.witness, e))?;
+    let (store, commit) = open_checked(&files, MEMTABLE, keys, witnessed)?;
+    sealing::check_keys(&store, &commit)?;
+    Ok((store, commit, lock))
 }
 
 fn make_folder(folder: &Path) -> Result<(), OpenError> {
@@ -162,13 +219,13 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
 fn make(files: &Files, settings: &BufferSettings, lock: Lock) -> Result<Opened, OpenError> {
     let witness = Witness::create(&files.witness, FIRST_COMMIT).map_err(|e| of_file(&files.witness, e))?;
     sync_folder(&files.folder)?;
-    let store = open_engine(&files.store, settings)?;
+    let store = open_engine(&files.store, settings.memtable, &settings.encryption)?;
     let mut commit = CommitRecord { commit: FIRST_COMMIT, next_seq: 1, ..CommitRecord::default() };
     let mut batch = store.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&store.index, keys::COMMIT, commit.encode());
     batch.commit().map_err(|e| engine(&files.store, &e))?;
-    let seals = sealing::take_up(&store, &mut commit)?;
-    write_synced(&files.format, format!("{FORMAT_WORDS}{FORMAT}\n").as_bytes())?;
+    let seals = sealing::take_up(&store, &mut commit, Format::NOW)?;
+    write_synced(&files.format, Format::NOW.text().as_bytes())?;
     witness.write(commit.commit).map_err(|e| of_file(&files.witness, e))?;
     Ok(Opened { store, commit, seals, witness, lock })
 }
@@ -186,7 +243,7 @@ fn sync_folder(path: &Path) -> Result<(), OpenError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| of_file(path, e))
 }
 
-fn check_format(path: &Path) -> Result<(), OpenError> {
+fn check_format(path: &Path) -> Result<Format, OpenError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(200).read_to_string(&mut text));
     match read {
@@ -195,10 +252,13 @@ fn check_format(path: &Path) -> Result<(), OpenError> {
         Ok(_) => {}
     }
     match text.strip_prefix(FORMAT_WORDS).and_then(|n| n.trim_end().parse::<u32>().ok()) {
-        Some(found) if found > FORMAT => {
-            Err(OpenError::Newer { path: self::text(path), found, known: FORMAT })
-        }
-        Some(FORMAT) => Ok(()),
+        Some(1) => Ok(Format::One),
+        Some(2) => Ok(Format::Two),
+        Some(found) if found > Format::NOW as u32 => Err(OpenError::Newer {
+            path: self::text(path.parent().unwrap_or(path)),
+            found,
+            known: Format::NOW as u32,
+        }),
         _ => Err(damaged(path, "this is not the format file of a buffer")),
     }
 }
@@ -228,10 +288,8 @@ fn check_engine_files(store: &Path) -> Result<(), OpenError> {
 }
 
 /// The engine panics on some damage; that too is an error with a name.
-fn open_engine(folder: &Path, settings: &BufferSettings) -> Result<Store, OpenError> {
-    match catch_unwind(AssertUnwindSafe(|| {
-        Store::open(folder, settings.memtable, settings.encryption.clone())
-    })) {
+fn open_engine(folder: &Path, memtable: u64, keys: &Keyring) -> Result<Store, OpenError> {
+    match catch_unwind(AssertUnwindSafe(|| Store::open(folder, memtable, keys.clone()))) {
         Ok(Ok(store)) => Ok(store),
         Ok(Err(error)) => Err(engine(folder, &error)),
         Err(panic) => Err(damaged(folder, &format!("the engine gave up: {}", super::panic_text(&*panic)))),

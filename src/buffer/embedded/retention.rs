@@ -6,8 +6,10 @@
 //! last one ended. A route with a `keep` of its own has indexes of its own: what goes of it costs nothing of the others.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::super::{BufferError, DeliveryState, EventId};
@@ -58,7 +60,7 @@ impl GroupTotals {
             .for_each(|number| put_number(&mut out, number));
         out
     }
-    fn decode(record: &[u8]) -> Read<Self> {
+    pub(super) fn decode(record: &[u8]) -> Read<Self> {
         let mut r = Reader::versioned(record)?;
         let read = Self {
             events: r.number()?,
@@ -75,14 +77,20 @@ impl GroupTotals {
 /// stays in the group that it settled in; a group whose route has no `keep` any more goes by the general rule.
 #[derive(Debug)]
 pub(super) struct Keep {
-    all: KeepRule,
-    rules: HashMap<Group, KeepRule>,
+    /// A reload may replace them.
+    rules: ArcSwap<Rules>,
     /// As the committer's draft will leave them. One that fails to commit ends the buffer, so nothing is taken back.
     groups: Mutex<BTreeMap<Group, GroupTotals>>,
 }
 
-impl Keep {
-    pub(super) fn open(settings: &BufferSettings, store: &Store) -> Result<Self, BufferError> {
+#[derive(Debug)]
+struct Rules {
+    all: KeepRule,
+    own: HashMap<Group, KeepRule>,
+}
+
+impl Rules {
+    fn of(settings: &BufferSettings) -> Self {
         // What is done must not crowd out what is to come: a small buffer keeps less.
         let most = settings.max_size / 4;
         let all = KeepRule {
@@ -97,8 +105,14 @@ impl Keep {
             bytes: own.bytes.unwrap_or(settings.keep_delivered_bytes).min(most),
             dead: own.dead.unwrap_or(all.dead),
         };
-        let rules = settings.keep_of_routes.iter();
-        let rules = rules.map(|(route, own)| (Group::of(route), of_route(own))).collect();
+        let own = settings.keep_of_routes.iter();
+        let own = own.map(|(route, own)| (Group::of(route), of_route(own))).collect();
+        Self { all, own }
+    }
+}
+
+impl Keep {
+    pub(super) fn open(settings: &BufferSettings, store: &Store) -> Result<Self, BufferError> {
         let mut groups = BTreeMap::new();
         for entry in store.scan(vec![b'Q'], vec![b'Q' + 1]) {
             let (key, value) = entry?;
@@ -107,15 +121,21 @@ impl Keep {
             let group = Group(group.ok_or_else(|| malformed(Malformed("key")))?);
             groups.insert(group, GroupTotals::decode(&value).map_err(malformed)?);
         }
-        Ok(Self { all, rules, groups: Mutex::new(groups) })
+        Ok(Self { rules: ArcSwap::from_pointee(Rules::of(settings)), groups: Mutex::new(groups) })
+    }
+
+    /// Goes over to what a new config says, for what is there, too.
+    pub(super) fn adopt(&self, settings: &BufferSettings) {
+        self.rules.store(Arc::new(Rules::of(settings)));
     }
 
     /// Of a route with retention of its own.
     pub(super) fn group(&self, route: &str) -> Option<Group> {
-        if self.rules.is_empty() {
+        let rules = self.rules.load();
+        if rules.own.is_empty() {
             return None;
         }
-        Some(Group::of(route)).filter(|group| self.rules.contains_key(group))
+        Some(Group::of(route)).filter(|group| rules.own.contains_key(group))
     }
 
     /// The same for the route of a destination.
@@ -123,8 +143,9 @@ impl Keep {
         self.group(lane.name.0.split('/').next().unwrap_or_default())
     }
 
-    pub(super) fn rule(&self, group: Option<Group>) -> &KeepRule {
-        group.and_then(|group| self.rules.get(&group)).unwrap_or(&self.all)
+    pub(super) fn rule(&self, group: Option<Group>) -> KeepRule {
+        let rules = self.rules.load();
+        group.and_then(|group| rules.own.get(&group)).copied().unwrap_or(rules.all)
     }
 
     pub(super) fn totals(&self, group: Group) -> GroupTotals {
@@ -151,10 +172,10 @@ impl Draft<'_> {
         let mut budget = STEP;
         self.sweep_claims(now.0, &mut budget)?;
         self.sweep_endpoints(now.0, &mut budget)?;
-        let (delivered, dead) =
-            (now.saturating_sub(keep.all.delivered).0, now.saturating_sub(keep.all.dead).0);
-        self.sweep_events(Class::Delivered, delivered, &keep.all, now, &mut budget)?;
-        self.sweep_events(Class::Dead, dead, &keep.all, now, &mut budget)?;
+        let all = keep.rule(None);
+        let (delivered, dead) = (now.saturating_sub(all.delivered).0, now.saturating_sub(all.dead).0);
+        self.sweep_events(Class::Delivered, delivered, &all, now, &mut budget)?;
+        self.sweep_events(Class::Dead, dead, &all, now, &mut budget)?;
         let groups: Vec<Group> = keep.groups.lock().keys().copied().collect();
         for group in groups {
             self.sweep_group(Class::Delivered, group, now, &mut budget)?;

@@ -15,7 +15,7 @@ use super::filter::Filter;
 use super::keys;
 use super::scrub::Scrub;
 use super::wire::Malformed;
-use crate::seal::{Keyring, Kind};
+use crate::seal::{Keyring, Kind, LiveKeyring};
 
 /// Events of at least this many bytes are kept out of the tree, so that compaction does not write them again.
 const BLOB_THRESHOLD: u32 = 1024;
@@ -42,7 +42,7 @@ pub(super) struct Store {
     pub(super) claims: Arc<Filter>,
     pub(super) scrub: Arc<Scrub>,
     /// What is sealed, and how it opens.
-    pub(super) keys: Keyring,
+    pub(super) keys: LiveKeyring,
     folder: PathBuf,
 }
 
@@ -71,14 +71,24 @@ impl Store {
         })?;
         let index =
             db.keyspace("index", || KeyspaceCreateOptions::default().max_memtable_size(INDEX_MEMTABLE))?;
-        Ok(Self { db, events, index, claims: Arc::default(), scrub, keys, folder: folder.into() })
+        Ok(Self {
+            db,
+            events,
+            index,
+            claims: Arc::default(),
+            scrub,
+            keys: LiveKeyring::new(keys),
+            folder: folder.into(),
+        })
     }
 
     pub(super) fn event(&self, id: EventId) -> Result<Option<StoredEvent>, BufferError> {
         let Some(record) = self.events.get(id.0).map_err(|e| self.failed("events", id, e))? else {
             return Ok(None);
         };
-        codec::decode_event(id, &record, &self.keys).map(Some).map_err(|e| self.malformed("event", id, e))
+        codec::decode_event(id, &record, &self.keys.now())
+            .map(Some)
+            .map_err(|e| self.malformed("event", id, e))
     }
 
     /// An event as it is stored.
@@ -88,18 +98,21 @@ impl Store {
 
     pub(super) fn delivery(&self, id: EventId, destination: u32) -> Result<Option<Record>, BufferError> {
         let value = self.get(&keys::delivery(id, destination))?;
-        value.map(|v| Record::decode(&v).map_err(|e| self.malformed("delivery", id, e))).transpose()
+        let opened = |v: UserValue| Record::open(id, destination, &v, &self.keys.now());
+        value.map(|v| opened(v).map_err(|e| self.malformed("delivery", id, e))).transpose()
     }
 
     /// All delivery records of an event, by destination.
     pub(super) fn deliveries(&self, id: EventId) -> Result<Vec<(u32, Record)>, BufferError> {
+        let ring = self.keys.now();
         self.index
             .prefix(keys::deliveries(id))
             .map(|entry| {
                 let (key, value) = entry.into_inner().map_err(|e| self.failed("index", id, e))?;
                 let destination =
                     keys::u32_at(&key, 17).ok_or_else(|| self.malformed("delivery", id, Malformed("key")))?;
-                Ok((destination, Record::decode(&value).map_err(|e| self.malformed("delivery", id, e))?))
+                let record = Record::open(id, destination, &value, &ring);
+                Ok((destination, record.map_err(|e| self.malformed("delivery", id, e))?))
             })
             .collect()
     }
@@ -131,16 +144,17 @@ impl Store {
 
     pub(super) fn claim(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         let value = self.get(&keys::claim(key))?;
-        value.map(|v| codec::decode_claim(&v).map_err(|e| self.malformed("claim", "", e))).transpose()
+        let opened = |v: UserValue| codec::open_claim(key, &v, &self.keys.now());
+        value.map(|v| opened(v).map_err(|e| self.malformed("claim", "", e))).transpose()
     }
 
     /// All jobs; one that can't be read is left out.
     pub(super) fn jobs(&self) -> Result<Vec<Job>, BufferError> {
-        let mut jobs = Vec::new();
+        let (mut jobs, ring) = (Vec::new(), self.keys.now());
         for entry in self.scan(keys::job(EventId([0; 16])), vec![b'J' + 1]) {
             let (key, value) = entry?;
             let name = key.get(1..).unwrap_or_default();
-            let job = self.keys.open(Kind::Job, name, &value).map_err(|e| e.to_string());
+            let job = ring.open(Kind::Job, name, &value).map_err(|e| e.to_string());
             match job.and_then(|job| serde_json::from_slice(&job).map_err(|e| e.to_string())) {
                 Ok(job) => jobs.push(job),
                 Err(error) => tracing::error!(%error, "a job can't be read and is left out"),

@@ -164,6 +164,11 @@ impl Checker<'_, '_> {
                     self.error(&place.key("command"), "the program has no name", "name a program");
                     return None;
                 }
+                if let Some(Err(why)) = command.first().map(|name| self.references.outside.program(name)) {
+                    let help =
+                        "name one that the gateway's user may run: with its whole path, or from the PATH";
+                    self.warning(&place.key("command").index(0), format!("it can't be started: {why}"), help);
+                }
                 Some(("command", TellBy::Command(command.clone())))
             }
             _ => {

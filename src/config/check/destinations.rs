@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::Checker;
+use super::loops::Forwards;
 use super::names::is_name;
 use super::pace::CONCURRENCY;
 use crate::buffer::DestinationName;
@@ -243,6 +244,7 @@ impl Checker<'_, '_> {
                     let help = "leave the path out of the URL, and the app gets the sender's path";
                     self.warning(place, message, help);
                 }
+                self.forwards.push(Forwards { place: place.clone(), uri: uri.clone() });
                 return Some(uri);
             }
             _ => format!("`{text}` is not an http or https URL"),

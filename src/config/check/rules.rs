@@ -195,6 +195,7 @@ impl Checker<'_, '_> {
         self.warn_of_inline_secrets(place);
         match compiled {
             Ok(compiled) => {
+                self.warn_of_doubles(raw, place);
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
                 let tenants = references.tenants(&spec, self.secrets.refresh);
                 Some((compiled, spec, tenants))

@@ -96,3 +96,14 @@ fn a_route_says_how_often_it_expects_events() {
     let text = routes(&OPEN.replace("verify: none", "verify: none\n    expect_every: 1h"));
     assert_eq!(load_text(&text).unwrap().config.routes[0].expect_every, Some(Duration::from_secs(3600)));
 }
+
+#[test]
+fn a_command_that_can_not_be_started_is_warned_of_with_its_place() {
+    let text = routes(OPEN)
+        + "alerts:\n  to:\n    - command: [/opt/missing, --now]\n    - { name: b, command: [/bin/sh] }\n";
+    let loaded = load_text(&text).unwrap();
+    let found: Vec<_> = loaded.warnings.iter().filter(|w| w.message.contains("can't be started")).collect();
+    assert_eq!(found.len(), 1, "{:?}", loaded.warnings);
+    assert_eq!((found[0].key.as_str(), found[0].line, found[0].column), ("alerts.to[0].command[0]", 8, 17));
+    assert!(found[0].message.contains("/opt/missing does not exist"), "{}", found[0].message);
+}

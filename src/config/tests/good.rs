@@ -399,3 +399,50 @@ fn a_greeting_that_would_be_refused_for_lack_of_a_setting_is_warned_of() {
         ["routes[0]: greetings of WebSub (GET) will be refused: `topics` is not set"]
     );
 }
+
+#[test]
+fn a_destination_that_is_the_gateway_itself_is_told() {
+    let own = |url: &str| {
+        let route = format!("  - path: /x\n    verify: none\n    forward_to: {url}\n");
+        routes(&route).replace("127.0.0.1:0", "0.0.0.0:8080")
+    };
+    let problem = only(&own("http://localhost:8080"));
+    assert_eq!((problem.key.as_str(), problem.line), ("routes[0].forward_to", 5));
+    assert!(problem.message.contains("the gateway's own listener 0.0.0.0:8080"), "{problem}");
+    let warned = warnings(&own("http://127.0.0.1:8080/other"));
+    assert!(warned.iter().any(|w| w.contains("the gateway's own listener")), "{warned:?}");
+    assert!(!warnings(&own("http://127.0.0.1:8081")).iter().any(|w| w.contains("own listener")));
+}
+
+#[test]
+fn a_secret_or_a_label_that_stands_twice_is_warned_of() {
+    let machine = || {
+        let mut machine = Machine::default();
+        for (name, value) in [("A", "first-secret"), ("B", "other-secret"), ("SAME", "first-secret")] {
+            machine.env.insert(name.into(), Some(value.into()));
+        }
+        machine
+    };
+    let doubles = |keys: &str| {
+        let route = format!("  - path: /x\n    forward_to: http://127.0.0.1:3000\n{keys}\n");
+        let loaded = load_text_on(&machine(), &routes(&route)).unwrap_or_else(|all| panic!("{all:#?}"));
+        loaded.warnings.iter().map(|w| format!("{}: {}", w.key, w.message)).collect::<Vec<_>>()
+    };
+    let short = |secrets: &str| doubles(&format!("    provider: github\n    secrets: [{secrets}]"));
+    assert_eq!(short("{ secret: env:A, label: a }, { secret: env:B, label: b }"), Vec::<String>::new());
+    for twice in ["env:A, env:A", "env:A, env:SAME"] {
+        let same = "routes[0].secrets[1]: this is the same secret as routes[0].secrets[0]";
+        assert_eq!(short(twice), [same]);
+    }
+    let label = "routes[0].secrets[1].label: the label `a` is that of routes[0].secrets[0], too";
+    assert_eq!(short("{ secret: env:A, label: a }, { secret: env:B, label: a }"), [label]);
+    // One sender's secret in two rules of a route is no slip.
+    let any = |second: &str| {
+        let rule =
+            |secret: &str| format!("{{ provider: github, secrets: [{{ secret: env:{secret}, label: a }}] }}");
+        doubles(&format!("    verify: {{ any: [{}, {}] }}", rule("A"), rule(second)))
+    };
+    assert_eq!(any("A"), Vec::<String>::new());
+    let label = "routes[0].verify.any[1].secrets[0].label: the label `a` is that of routes[0].verify.any[0].secrets[0], too";
+    assert_eq!(any("B"), [label]);
+}

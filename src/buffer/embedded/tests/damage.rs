@@ -206,9 +206,9 @@ async fn a_newer_or_foreign_format_is_refused() {
     let closed = Closed::new().await;
     let write =
         |text: &'static str| move |folder: &Path| fs::write(folder.join("tidegate.format"), text).unwrap();
-    let (_copy, opened) = closed.damaged(write("tidegate buffer, format 2\n"));
+    let (_copy, opened) = closed.damaged(write("tidegate buffer, format 3\n"));
     let error = opened.err().unwrap();
-    assert!(matches!(&error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(&error, OpenError::Newer { found: 3, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("run the newer version"), "{error}");
     closed.refused("tidegate.format", write("something else"));
     closed.refused("store/version", |folder| fs::write(folder.join("store/version"), b"FJL\x09").unwrap());

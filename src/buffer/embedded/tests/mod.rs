@@ -2,10 +2,12 @@
 
 mod basics;
 mod batches;
+mod checked;
 mod crash;
 mod damage;
 mod endpoints;
 mod erased;
+mod format;
 mod imports;
 mod limits;
 mod model;
@@ -24,8 +26,8 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::apply::{Append, Op};
-use super::codec::Counters;
-use super::engine::{Embedded, encode};
+use super::engine::Embedded;
+use super::take_in::encode;
 use super::*;
 use crate::buffer::*;
 use crate::clock::{ManualClock, Timestamp};

@@ -5,210 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::buffer::embedded::codec::{QueueEntry, Record, Told};
-use crate::buffer::embedded::keys::{Class, Group};
-use crate::buffer::embedded::lanes::{LaneRecord, LaneState};
 use crate::config::RouteKeep;
 use crate::seal::testing::keyring;
 
-/// Counts everything in a store and compares it with what the counters say.
+/// Everything in the store fits together.
 pub(super) fn audit(buffer: &Embedded) {
     let store = buffer.shared.store().unwrap();
-    let totals = store.commit().unwrap().unwrap();
-    let mut queued: BTreeMap<(EventId, u32), QueueEntry> = BTreeMap::new();
-    let mut events = BTreeMap::new();
-    for entry in store.events.iter() {
-        let (key, value) = entry.into_inner().unwrap();
-        if key.len() == 16 {
-            let id = keys::id_at(&key, 0).unwrap();
-            events.insert(id, codec::decode_event(id, &value, &store.keys).unwrap());
-        }
-    }
-    assert_eq!(totals.events, events.len() as u64, "events");
-    let entries =
-        |prefix: u8| store.scan(vec![prefix], vec![prefix + 1]).map(Result::unwrap).collect::<Vec<_>>();
-    let (mut backlog, mut dead) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
-    let (mut retried, mut fresh_low, mut retry_low) =
-        (BTreeSet::new(), BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
-    let mut heads: BTreeMap<(u32, LaneKey), u64> = BTreeMap::new();
-    for prefix in [b'F', b'R'] {
-        for (key, value) in entries(prefix) {
-            let destination = keys::u32_at(&key, 1).unwrap();
-            let entry = QueueEntry::decode(&value).unwrap();
-            let first = keys::u64_at(&key, 5).unwrap();
-            let record = store.delivery(entry.event, destination).unwrap();
-            if let Some(lane) = entry.lane {
-                let place = if prefix == b'F' { first } else { keys::u64_at(&key, 13).unwrap() };
-                assert!(heads.insert((destination, lane), place).is_none(), "two heads of a lane");
-            }
-            if prefix == b'F' {
-                fresh_low.entry(destination).or_insert(first);
-                match entry.told {
-                    Told::Nothing => assert_eq!(record, None),
-                    Told::Record => assert_eq!(record.unwrap().state, DeliveryState::Pending),
-                }
-            } else {
-                retry_low.entry(destination).or_insert(first);
-                retried.insert((destination, keys::u64_at(&key, 13).unwrap()));
-                let next_at = Timestamp(first);
-                match record.map(|record| record.state) {
-                    // A head that became due when the one before it was settled.
-                    None | Some(DeliveryState::Pending) => assert!(entry.lane.is_some()),
-                    state => assert_eq!(state, Some(DeliveryState::Retrying { next_at })),
-                }
-            }
-            assert!(queued.insert((entry.event, destination), entry).is_none(), "queued twice");
-            *backlog.entry(destination).or_default() += 1;
-        }
-    }
-    lanes(buffer, &heads, &mut queued, &mut backlog, &mut retried);
-    let by_acceptance: BTreeSet<_> = entries(b'O')
-        .iter()
-        .map(|(key, _)| (keys::u32_at(key, 1).unwrap(), keys::u64_at(key, 5).unwrap()))
-        .collect();
-    assert_eq!(by_acceptance, retried, "retries by acceptance");
-    let mut records: BTreeMap<EventId, BTreeMap<u32, Record>> = BTreeMap::new();
-    for (key, value) in entries(b'D') {
-        let (id, destination) = (keys::id_at(&key, 1).unwrap(), keys::u32_at(&key, 17).unwrap());
-        let record = Record::decode(&value).unwrap();
-        if record.is_dead() {
-            *dead.entry(destination).or_default() += 1;
-            assert!(store.get(&keys::dead(id, destination)).unwrap().is_some());
-        }
-        records.entry(id).or_default().insert(destination, record);
-    }
-    assert_eq!(entries(b'L').len() as u64, dead.values().sum::<u64>(), "dead letters");
-    let mut kept = BTreeSet::new();
-    let mut delivered_bytes = 0;
-    for class in [Class::Delivered, Class::Dead] {
-        for (key, value) in entries(class.prefix()) {
-            let (at, id) = keys::split_timed(&key).unwrap();
-            let stored = &events[&EventId(id)];
-            assert_eq!(keys::u32_at(&value, 0), Some(stored.size));
-            let floor = match class {
-                Class::Delivered => {
-                    delivered_bytes += u64::from(stored.size);
-                    totals.delivered_from
-                }
-                Class::Dead => totals.dead_from,
-            };
-            assert!(at >= floor, "retention below its floor");
-            assert!(kept.insert(EventId(id)), "kept twice");
-        }
-    }
-    assert_eq!(totals.delivered_bytes, delivered_bytes, "delivered bytes");
-    let mut groups: BTreeMap<Group, (u64, u64)> = BTreeMap::new();
-    for (class, prefix) in [(Class::Delivered, b'v'), (Class::Dead, b't')] {
-        for (key, value) in entries(prefix) {
-            let group = Group(key[1..9].try_into().unwrap());
-            let id = keys::id_at(&key, 17).unwrap();
-            let size = keys::u32_at(&value, 0).unwrap();
-            assert_eq!(size, events[&id].size);
-            assert!(kept.insert(id), "kept twice");
-            if class == Class::Delivered {
-                let of = groups.entry(group).or_default();
-                *of = (of.0 + 1, of.1 + u64::from(size));
-            }
-        }
-    }
-    for group in [Group::of("hooks"), Group::of("another")] {
-        let totals = buffer.shared.keep.totals(group);
-        let counted = groups.get(&group).copied().unwrap_or_default();
-        assert_eq!((totals.events, totals.bytes), counted, "totals of a group");
-    }
-    for (id, stored) in &events {
-        let mut settled = 0;
-        for destination in &stored.destinations {
-            let record = records.get(id).and_then(|r| r.get(destination));
-            let is_settled = record.is_some_and(|r| r.settled_at().is_some());
-            assert_ne!(is_settled, queued.contains_key(&(*id, *destination)), "queued or settled");
-            settled += usize::from(is_settled);
-        }
-        assert_eq!(settled == stored.destinations.len(), kept.contains(id), "retention of {id}");
-    }
-    assert!(records.keys().chain(queued.keys().map(|(id, _)| id)).all(|id| events.contains_key(id)));
-    let expiring: BTreeSet<_> = entries(b'X')
-        .iter()
-        .map(|(key, value)| keys::split_expiry(key, value).unwrap())
-        .flat_map(|(at, claims)| claims.into_iter().map(move |key| (at, key)))
-        .collect();
-    for (key, value) in entries(b'K') {
-        let claim = codec::decode_claim(&value).unwrap();
-        let key = ClaimKey(key[1..].try_into().unwrap());
-        assert!(expiring.contains(&(claim.expires_at.0, key)));
-    }
-    let first_expiry = entries(b'X').first().map(|(key, _)| keys::split_timed(key).unwrap().0);
-    assert!(first_expiry.is_none_or(|at| at >= totals.claims_from), "claims below their floor");
-    for (key, value) in entries(b'C') {
-        let id = keys::u32_at(&key, 1).unwrap();
-        let counted = Counters::decode(&value).unwrap();
-        assert_eq!(counted.backlog, backlog.get(&id).copied().unwrap_or(0), "backlog");
-        assert_eq!(counted.dead, dead.get(&id).copied().unwrap_or(0), "dead");
-        assert!(fresh_low.get(&id).is_none_or(|low| *low >= counted.fresh_from), "fresh floor");
-        assert!(retry_low.get(&id).is_none_or(|low| *low >= counted.retry_from), "retry floor");
-    }
-}
-
-/// Every lane has one head and counts what waits behind it, and nothing waits without a lane.
-fn lanes(
-    buffer: &Embedded,
-    heads: &BTreeMap<(u32, LaneKey), u64>,
-    queued: &mut BTreeMap<(EventId, u32), QueueEntry>,
-    backlog: &mut BTreeMap<u32, u64>,
-    by_acceptance: &mut BTreeSet<(u32, u64)>,
-) {
-    let store = buffer.shared.store().unwrap();
-    let entries = |prefix: u8| store.scan(vec![prefix], vec![prefix + 1]).map(Result::unwrap);
-    let mut waiting: BTreeMap<(u32, LaneKey), Vec<u64>> = BTreeMap::new();
-    for (key, value) in entries(b'W') {
-        let (to, lane) = (keys::u32_at(&key, 1).unwrap(), keys::lane_at(&key, 5).unwrap());
-        let entry = QueueEntry::decode(&value).unwrap();
-        assert_eq!(entry.lane, Some(lane));
-        waiting.entry((to, lane)).or_default().push(keys::u64_at(&key, 13).unwrap());
-        assert!(queued.insert((entry.event, to), entry).is_none(), "waits and queued");
-        *backlog.entry(to).or_default() += 1;
-    }
-    let (mut stuck, mut counted) = (BTreeSet::new(), BTreeMap::<u32, (u64, u64)>::new());
-    let mut known = 0;
-    for (key, value) in entries(b'H') {
-        let of = (keys::u32_at(&key, 1).unwrap(), keys::lane_at(&key, 5).unwrap());
-        let record = LaneRecord::decode(&value).unwrap();
-        let behind = waiting.remove(&of).unwrap_or_default();
-        assert_eq!(record.waiting, behind.len() as u64, "what waits");
-        assert!(behind.first().is_none_or(|first| *first >= record.floor), "waits below the floor");
-        known += 1;
-        match record.state {
-            LaneState::Stuck { why: Standstill::Parked, since, head } => {
-                known -= 1;
-                assert_eq!(heads.get(&of), None, "a parked lane has no head");
-                assert!(store.delivery(head, of.0).unwrap().unwrap().parks);
-                by_acceptance.extend(behind.first().map(|first| (of.0, *first)));
-                stuck.insert((of.0, since.0, of.1));
-                counted.entry(of.0).or_default().1 += 1;
-            }
-            state => {
-                assert_eq!(heads.get(&of), Some(&record.head), "the head");
-                if let LaneState::Stuck { since, .. } = state {
-                    stuck.insert((of.0, since.0, of.1));
-                    counted.entry(of.0).or_default().0 += 1;
-                }
-            }
-        }
-    }
-    assert_eq!(known, heads.len(), "heads without a lane");
-    assert!(waiting.is_empty(), "waits without a lane: {waiting:?}");
-    let listed: BTreeSet<_> = entries(b'B')
-        .map(|(key, _)| {
-            let at = keys::u64_at(&key, 5).unwrap();
-            (keys::u32_at(&key, 1).unwrap(), at, keys::lane_at(&key, 13).unwrap())
-        })
-        .collect();
-    assert_eq!(listed, stuck, "lanes that stand still");
-    for (key, value) in entries(b'C') {
-        let counters = Counters::decode(&value).unwrap();
-        let expected = counted.get(&keys::u32_at(&key, 1).unwrap()).copied().unwrap_or_default();
-        assert_eq!((counters.blocked, counters.parked), expected, "lanes counted");
-    }
+    let found = check::check(&store, store.commit().unwrap().unwrap());
+    assert_eq!(found, []);
 }
 
 #[derive(Clone, Debug)]
@@ -230,6 +34,9 @@ enum Step {
         secs: u64,
     },
     Replay {
+        which: Option<prop::sample::Index>,
+    },
+    GiveUp {
         which: Option<prop::sample::Index>,
     },
     Purge {
@@ -267,6 +74,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (index(), next).prop_map(|(which, next)| Step::Settle { which, next }),
         2 => (0u64..40).prop_map(|secs| Step::Advance { secs }),
         1 => prop::option::of(index()).prop_map(|which| Step::Replay { which }),
+        2 => prop::option::of(index()).prop_map(|which| Step::GiveUp { which }),
         1 => prop::option::of(index()).prop_map(|which| Step::Purge { which }),
         1 => (index(), 0u8..2).prop_map(|(which, to)| Step::Give { which, to }),
         1 => Just(Step::Sweep),
@@ -383,6 +191,7 @@ async fn run(steps: Vec<Step>, kind: Store) {
             }
             Step::Advance { secs } => bench.clock.advance(Duration::from_secs(secs)),
             Step::Replay { which } => replay(&bench, &mut model, which).await,
+            Step::GiveUp { which } => give_up(&bench, &mut model, which).await,
             Step::Purge { which } => purge(&bench, &mut model, which).await,
             Step::Give { which, to } => give(&bench, &mut model, which, to).await,
             Step::Sweep => sweep(&bench, &mut model).await,
@@ -585,6 +394,51 @@ async fn give(bench: &Bench, model: &mut Model, which: prop::sample::Index, to: 
     let expected = if under_way { (10, 11) } else { (11, 10) };
     assert_eq!((done.changed, done.untouched), expected);
     assert_eq!(bench.buffer.jobs().await.unwrap(), [done], "written with what it did");
+}
+
+async fn give_up(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {
+    sweep(bench, model).await;
+    let ids: Vec<_> = model.events.keys().copied().collect();
+    if ids.is_empty() {
+        return;
+    }
+    let (selection, chosen): (_, Vec<_>) = match which {
+        Some(which) => {
+            let id = ids[which.index(ids.len())];
+            (Selection::One(id, EventFilter::default()), vec![id])
+        }
+        None => {
+            let filter = EventFilter { state: Some("retrying".into()), ..EventFilter::default() };
+            (Selection::Matching(filter), ids)
+        }
+    };
+    let (now, mut expected) = (bench.now(), GivenUp::default());
+    for id in chosen {
+        let mut gone = Vec::new();
+        for (to, (state, _)) in model.events.get_mut(&id).expect("chosen from it") {
+            let matches = match state {
+                DeliveryState::Pending => which.is_some(),
+                DeliveryState::Retrying { .. } => true,
+                _ => false,
+            };
+            let leased = model.leased.iter().any(|(of, leased)| of == to && leased.event.id == id);
+            match (matches, leased) {
+                (false, _) => {}
+                (true, true) => expected.under_way += 1,
+                (true, false) => {
+                    *state = DeliveryState::Dead { at: now, reason: DeadReason::ByOperator };
+                    gone.push(*to);
+                }
+            }
+        }
+        expected.count += gone.len() as u64;
+        let any = !gone.is_empty();
+        gone.into_iter().for_each(|to| model.take(to, id));
+        if any {
+            model.keep(id);
+        }
+    }
+    assert_eq!(bench.buffer.give_up(selection).await.unwrap(), expected, "given up");
 }
 
 async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {

@@ -1,5 +1,7 @@
 //! The queues: order, due times, leases, retention, replay, purge, listing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -406,4 +408,66 @@ async fn the_oldest_delivery_is_found_wherever_it_waits() {
     bench.settle(&retry[0], Next::Delivered);
     bench.settled().await;
     assert_eq!(bench.stats_of(&app()).await.oldest, Some(later(20)), "the next in the queue");
+}
+
+/// Workers lease, settle and hand back while an operator gives up: each delivery has one end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_given_up_while_others_work_is_either_theirs_or_given_up() {
+    const EVENTS: usize = 800;
+    let bench = Bench::new();
+    let mut ids = Vec::new();
+    for n in 0..EVENTS {
+        // Half of them in the window of what came in last, half only on disk.
+        let body = if n % 2 == 0 { "short".to_owned() } else { "x".repeat(4000) };
+        ids.push(bench.stored(&body).await);
+    }
+    let buffer = Arc::new(bench.buffer);
+    let delivered: Arc<Mutex<Vec<EventId>>> = Arc::default();
+    let now = bench.clock.now();
+    // The operator is done.
+    let through = Arc::new(AtomicBool::new(false));
+    let working = (0..3).map(|seed| {
+        let (buffer, delivered, clock) = (buffer.clone(), delivered.clone(), bench.clock.clone());
+        let through = through.clone();
+        tokio::spawn(async move {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            loop {
+                let leased = buffer.lease(&app(), rng.usize(1..30), clock.now()).await.unwrap();
+                if leased.is_empty() && buffer.stats().await.unwrap().destinations[0].backlog == 0 {
+                    return;
+                }
+                for one in leased {
+                    let next = match rng.u8(0..100) {
+                        0..2 => Next::Delivered,
+                        _ if through.load(Ordering::Relaxed) => Next::Delivered,
+                        2..60 => Next::Retry(now),
+                        _ => Next::Release,
+                    };
+                    if next == Next::Delivered {
+                        delivered.lock().push(one.event.id);
+                    }
+                    buffer.settle(settlement(&one, now, next)).unwrap();
+                    clock.advance(Duration::from_millis(1));
+                }
+            }
+        })
+    });
+    let working: Vec<_> = working.collect();
+    let mut given_up = 0;
+    for part in ids.rchunks(7) {
+        for id in part.iter().step_by(2) {
+            given_up += buffer.give_up(Selection::One(*id, EventFilter::default())).await.unwrap().count;
+        }
+    }
+    through.store(true, Ordering::Relaxed);
+    for worker in working {
+        worker.await.unwrap();
+    }
+    buffer.sweep().await.unwrap();
+    let delivered = delivered.lock().clone();
+    assert!(given_up > 50, "{given_up}: this run shows nothing");
+    assert_eq!(delivered.len() as u64 + given_up, EVENTS as u64);
+    let stats = buffer.stats().await.unwrap();
+    assert_eq!((stats.destinations[0].backlog, stats.destinations[0].dead), (0, given_up));
+    super::model::audit(&buffer);
 }

@@ -112,3 +112,47 @@ async fn what_is_replayed_is_kept_until_it_is_settled_again_and_a_route_without_
     bench.buffer.sweep().await.unwrap();
     assert!(!is_there(&bench, id).await);
 }
+
+#[tokio::test]
+async fn a_new_keep_counts_at_once_for_what_is_there() {
+    let mut bench = Bench::new();
+    let (one, dead) = (
+        settled_on(&bench, "hooks", Next::Delivered, "x").await,
+        settled_on(&bench, "hooks", DEAD, "x").await,
+    );
+    bench.clock.advance(Duration::from_secs(100));
+    bench.buffer.sweep().await.unwrap();
+    assert!(is_there(&bench, one).await && is_there(&bench, dead).await);
+    bench.settings.keep_delivered = Duration::from_secs(50);
+    bench.settings.keep_of_routes =
+        vec![of_route("own", RouteKeep { events: Some(1), ..RouteKeep::default() })];
+    bench.buffer.adopt(&bench.settings).await.unwrap();
+    bench.buffer.sweep().await.unwrap();
+    assert!(!is_there(&bench, one).await && is_there(&bench, dead).await);
+    // A route's own rule begins for what settles from then on.
+    let first = settled_on(&bench, "own", Next::Delivered, "a").await;
+    bench.clock.advance(Duration::from_secs(1));
+    let own = [first, settled_on(&bench, "own", Next::Delivered, "b").await];
+    bench.buffer.sweep().await.unwrap();
+    assert!(!is_there(&bench, own[0]).await && is_there(&bench, own[1]).await);
+    bench.settings.keep_dead = Duration::from_secs(99);
+    bench.buffer.adopt(&bench.settings).await.unwrap();
+    bench.buffer.sweep().await.unwrap();
+    assert!(!is_there(&bench, dead).await);
+    model::audit(&bench.buffer);
+}
+
+#[tokio::test]
+async fn a_new_limit_counts_at_once() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.buffer.stats().await.unwrap().max_bytes, 1 << 30);
+    bench.settings.max_size = 128 << 20;
+    bench.settings.min_free = u64::MAX;
+    bench.buffer.adopt(&bench.settings).await.unwrap();
+    assert_eq!(bench.buffer.stats().await.unwrap().max_bytes, 128 << 20);
+    let until = Instant::now() + Duration::from_secs(10);
+    while !matches!(bench.buffer.admission(), Admission::Full(_)) {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

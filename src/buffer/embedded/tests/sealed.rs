@@ -7,8 +7,18 @@ use crate::seal::testing::{key, keyring};
 use crate::seal::{Keyring, Sealing};
 
 const BODY: &str = "body-in-the-clear";
-/// All that came from the sender.
-const SENT: [&str; 6] = [BODY, "/hooks/a%20b", "Hooks.example", "X-Bin", "idempotent-key", "pushed"];
+/// All that came from the sender or the app.
+const SENT: [&str; 9] = [
+    BODY,
+    "/hooks/a%20b",
+    "Hooks.example",
+    "X-Bin",
+    "idempotent-key",
+    "pushed",
+    "answered-in-the-clear",
+    "told-by-the-app",
+    "why-it-is-open",
+];
 
 fn sealed_event(bench: &Bench, n: usize) -> Event {
     Event {
@@ -26,6 +36,38 @@ async fn filled(bench: &Bench, count: usize) -> Vec<Event> {
         events.push(event);
     }
     events
+}
+
+/// A claim with an answer of the app's own, a delivery that failed with words of it, and a note: one of each.
+async fn talked(bench: &Bench, n: u64) {
+    let answer = FirstAnswer {
+        status: 200,
+        content_type: Some("text/answered-in-the-clear".into()),
+        body: "answered-in-the-clear".into(),
+    };
+    bench.buffer.claim(NewClaim { answer, ..claim(n) }, EventId([n as u8; 16])).unwrap();
+    let leased = bench.lease_one().await;
+    let outcome = AttemptOutcome::Failed { error: "broken: told-by-the-app".into() };
+    let failed = Attempt { at: bench.now(), took_ms: 1, outcome };
+    let later = bench.now().saturating_add(Duration::from_secs(3600));
+    let settlement = settlement(&leased, bench.now(), Next::Retry(later));
+    bench.buffer.settle(Settlement { attempt: Some(failed), ..settlement }).unwrap();
+    bench.buffer.note("breaker/hooks/app", Some(b"\0why-it-is-open".to_vec())).await.unwrap();
+}
+
+async fn talk_is_there(bench: &Bench, n: u64, event: EventId) {
+    let claimed = bench.buffer.claimed(claim(n).key).await.unwrap().expect("the claim stands");
+    assert_eq!(&claimed.answer.body[..], b"answered-in-the-clear");
+    let history = bench.deliveries(event).await.remove(0).history;
+    assert_eq!(history[0].outcome, AttemptOutcome::Failed { error: "broken: told-by-the-app".into() });
+    let notes = bench.buffer.notes("breaker/").await.unwrap();
+    assert_eq!(notes, [("breaker/hooks/app".to_owned(), b"\0why-it-is-open".to_vec())]);
+}
+
+/// What a reload does.
+async fn rekeyed(bench: &mut Bench, keys: Keyring) {
+    bench.settings.encryption = keys;
+    bench.buffer.adopt(&bench.settings).await.unwrap();
 }
 
 fn with_keys(bench: Bench, keys: Keyring) -> Bench {
@@ -65,6 +107,7 @@ fn nothing_in_the_clear(bench: &Bench) {
 async fn nothing_that_was_sent_stands_in_any_file_and_all_comes_back() {
     let bench = Bench::with(|settings| settings.encryption = keyring(&[1]));
     let events = filled(&bench, 12).await;
+    talked(&bench, 1).await;
     let endpoint = StoredEndpoint { key: [7; 32], until: None, value: b"url-secret-of-acme".to_vec() };
     bench.buffer.change_endpoints(vec![EndpointChange::Put(endpoint.clone())]).await.unwrap();
     for keyspace in ["events", "index"] {
@@ -79,7 +122,8 @@ async fn nothing_that_was_sent_stands_in_any_file_and_all_comes_back() {
     let bench = bench.reopen();
     all_there(&bench, &events).await;
     assert_eq!(bench.buffer.endpoints().await.unwrap(), [endpoint]);
-    assert_eq!(bench.lease(20).await.len(), 12, "and is delivered");
+    talk_is_there(&bench, 1, events[0].id).await;
+    assert_eq!(bench.lease(20).await.len(), 11, "and is delivered, but for the one that waits");
 }
 
 #[tokio::test]
@@ -103,6 +147,7 @@ async fn a_missing_key_is_named_before_anything_happens() {
 async fn an_old_plain_store_is_sealed_and_nothing_plain_is_left_in_its_files() {
     let bench = Bench::new();
     let mut events = filled(&bench, 20).await;
+    talked(&bench, 1).await;
     let bench = with_keys(bench, keyring(&[1]));
     events.extend(filled(&bench, 3).await);
     all_there(&bench, &events).await;
@@ -110,6 +155,7 @@ async fn an_old_plain_store_is_sealed_and_nothing_plain_is_left_in_its_files() {
     nothing_in_the_clear(&bench);
     let bench = bench.reopen();
     all_there(&bench, &events).await;
+    talk_is_there(&bench, 1, events[0].id).await;
     assert_eq!(bench.buffer.stats().await.unwrap().events, 23);
 }
 
@@ -117,6 +163,7 @@ async fn an_old_plain_store_is_sealed_and_nothing_plain_is_left_in_its_files() {
 async fn after_a_rotation_the_old_key_is_needed_for_nothing() {
     let bench = Bench::with(|settings| settings.encryption = keyring(&[1]));
     let events = filled(&bench, 20).await;
+    talked(&bench, 1).await;
     let endpoint = StoredEndpoint { key: [7; 32], until: None, value: b"url-secret".to_vec() };
     bench.buffer.change_endpoints(vec![EndpointChange::Put(endpoint.clone())]).await.unwrap();
     let bench = with_keys(bench, keyring(&[2, 1]));
@@ -130,7 +177,69 @@ async fn after_a_rotation_the_old_key_is_needed_for_nothing() {
     sealed_anew(&bench).await;
     let bench = with_keys(bench, Keyring::none());
     all_there(&bench, &events).await;
+    talk_is_there(&bench, 1, events[0].id).await;
     assert_eq!(sealing(&bench).await, None);
+}
+
+#[tokio::test]
+async fn keys_change_while_events_come_in_and_the_old_ones_can_go() {
+    let mut bench = Bench::new();
+    let mut events = filled(&bench, 30).await;
+    talked(&bench, 1).await;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let coming = {
+        let (shared, clock, stop) = (bench.buffer.shared.clone(), bench.clock.clone(), stop.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut came = Vec::new();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let event = event(clock.now(), &format!("{BODY} on the way"));
+                let outcome =
+                    shared.push_event(event.clone(), &[app()], Some(claim(1000 + came.len() as u64)));
+                assert_eq!(runtime.block_on(outcome.unwrap()).unwrap().unwrap(), Appended::Stored);
+                came.push(event);
+            }
+            came
+        })
+    };
+    rekeyed(&mut bench, keyring(&[1])).await;
+    assert!(bench.buffer.shared.seals.lock().is_under_way(), "what was stored in the clear is to be sealed");
+    // Again before the pass of the one before is done.
+    for keys in [&[1][..], &[2, 1], &[3, 2, 1]] {
+        rekeyed(&mut bench, keyring(keys)).await;
+        events.extend(filled(&bench, 3).await);
+    }
+    sealed_anew(&bench).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    events.extend(coming.join().unwrap());
+    assert_eq!(sealing(&bench).await.unwrap().needed, [key(3).id().to_string()]);
+    nothing_in_the_clear(&bench);
+    rekeyed(&mut bench, keyring(&[3])).await;
+    all_there(&bench, &events).await;
+    let bench = bench.reopen();
+    all_there(&bench, &events).await;
+    talk_is_there(&bench, 1, events[0].id).await;
+    assert_eq!(bench.buffer.verify(None).await.unwrap().damaged, []);
+}
+
+#[tokio::test]
+async fn a_reload_without_a_key_that_is_needed_is_refused_and_changes_nothing() {
+    let mut bench = Bench::with(|settings| settings.encryption = keyring(&[1]));
+    let events = filled(&bench, 3).await;
+    let settings =
+        BufferSettings { encryption: keyring(&[2]), keep_dead: Duration::ZERO, ..bench.settings.clone() };
+    let error = bench.buffer.adopt(&settings).await.unwrap_err();
+    assert!(
+        matches!(error, BufferError::Refused(_)) && error.to_string().contains(&key(1).id().to_string()),
+        "{error}"
+    );
+    all_there(&bench, &events).await;
+    assert_eq!(sealing(&bench).await.unwrap().key, Some(key(1).id().to_string()));
+    // A second key that seals nothing comes and goes.
+    rekeyed(&mut bench, keyring(&[1, 2])).await;
+    rekeyed(&mut bench, keyring(&[1])).await;
+    assert_eq!(sealing(&bench).await.unwrap().stage, None);
+    all_there(&bench, &events).await;
 }
 
 /// The folder is copied as a crash would leave it, again and again, while the pass is on its way.
