@@ -170,6 +170,26 @@ pub(super) fn build(
         }
     }
     let (from, form) = signature?;
+    let apart = match timestamp.as_ref().and_then(Option::as_ref).map(|rule: &TimeRule| &rule.from) {
+        Some(TimeFrom::Item(_)) => Some("item"),
+        Some(TimeFrom::Position(1..)) => Some("position"),
+        _ => None,
+    };
+    if let (Some(word), None) = (apart, &form.list) {
+        problems.note::<()>(
+            &["timestamp", "from"],
+            format!("`{word}:` is one of several items beside the signature, and `signature` has no `list`"),
+            "say what stands between the items, such as `signature: { list: \",\" }`",
+        );
+    }
+    let signs_itself = |place: &&Location| place.is_header() && from.len() == 1 && from.contains(place);
+    if let Some(place) = template.as_ref().and_then(|template| template.required().find(signs_itself)) {
+        problems.note::<()>(
+            &["signed"],
+            format!("`{{{place}}}` is where the signature itself stands: it can't be signed"),
+            "leave it out of `signed`",
+        );
+    }
     let (template, timestamp, id) = (template?, lift(timestamp)?, lift(id)?);
     let time = timestamp.as_ref().map(|rule: &TimeRule| {
         let place = match &rule.from {

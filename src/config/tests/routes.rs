@@ -167,3 +167,39 @@ fn a_snapshot_of_ranges_that_is_old_and_stays_is_warned_of() {
     assert!(told[0].contains("routes[0].allow"), "{told:?}");
     assert_eq!(warnings("bitbucket", ""), [""; 0]);
 }
+
+#[test]
+fn providers_that_greet_beside_another_are_warned_of() {
+    let route = |any: &str, more: &str| {
+        routes(&format!(
+            "  - path: /x\n    verify: {{ any: [{any}] }}\n    forward_to: http://127.0.0.1:3000\n{more}"
+        ))
+    };
+    let github = "{ provider: github, secret: \"file:secret\" }";
+    let slack = "{ provider: slack, secret: \"file:secret\" }";
+    let gone = "routes[0]: greetings of Slack are not answered: the rule names several providers";
+    let said = |text: &str| warnings(text).iter().any(|line| line.starts_with(gone));
+    assert!(
+        said(&route(&format!("{github}, {slack}"), "")),
+        "{:?}",
+        warnings(&route(&format!("{github}, {slack}"), ""))
+    );
+    assert!(!said(&route(&format!("{github}, {slack}"), "    handshake: \"off\"\n")));
+    assert!(!said(&route(slack, "")) && !said(&route(github, "")));
+}
+
+#[test]
+fn a_providers_key_that_another_rule_does_not_cover_is_bound_to_the_body() {
+    let route = |other: &str| {
+        routes(&format!(
+            "  - path: /x\n    verify: {{ any: [{{ provider: twitch, secret: \"file:secret\" }}, {other}] }}\n    \
+             forward_to: http://127.0.0.1:3000\n"
+        ))
+    };
+    let said = |text: &str| {
+        warnings(text).iter().any(|line| line.contains("is not covered by every rule that may hold"))
+    };
+    let own = "{ algorithm: hmac-sha256, secret: \"file:secret\", signature: { from: \"header:X\", encoding: hex } }";
+    assert!(said(&route(own)), "{:?}", warnings(&route(own)));
+    assert!(!said(&route("{ bearer: { tokens: [\"file:secret\"] } }")));
+}

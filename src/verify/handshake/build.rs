@@ -1,6 +1,6 @@
 //! From written handshakes to compiled ones, with the keys and parameters of the route's rule.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -56,7 +56,9 @@ pub fn compile(
         let problems = &mut Problems::new(&mut problems);
         let problems = &mut problems.within(&[&at.to_string()]);
         given.lacked.take();
-        list.extend(handshake(spec, &given, policy, problems));
+        given.of_sender.take();
+        let compiled = handshake(spec, &given, policy, problems);
+        list.extend(compiled.map(|one| Handshake { of_sender: given.of_sender.get(), ..one }));
         if matches!(written, Written::Own(_)) {
             // A pack's are noted with its rule.
             oracle::note(spec, &given, &signable);
@@ -82,6 +84,7 @@ pub(in crate::verify) fn check_pack(pack: &Pack, resolver: &dyn Resolver, proble
         secrets: vec![anything()],
         resolver,
         lacked: RefCell::default(),
+        of_sender: Cell::default(),
     };
     let problems = &mut problems.within(&["handshake"]);
     for (at, spec) in pack.handshakes.iter().enumerate() {
@@ -115,6 +118,8 @@ pub(super) struct Given<'a> {
     pub(super) resolver: &'a dyn Resolver,
     /// What was asked for and is not there, since this was last emptied.
     lacked: RefCell<Vec<String>>,
+    /// Whether a secret was used that depends on who sends, since this was last emptied.
+    of_sender: Cell<bool>,
 }
 
 fn collect<'r>(spec: &'r VerifySpec, into: &mut Vec<&'r Rule>) {
@@ -131,6 +136,21 @@ fn names(rule: &Rule, pack: &Pack, resolver: &dyn Resolver) -> bool {
         .is_some_and(|name| resolver.pack(name).is_ok_and(|named| named.name == pack.name))
 }
 
+/// The providers of a rule of which greetings are known, where there are several kinds of them; then none is answered.
+pub fn unanswered(rule: &VerifySpec, resolver: &dyn Resolver) -> Option<String> {
+    let mut rules = Vec::new();
+    collect(rule, &mut rules);
+    let mut packs: Vec<Arc<Pack>> = Vec::new();
+    for pack in rules.iter().filter_map(|rule| resolver.pack(rule.provider.as_deref()?).ok()) {
+        if !packs.iter().any(|known| known.name == pack.name) {
+            packs.push(pack);
+        }
+    }
+    let greet = packs.iter().filter(|pack| pack.handshakes.iter().any(|spec| spec.show.is_none()));
+    let names = greet.map(|pack| pack.title.as_str()).collect::<Vec<_>>().join(" and ");
+    (packs.len() > 1 && !names.is_empty()).then_some(names)
+}
+
 fn secrets(rules: &[&Rule], resolver: &dyn Resolver) -> Vec<Secret> {
     let specs = rules.iter().flat_map(|rule| rule.secret.iter().chain(rule.secrets.iter().flatten()));
     specs.filter_map(|spec| resolver.secret(&spec.secret).ok()).collect()
@@ -144,6 +164,7 @@ impl<'a> Given<'a> {
             secrets: secrets(rules, resolver),
             resolver,
             lacked: RefCell::default(),
+            of_sender: Cell::default(),
         }
     }
 
@@ -173,6 +194,7 @@ impl<'a> Given<'a> {
             secrets: secrets(rules, resolver),
             resolver,
             lacked: RefCell::default(),
+            of_sender: Cell::default(),
         }
     }
 
@@ -190,11 +212,18 @@ impl<'a> Given<'a> {
             }
             Some(_) => {
                 let values = self.params.get(name).map(Vec::as_slice);
-                if values.is_none() {
-                    self.lacks(name);
+                match values {
+                    None => self.lacks(name),
+                    Some(values) => values.iter().for_each(|value| self.uses(value)),
                 }
                 values
             }
+        }
+    }
+
+    pub(super) fn uses(&self, secret: &Secret) {
+        if self.resolver.is_of_sender(secret) {
+            self.of_sender.set(true);
         }
     }
 
@@ -232,7 +261,10 @@ impl<'a> Given<'a> {
             );
         }
         match self.resolver.secret(reference) {
-            Ok(secret) => Some(secret),
+            Ok(secret) => {
+                self.uses(&secret);
+                Some(secret)
+            }
             Err(message) => problems.note(at, message, crate::verify::REFERENCE_HELP),
         }
     }
@@ -314,6 +346,7 @@ fn handshake(
             show: None,
             visit: None,
             warn: None,
+            of_sender: false,
         });
     }
     let warn = match &spec.warn {
@@ -356,6 +389,7 @@ fn handshake(
         show,
         visit,
         warn,
+        of_sender: false,
     })
 }
 

@@ -264,7 +264,10 @@ fn proof(spec: &ProofSpec, given: &Given<'_>, problems: &mut Problems<'_>) -> Op
         (Some(name), None) => given.param(name, &["param"], problems)?.first().cloned(),
         (None, Some(reference)) => given.secret(reference, &["secret"], problems),
         (None, None) => match given.secrets.first() {
-            Some(secret) => Some(secret.clone()),
+            Some(secret) => {
+                given.uses(secret);
+                Some(secret.clone())
+            }
             // A route whose pack has ways without a secret.
             None if given.known.is_some() => {
                 given.lacks("secret");

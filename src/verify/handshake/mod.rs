@@ -32,7 +32,7 @@ use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
-pub use build::{Written, compile};
+pub use build::{Written, compile, unanswered};
 use condition::Condition;
 pub(super) use oracle::note_pack;
 use reply::{Echo, Template, Text};
@@ -69,6 +69,8 @@ pub struct Handshake {
     show: Option<Show>,
     visit: Option<Visit>,
     warn: Option<Warn>,
+    /// Whether what it asks for or is answered with is a secret of whoever sends.
+    of_sender: bool,
 }
 
 /// A secret that the sender brings is shown so many times until the config is read again: who tries to flood the log
@@ -131,6 +133,11 @@ pub struct Reply {
 impl Handshakes {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Whether a greeting is told or answered by a secret that depends on who sends.
+    pub fn depend_on_sender(&self) -> bool {
+        self.list.iter().any(|handshake| handshake.of_sender)
     }
 
     /// Every method that some greeting has.
@@ -220,6 +227,7 @@ impl Handshake {
             value: request,
             by: Arc::from("handshake"),
             label: None,
+            way: None,
             would_refuse: None,
             client: None,
             trace: None,

@@ -91,7 +91,7 @@ impl Jwt {
         let token = self.token(value.as_deref())?;
         let (claims, label) = self.verified_claims(token, request.head.client, now)?;
         self.check_times(&claims, now)?;
-        self.check_claims(&claims)?;
+        self.check_issuer(&claims)?;
         if let Some(rule) = &self.body_hash {
             rule.check(&claims, &request.body, "body")?;
         }
@@ -100,6 +100,8 @@ impl Jwt {
             let url = url.get_or_init(|| url::public(&request.head, public_url));
             rule.check(&claims, url.as_bytes(), "URL")?;
         }
+        // Last: whose token is right in all else may be told that this route is not for it.
+        self.check_claims(&claims)?;
         Ok(label)
     }
 
@@ -225,7 +227,7 @@ impl Jwt {
         }
     }
 
-    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if !self.issuers.is_empty() {
             match claims.get("iss") {
                 Some(Value::String(issuer)) if self.issuers.contains(issuer) => {}
@@ -233,13 +235,19 @@ impl Jwt {
                 None => return Err(invalid("the claim `iss` is missing")),
             }
         }
+        Ok(())
+    }
+
+    /// Whether the token is for this route. One that says nothing of it is none; one that says that it is for another, or
+    /// somebody else's, is refused as a sender that is known.
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if !self.audiences.is_empty() {
             let ours =
                 |value: &Value| value.as_str().is_some_and(|one| self.audiences.iter().any(|a| a == one));
             match claims.get("aud") {
                 Some(Value::Array(audiences)) if audiences.iter().any(ours) => {}
                 Some(one) if ours(one) => {}
-                Some(_) => return Err(invalid("the audience (`aud`) is not one of the configured")),
+                Some(_) => return Err(elsewhere("the audience (`aud`) is not one of the configured")),
                 None => return Err(invalid("the claim `aud` is missing")),
             }
         }
@@ -253,7 +261,7 @@ impl Jwt {
                     other => accepted.contains(&other.to_string()),
                 };
             if !right {
-                return Err(invalid(format!("the claim `{name}` does not have an accepted value")));
+                return Err(elsewhere(format!("the claim `{name}` does not have an accepted value")));
             }
         }
         Ok(())
@@ -332,6 +340,11 @@ fn certified(
 
 fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::new(Reason::TokenInvalid, detail)
+}
+
+/// The token is right, but not for here.
+fn elsewhere(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::SenderNotAllowed, detail)
 }
 
 fn printable(text: &str) -> String {

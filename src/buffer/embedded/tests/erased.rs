@@ -60,7 +60,7 @@ async fn a_scrub_leaves_nothing_of_what_was_deleted_in_any_file_and_all_else_in_
 fn in_tables(bench: Bench) -> Bench {
     let bench = bench.reopen();
     let store = bench.buffer.shared.store().unwrap();
-    tidy::free(&store).unwrap();
+    tidy::free(&store, &bench.buffer.shared).unwrap();
     drop(store);
     bench
 }
