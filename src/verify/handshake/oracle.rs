@@ -23,8 +23,12 @@ pub(in crate::verify) fn note_pack(pack: &Pack, rule: &Rule, resolver: &dyn Reso
     }
 }
 
-/// Adds what one handshake signs. What is wrong with it is said elsewhere.
+/// Adds what one handshake signs for strangers: of a greeting that is signed itself only its sender has an answer. What is
+/// wrong with it is said elsewhere.
 pub(super) fn note(spec: &HandshakeSpec, given: &Given<'_>, into: &Signable) {
+    if spec.signed != Some(false) {
+        return;
+    }
     let Some(proof) = spec.answer.as_ref().and_then(|answer| answer.proof.as_ref()) else { return };
     let Ok(signed) = Template::parse(&proof.signed, &|name| given.text(name)) else { return };
     let Some(algorithm) = Algorithm::parse(&proof.algorithm) else { return };
