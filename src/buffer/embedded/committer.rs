@@ -243,6 +243,10 @@ impl Committer {
                 }
             }
         }
+        // Not before all that is to go has gone, or nothing is left that could.
+        if (shared.gate.is_full() || self.tidy.is_wanted()) && self.tidy.owed() == 0 {
+            self.tidy.start(&shared, &store);
+        }
         for op in group {
             match op {
                 Op::Append(append) => match shared.gate.admit() {
@@ -521,7 +525,6 @@ impl Committer {
             Err(error) => tracing::error!(%error, "the buffer's disk could not be asked for its space"),
         }
         let full = marks.judge(self.space, self.shared.gate.is_full());
-        let is_full = full.is_some();
         if self.shared.gate.set_full(full.clone()) {
             match full {
                 Some(why) => {
@@ -531,11 +534,7 @@ impl Committer {
                 None => tracing::info!("the buffer has room again and takes new events"),
             }
         }
-        let wanted = marks.wanted(self.space);
-        self.tidy.wants(wanted);
-        if (is_full || wanted > 0) && self.tidy.owed() == 0 {
-            self.tidy.start(&self.shared, &self.store);
-        }
+        self.tidy.wants(marks.wanted(self.space));
     }
 
     fn close(self, closed: Promise<()>) {

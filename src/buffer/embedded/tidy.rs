@@ -54,6 +54,10 @@ impl Tidy {
         self.wanted = bytes;
     }
 
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.wanted > 0
+    }
+
     /// Bytes of delivered events that are to be deleted now.
     pub(super) fn owed(&self) -> u64 {
         // What a run gives back is not known before its end.
@@ -81,8 +85,11 @@ impl Tidy {
     /// Starts a run if there is something to free and none runs.
     pub(super) fn start(&mut self, shared: &Arc<Shared>, store: &Arc<Store>) {
         let due = self.last.is_none_or(|last| last.elapsed() >= EVERY);
+        if self.running.is_some() || !due {
+            return;
+        }
         let garbage = self.deleted > 0 || store.events.fragmented_blob_bytes() > 0;
-        if !garbage || self.running.is_some() || !due {
+        if !garbage {
             return;
         }
         (self.deleted, self.given) = (0, 0);
