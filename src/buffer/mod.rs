@@ -82,6 +82,18 @@ pub trait Buffer: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Leased>, BufferError>;
 
+    /// Leases up to `max` retries of `destination` that are due after `beyond`: later than any is put off, so the clock has been
+    /// set back since they were. Costs next to nothing while there are none.
+    async fn lease_strayed(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        beyond: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError> {
+        let _ = (destination, max, beyond);
+        Ok(Vec::new())
+    }
+
     /// When the next retry of `destination` that is not leased becomes due; `None` if nothing waits for a time.
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError>;
 
@@ -172,6 +184,11 @@ pub trait Buffer: Send + Sync + 'static {
 
     /// Whether new events are taken right now, and if not, why.
     fn admission(&self) -> Admission;
+
+    /// Whether it has failed in a way that a restart would mend by now: the volume had no room, and has some again.
+    fn needs_restart(&self) -> bool {
+        false
+    }
 
     /// Keeps a small record of another part's (a pause, …) until it is replaced, or with `None` removed. `key` begins
     /// with that part's own prefix. Durable on return.

@@ -31,6 +31,9 @@ const AHEAD: usize = 32;
 const SMALL_BODY: usize = 64 * 1024;
 /// A retry's time is wall time: it is looked at again after this, lest a clock that was set forward goes unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// No retry is put off for longer than this, or than its `retry.max` if that is more. One that is due later was put off
+/// before the clock was set back, and is not to wait for the clock to come round again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The least wait for a retry's time.
 const LEAST_WAIT: Duration = Duration::from_millis(5);
 /// Deliveries that probe after others because they have failed while the app was spared, remembered at most.
@@ -345,7 +348,12 @@ impl<A: App> Scheduler<A> {
         settings: &Settings<A>,
         wants: usize,
     ) -> Result<usize, BufferError> {
-        let mut leased = self.buffer.lease(&self.name, wants, self.around.clock.now()).await?;
+        let now = self.around.clock.now();
+        let mut leased = self.buffer.lease(&self.name, wants, now).await?;
+        if leased.len() < wants {
+            let beyond = now.saturating_add(settings.destination.retry.max.max(LONGEST_WAIT));
+            leased.extend(self.buffer.lease_strayed(&self.name, wants - leased.len(), beyond).await?);
+        }
         let taken = leased.len();
         // Those that had their turn last come last; a stable sort keeps the others as they are.
         let turn = |id: EventId| hands.turns.iter().position(|known| *known == id).map_or(0, |at| at + 1);

@@ -87,7 +87,8 @@ async fn answer<E: Exchange>(
     request: &Request,
 ) -> Result<Outcome, Refused> {
     let reply = greeting.reply(request, route.public_url.as_deref());
-    let Reply { answer, show, visit } = reply.map_err(|why| Refused::because(why.reason, why.detail))?;
+    let Reply { answer, show, warn, visit } =
+        reply.map_err(|why| Refused::because(why.reason, why.detail))?;
     if let Some(visited) = &visit {
         visit::fetch(visited).await.map_err(|error| {
             Refused::because(
@@ -107,6 +108,9 @@ async fn answer<E: Exchange>(
             "the sender brings the secret of this route: if you are setting it up now, store it in a file or variable, \
              name it as the route's `secret`, remove `handshake: show`, and reload"
         );
+    }
+    if let Some(warning) = warn {
+        tracing::warn!(route = &*route.name, source = %request.head.client, "{warning}");
     }
     tracing::debug!(
         target: "tidegate::request",

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::CredentialPlaces;
 use super::credentials::Credentials;
 use super::extract::Extract;
 use super::http_signature::HttpSignature;
@@ -12,6 +11,7 @@ use super::refusal::{Refusal, at};
 use super::scheme::{Keys, Scheme, TimeRule};
 use super::sign::{PrivateKey, SignError};
 use super::signatures::TimeFrom;
+use super::{CredentialPlaces, OpenBorder};
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
@@ -149,7 +149,7 @@ impl Check {
                 match location {
                     Location::Header(name) => into.headers.push(name.to_string()),
                     Location::Query(name) => into.query.push(name.to_string()),
-                    // Bodies are shown as they are; a path is part of the address that the sender was given.
+                    // A path is part of the address that the sender was given; for what stands in a body see below.
                     _ => {}
                 }
             }
@@ -159,6 +159,20 @@ impl Check {
             How::Scheme(scheme) => {
                 if matches!(scheme.keys, Keys::Token(_)) {
                     add(&mut scheme.from.iter());
+                    for location in &scheme.from {
+                        match (location, &scheme.each) {
+                            (Location::Body(pointer), None) => into.body.push(pointer.to_string()),
+                            (Location::Body(pointer), Some(each)) => {
+                                into.body.push(format!("{each}/*{pointer}"));
+                            }
+                            (Location::Form(name), _) => into.form.push((name.to_string(), None)),
+                            (Location::FormJson(name, pointer), _) => {
+                                into.form.push((name.to_string(), Some(pointer.to_string())));
+                            }
+                            // Tokens that hold an event are no more secret than it is.
+                            _ => {}
+                        }
+                    }
                 }
             }
             How::Jwt(jwt) => add(&mut jwt.locations()),
@@ -166,6 +180,27 @@ impl Check {
             How::Ways(rules) | How::Any(rules) | How::All(rules) => {
                 rules.iter().for_each(|rule| rule.collect_credentials(into));
             }
+        }
+    }
+
+    /// Adds the signed parts of which the border could be moved. A pack's ways stand at its rule.
+    pub(super) fn collect_open_borders(&self, at: &mut Vec<String>, into: &mut Vec<OpenBorder>) {
+        let (rules, word) = match &self.how {
+            How::Scheme(scheme) => {
+                let open = scheme.open_border.clone();
+                into.extend(open.map(|between| OpenBorder { at: at.clone(), between }));
+                return;
+            }
+            How::Ways(rules) => (rules, None),
+            How::Any(rules) => (rules, Some("any")),
+            How::All(rules) => (rules, Some("all")),
+            How::Open | How::Jwt(_) | How::HttpSignature(_) | How::Credentials(_) => return,
+        };
+        let depth = at.len();
+        for (index, rule) in rules.iter().enumerate() {
+            at.extend(word.iter().flat_map(|word| [(*word).to_owned(), index.to_string()]));
+            rule.collect_open_borders(at, into);
+            at.truncate(depth);
         }
     }
 

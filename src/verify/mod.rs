@@ -8,6 +8,7 @@
 //! at once) → `check` (compiled; nothing is interpreted per request) over `scheme`, `jwt` and `credentials`.
 
 mod batch;
+mod border;
 mod build;
 mod build_keys;
 mod build_scheme;
@@ -25,6 +26,7 @@ mod fetched;
 mod form;
 pub mod handshake;
 mod header_list;
+mod host;
 mod http_signature;
 mod json;
 mod jwt;
@@ -35,7 +37,9 @@ mod public_key;
 mod refusal;
 mod remote;
 mod scheme;
+mod shape;
 mod sign;
+mod signable;
 mod signatures;
 pub mod spec;
 mod template;
@@ -69,6 +73,7 @@ pub use remote::{
     Unreadable,
 };
 pub use sign::{PrivateKey, SignError};
+pub use signable::Signable;
 pub use spec::VerifySpec;
 pub(crate) use time::duration as parse_duration;
 pub use window::Expiry;
@@ -155,7 +160,20 @@ pub trait Resolver {
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
     fn pack(&self, name: &str) -> Result<Arc<crate::providers::Pack>, String>;
+    /// What greetings are answered with, of all rules that are to know of each other: those of one config. By itself
+    /// nobody knows of any.
+    fn signable(&self) -> Arc<Signable> {
+        Arc::default()
+    }
 }
+
+/// What to do where a reference gives nothing.
+pub(crate) const REFERENCE_HELP: &str = "references are read at the start and at each reload: the variable must be set, or the \
+                                         file be readable, for the user and in the place where the gateway runs";
+
+/// What places look like.
+pub(crate) const PLACE_HELP: &str = "a place is `header:NAME`, `query:NAME`, `form:FIELD`, `path:NAME`, or `body:` and a JSON \
+                                     pointer, such as `body:/data/id`";
 
 /// Something wrong in a rule. `at` leads to it from the rule's own root: `["any", "0", "tolerance"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +181,14 @@ pub struct SpecProblem {
     pub at: Vec<String>,
     pub message: String,
     pub help: Option<String>,
+}
+
+/// Two signed parts that could be cut elsewhere, so that one genuine request makes many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenBorder {
+    /// The rule within the rule: `["any", "0"]`.
+    pub at: Vec<String>,
+    pub between: (String, String),
 }
 
 /// A rule that may run.
@@ -190,6 +216,10 @@ pub struct CredentialPlaces {
     pub headers: Vec<String>,
     /// Names of query parameters, as they are after decoding.
     pub query: Vec<String>,
+    /// JSON pointers into the body, in which `*` stands for any element.
+    pub body: Vec<String>,
+    /// Fields of a form; with a JSON pointer where the credential stands within the JSON that the field holds.
+    pub form: Vec<(String, Option<String>)>,
 }
 
 impl Verifier {
@@ -288,6 +318,13 @@ impl Verifier {
     /// is no such request: whoever holds one holds the credential too.
     pub fn covers_body(&self) -> bool {
         self.covers(&Extract::at(locate::Location::Whole))
+    }
+
+    /// Signed parts of which the border could be moved, and where in the rule they stand.
+    pub fn open_borders(&self) -> Vec<OpenBorder> {
+        let mut found = Vec::new();
+        self.check.collect_open_borders(&mut Vec::new(), &mut found);
+        found
     }
 
     /// Where the rule reads credentials, for whoever shows requests.

@@ -16,7 +16,7 @@ use super::super::{
     LaneBy, LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement,
     Stats, Step, StoredEndpoint, StuckLane, Task, Verified,
 };
-use super::admission::{Gate, Marks, Space, Watch};
+use super::admission::{Gate, Marks, Space, Want, Watch};
 use super::apply::{Change, Changed, Only, Op, Settle, What};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
@@ -70,6 +70,7 @@ impl Embedded {
             inbox: Inbox::default(),
             gate: Gate::default(),
             watch: Watch::default(),
+            want: Want::default(),
             marks: RwLock::new(Arc::new(marks)),
             beside,
             keep,
@@ -302,6 +303,21 @@ impl Buffer for Embedded {
         Ok(granted.accept(max))
     }
 
+    async fn lease_strayed(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        beyond: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError> {
+        self.shared.gate.usable()?;
+        let Some(lane) = self.shared.known_lane(destination) else { return Ok(Vec::new()) };
+        if !lease::may_stray(&lane, beyond) {
+            return Ok(Vec::new());
+        }
+        let granted = self.read(move |store, _| lease::strayed(store, &lane, max, beyond)).await?;
+        Ok(granted.accept(max))
+    }
+
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
         let store = self.shared.store()?;
         match self.shared.known_lane(destination) {
@@ -332,8 +348,9 @@ impl Buffer for Embedded {
             }
             let next = match next {
                 // A retry gets a place of its own, even if it is due in the same millisecond as the last one: what
-                // becomes of the old place must not touch the new one.
-                Next::Retry(at) => Next::Retry(at.max(Timestamp(place.0.saturating_add(1)))),
+                // becomes of the old place must not touch the new one. It is due earlier than the last one was if the
+                // clock has been set back.
+                Next::Retry(at) if at.0 == place.0 => Next::Retry(Timestamp(place.0.saturating_add(1))),
                 next => next,
             };
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());
@@ -434,7 +451,10 @@ impl Buffer for Embedded {
     async fn compact(&self) -> Result<(), BufferError> {
         self.shared.gate.usable()?;
         let _alone = self.shared.scrubbing.lock().await;
-        self.read(|store, _| tidy::free(store).map_err(|e| store.failed("store", "compaction", e))).await
+        self.read(|store, shared| {
+            tidy::free(store, shared).map_err(|e| store.failed("store", "compaction", e))
+        })
+        .await
     }
 
     async fn adopt(&self, settings: &BufferSettings) -> Result<(), BufferError> {
@@ -489,6 +509,10 @@ impl Buffer for Embedded {
 
     fn admission(&self) -> Admission {
         self.shared.gate.admission()
+    }
+
+    fn needs_restart(&self) -> bool {
+        self.shared.want.is_over()
     }
 
     fn pressure(&self) -> Pressure {

@@ -114,6 +114,8 @@ pub(super) struct State {
     pub(super) settled_low: Option<Place>,
     /// No retry on disk that may be leased is due before this.
     pub(super) retry_due: u64,
+    /// No retry on disk is due after this, but for those leased, returned or upcoming.
+    pub(super) latest_due: u64,
     /// No retry stands below this seq in the index by acceptance, but for those upcoming.
     pub(super) retried_from: u64,
     /// Counts what lowered `retried_from`, so that a look at the index notices.
@@ -154,6 +156,7 @@ impl Lane {
                 retry_from: (0, 0),
                 settled_low: None,
                 retry_due: u64::MAX,
+                latest_due: 0,
                 retried_from: 0,
                 retried_lowered: 0,
                 stuck_from: 0,
@@ -183,6 +186,7 @@ impl Lane {
             state.behind = true;
             state.retry_from = (counters.retry_from, 0);
             state.retry_due = counters.retry_from;
+            state.latest_due = u64::MAX;
         }
         lane
     }
@@ -240,6 +244,17 @@ impl State {
         while taken.len() < max
             && let Some(entry) = self.returned.first_entry()
             && entry.key().0 <= now.0
+        {
+            let (place, held) = entry.remove_entry();
+            self.lease(place, held, taken);
+        }
+    }
+
+    /// Leases up to `max` of what was handed back and is due after that time.
+    pub(super) fn take_strayed(&mut self, max: usize, beyond: Timestamp, taken: &mut Vec<(Place, Held)>) {
+        while taken.len() < max
+            && let Some(entry) = self.returned.last_entry()
+            && entry.key().0 > beyond.0
         {
             let (place, held) = entry.remove_entry();
             self.lease(place, held, taken);
@@ -322,6 +337,7 @@ impl State {
         self.retry_from = self.retry_from.min(place);
         self.settled_low = Some(self.settled_low.map_or(place, |low| low.min(place)));
         self.retry_due = self.retry_due.min(place.0);
+        self.latest_due = self.latest_due.max(place.0);
         self.aged(place.1);
     }
 
@@ -354,6 +370,7 @@ impl State {
             } else {
                 self.retry_from = self.retry_from.min(place);
                 self.retry_due = self.retry_due.min(place.0);
+                self.latest_due = self.latest_due.max(place.0);
             }
         }
     }

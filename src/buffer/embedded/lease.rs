@@ -90,6 +90,70 @@ pub(super) fn from_disk(
     Ok(granted)
 }
 
+/// Leases retries that are due after `beyond`. May block on reads, but only if there may be such.
+pub(super) fn strayed(
+    store: &Store,
+    lane: &Arc<Lane>,
+    max: usize,
+    beyond: Timestamp,
+) -> Result<Granted, BufferError> {
+    let _scanning = lane.scanning.lock();
+    let mut taken = Vec::new();
+    lane.state().take_strayed(max, beyond, &mut taken);
+    let mut granted = Granted::new(lane, &taken);
+    let reserved = reserve_strayed(store, lane, max - taken.len(), beyond);
+    if reserved.is_err() {
+        lane.state().latest_due = u64::MAX;
+    }
+    read(store, lane, reserved?, &mut granted)?;
+    Ok(granted)
+}
+
+/// Whether a retry may be due after `beyond` that may be leased.
+pub(super) fn may_stray(lane: &Lane, beyond: Timestamp) -> bool {
+    let state = lane.state();
+    state.latest_due > beyond.0
+        || state.returned.last_key_value().is_some_and(|(place, _)| place.0 > beyond.0)
+}
+
+fn reserve_strayed(
+    store: &Store,
+    lane: &Lane,
+    max: usize,
+    beyond: Timestamp,
+) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
+    if max == 0 {
+        return Ok(Vec::new());
+    }
+    // What is put off from here on raises it again.
+    lane.state().latest_due = beyond.0;
+    let from = keys::retry(lane.id, beyond.0.saturating_add(1), 0);
+    let mut found = Vec::new();
+    for entry in store.queue(from, keys::retry(lane.id, u64::MAX, u64::MAX)) {
+        let (key, entry) = entry?;
+        let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
+        if !lane.state().knows((due, seq)) {
+            found.push(((due, seq), entry));
+        }
+        if found.len() == max {
+            break;
+        }
+    }
+    let mut state = lane.state();
+    if found.len() == max || state.upcoming.last_key_value().is_some_and(|(place, _)| place.0 > beyond.0) {
+        state.latest_due = u64::MAX;
+    }
+    let mut reserved = Vec::with_capacity(found.len());
+    for (place, entry) in found {
+        // It may have been settled since it was found.
+        if !state.knows(place) && store.get(&keys::retry(lane.id, place.0, place.1))?.is_some() {
+            state.leases.insert(place, Lease::Reading(entry.accepted));
+            reserved.push((place, entry));
+        }
+    }
+    Ok(reserved)
+}
+
 /// How many of so many places are first of all for retries: half of them, and of an odd number one more each other time.
 fn turn(lane: &Lane, room: usize) -> usize {
     if room.is_multiple_of(2) {

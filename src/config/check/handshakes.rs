@@ -124,6 +124,14 @@ impl Checker<'_, '_> {
         match compiled {
             Ok(handshakes) => {
                 self.same_for_all(&handshakes, place);
+                for at in handshakes.sign_uncovered(&proof.compiled.verifier) {
+                    let at = if listed { place.index(at) } else { place.clone() };
+                    let at = ["answer", "proof", "signed"].iter().fold(at, |at, key| at.key(key));
+                    let message = "with one genuine request anybody could have anything signed: the route's rule does not \
+                                   cover what is signed here";
+                    let help = "sign only places that the sender signs, or for which `when` or `must` has a `matches`";
+                    self.error(&at, message, help);
+                }
                 handshakes
             }
             Err(problems) => {

@@ -32,7 +32,7 @@ impl Default for Source {
 }
 
 impl KeySource for Source {
-    fn lookup(&self, _: &str) -> Lookup {
+    fn lookup(&self, _: &str, _: std::net::IpAddr) -> Lookup {
         self.set.lock().clone().map_or(Lookup::Asked, Lookup::Known)
     }
     fn lacks(&self, _: &str) -> Lacking {

@@ -410,6 +410,47 @@ async fn the_oldest_delivery_is_found_wherever_it_waits() {
     assert_eq!(bench.stats_of(&app()).await.oldest, Some(later(20)), "the next in the queue");
 }
 
+#[tokio::test]
+async fn retries_that_a_clock_set_back_left_in_the_far_future_are_leased() {
+    for restart in [false, true] {
+        let mut bench = Bench::new();
+        let mut ids = Vec::new();
+        for n in 0..5 {
+            ids.push(bench.stored(&n.to_string()).await);
+        }
+        let leased = bench.lease(10).await;
+        let at = bench.now().saturating_add(Duration::from_secs(3600));
+        leased.iter().for_each(|one| bench.settle(one, Next::Retry(at)));
+        bench.settled().await;
+        if restart {
+            bench = bench.reopen();
+        }
+        let beyond = |secs| bench.now().saturating_add(Duration::from_secs(secs));
+        let strayed = async |max, secs| bench.buffer.lease_strayed(&app(), max, beyond(secs)).await.unwrap();
+        assert!(bench.lease(10).await.is_empty(), "not due");
+        assert!(strayed(10, 3600).await.is_empty(), "put off, as it may be");
+        let mut taken = strayed(2, 600).await;
+        assert_eq!(taken.len(), 2);
+        // Handed back, it is due as late as it was.
+        bench.settle(&taken.remove(0), Next::Release);
+        bench.settle(&taken.remove(0), Next::Delivered);
+        let rest = strayed(10, 600).await;
+        assert_eq!(rest.len(), 4, "each once");
+        rest.iter().for_each(|one| bench.settle(one, Next::Retry(bench.now())));
+        bench.settled().await;
+        assert!(strayed(10, 600).await.is_empty());
+        bench.clock.advance(Duration::from_secs(1));
+        let due = bench.lease(10).await;
+        assert_eq!(due.len(), 4);
+        due.iter().for_each(|one| bench.settle(one, Next::Delivered));
+        bench.settled().await;
+        for id in ids {
+            assert!(matches!(bench.state(id).await, DeliveryState::Delivered { .. }));
+        }
+        model::audit(&bench.buffer);
+    }
+}
+
 /// Workers lease, settle and hand back while an operator gives up: each delivery has one end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_given_up_while_others_work_is_either_theirs_or_given_up() {
