@@ -81,6 +81,8 @@ reasons! {
     HandshakeRefused = "handshake_refused", 403, "This greeting does not prove that it is meant for us";
     /// The same, where the sender expects a 404.
     HandshakeUnknown = "handshake_unknown", 404, "This greeting is not for us";
+    /// What it wants sent back is missing, too long, or no plain text.
+    HandshakeMalformed = "handshake_malformed", 400, "This greeting brings nothing that can be sent back";
     /// The key that would verify this is not known (yet): the sender should retry.
     KeyUnavailable = "key_unavailable", 503, "The verification key is not available, try again";
     /// The buffer is at its high-water mark (size or free disk space).

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde::de::{Deserialize, IgnoredAny};
 
-use crate::verify::JsonPointer;
+use crate::verify::{JsonPointer, decode_form};
 
 /// In the place of what is hidden.
 pub const HIDDEN: &str = "(hidden)";
@@ -19,6 +19,14 @@ pub struct Rules {
     /// Lower case.
     headers: Vec<String>,
     body: Vec<Pattern>,
+    form: Vec<Field>,
+}
+
+/// A field of a form, as it is after decoding; or what stands within the JSON that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Field {
+    name: String,
+    within: Option<Pattern>,
 }
 
 /// A JSON pointer in which `*` stands for any key or index.
@@ -64,15 +72,33 @@ fn tokens(pointer: &str) -> impl Iterator<Item = String> + '_ {
 impl Rules {
     /// `headers` in any case.
     pub fn new(headers: &[String], body: Vec<Pattern>) -> Self {
-        Self { headers: headers.iter().map(|name| name.to_ascii_lowercase()).collect(), body }
+        Self {
+            headers: headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            body,
+            form: Vec::new(),
+        }
+    }
+
+    /// Credentials that stand in bodies: of which JSON, and of which fields of forms. What is no pointer is none.
+    pub fn of_credentials(body: &[String], form: &[(String, Option<String>)]) -> Self {
+        let field = |(name, within): &(String, Option<String>)| Field {
+            name: name.clone(),
+            within: within.as_ref().and_then(|pointer| Pattern::parse(pointer).ok()),
+        };
+        Self {
+            headers: Vec::new(),
+            body: body.iter().filter_map(|pointer| Pattern::parse(pointer).ok()).collect(),
+            form: form.iter().map(field).collect(),
+        }
     }
 
     /// These and those.
     pub fn and(&self, others: &Self) -> Self {
-        let (mut headers, mut body) = (self.headers.clone(), self.body.clone());
+        let (mut headers, mut body, mut form) = (self.headers.clone(), self.body.clone(), self.form.clone());
         headers.extend(others.headers.iter().cloned());
         body.extend(others.body.iter().cloned());
-        Self { headers, body }
+        form.extend(others.form.iter().cloned());
+        Self { headers, body, form }
     }
 
     pub fn hides_header(&self, name: &str) -> bool {
@@ -96,7 +122,17 @@ impl Rules {
 
     /// A body as it may be shown. Borrowed where nothing is hidden.
     pub fn body<'b>(&self, body: &'b [u8]) -> Cow<'b, [u8]> {
-        if self.body.is_empty() || body.is_empty() {
+        if body.is_empty() {
+            return Cow::Borrowed(body);
+        }
+        // Where JSON is named as well, what is none shows nothing.
+        if self.body.is_empty() && !self.form.is_empty() {
+            return match self.form_body(body) {
+                Some(shown) => Cow::Owned(shown),
+                None => Cow::Borrowed(HIDDEN.as_bytes()),
+            };
+        }
+        if self.body.is_empty() {
             return Cow::Borrowed(body);
         }
         let mut reader = serde_json::Deserializer::from_slice(body);
@@ -109,6 +145,56 @@ impl Rules {
             None => Cow::Borrowed(HIDDEN.as_bytes()),
         }
     }
+}
+
+impl Rules {
+    /// A URL-encoded form without what is hidden of it; `None` if it has parts that are hidden, but is none.
+    fn form_body(&self, body: &[u8]) -> Option<Vec<u8>> {
+        // What comes in parts has lines; an encoded form has none.
+        if body.trim_ascii().contains(&b'\n') || body.starts_with(b"{") || body.starts_with(b"[") {
+            return None;
+        }
+        let mut shown = Vec::with_capacity(body.len());
+        for (at, part) in body.split(|byte| *byte == b'&').enumerate() {
+            if at > 0 {
+                shown.push(b'&');
+            }
+            let end = part.iter().position(|byte| *byte == b'=').unwrap_or(part.len());
+            let (name, value) = (&part[..end], part.get(end + 1..).unwrap_or_default());
+            let decoded = decode_form(name);
+            let mut hidden = self.form.iter().filter(|field| field.name.as_bytes() == &*decoded).peekable();
+            if hidden.peek().is_none() {
+                shown.extend_from_slice(part);
+                continue;
+            }
+            let patterns: Option<Vec<Pattern>> = hidden.map(|field| field.within.clone()).collect();
+            let value = match patterns {
+                // The whole field.
+                None => HIDDEN.as_bytes().to_vec(),
+                Some(body) => {
+                    let inner = Self { headers: Vec::new(), body, form: Vec::new() };
+                    encode(&inner.body(&decode_form(value)))
+                }
+            };
+            shown.extend_from_slice(name);
+            shown.push(b'=');
+            shown.extend(value);
+        }
+        Some(shown)
+    }
+}
+
+/// As a form writes a value.
+fn encode(value: &[u8]) -> Vec<u8> {
+    let mut written = Vec::with_capacity(value.len());
+    for byte in value {
+        match byte {
+            b' ' => written.push(b'+'),
+            plain if plain.is_ascii_alphanumeric() || b"-._*".contains(plain) => written.push(*plain),
+            other => written.extend_from_slice(format!("%{other:02X}").as_bytes()),
+        }
+    }
+    written
 }
 
 /// Once through a well-formed document, without recursion.
@@ -271,6 +357,31 @@ mod tests {
     }
     fn shown(body: &[&str], document: &str) -> String {
         String::from_utf8(rules(body).body(document.as_bytes()).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn credentials_in_bodies_are_hidden_where_they_stand() {
+        let of = |body: &[&str], form: &[(&str, Option<&str>)], text: &str| {
+            let body: Vec<String> = body.iter().map(|p| (*p).to_owned()).collect();
+            let form: Vec<_> = form.iter().map(|(n, p)| ((*n).to_owned(), p.map(str::to_owned))).collect();
+            String::from_utf8(Rules::of_credentials(&body, &form).body(text.as_bytes()).into_owned()).unwrap()
+        };
+        assert_eq!(
+            of(&["/value/*/state"], &[], r#"{"value":[{"state":"s3cret","a":1},{"state":"s3cret"}]}"#),
+            r#"{"value":[{"state":"(hidden)","a":1},{"state":"(hidden)"}]}"#
+        );
+        assert_eq!(of(&[], &[("token", None)], "a=1&to%6ben=s3cret&b"), "a=1&to%6ben=(hidden)&b");
+        let within = [("data", Some("/token"))];
+        assert_eq!(
+            of(&[], &within, "data=%7B%22token%22%3A%22s3cret%22%2C%22a%22%3A%22b+c%22%7D&x=1"),
+            "data=%7B%22token%22%3A%22%28hidden%29%22%2C%22a%22%3A%22b+c%22%7D&x=1"
+        );
+        // What can't be told apart shows nothing.
+        for odd in
+            ["data=%7B%22token%22%3A%22s3cret", r#"{"data":"s3cret"}"#, "--x\r\nname=\"data\"\r\n\r\ns3cret"]
+        {
+            assert!(!of(&[], &within, odd).contains("s3cret"), "{odd}");
+        }
     }
 
     #[test]

@@ -27,6 +27,10 @@ impl Secret {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+    /// Whether it is nothing but white space, which is a mistake.
+    pub fn is_blank(&self) -> bool {
+        self.expose().trim_ascii().is_empty()
+    }
     /// Whether `given` is this secret. Compared by their digests, so that not even the length shows in the time it takes.
     #[must_use]
     pub fn is(&self, given: &[u8]) -> bool {

@@ -73,7 +73,8 @@ const SIGNATURE_WORDS: &[&str] = &[
 
 impl Redact {
     pub fn new(read_by_verification: Vec<String>, credentials: CredentialPlaces) -> Self {
-        Self { read_by_verification, credentials, ..Self::default() }
+        let rules = Rules::of_credentials(&credentials.body, &credentials.form);
+        Self { read_by_verification, credentials, rules, ..Self::default() }
     }
 
     /// The same, and this segment of the path (from 0) is a secret.
@@ -83,6 +84,7 @@ impl Redact {
 
     /// The same, with what the config wants hidden. `key` and `kind`: the places of idempotency key and event type.
     pub fn with_rules(self, rules: Rules, key: &[String], kind: &[String]) -> Self {
+        let rules = self.rules.and(&rules);
         let hides = |places: &[String]| places.iter().any(|place| rules.hides_place(place));
         let (hides_key, hides_type) = (hides(key), hides(kind));
         Self { rules, hides_key, hides_type, ..self }
@@ -190,7 +192,11 @@ mod tests {
 
     #[test]
     fn what_verification_takes_for_a_credential_is_hidden_whatever_its_name() {
-        let places = CredentialPlaces { headers: vec!["x-client-id".into()], query: vec!["k".into()] };
+        let places = CredentialPlaces {
+            headers: vec!["x-client-id".into()],
+            query: vec!["k".into()],
+            ..CredentialPlaces::default()
+        };
         let redact = Redact::new(vec!["x-client-id".into()], places);
         assert!(redact.hides("X-Client-Id"));
         assert_eq!(redact.target("/h?k=abc&%6B=abc&K=x"), "/h?k=(hidden)&%6B=(hidden)&K=x");

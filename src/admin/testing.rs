@@ -467,6 +467,7 @@ impl Control for Fake {
             fetched_at: Some(NOW),
             age_s: Some(60),
             error: Some("the server answered 503".into()),
+            alarming: true,
         }]
     }
     fn alerts(&self) -> AlertsStatus {
@@ -488,6 +489,7 @@ impl Control for Fake {
             age_s: 60,
             list: Some("https://acme.example/ips.json".into()),
             error: None,
+            refused: None,
         }]
     }
 }

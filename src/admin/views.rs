@@ -206,14 +206,15 @@ impl From<LastReload> for ReloadStatus {
 
 impl From<KeySetStatus> for KeySet {
     fn from(set: KeySetStatus) -> Self {
-        let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error } = set;
+        let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error, alarming: _ } = set;
         Self { url, keys, fetched_at: fetched_at.map(|at| at.to_string()), age_seconds, error }
     }
 }
 
 impl From<RangesStatus> for RangesInUse {
     fn from(of: RangesStatus) -> Self {
-        let RangesStatus { provider, ranges, source, as_of, age_s: age_seconds, list, error } = of;
+        let RangesStatus { provider, ranges, source, as_of, age_s: age_seconds, list, error, refused: _ } =
+            of;
         let (source, as_of) = (source.word().to_owned(), as_of.to_string());
         Self { provider, ranges, source, as_of, age_seconds, list, error }
     }

@@ -111,6 +111,8 @@ pub struct Origin {
     pub would_refuse: Option<Reason>,
     /// The client whose URL it came by, on routes where each has its own.
     pub client: Option<Arc<str>>,
+    /// Which of the route's rules proved it, where it has several (`any`).
+    pub way: Option<Arc<str>>,
     /// It had been refused and was admitted later: the id that it had in quarantine, and when it was first received.
     pub quarantine: Option<(EventId, Timestamp)>,
     /// It was sent inline first, and the app may have had it: `mode: spill`.
@@ -166,6 +168,7 @@ impl Event {
             origin: Origin {
                 would_refuse: request.would_refuse().map(|r| r.reason),
                 client: request.client().cloned(),
+                way: request.way().cloned(),
                 trace: request.trace(),
                 ..Origin::default()
             },

@@ -158,6 +158,7 @@ impl Run {
         }
         let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
         let settings = &snapshot.config.buffer;
+        let folder = settings.path.clone();
         let quarantine = Arc::new(Quarantine::new(
             &settings.path,
             settings.encryption.clone(),
@@ -167,6 +168,7 @@ impl Run {
         let buffer = embedded::open_beside(settings, quarantine.clone(), metrics.clone(), clock.clone())?;
         // Once the folder is ours.
         quarantine.open();
+        keys.remember_in(&folder);
         let tracer = snapshot.config.tracing.as_ref();
         let tracer = tracer.map(|settings| Tracer::new(settings, metrics.clone())).transpose()?;
         let ambient = Ambient { metrics, clock, tracer: tracer.clone() };

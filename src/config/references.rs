@@ -1,6 +1,7 @@
 //! What stands behind references: `env:NAME`, `file:PATH`, pack names, URLs of key sets. No error text holds a secret.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::pack::load_pack;
 use super::problem::{Problem, Problems};
 use crate::providers::{self, Pack};
 use crate::secret::{Secret, trim_line_end};
-use crate::verify::{KeySource, Remote, Resolver};
+use crate::verify::{KeySource, Remote, Resolver, Signable};
 
 /// Whether secrets may stand in the config itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,14 @@ pub(super) struct References<'a> {
     pub inline: Inline,
     /// Secrets that were given in the config itself since this was last emptied.
     pub seen_inline: RefCell<Vec<String>>,
+    /// References to secrets that are too short to be good since this was last emptied, and their lengths.
+    pub seen_short: RefCell<Vec<(String, usize)>>,
     /// What is wrong within pack files.
     pub pack_problems: RefCell<Vec<Problem>>,
+    /// Packs that were read: several parts of a route ask for its pack, and several routes for one pack.
+    pub packs: RefCell<BTreeMap<String, Arc<Pack>>>,
+    /// What greetings of the config's routes are answered with.
+    pub signable: Arc<Signable>,
 }
 
 impl References<'_> {
@@ -45,6 +52,17 @@ impl References<'_> {
             return Some(self.variable(name));
         }
         reference.strip_prefix("file:").map(|path| self.file(path))
+    }
+
+    fn taken(&self, reference: &str, secret: Secret) -> Result<Secret, String> {
+        if secret.is_blank() {
+            return Err("the secret is nothing but white space".into());
+        }
+        let length = secret.expose().len();
+        if length < SHORT {
+            self.seen_short.borrow_mut().push((reference.to_owned(), length));
+        }
+        Ok(secret)
     }
 
     /// Whether a folder that files are read from later is there.
@@ -98,6 +116,9 @@ impl References<'_> {
     }
 }
 
+/// Bytes below which a secret can be guessed.
+const SHORT: usize = 8;
+
 /// In the place of a secret that is not here and need not be: reads as text, hex and base64, and is long enough for
 /// every scheme. Nobody verifies with it.
 const STAND_IN: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -136,11 +157,11 @@ impl Resolver for References<'_> {
             Some(Err(NotFetched::Missing(_))) if !self.outside.secrets_are_needed() => {
                 Ok(Secret::new(STAND_IN.to_vec()))
             }
-            Some(fetched) => Ok(Secret::new(fetched?)),
+            Some(fetched) => self.taken(reference, Secret::new(fetched?)),
             None if reference.is_empty() => Err("the secret is empty".into()),
             None if self.inline == Inline::Allowed => {
                 self.seen_inline.borrow_mut().push(reference.to_owned());
-                Ok(Secret::new(reference.as_bytes().to_vec()))
+                self.taken(reference, Secret::new(reference.as_bytes().to_vec()))
             }
             None => Err(match shell_variable(reference) {
                 Some(name) => format!("variables are not filled in here: write `env:{name}`"),
@@ -164,14 +185,26 @@ impl Resolver for References<'_> {
         Ok(self.keys.source(remote))
     }
 
+    fn signable(&self) -> Arc<Signable> {
+        self.signable.clone()
+    }
+
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {
         let is_file = name.contains('/')
             || Path::new(name)
                 .extension()
                 .is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"));
-        if !is_file {
-            return providers::find(name);
+        if let Some(pack) = self.packs.borrow().get(name) {
+            return Ok(pack.clone());
         }
+        let pack = if is_file { self.pack_file(name) } else { providers::find(name) }?;
+        self.packs.borrow_mut().insert(name.to_owned(), pack.clone());
+        Ok(pack)
+    }
+}
+
+impl References<'_> {
+    fn pack_file(&self, name: &str) -> Result<Arc<Pack>, String> {
         load_pack(&self.path(name)).map_err(|Problems(problems)| match problems.as_slice() {
             // The file itself can't be read.
             [Problem { line: 0, file, message, .. }] => {

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use crate::message::PathParams;
 use crate::providers::Pack;
 use crate::secret::{NoRandomness, Secret, random_text, trim_line_end};
-use crate::verify::{KeySource, Remote, Resolver, SpecProblem, Verifier, VerifySpec, compile};
+use crate::verify::{KeySource, Remote, Resolver, Signable, SpecProblem, Verifier, VerifySpec, compile};
 
 pub use held::Held;
 pub use reference::Reference;
@@ -47,6 +47,8 @@ pub struct Shared {
     pub texts: HashMap<String, String>,
     pub key_sources: Vec<(Remote, Arc<dyn KeySource>)>,
     pub packs: HashMap<String, Arc<Pack>>,
+    /// What greetings of the config's routes are answered with.
+    pub signable: Arc<Signable>,
 }
 
 /// A rule and its tenants. Lives as long as the config that it is of: a reload begins with empty caches.
@@ -207,7 +209,9 @@ impl Tenants {
         if !self.references.is_empty() && files.values().all(Option::is_none) {
             return Tenant::Unknown;
         }
-        let resolver = Resolved { tenants: self, files, client };
+        // A copy: what this tenant's secret could sign is nobody else's, and would stay.
+        let signable = Arc::new(self.shared.signable.copy());
+        let resolver = Resolved { tenants: self, files, client, signable };
         match compile(&self.spec, &resolver) {
             Ok(compiled) => Tenant::Known(Arc::new(compiled.verifier)),
             Err(problems) => {
@@ -251,6 +255,7 @@ struct Resolved<'a> {
     tenants: &'a Tenants,
     files: HashMap<&'a str, Option<Vec<u8>>>,
     client: Option<Client<'a>>,
+    signable: Arc<Signable>,
 }
 
 impl Resolved<'_> {
@@ -287,6 +292,10 @@ impl Resolver for Resolved<'_> {
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
         let known = self.tenants.shared.key_sources.iter().find(|(known, _)| *known == remote);
         known.map(|(_, source)| source.clone()).ok_or_else(|| NOT_SEEN.to_owned())
+    }
+
+    fn signable(&self) -> Arc<Signable> {
+        self.signable.clone()
     }
 
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::CredentialPlaces;
 use super::credentials::Credentials;
 use super::extract::Extract;
 use super::http_signature::HttpSignature;
@@ -12,6 +11,7 @@ use super::refusal::{Refusal, at};
 use super::scheme::{Keys, Scheme, TimeRule};
 use super::sign::{PrivateKey, SignError};
 use super::signatures::TimeFrom;
+use super::{CredentialPlaces, OpenBorder};
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
@@ -42,6 +42,19 @@ pub(super) enum How {
 pub(super) struct Proof {
     pub(super) by: Arc<str>,
     pub(super) label: Option<Arc<str>>,
+    /// Which of several rules (`any`) it was, where there are several.
+    pub(super) way: Option<Arc<str>>,
+}
+
+/// How much of a value is the sender's own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covered {
+    /// Nobody without the key can change it in a genuine request.
+    Signed,
+    /// Nothing is signed: whoever holds a genuine request holds the credential, and could send anything anyway.
+    Unsigned,
+    /// It is not among what is signed.
+    No,
 }
 
 impl Check {
@@ -51,6 +64,7 @@ impl Check {
         public_url: Option<&str>,
         now: Timestamp,
     ) -> Result<Proof, Refusal> {
+        let mut way = None;
         let label = match &self.how {
             How::Open => None,
             How::Scheme(scheme) => scheme.check(request, public_url, now)?,
@@ -62,17 +76,21 @@ impl Check {
                 contradicted(ways, matched, request)?;
                 proof.label
             }
-            How::Any(rules) => return first(rules, request, public_url, now).map(|(_, proof)| proof),
+            How::Any(rules) => {
+                let (matched, proof) = first(rules, request, public_url, now)?;
+                return Ok(Proof { way: way_of(rules, matched, proof.way), ..proof });
+            }
             How::All(rules) => {
                 let mut label = None;
                 for rule in rules {
                     let proof = rule.run(request, public_url, now)?;
                     label = label.or(proof.label);
+                    way = joined(way, "+", proof.way);
                 }
                 label
             }
         };
-        Ok(Proof { by: self.by.clone(), label })
+        Ok(Proof { by: self.by.clone(), label, way })
     }
 
     /// `request` as its sender would send it: by the first way that can be signed, or by all that must hold.
@@ -131,7 +149,7 @@ impl Check {
                 match location {
                     Location::Header(name) => into.headers.push(name.to_string()),
                     Location::Query(name) => into.query.push(name.to_string()),
-                    // Bodies are shown as they are; a path is part of the address that the sender was given.
+                    // A path is part of the address that the sender was given; for what stands in a body see below.
                     _ => {}
                 }
             }
@@ -141,6 +159,20 @@ impl Check {
             How::Scheme(scheme) => {
                 if matches!(scheme.keys, Keys::Token(_)) {
                     add(&mut scheme.from.iter());
+                    for location in &scheme.from {
+                        match (location, &scheme.each) {
+                            (Location::Body(pointer), None) => into.body.push(pointer.to_string()),
+                            (Location::Body(pointer), Some(each)) => {
+                                into.body.push(format!("{each}/*{pointer}"));
+                            }
+                            (Location::Form(name), _) => into.form.push((name.to_string(), None)),
+                            (Location::FormJson(name, pointer), _) => {
+                                into.form.push((name.to_string(), Some(pointer.to_string())));
+                            }
+                            // Tokens that hold an event are no more secret than it is.
+                            _ => {}
+                        }
+                    }
                 }
             }
             How::Jwt(jwt) => add(&mut jwt.locations()),
@@ -151,17 +183,51 @@ impl Check {
         }
     }
 
-    /// Whether nobody who holds a genuine request, but not the key, can give it another value of `key`. Where nothing is
-    /// signed there is no such request: whoever holds one holds the credential too.
-    pub(super) fn covers(&self, key: &Extract) -> bool {
+    /// Adds the signed parts of which the border could be moved. A pack's ways stand at its rule.
+    pub(super) fn collect_open_borders(&self, at: &mut Vec<String>, into: &mut Vec<OpenBorder>) {
+        let (rules, word) = match &self.how {
+            How::Scheme(scheme) => {
+                let open = scheme.open_border.clone();
+                into.extend(open.map(|between| OpenBorder { at: at.clone(), between }));
+                return;
+            }
+            How::Ways(rules) => (rules, None),
+            How::Any(rules) => (rules, Some("any")),
+            How::All(rules) => (rules, Some("all")),
+            How::Open | How::Jwt(_) | How::HttpSignature(_) | How::Credentials(_) => return,
+        };
+        let depth = at.len();
+        for (index, rule) in rules.iter().enumerate() {
+            at.extend(word.iter().flat_map(|word| [(*word).to_owned(), index.to_string()]));
+            rule.collect_open_borders(at, into);
+            at.truncate(depth);
+        }
+    }
+
+    /// Whether who holds a genuine request, but not the key, can give it another value of `key`. `pack`: the name of the
+    /// provider whose word for it is taken, since the key is its own.
+    pub(super) fn covers(&self, key: &Extract, pack: Option<&str>) -> Covered {
+        let signs = |is: bool| if is { Covered::Signed } else { Covered::No };
         match &self.how {
-            How::Scheme(scheme) => key.is_bound(&|location| scheme.covers(location)),
-            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&|location| jwt.covers(location)),
-            How::HttpSignature(signature) => key.is_bound(&|location| signature.covers(location)),
-            How::Open | How::Credentials(_) => true,
-            // Whichever holds must cover it.
-            How::Ways(rules) | How::Any(rules) => rules.iter().all(|rule| rule.covers(key)),
-            How::All(rules) => rules.iter().any(|rule| rule.covers(key)),
+            How::Open | How::Credentials(_) => Covered::Unsigned,
+            How::Scheme(scheme) if !scheme.signs() => Covered::Unsigned,
+            How::Jwt(jwt) if !jwt.signs_body() => Covered::Unsigned,
+            How::Any(rules) => every(rules, key, pack),
+            // What one of them signs nobody can change; a credential beside a signature does not make up for it.
+            How::All(rules) => {
+                rules.iter().map(|rule| rule.covers(key, pack)).fold(Covered::Unsigned, |all, one| {
+                    match (all, one) {
+                        (Covered::Signed, _) | (_, Covered::Signed) => Covered::Signed,
+                        (Covered::No, _) | (_, Covered::No) => Covered::No,
+                        _ => Covered::Unsigned,
+                    }
+                })
+            }
+            _ if pack.is_some_and(|pack| pack == &*self.by) => Covered::Signed,
+            How::Scheme(scheme) => signs(key.is_bound(&|location| scheme.covers(location))),
+            How::Jwt(jwt) => signs(key.is_bound(&|location| jwt.covers(location))),
+            How::HttpSignature(signature) => signs(key.is_bound(&|location| signature.covers(location))),
+            How::Ways(rules) => every(rules, key, pack),
         }
     }
 
@@ -173,6 +239,36 @@ impl Check {
             _ => None,
         };
         [scheme.id.as_ref(), time]
+    }
+}
+
+/// Whichever of these holds, it must cover the key.
+fn every(rules: &[Check], key: &Extract, pack: Option<&str>) -> Covered {
+    rules.iter().map(|rule| rule.covers(key, pack)).fold(Covered::Signed, |all, one| match (all, one) {
+        (Covered::No, _) | (_, Covered::No) => Covered::No,
+        (Covered::Unsigned, _) | (_, Covered::Unsigned) => Covered::Unsigned,
+        _ => Covered::Signed,
+    })
+}
+
+/// What the rule that held is called among its like: by what proves (`bearer`), and from the second of these on by its
+/// number too (`bearer#2`), so that a rule keeps its name whatever else comes and goes. `None` where there is no other.
+fn way_of(rules: &[Check], matched: usize, within: Option<Arc<str>>) -> Option<Arc<str>> {
+    let (before, rule) = (rules.get(..matched)?, rules.get(matched)?);
+    if rules.len() == 1 {
+        return within;
+    }
+    let own: Arc<str> = match before.iter().filter(|other| other.by == rule.by).count() {
+        0 => rule.by.clone(),
+        alike => format!("{}#{}", rule.by, alike + 1).into(),
+    };
+    joined(Some(own), "/", within)
+}
+
+fn joined(first: Option<Arc<str>>, between: &str, second: Option<Arc<str>>) -> Option<Arc<str>> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}{between}{second}").into()),
+        (first, second) => first.or(second),
     }
 }
 

@@ -33,6 +33,21 @@ enum Kind {
 }
 
 impl Asymmetric {
+    const ALL: &[Asymmetric] = &[
+        Asymmetric::Ed25519,
+        Asymmetric::EcdsaP256Sha256,
+        Asymmetric::EcdsaP256Sha256Fixed,
+        Asymmetric::EcdsaP384Sha384,
+        Asymmetric::EcdsaP384Sha384Fixed,
+        Asymmetric::RsaPkcs1Sha1,
+        Asymmetric::RsaPkcs1Sha256,
+        Asymmetric::RsaPkcs1Sha384,
+        Asymmetric::RsaPkcs1Sha512,
+        Asymmetric::RsaPssSha256,
+        Asymmetric::RsaPssSha384,
+        Asymmetric::RsaPssSha512,
+    ];
+
     fn kind(self) -> Kind {
         match self {
             Asymmetric::Ed25519 => Kind::Ed25519,
@@ -110,6 +125,9 @@ impl PublicKey {
         let length = bytes.len();
         match algorithm.kind() {
             Kind::Ed25519 if length != 32 => Err(format!("an Ed25519 key has 32 bytes, this one {length}")),
+            Kind::Ed25519 if is_weak(&bytes) => {
+                Err("this Ed25519 key is a weak point: anybody could sign for it".to_owned())
+            }
             Kind::P256 if length != 65 || bytes[0] != 4 => {
                 Err("a P-256 key is an uncompressed point of 65 bytes".to_owned())
             }
@@ -131,6 +149,13 @@ impl PublicKey {
         UnparsedPublicKey::new(self.algorithm.ring(), &self.bytes).verify(message, signature).is_ok()
     }
 
+    /// The same key for each other algorithm that its kind is used with.
+    pub(super) fn otherwise_used(&self) -> impl Iterator<Item = Self> {
+        let others = Asymmetric::ALL.iter().copied();
+        let others = others.filter(|other| *other != self.algorithm && other.kind() == self.algorithm.kind());
+        others.map(|algorithm| Self { algorithm, bytes: self.bytes.clone() })
+    }
+
     pub(super) fn algorithm(&self) -> Asymmetric {
         self.algorithm
     }
@@ -139,6 +164,37 @@ impl PublicKey {
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// The encodings of Ed25519 points of small order, without the sign bit: under such a key one signature fits every message.
+const WEAK: [[u8; 32]; 7] = {
+    const fn ends(first: u8, others: u8, last: u8) -> [u8; 32] {
+        let mut bytes = [others; 32];
+        bytes[0] = first;
+        bytes[31] = last;
+        bytes
+    }
+    [
+        ends(0x00, 0x00, 0x00),
+        ends(0x01, 0x00, 0x00),
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+        ends(0xec, 0xff, 0x7f),
+        ends(0xed, 0xff, 0x7f),
+        ends(0xee, 0xff, 0x7f),
+    ]
+};
+
+fn is_weak(key: &[u8]) -> bool {
+    WEAK.iter().any(|weak| {
+        key.split_last().is_some_and(|(last, rest)| rest == &weak[..31] && last & 0x7f == weak[31])
+    })
 }
 
 /// Key bytes without PEM armour: SPKI, PKCS#1, or the raw key.
@@ -316,6 +372,23 @@ mod tests {
         assert!(!key.verifies(b"m", &[0x30, 6, 2, 1, 0, 2, 1, 0]));
         let fixed = PublicKey::parse(Asymmetric::EcdsaP256Sha256Fixed, P256_SPKI).unwrap();
         assert!(!fixed.verifies(b"m", &[0; 64]));
+    }
+
+    /// Under the neutral point the signature of nothing fits everything.
+    #[test]
+    fn a_weak_ed25519_key_is_refused() {
+        for last in ["00", "80"] {
+            let key = format!("01{}{last}", "00".repeat(30));
+            let of = |bytes: Vec<u8>| PublicKey { algorithm: Asymmetric::Ed25519, bytes: bytes.into() };
+            let signature = [&[1][..], &[0; 63]].concat();
+            if last == "00" {
+                assert!(of(hex::decode(&key).unwrap()).verifies(b"anything", &signature));
+            }
+            assert!(PublicKey::parse(Asymmetric::Ed25519, &key).unwrap_err().contains("weak"), "{key}");
+        }
+        for weak in WEAK {
+            assert!(PublicKey::parse(Asymmetric::Ed25519, &hex::encode(weak)).unwrap_err().contains("weak"));
+        }
     }
 
     proptest! {

@@ -5,14 +5,17 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::border::Edge;
 use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::fetched::Fetched;
-use super::json::Pointer;
+use super::json::{Elements, Pointer};
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
+use super::shape::Shape;
+use super::signable::Signable;
 use super::signatures::{MAX_SIGNATURES, SignatureForm, TimeFrom};
 use super::spec::KeySpec;
 use super::template::{Filling, Template};
@@ -37,11 +40,18 @@ pub(super) struct Scheme {
     pub(super) timestamp: Option<TimeRule>,
     pub(super) id: Option<Location>,
     pub(super) template: Template,
+    /// Shapes that places must have, where they are there.
+    pub(super) shapes: Vec<(Location, Shape)>,
+    /// What keeps the borders between signed parts where they are.
+    pub(super) edges: Vec<Edge>,
+    /// Parts of which the border could be moved.
+    pub(super) open_border: Option<(String, String)>,
     pub(super) body_digest: Option<BodyDigest>,
     pub(super) each: Option<Pointer>,
     pub(super) keys: Keys,
     /// The shared secrets as they were given: only looked at to explain a refusal.
     pub(super) given: GivenSecrets,
+    pub(super) signable: Arc<Signable>,
 }
 
 /// What the keys were made of.
@@ -124,24 +134,48 @@ impl Scheme {
             condition.holds(whole)?;
         }
         let Some(pointer) = &self.each else { return self.check_one(whole, public_url, now) };
-        let elements =
-            pointer.elements(&request.body).filter(|elements| !elements.is_empty()).ok_or_else(|| {
-                Refusal::new(
+        let elements = match pointer.elements_up_to(&request.body, MAX_ELEMENTS) {
+            Some(Elements::All(elements)) if !elements.is_empty() => elements,
+            Some(Elements::TooMany) => {
+                return Err(Refusal::new(
+                    Reason::SignatureInvalid,
+                    format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
+                ));
+            }
+            Some(Elements::All(_)) | None => {
+                return Err(Refusal::new(
                     Reason::SignatureMissing,
                     format!("body:{pointer} is not an array with elements"),
-                )
-            })?;
-        if elements.len() > MAX_ELEMENTS {
-            return Err(Refusal::new(
-                Reason::SignatureInvalid,
-                format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
-            ));
-        }
+                ));
+            }
+        };
         let mut label = None;
         for element in elements {
             label = self.check_one(View { request, body: element }, public_url, now)?;
         }
         Ok(label)
+    }
+
+    /// Whether each place has its shape, and each signed part ends where it must.
+    fn check_shapes(&self, view: View<'_>) -> Result<(), Refusal> {
+        let refuse = |location: &Location, why: &str| {
+            Err(Refusal::new(Reason::SignatureInvalid, format!("{location} {why}")))
+        };
+        for (location, shape) in &self.shapes {
+            if at(location, location.find(view))?.is_some_and(|value| !shape.matches(&value)) {
+                return refuse(location, "has not the shape that this scheme is for");
+            }
+        }
+        for edge in &self.edges {
+            let location = edge.location();
+            if at(location, location.find(view))?.is_some_and(|value| !edge.holds(&value, view.body)) {
+                return refuse(
+                    location,
+                    "does not end where it must: what is signed could be cut in another way",
+                );
+            }
+        }
+        Ok(())
     }
 
     fn check_one(&self, view: View<'_>, public_url: Option<&str>, now: Timestamp) -> Result<Match, Refusal> {
@@ -207,6 +241,7 @@ impl Scheme {
                 }
                 match self.matches(group, &filling, now)? {
                     Some(matched) => {
+                        self.check_shapes(view)?;
                         self.check_body_digest(view)?;
                         self.check_only(view)?;
                         return Ok(matched);
@@ -226,14 +261,19 @@ impl Scheme {
                 for key in live(keys, now) {
                     let expected = key.value.mac(|sink| self.template.feed(filling, b"", sink))?;
                     if self.any_equals(group, expected.as_bytes(), &mut buffer) {
+                        self.signable
+                            .refuse(expected.as_bytes(), |sink| self.template.feed(filling, b"", sink))?;
                         return Ok(Some(key.label.clone()));
                     }
                 }
             }
             Keys::Digest(hash, secrets) => {
                 for secret in live(secrets, now) {
-                    let fed = hash.digest(|sink| self.template.feed(filling, secret.value.expose(), sink))?;
+                    let secret_bytes = secret.value.expose();
+                    let fed = hash.digest(|sink| self.template.feed(filling, secret_bytes, sink))?;
                     if self.any_equals(group, fed.as_bytes(), &mut buffer) {
+                        self.signable
+                            .refuse(fed.as_bytes(), |sink| self.template.feed(filling, secret_bytes, sink))?;
                         return Ok(Some(secret.label.clone()));
                     }
                 }
@@ -340,15 +380,21 @@ impl Scheme {
         }
     }
 
-    /// Whether what stands at `location` can't be changed without the key. Where the secret itself is sent nothing is
-    /// signed, and whoever could change something could send anything.
+    /// Whether anything is signed: not where the secret itself is sent.
+    pub(super) fn signs(&self) -> bool {
+        !matches!(self.keys, Keys::Token(_))
+    }
+
+    /// Whether what stands at `location` can't be changed without the key, where something is signed.
     pub(super) fn covers(&self, location: &Location) -> bool {
         let signs_id = self.template.uses_id() && self.id.as_ref() == Some(location);
         let signs_body = self.template.covers_body() || self.body_digest.is_some();
-        matches!(self.keys, Keys::Token(_))
-            || signs_id
-            || self.template.covers(location)
-            || (location.in_body() && signs_body)
+        // A signature that can be written in one way only stands for what is signed.
+        let is_canonical = |shape: &Shape| !(b'A'..=b'Z').any(|upper| shape.may_hold(upper));
+        let is_signature = self.form.encoding == Encoding::Hex
+            && self.from.contains(location)
+            && self.shapes.iter().any(|(place, shape)| place == location && is_canonical(shape));
+        is_signature || signs_id || self.template.covers(location) || (location.in_body() && signs_body)
     }
 
     pub(super) fn places(&self) -> String {

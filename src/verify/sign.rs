@@ -133,7 +133,7 @@ impl Scheme {
             draft::add(&mut request, &Location::Header(header.into()), &listed.join(","))?;
         }
         for location in self.id.iter().chain(self.template.required()) {
-            draft::add(&mut request, location, &unique())?;
+            draft::add(&mut request, location, &self.made_up(location, now))?;
         }
         let place = draft::free(&request, &self.from, self.each.as_ref())?;
         let bodies = match &self.each {
@@ -151,6 +151,13 @@ impl Scheme {
             .collect();
         draft::put(&mut request, place, &signatures?)?;
         Ok(request)
+    }
+
+    /// A value for a place of which the request says nothing: unique, or a time where only that has its shape.
+    fn made_up(&self, location: &Location, now: Timestamp) -> String {
+        let shape = self.shapes.iter().find(|(place, _)| place == location).map(|(_, shape)| shape);
+        let fits = |text: &String| shape.is_none_or(|shape| shape.matches(text.as_bytes()));
+        [unique(), now.to_string(), now.as_secs().to_string()].into_iter().find(fits).unwrap_or_else(unique)
     }
 
     /// The whole value that holds the signature over `view`.

@@ -6,17 +6,19 @@ use std::cell::OnceCell;
 
 use sha2::{Digest, Sha256};
 
-use super::form;
+use super::form::{self, NoFields};
 use super::header_list;
 use super::locate::{Ambiguous, Location, View};
+use super::shape::{Class, Shape};
 use super::url;
 
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Template(Box<[Part]>);
 
+/// A part of a template, as it is written.
 #[derive(Clone, Debug, PartialEq)]
-enum Part {
+pub(super) enum Part {
     Literal(Box<[u8]>),
     Body,
     /// CRC-32 of the body as a decimal number.
@@ -42,7 +44,7 @@ enum Part {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum UrlForm {
+pub(super) enum UrlForm {
     AsGiven,
     /// The scheme's default port written out if it was left out, and the other way round.
     OtherPort,
@@ -52,7 +54,7 @@ enum UrlForm {
 
 /// What a located value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     There,
     /// Absent counts as empty.
     Optional,
@@ -62,7 +64,7 @@ enum Wanted {
 
 /// What becomes of fields that are the same in name and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeats {
+pub(super) enum Repeats {
     Kept,
     Dropped,
 }
@@ -169,6 +171,10 @@ impl Template {
                     }
                 },
                 Part::Line(name, location) => match location.find(filling.view) {
+                    // One line: more could look like the lines of another value.
+                    Ok(Some(value)) if value.contains(&b'\n') => {
+                        return Err(Unbuildable::Malformed(format!("{location} has more than one line")));
+                    }
                     Ok(Some(value)) => {
                         for piece in [name.as_bytes(), b"\n", &value, b"\n"] {
                             sink(piece);
@@ -182,8 +188,10 @@ impl Template {
                 Part::HeaderList(header, must) => header_list::feed(&filling.view, header, must, &mut sink)?,
                 Part::SortedForm(repeats) => {
                     let fields = form::sorted_fields(filling.view);
-                    let mut fields =
-                        fields.map_err(|_| Unbuildable::Malformed("the body is no form".to_owned()))?;
+                    let mut fields = fields.map_err(|why| match why {
+                        NoFields::Unreadable => Unbuildable::Malformed(why.why()),
+                        NoFields::TooMany => Unbuildable::Ambiguous(why.why()),
+                    })?;
                     if *repeats == Repeats::Dropped {
                         fields.dedup();
                     }
@@ -207,11 +215,31 @@ impl Template {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Whether whoever sends a request chooses signed bytes that are no single place: its body, its URL, its form.
-    pub(super) fn is_chosen_by_sender(&self) -> bool {
-        self.0
-            .iter()
-            .any(|part| !matches!(part, Part::Literal(_) | Part::Secret | Part::Method | Part::At(..)))
+    /// The shape of all that it can come to, where each place has one; `None` if a request chooses more than such places.
+    pub(super) fn shape(&self, of: &dyn Fn(&Location) -> Option<Shape>, secret: &[u8]) -> Option<Shape> {
+        let mut shapes = Vec::new();
+        for part in &self.0 {
+            shapes.push(match part {
+                Part::Literal(bytes) => Shape::literal(bytes),
+                Part::Secret => Shape::literal(secret),
+                Part::Method => Shape::run(Class::of(b'A'..=b'Z'), 3, 7),
+                Part::At(location, _) => of(location)?,
+                _ => return None,
+            });
+        }
+        Some(Shape::joined(&shapes))
+    }
+
+    /// Whether nothing but the body, places and what is fixed is signed.
+    pub(super) fn is_of_places_and_body(&self) -> bool {
+        let is_of_it = |part: &Part| {
+            matches!(part, Part::Literal(_) | Part::Secret | Part::At(..) | Part::Body | Part::BodySha256)
+        };
+        self.0.iter().all(is_of_it)
+    }
+
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.0
     }
 
     /// Whether the address of the request is signed, whole or in part.
@@ -288,6 +316,25 @@ const NAMES: &[&str] = &[
 ];
 
 impl Part {
+    /// As it is written, without what stands behind `|`.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Part::Literal(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Part::Body | Part::BodyCrc32 | Part::BodySha256 => "{body}".to_owned(),
+            Part::Timestamp => "{timestamp}".to_owned(),
+            Part::Id => "{id}".to_owned(),
+            Part::Secret => "{secret}".to_owned(),
+            Part::Method => "{method}".to_owned(),
+            Part::Target => "{target}".to_owned(),
+            Part::Path => "{path}".to_owned(),
+            Part::Query => "{query}".to_owned(),
+            Part::Url(_) => "{url}".to_owned(),
+            Part::At(location, _) | Part::Line(_, location) => format!("{{{location}}}"),
+            Part::HeaderList(header, _) => format!("{{header-list:{header}}}"),
+            Part::SortedForm(_) => "{form}".to_owned(),
+        }
+    }
+
     fn parse(inside: &str) -> Result<Self, String> {
         let (name, filter) = match inside.split_once('|') {
             Some((name, filter)) => (name, Some(filter)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled};
+use super::{KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled, Signable};
 use crate::clock::Timestamp;
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::providers::Pack;
@@ -41,6 +41,7 @@ pub(crate) struct World {
     pub(crate) documents: BTreeMap<String, String>,
     /// When it would be fetched.
     pub(crate) now: Timestamp,
+    pub(crate) signable: Arc<Signable>,
 }
 
 /// Answers of which each is read when it is asked for.
@@ -52,7 +53,7 @@ struct Documents {
 }
 
 impl KeySource for Documents {
-    fn lookup(&self, name: &str) -> Lookup {
+    fn lookup(&self, name: &str, _: std::net::IpAddr) -> Lookup {
         let Some(url) = self.remote.address.of(name) else { return Lookup::Absent };
         let read = self.texts.get(&url.to_string()).map(|text| self.remote.read(text.as_bytes(), self.now));
         match read {
@@ -95,5 +96,8 @@ impl Resolver for World {
             Some(pack) => Ok(pack.clone()),
             None => crate::providers::find(name),
         }
+    }
+    fn signable(&self) -> Arc<Signable> {
+        self.signable.clone()
     }
 }

@@ -48,7 +48,10 @@ impl TimeFormat {
         const LAST: u64 = 253_402_300_799;
         let text = std::str::from_utf8(text).ok()?;
         let number = || {
-            let digits = !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit());
+            // A number is written in one way only: else a zero could be had from what is signed before it.
+            let padded = text.len() > 1 && text.starts_with('0');
+            let digits =
+                !text.is_empty() && text.len() <= 15 && !padded && text.bytes().all(|b| b.is_ascii_digit());
             if digits { text.parse::<u64>().ok() } else { None }
         };
         match self {
@@ -130,6 +133,8 @@ mod tests {
             "1764000000.5",
             "1e9",
             "0x10",
+            "01764000000",
+            "00",
             "１",
             "99999999999999999999",
             "999999999999999",

@@ -309,7 +309,7 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
             "when": {"body:/Type": "SubscriptionConfirmation"},
             "needs": ["confirm"],
             "must": {"body:/TopicArn": {"param": "topics"}},
-            "visit": {"url": "body:/SubscribeURL", "hosts": ["sns.*.amazonaws.com", "127.0.0.1"]}
+            "visit": {"url": "body:/SubscribeURL", "hosts": ["sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com", "127.0.0.1"]}
         }
     });
     let route = |name: &str, more: Value| {
@@ -341,9 +341,13 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
 
     let foreign = asks("/hooks/confirms", "arn:aws:sns:eu-west-1:1:theirs", &url).await;
     assert_eq!((foreign.status, foreign.reason()), (403, "handshake_refused"));
-    for elsewhere in
-        ["http://127.0.0.2:1/", "https://evil.example/", "http://sns.eu-west-1.amazonaws.com/", "x"]
-    {
+    for elsewhere in [
+        "http://127.0.0.2:1/",
+        "https://evil.example/",
+        "http://sns.eu-west-1.amazonaws.com/",
+        "https://sns.s3.amazonaws.com/x",
+        "x",
+    ] {
         let answer = asks("/hooks/confirms", ours, elsewhere).await;
         assert_eq!((answer.status, answer.reason()), (403, "handshake_refused"), "{elsewhere}");
     }
@@ -374,10 +378,15 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
 
 /// A message of Amazon SNS about a subscription, signed as it does (version 2).
 fn sns_confirmation(topic: &str, path: &str) -> Request {
+    sns_confirmation_at("sns.eu-west-1.amazonaws.com", topic, path)
+}
+
+/// The same with both its URLs on another host.
+fn sns_confirmation_at(host: &str, topic: &str, path: &str) -> Request {
     const RSA: &str = include_str!("../../src/verify/tests/rsa-2048.pem");
     use rustls_pki_types::PrivatePkcs8KeyDer;
     use rustls_pki_types::pem::PemObject;
-    let host = "https://sns.eu-west-1.amazonaws.com";
+    let host = format!("https://{host}");
     let url = format!("{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token=2336412f37");
     let (id, time, token) =
         ("165545c9-2a5c-472c-8df2-7ff2be2b3b1b", "2026-11-24T10:00:00.000Z", "2336412f37");
@@ -436,6 +445,11 @@ async fn a_subscription_to_sns_is_confirmed_through_the_roots_that_its_certifica
     let theirs = sns_confirmation("arn:aws:sns:eu-west-1:210987654321:orders", "/hooks/confirms");
     let answer = gateway.send(&theirs).await;
     assert_eq!((answer.status, answer.reason()), (403, "sender_not_allowed"));
+    // A bucket named `sns` is anybody's: no certificate is fetched from there.
+    for host in ["sns.s3.amazonaws.com", "sns.s3-us-west-2.amazonaws.com", "sns.eu-west-1.amazonaws.com."] {
+        let answer = gateway.send(&sns_confirmation_at(host, topic, "/hooks/confirms")).await;
+        assert_eq!((answer.status, answer.reason()), (401, "signature_invalid"), "{host}");
+    }
     // The stand-in is nobody to the public roots: its certificate is not even fetched.
     let answer = gateway.send(&sns_confirmation(topic, "/hooks/public-roots")).await;
     assert_eq!((answer.status, answer.reason()), (503, "key_unavailable"));
@@ -489,4 +503,110 @@ async fn a_route_that_only_observes_proves_nothing_to_strangers() {
     assert_eq!(gateway.send(&Request::get("/hooks/github")).await.status, 401);
     app.receives(1).await;
     assert_eq!(app.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stranger_can_have_signed_is_no_event_of_any_route() {
+    let app = App::start().await;
+    let consumer = "consumer-secret-0123456789abcdef";
+    let ours = |path: &str| {
+        let scheme = json!({"algorithm": "hmac-sha256", "secret": "file:secrets/x",
+                            "signature": {"from": "header:x-twitter-webhooks-signature", "prefix": "sha256=",
+                                          "encoding": "base64"}});
+        Route::new(json!({"name": path.trim_start_matches('/'), "path": path, "verify": scheme})).to(&app)
+    };
+    let braintree =
+        json!({"provider": "braintree", "secret": "file:secrets/x", "public_key": "integration_public_key"});
+    let braintree =
+        Route::new(json!({"name": "braintree", "path": "/braintree", "verify": braintree})).to(&app);
+    // One route answers, others have the same secret: with a rule of their own, and with greetings off.
+    let gateway = gateway()
+        .route(ours("/before"))
+        .route(
+            Route::new(json!({"name": "x", "path": "/x", "provider": "x"}))
+                .set("secret", "file:secrets/x")
+                .secret("x", consumer)
+                .to(&app),
+        )
+        .route(
+            Route::new(json!({"name": "off", "path": "/off", "provider": "x", "handshake": "off"}))
+                .set("secret", "file:secrets/x")
+                .to(&app),
+        )
+        .route(ours("/after"))
+        .route(braintree)
+        .start()
+        .await;
+    let json_type = |request: Request| request.header("Content-Type", "application/json");
+    for text in ["123", "true", "null", "admin=1", "a"] {
+        let asked = format!("/x?crc_token={}", text.replace('=', "%3D"));
+        let answer = gateway.send(&Request::get(&asked)).await;
+        let answer: Value = serde_json::from_str(&answer.text()).expect("an answer");
+        let token = answer["response_token"].as_str().expect("a proof");
+        for path in ["/x", "/off", "/before", "/after"] {
+            let forged = Request::post(path, text).header("x-twitter-webhooks-signature", token);
+            for forged in [forged.clone(), json_type(forged)] {
+                let answer = gateway.send(&forged).await;
+                assert_eq!(
+                    (answer.status, answer.reason()),
+                    (401, "signature_invalid"),
+                    "{path} {text}: {answer:?}"
+                );
+            }
+        }
+    }
+    let challenge = "deadbeefdeadbeefdeadbeef";
+    let proof =
+        gateway.send(&Request::get(&format!("/braintree?bt_challenge={challenge}"))).await.text().to_owned();
+    assert!(proof.starts_with("integration_public_key|"), "{proof}");
+    let form = format!("bt_signature={}&bt_payload={challenge}", proof.replace('|', "%7C"));
+    let forged =
+        Request::post("/braintree", form).header("Content-Type", "application/x-www-form-urlencoded");
+    let answer = gateway.send(&forged).await;
+    assert_eq!((answer.status, answer.reason()), (401, "signature_invalid"), "{answer:?}");
+
+    // Genuine events have no such form, and pass.
+    let event = r#"{"for_user_id":"2244994945","tweet_create_events":[]}"#;
+    let token = STANDARD.encode(signed::hmac_sha256(consumer.as_bytes(), event.as_bytes()));
+    for path in ["/x", "/off", "/before", "/after"] {
+        let genuine =
+            Request::post(path, event).header("x-twitter-webhooks-signature", &format!("sha256={token}"));
+        let answer = gateway.send(&json_type(genuine)).await;
+        assert!(answer.is_success() && !answer.is_duplicate(), "{path}: {answer:?}");
+    }
+    app.receives(4).await;
+    gateway.drained().await;
+    assert_eq!(app.count(), 4, "nothing forged reached the app");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_greeting_signs_only_what_its_sender_signed() {
+    let app = App::start().await;
+    let own = |signed: &str, when: Value| {
+        json!({"when": when, "answer": {"body": "{proof}", "proof": {
+               "algorithm": "hmac-sha256", "signed": signed, "encoding": "hex"}}})
+    };
+    let check = json!({"body:/type": "check"});
+    for (signed, refused) in
+        [("{query:text}", true), ("{url}", true), ("{body:/text}", false), ("{body}", false)]
+    {
+        let started =
+            gateway().route(github().set("handshake", own(signed, check.clone())).to(&app)).try_start().await;
+        match started {
+            Ok(_) => assert!(!refused, "{signed}: it started"),
+            Err(ended) => assert!(
+                refused && ended.output.contains("does not cover what is signed here"),
+                "{signed}: {}",
+                ended.output
+            ),
+        }
+    }
+    let shaped = json!({"body:/type": "check", "query:text": {"matches": "[a-z]{1,8}"}});
+    assert!(
+        gateway()
+            .route(github().set("handshake", own("{query:text}", shaped)).to(&app))
+            .try_start()
+            .await
+            .is_ok()
+    );
 }

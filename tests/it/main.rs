@@ -25,6 +25,7 @@ mod handshakes;
 mod harness;
 mod limits;
 mod migration;
+mod named_keys;
 mod offline;
 mod once;
 mod order;

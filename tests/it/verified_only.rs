@@ -181,3 +181,62 @@ async fn a_captured_request_cannot_take_a_later_events_place() {
         }
     }
 }
+
+/// Two signed places side by side: whoever holds one request and moves the border between them has no other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_border_between_two_signed_places_can_not_be_moved() {
+    let app = App::start().await;
+    let secret = "a-signing-key-0123456789abcdef";
+    let gateway = gateway()
+        .route(config::provider("mailgun", "/mailgun", secret).to(&app))
+        .route(config::provider("lever", "/lever", secret).to(&app))
+        .route(config::provider("bluesnap", "/bluesnap", secret).to(&app))
+        .start()
+        .await;
+    let sign = |text: &str| hex::encode(signed::hmac_sha256(secret.as_bytes(), text.as_bytes()));
+    let json_type = |request: Request| request.header("Content-Type", "application/json");
+    let (time, token) = (now().to_string(), "b8ab9e0f3cd7c9d47d4ae7d1a8d0c0c3e1f2a3b4c5d6e7f809");
+    let at = format!("{}000", now());
+
+    let mailgun = |time: &str, token: &str, signature: &str| {
+        let signature = json!({"timestamp": time, "token": token, "signature": signature});
+        json_type(Request::post(
+            "/mailgun",
+            json!({"signature": signature, "event-data": {"x": time}}).to_string(),
+        ))
+    };
+    let lever = |token: &str, at: &str, signature: &str| {
+        let body = json!({"token": token, "triggeredAt": at, "signature": signature, "event": at});
+        json_type(Request::post("/lever", body.to_string()))
+    };
+    let bluesnap = |time: &str, body: &str, signature: &str| {
+        Request::post("/bluesnap", body)
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("bls-ipn-timestamp", time)
+            .header("bls-signature", signature)
+    };
+    let (form, date) = ("transactionType=CHARGE&amount=10", "2026-11-24 16:00:00.12");
+    type Make<'m> = &'m dyn Fn(&str, &str, &str) -> Request;
+    let cases: [(&str, &str, &str, Make<'_>); 3] = [
+        ("mailgun", &time, token, &mailgun),
+        ("lever", "a1b2c3d4e5f6", &at, &lever),
+        ("bluesnap", date, form, &bluesnap),
+    ];
+    for (what, first, second, make) in cases {
+        let whole = format!("{first}{second}");
+        let signature = sign(&whole);
+        assert!(gateway.send(&make(first, second, &signature)).await.is_success(), "{what}");
+        for border in (1..whole.len()).filter(|border| *border != first.len()) {
+            let (left, right) = whole.split_at(border);
+            let answer = gateway.send(&make(left, right, &signature)).await;
+            assert_eq!(answer.status, 401, "{what}: {left} {right}: {answer:?}");
+        }
+    }
+    // And none is good again once its token may be forgotten.
+    let old = (now() - 3 * 86_400).to_string();
+    let answer = gateway.send(&mailgun(&old, token, &sign(&format!("{old}{token}")))).await;
+    assert_eq!((answer.status, answer.reason()), (401, "timestamp_out_of_tolerance"));
+    app.receives(3).await;
+    gateway.drained().await;
+    assert_eq!(app.count(), 3);
+}

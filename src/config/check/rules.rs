@@ -9,8 +9,9 @@ use super::Checker;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::Time;
+use crate::providers::{self, Pack};
 use crate::tenants::Tenants;
-use crate::verify::{self, Compiled, Expiry, SpecProblem, VerifySpec};
+use crate::verify::{self, Compiled, Expiry, OpenBorder, SpecProblem, VerifySpec};
 
 /// A route's rule, and what else the checks want to know of it.
 pub(super) struct Proof {
@@ -195,6 +196,7 @@ impl Checker<'_, '_> {
         self.warn_of_inline_secrets(place);
         match compiled {
             Ok(compiled) => {
+                self.warn_of_open_borders(&compiled, form, place);
                 self.warn_of_doubles(raw, place);
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
                 let tenants = references.tenants(&spec, self.secrets.refresh);
@@ -212,6 +214,28 @@ impl Checker<'_, '_> {
                 }
                 None
             }
+        }
+    }
+
+    /// Warns of signed parts of which the border could be moved. Of built-in packs it is known where that does no harm.
+    fn warn_of_open_borders(&mut self, compiled: &Compiled, form: &Form<'_>, route: &Place) {
+        let is_built_in = |pack: &Arc<Pack>| {
+            providers::find(&pack.name).is_ok_and(|built_in| built_in.verify == pack.verify)
+        };
+        if compiled.pack.as_ref().is_some_and(is_built_in) {
+            return;
+        }
+        for OpenBorder { at, between: (before, after) } in compiled.verifier.open_borders() {
+            let rule = self.spec_place(&at, form, route);
+            let places = [rule.key("signed"), rule.key("scheme").key("signed"), rule.key("provider")];
+            let place =
+                places.into_iter().find(|place| self.report.document.node(place).is_some()).unwrap_or(rule);
+            let message = format!(
+                "where `{before}` ends and `{after}` begins is not fixed: with one genuine request anyone may send others, \
+                 cut elsewhere"
+            );
+            let help = "say what shape the places have, such as `matches: { header:X-Time: \"[0-9]{10}\" }`";
+            self.warning(&place, message, help);
         }
     }
 

@@ -104,7 +104,7 @@ impl Checker<'_, '_> {
             let secret = match self.references.secret(reference) {
                 Ok(secret) => secret,
                 Err(message) => {
-                    self.error(&place, message, "");
+                    self.error(&place, message, crate::verify::REFERENCE_HELP);
                     continue;
                 }
             };
@@ -159,7 +159,7 @@ impl Checker<'_, '_> {
         let token = raw.token.as_ref().and_then(|reference| match self.references.secret(reference) {
             Ok(secret) => Some(secret),
             Err(message) => {
-                self.error(&place.key("token"), message, "");
+                self.error(&place.key("token"), message, crate::verify::REFERENCE_HELP);
                 None
             }
         });

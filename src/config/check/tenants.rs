@@ -13,9 +13,9 @@ use crate::config::raw;
 use crate::config::references::References;
 use crate::providers::Pack;
 use crate::route::PathPattern;
-use crate::secret::{NoRandomness, Secret};
+use crate::secret::{NoRandomness, Secret, same};
 use crate::tenants::{CLIENT_SECRET, Needs, Reference, Shared, Tenants, decoy};
-use crate::verify::{KeySource, Remote, Resolver, VerifySpec, nearest};
+use crate::verify::{KeySource, Remote, Resolver, Signable, VerifySpec, nearest};
 
 /// A config's references as one route sees them.
 pub(super) struct OfRoute<'a> {
@@ -68,7 +68,8 @@ impl<'a> OfRoute<'a> {
     /// The tenants of the rule that was compiled with these references; `None` if nothing in it depends on the sender.
     pub(super) fn tenants(self, spec: &VerifySpec, refresh: Duration) -> Option<Arc<Tenants>> {
         let depends = self.depend_on_sender();
-        let Seen { shared, files, needs } = self.seen.into_inner();
+        let Seen { mut shared, files, needs } = self.seen.into_inner();
+        shared.signable = self.references.signable();
         let base = self.references.base.clone();
         depends.then(|| Arc::new(Tenants::new(spec.clone(), shared, files, needs, base, self.decoy, refresh)))
     }
@@ -124,10 +125,18 @@ impl Resolver for OfRoute<'_> {
         if self.depends(reference)? { Ok(None) } else { self.text(reference).map(Some) }
     }
 
+    fn is_of_sender(&self, secret: &Secret) -> bool {
+        same(secret.expose(), self.decoy.expose())
+    }
+
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {
         let source = self.references.keys(remote.clone())?;
         self.seen.borrow_mut().shared.key_sources.push((remote, source.clone()));
         Ok(source)
+    }
+
+    fn signable(&self) -> Arc<Signable> {
+        self.references.signable()
     }
 
     fn pack(&self, name: &str) -> Result<Arc<Pack>, String> {

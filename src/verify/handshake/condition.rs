@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::found;
-use super::shape::Shape;
 use crate::message::Request;
 use crate::secret::Secret;
 use crate::verify::locate::{Ambiguous, Location};
+use crate::verify::shape::Shape;
 
 /// A compiled condition.
 #[derive(Debug)]

@@ -79,7 +79,7 @@ impl<'l> Echo<'l> {
     /// Only what is bounded and plain goes back.
     pub(super) fn value(&self, request: &Request) -> Result<String, Refusal> {
         let refused =
-            |why: &str| Refusal::new(Reason::MalformedRequest, format!("the handshake's {} {why}", self.0));
+            |why: &str| Refusal::new(Reason::HandshakeMalformed, format!("the handshake's {} {why}", self.0));
         let value = match found(self.0, request) {
             Ok(Some(value)) if !value.is_empty() => value,
             Ok(_) => return Err(refused("is missing")),
@@ -126,7 +126,7 @@ impl Text {
         self.0.contains(&Piece::Proof)
     }
 
-    fn filled(&self, request: &Request, proof: &str) -> Result<String, Refusal> {
+    pub(super) fn filled(&self, request: &Request, proof: &str) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &self.0 {
             match piece {
@@ -177,7 +177,8 @@ impl Proof {
                 hash.digest(|sink| self.signed.feed(&filling, secret.expose(), sink))
             }
         };
-        let digest = fed.map_err(|why| Refusal { reason: Reason::MalformedRequest, ..Refusal::from(why) })?;
+        let digest =
+            fed.map_err(|why| Refusal { reason: Reason::HandshakeMalformed, ..Refusal::from(why) })?;
         Ok(self.encoding.encode(digest.as_bytes()))
     }
 }

@@ -14,6 +14,8 @@ mod sign;
 mod tests;
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -27,6 +29,7 @@ use super::locate::Location;
 use super::mac::Hash;
 use super::refusal::{Refusal, at};
 use super::scheme::Match;
+use super::signable::Signable;
 use super::url;
 use crate::clock::Timestamp;
 use crate::message::Request;
@@ -66,6 +69,7 @@ pub(super) struct Jwt {
     max_age: Option<Duration>,
     /// Whether `exp` must be there, unless `max_age` bounds the age.
     expires: bool,
+    signable: Arc<Signable>,
 }
 
 #[derive(Debug)]
@@ -85,9 +89,9 @@ impl Jwt {
     ) -> Result<Match, Refusal> {
         let value = at(&self.location, self.location.find(View::of(request)))?;
         let token = self.token(value.as_deref())?;
-        let (claims, label) = self.verified_claims(token, now)?;
+        let (claims, label) = self.verified_claims(token, request.head.client, now)?;
         self.check_times(&claims, now)?;
-        self.check_claims(&claims)?;
+        self.check_issuer(&claims)?;
         if let Some(rule) = &self.body_hash {
             rule.check(&claims, &request.body, "body")?;
         }
@@ -96,6 +100,8 @@ impl Jwt {
             let url = url.get_or_init(|| url::public(&request.head, public_url));
             rule.check(&claims, url.as_bytes(), "URL")?;
         }
+        // Last: whose token is right in all else may be told that this route is not for it.
+        self.check_claims(&claims)?;
         Ok(label)
     }
 
@@ -119,7 +125,12 @@ impl Jwt {
     }
 
     /// The claims of a token whose signature is right, and the label of the key.
-    fn verified_claims(&self, token: &[u8], now: Timestamp) -> Result<(Map<String, Value>, Match), Refusal> {
+    fn verified_claims(
+        &self,
+        token: &[u8],
+        asker: IpAddr,
+        now: Timestamp,
+    ) -> Result<(Map<String, Value>, Match), Refusal> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|e| invalid(format!("the token's header can't be read: {}", describe(e.kind()))))?;
         if header.crit.is_some() {
@@ -129,7 +140,7 @@ impl Jwt {
             return Err(invalid(format!("the algorithm {:?} is not one of the configured", header.alg)));
         }
         let parts = Parts::of(token).ok_or_else(|| invalid(describe(&ErrorKind::InvalidToken)))?;
-        let decoded = self.set.as_ref().map(|set| set.current(header.kid.as_deref())).transpose()?;
+        let decoded = self.set.as_ref().map(|set| set.current(header.kid.as_deref(), asker)).transpose()?;
         let certified = match &self.x5c {
             None => None,
             Some(rule) => Some(certified(rule, header.x5c.as_deref(), header.alg, now)?),
@@ -152,7 +163,15 @@ impl Jwt {
             }
             tried += 1;
             match jsonwebtoken::crypto::verify(parts.signature, parts.signed, &key.key, header.alg) {
-                Ok(true) => return Ok((claims::read(parts.claims)?, key.label.clone())),
+                Ok(true) => {
+                    self.refuse_signable(&parts)?;
+                    let fetched =
+                        decoded.as_ref().is_some_and(|d| d.keys.iter().any(|k| std::ptr::eq(k, key)));
+                    if let (true, Some(set), Some(kid)) = (fetched, &self.set, &header.kid) {
+                        set.proved(kid);
+                    }
+                    return Ok((claims::read(parts.claims)?, key.label.clone()));
+                }
                 Ok(false) => failure = Some(ErrorKind::InvalidSignature),
                 Err(error) => failure = Some(error.into_kind()),
             }
@@ -169,6 +188,18 @@ impl Jwt {
             }
             (None, ..) => invalid(format!("there is no key for {:?}", header.alg)),
         })
+    }
+
+    /// A proof that a greeting is answered with is no token, either.
+    fn refuse_signable(&self, parts: &Parts<'_>) -> Result<(), Refusal> {
+        let mut buffer = [0; MAX_SIGNATURE];
+        match Encoding::Base64Url.decode(parts.signature.as_bytes(), &mut buffer) {
+            Some(tag) => self.signable.refuse::<Refusal>(tag, |sink| {
+                sink(parts.signed);
+                Ok(())
+            }),
+            None => Ok(()),
+        }
     }
 
     fn check_times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Refusal> {
@@ -196,7 +227,7 @@ impl Jwt {
         }
     }
 
-    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if !self.issuers.is_empty() {
             match claims.get("iss") {
                 Some(Value::String(issuer)) if self.issuers.contains(issuer) => {}
@@ -204,13 +235,19 @@ impl Jwt {
                 None => return Err(invalid("the claim `iss` is missing")),
             }
         }
+        Ok(())
+    }
+
+    /// Whether the token is for this route. One that says nothing of it is none; one that says that it is for another, or
+    /// somebody else's, is refused as a sender that is known.
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if !self.audiences.is_empty() {
             let ours =
                 |value: &Value| value.as_str().is_some_and(|one| self.audiences.iter().any(|a| a == one));
             match claims.get("aud") {
                 Some(Value::Array(audiences)) if audiences.iter().any(ours) => {}
                 Some(one) if ours(one) => {}
-                Some(_) => return Err(invalid("the audience (`aud`) is not one of the configured")),
+                Some(_) => return Err(elsewhere("the audience (`aud`) is not one of the configured")),
                 None => return Err(invalid("the claim `aud` is missing")),
             }
         }
@@ -224,7 +261,7 @@ impl Jwt {
                     other => accepted.contains(&other.to_string()),
                 };
             if !right {
-                return Err(invalid(format!("the claim `{name}` does not have an accepted value")));
+                return Err(elsewhere(format!("the claim `{name}` does not have an accepted value")));
             }
         }
         Ok(())
@@ -303,6 +340,11 @@ fn certified(
 
 fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::new(Reason::TokenInvalid, detail)
+}
+
+/// The token is right, but not for here.
+fn elsewhere(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::SenderNotAllowed, detail)
 }
 
 fn printable(text: &str) -> String {

@@ -93,6 +93,12 @@ pub struct SchemeSpec {
     /// name lists, as `name:value` with `;` between them. `{{` and `}}` stand for braces. Default `{body}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<String>,
+    /// The shapes that places must have as a whole, such as `{ header:X-Time: "[0-9]{10}" }`: characters and classes, each a
+    /// bounded number of times. Signed places that stand side by side need them, or a separator that they can't hold:
+    /// else the border between them could be moved, and one genuine request makes many. An `{id}` before a separator can
+    /// never hold it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub matches: BTreeMap<String, String>,
     /// Where the signature is and how it is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureSpec>,

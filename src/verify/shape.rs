@@ -3,7 +3,7 @@
 
 /// A parsed shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shape(Box<[Item]>);
+pub(in crate::verify) struct Shape(Box<[Item]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Item {
@@ -12,26 +12,38 @@ struct Item {
     most: usize,
 }
 
-/// Which bytes of ASCII belong to it, bit by bit.
+/// Which bytes belong to it, bit by bit: those of ASCII, then the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Class(u128);
+pub(super) struct Class([u128; 2]);
 
 /// Values that are looked at are never longer.
 const MAX_LENGTH: usize = 1024;
 const MAX_ITEMS: usize = 32;
 
 impl Class {
-    fn with(self, byte: u8) -> Self {
-        Self(self.0 | 1u128.checked_shl(byte.into()).unwrap_or(0))
+    fn with(mut self, byte: u8) -> Self {
+        self.0[usize::from(byte >> 7)] |= 1 << (byte & 127);
+        self
     }
-    fn has(self, byte: u8) -> bool {
-        byte.is_ascii() && self.0 & (1u128 << byte) != 0
+    pub(super) fn has(self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 7)] & (1 << (byte & 127)) != 0
+    }
+    /// These bytes.
+    pub(super) fn of(bytes: impl IntoIterator<Item = u8>) -> Self {
+        bytes.into_iter().fold(Self::default(), Self::with)
+    }
+    /// Every byte.
+    pub(super) const fn all() -> Self {
+        Self([u128::MAX; 2])
+    }
+    fn and(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
     }
 }
 
 impl Shape {
     /// The error says what would be right.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::verify) fn parse(text: &str) -> Result<Self, String> {
         if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             return Err("a shape is written in printable ASCII".to_owned());
         }
@@ -72,9 +84,45 @@ impl Shape {
         Ok(Self(items.into()))
     }
 
+    /// Exactly `text`.
+    pub(super) fn literal(text: &[u8]) -> Self {
+        let item = |byte: &u8| Item { class: Class::default().with(*byte), least: 1, most: 1 };
+        Self(text.iter().map(item).collect())
+    }
+
+    /// This many bytes of a class.
+    pub(super) fn run(class: Class, least: usize, most: usize) -> Self {
+        Self([Item { class, least, most }].into())
+    }
+
+    /// One after the other.
+    pub(super) fn joined<'s>(shapes: impl IntoIterator<Item = &'s Shape>) -> Self {
+        Self(shapes.into_iter().flat_map(|shape| shape.0.iter().cloned()).collect())
+    }
+
+    /// The length of the longest text that has it.
+    pub(super) fn longest(&self) -> usize {
+        self.0.iter().fold(0, |sum, item| sum.saturating_add(item.most))
+    }
+
+    /// Whether all texts that have it are of one length.
+    pub(super) fn is_of_fixed_length(&self) -> bool {
+        self.0.iter().all(|item| item.least == item.most)
+    }
+
+    /// The bytes that can stand in a text that has it.
+    pub(super) fn class(&self) -> Class {
+        self.0.iter().fold(Class::default(), |all, item| all.and(item.class))
+    }
+
+    /// Whether `byte` can stand in a text that has it.
+    pub(super) fn may_hold(&self, byte: u8) -> bool {
+        self.class().has(byte)
+    }
+
     /// Whether all of `text` has the shape. Linear in its length.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
-        if text.len() > MAX_LENGTH {
+        if text.len() > self.longest() {
             return false;
         }
         // Which prefixes of `text` the items so far can be.
