@@ -347,10 +347,16 @@ impl Buffer for Embedded {
                 return Ok(());
             }
             let next = match next {
-                // A retry gets a place of its own, even if it is due in the same millisecond as the last one: what
-                // becomes of the old place must not touch the new one. It is due earlier than the last one was if the
-                // clock has been set back.
-                Next::Retry(at) if at.0 == place.0 => Next::Retry(Timestamp(place.0.saturating_add(1))),
+                // A retry gets a place of its own, even if it is due in the same millisecond as the last one, or as one
+                // before it that is still on its way to disk: what becomes of an old place must not touch the new one.
+                // Mostly it is due later than the last one; if the clock has been set back it is not.
+                Next::Retry(mut at) => {
+                    at = at.max(Timestamp(1));
+                    while state.knows((at.0, place.1)) {
+                        at.0 += 1;
+                    }
+                    Next::Retry(at)
+                }
                 next => next,
             };
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());

@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -157,7 +157,7 @@ fn forget(store: &Store, shared: &Shared) -> fjall::Result<()> {
         return Ok(());
     }
     let mut context = Context::from_waker(Waker::noop());
-    while let Poll::Pending = Pin::new(&mut written).poll(&mut context) {
+    while Pin::new(&mut written).poll(&mut context).is_pending() {
         std::thread::sleep(LOOK);
     }
     flush(store, &store.index)
