@@ -447,7 +447,9 @@ async fn a_store_of_a_newer_version_is_left_alone() {
         .into_iter()
         .map(|file| std::fs::read(file).map(|bytes| sha256(&bytes)).expect("read"))
         .collect();
-    std::fs::write(&format, ours.replace("format 1", "format 2")).expect("written");
+    let newer = ours.replace("format 2", "format 3");
+    assert_ne!(newer, ours, "the store's format has another number now");
+    std::fs::write(&format, newer).expect("written");
     let ended = gateway.try_restart().await.expect_err("a newer store must not be touched");
     assert_eq!(ended.code, Some(1));
     assert!(ended.output.contains("tidegate.format") && ended.output.contains("newer"), "{}", ended.output);
