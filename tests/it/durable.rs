@@ -452,7 +452,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
     std::fs::write(&format, newer).expect("written");
     let ended = gateway.try_restart().await.expect_err("a newer store must not be touched");
     assert_eq!(ended.code, Some(1));
-    assert!(ended.output.contains("tidegate.format") && ended.output.contains("newer"), "{}", ended.output);
+    assert!(ended.output.contains("by a newer Tidegate (format 3)"), "{}", ended.output);
     let after: Vec<_> = files_below(&gateway.path("buffer/store"))
         .into_iter()
         .map(|file| std::fs::read(file).map(|bytes| sha256(&bytes)).expect("read"))
