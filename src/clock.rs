@@ -58,6 +58,9 @@ pub enum Clock {
     System,
     /// A clock that only moves when told to; for tests and for `verify --now`.
     Manual(ManualClock),
+    /// Moves with tokio's time, also where that is paused.
+    #[cfg(test)]
+    Tokio { began: tokio::time::Instant, at: Timestamp },
 }
 
 impl Clock {
@@ -68,6 +71,8 @@ impl Clock {
                 Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
             }
             Clock::Manual(clock) => clock.now(),
+            #[cfg(test)]
+            Clock::Tokio { began, at } => at.saturating_add(began.elapsed()),
         }
     }
 }

@@ -304,7 +304,10 @@ impl Gateway {
         left.map(|d| {
             let DestinationStats { destination, backlog, .. } = d;
             let wait = if backlog == 1 { "delivery waits" } else { "deliveries wait" };
-            format!("{backlog} {wait} for {destination}, which is not in the config: kept until it is back, or purged")
+            format!(
+                "{backlog} {wait} for {destination}, which is not in the config: kept until it is back, or given up \
+                 (`tidegate events give-up --destination {destination}`)"
+            )
         })
         .collect()
     }

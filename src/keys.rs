@@ -8,11 +8,13 @@
 //!
 //! A document at a fixed address is fetched when its rule is loaded, then about every ten minutes, and when a token
 //! names an unknown key, but then at most once a minute. One that a request names is fetched when it is first named,
-//! and then about every hour as long as it is used; how many new names are looked for is limited. After a failed fetch
-//! the last good document stays, for ever, and its age is shown.
+//! and then about every hour as long as it is used; `named` keeps apart what strangers name. After a failed fetch the
+//! last good document stays, for ever, and its age is shown. The names that were good outlive a restart (`kept`).
 
 mod document;
 mod fetch;
+mod kept;
+mod named;
 
 /// The parser of remote key sets, for fuzzing.
 pub mod parsers {
@@ -23,20 +25,24 @@ pub mod parsers {
 }
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::KeySources;
+use crate::shares::Rate;
 use crate::telemetry::Metrics;
 use crate::verify::{Address, KeySource, Lacking, Lookup, Remote, Settled};
 
 use document::{Kept, Kind, Remembered};
+use kept::Names;
+use named::Named;
 
 /// When documents are fetched.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +55,8 @@ struct Timing {
     retry: Duration,
     /// Between two fetches that unknown key ids ask for.
     floor: Duration,
-    /// How often a new name may be looked for, beyond `MAX_NEW` at once.
-    new_name: Duration,
+    /// How many names that are not known to be good are looked for, of one source.
+    new_names: Rate,
 }
 
 impl Timing {
@@ -59,7 +65,7 @@ impl Timing {
         refresh_named: Duration::from_secs(3600),
         retry: Duration::from_secs(2),
         floor: Duration::from_secs(60),
-        new_name: Duration::from_secs(4),
+        new_names: Rate { count: 32, per: Duration::from_secs(32) },
     };
 
     fn after(&self, failures: u32, refresh: Duration) -> Duration {
@@ -70,13 +76,6 @@ impl Timing {
     }
 }
 
-/// Documents of one source that requests name, at most; the least used make room.
-const MAX_NAMED: u64 = 64;
-/// A named document that nobody used for so long is forgotten.
-const NAMED_IDLE: Duration = Duration::from_secs(24 * 3600);
-/// New names that may be looked for at once: whoever can send a request can name one.
-const MAX_NEW: u32 = 16;
-
 /// What fetching needs.
 #[derive(Clone, Debug)]
 struct Context {
@@ -84,6 +83,7 @@ struct Context {
     clock: Clock,
     runtime: Handle,
     timing: Timing,
+    names: Arc<Names>,
 }
 
 /// All remote keys of the process: one source for what is asked for in one way, shared by routes and kept across
@@ -97,8 +97,20 @@ pub struct RemoteKeys {
 impl RemoteKeys {
     /// Must be called within the tokio runtime that fetches in the background.
     pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
-        let context = Context { metrics, clock, runtime: Handle::current(), timing: Timing::DEFAULT };
+        let runtime = Handle::current();
+        let context = Context { metrics, clock, runtime, timing: Timing::DEFAULT, names: Arc::default() };
         Self { context, sources: Mutex::default() }
+    }
+
+    /// Takes the names of keys that were good before a restart, and keeps them in the buffer's folder from now on. To be
+    /// called by the one process that has the buffer; reads a file.
+    pub fn remember_in(&self, buffer_folder: &Path) {
+        self.context.names.open(&buffer_folder.join("keys"));
+        for source in self.sources.lock().values().filter_map(Weak::upgrade) {
+            if let Source::Named(named) = &*source {
+                named.remember();
+            }
+        }
     }
 
     /// How fresh each document is, by URL.
@@ -137,6 +149,10 @@ pub struct KeySetStatus {
     pub age_s: Option<u64>,
     /// Why the last fetch failed; `None` if it did not.
     pub error: Option<String>,
+    /// Whether people should hear of it if it is wrong: not of names that strangers made up, and not of a key that its
+    /// issuer has taken back.
+    #[serde(skip)]
+    pub alarming: bool,
 }
 
 /// One way to ask for keys, and the documents that came of it.
@@ -146,35 +162,6 @@ enum Source {
     Named(Box<Named>),
 }
 
-#[derive(Debug)]
-struct Named {
-    remote: Remote,
-    context: Context,
-    documents: moka::sync::Cache<Box<str>, Arc<Remembered>>,
-    new: Mutex<Allowance>,
-}
-
-/// How many new names may still be looked for.
-#[derive(Debug)]
-struct Allowance {
-    left: u32,
-    since: Instant,
-}
-
-impl Allowance {
-    fn take(&mut self, every: Duration) -> bool {
-        let earned = self.since.elapsed().as_nanos() / every.as_nanos().max(1);
-        if earned > 0 {
-            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-            self.left = self.left.saturating_add(earned).min(MAX_NEW);
-            self.since += every.saturating_mul(earned);
-        }
-        let allowed = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        allowed
-    }
-}
-
 impl Source {
     fn new(remote: Remote, context: Context) -> Self {
         match remote.address {
@@ -182,61 +169,23 @@ impl Source {
                 let kind = Kind { name: "".into(), kept: Kept::Always };
                 Source::Fixed(Remembered::start(&remote, kind, &context).into())
             }
-            Address::PerKey(_) | Address::Named(_) => Source::Named(Box::new(Named {
-                remote,
-                context,
-                documents: moka::sync::Cache::builder()
-                    .max_capacity(MAX_NAMED)
-                    .time_to_idle(NAMED_IDLE)
-                    .build(),
-                new: Mutex::new(Allowance { left: MAX_NEW, since: Instant::now() }),
-            })),
+            Address::PerKey(_) | Address::Named(_) => Source::Named(Named::new(remote, context).into()),
         }
     }
 
     fn status(&self, now: Timestamp) -> Vec<KeySetStatus> {
         match self {
             Source::Fixed(document) => vec![document.status(now)],
-            Source::Named(named) => {
-                named.documents.iter().map(|(_, document)| document.status(now)).collect()
-            }
+            Source::Named(named) => named.status(now),
         }
-    }
-}
-
-impl Named {
-    /// The document of this name, which is asked for if it may be; `None` if not.
-    fn document(&self, name: &str) -> Option<Arc<Remembered>> {
-        if let Some(known) = self.documents.get(name)
-            && !known.is_stale_failure()
-        {
-            return Some(known);
-        }
-        // Held for the check and the start of a task: nothing here waits.
-        let mut new = self.new.lock();
-        if let Some(known) = self.documents.get(name)
-            && !known.is_stale_failure()
-        {
-            return Some(known);
-        }
-        if !new.take(self.context.timing.new_name) {
-            return None;
-        }
-        let kind = Kind { name: name.into(), kept: Kept::OnceFound };
-        let document = Arc::new(Remembered::start(&self.remote, kind, &self.context));
-        self.documents.insert(name.into(), document.clone());
-        Some(document)
     }
 }
 
 impl KeySource for Source {
-    fn lookup(&self, name: &str) -> Lookup {
+    fn lookup(&self, name: &str, asker: IpAddr) -> Lookup {
         match self {
             Source::Fixed(document) => document.lookup(),
-            Source::Named(named) if named.remote.address.of(name).is_none() => Lookup::Absent,
-            Source::Named(named) => {
-                named.document(name).map_or(Lookup::Failing, |document| document.lookup())
-            }
+            Source::Named(named) => named.lookup(name, asker),
         }
     }
 
@@ -251,10 +200,13 @@ impl KeySource for Source {
     fn settled(&self, name: &str) -> Settled {
         match self {
             Source::Fixed(document) => document.settled(),
-            Source::Named(named) => match named.documents.get(name) {
-                Some(document) => document.settled(),
-                None => Box::pin(std::future::ready(())),
-            },
+            Source::Named(named) => named.settled(name),
+        }
+    }
+
+    fn proved(&self, name: &str) {
+        if let Source::Named(named) = self {
+            named.proved(name);
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod message;
 pub mod reason;
 pub mod seal;
 pub mod secret;
+pub mod shares;
 
 // The way in.
 pub mod edge;

@@ -61,6 +61,8 @@ pub struct RangesStatus {
     pub list: Option<String>,
     /// Why the latest list was not taken; `None` if it was.
     pub error: Option<String>,
+    /// Why a list that came was not believed; `None` as soon as one is.
+    pub refused: Option<String>,
 }
 
 /// Where the ranges in use come from.
@@ -120,7 +122,9 @@ impl RangeStore {
         let shared = known.unwrap_or_else(|| {
             let known = Known::at_start(provider, ranges, file.as_ref());
             self.metrics.ranges_in_use(provider, known.ranges.len(), known.as_of);
-            Arc::new(Shared { state: Mutex::new(State { known, error: None, live: Vec::new() }) })
+            Arc::new(Shared {
+                state: Mutex::new(State { known, error: None, refused: None, live: Vec::new() }),
+            })
         });
         let task = match (list, file) {
             (Some(list), Some(file)) if !settings.offline => {
@@ -183,6 +187,7 @@ impl Set {
             age_s: now.since(state.known.as_of).as_secs(),
             list: self.ranges.list.as_ref().map(|list| list.url.to_string()),
             error: state.error.clone(),
+            refused: state.refused.clone(),
         }
     }
 }
@@ -204,6 +209,8 @@ struct Shared {
 struct State {
     known: Known,
     error: Option<String>,
+    /// Outlives fetches that fail: the list that was not believed is still the last word.
+    refused: Option<String>,
     /// Of the config that runs, and of older ones whose requests are still under way.
     live: Vec<Weak<LiveRanges>>,
 }
@@ -241,7 +248,7 @@ impl Known {
     }
 
     fn at_start(provider: &str, ranges: &Ranges, file: Option<&KeptFile>) -> Self {
-        let day = snapshot_day(ranges);
+        let day = ranges.snapshot_day();
         match file.map(KeptFile::read) {
             Some(Ok(Some(kept))) if kept.fetched_at > day => {
                 return Self::new(kept.ranges, Source::List, kept.fetched_at);
@@ -253,13 +260,6 @@ impl Known {
         }
         Self::new(ranges.snapshot.clone(), Source::Snapshot, day)
     }
-}
-
-/// The beginning of the snapshot's day, UTC.
-fn snapshot_day(ranges: &Ranges) -> Timestamp {
-    let day = ranges.snapshot_date.to_zoned_datetime(jiff::tz::TimeZone::UTC);
-    let seconds = day.map_or(0, |day| day.timestamp().as_second());
-    Timestamp::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// Why a list was not taken.
@@ -274,12 +274,17 @@ enum NotTaken {
 }
 
 impl NotTaken {
-    /// The word of the metric: a list that came and is not believed is another matter than none.
-    const fn outcome(&self) -> &'static str {
+    /// Whether a list came and is not believed, which is another matter than none.
+    const fn is_refusal(&self) -> bool {
         match self {
-            NotTaken::Fetch(_) => "failed",
-            NotTaken::Bad(_) | NotTaken::Shrunk(_) => "refused",
+            NotTaken::Fetch(_) => false,
+            NotTaken::Bad(_) | NotTaken::Shrunk(_) => true,
         }
+    }
+
+    /// The word of the metric.
+    const fn outcome(&self) -> &'static str {
+        if self.is_refusal() { "refused" } else { "failed" }
     }
 }
 
@@ -342,7 +347,10 @@ impl Refresher {
         }
         let kept = Kept { ranges: ranges.clone(), fetched_at: now };
         self.shared.swap(Known::new(ranges, Source::List, now));
-        self.shared.state.lock().error = None;
+        {
+            let mut state = self.shared.state.lock();
+            (state.error, state.refused) = (None, None);
+        }
         self.metrics.ranges_fetched(&self.provider, "ok");
         self.metrics.ranges_in_use(&self.provider, kept.ranges.len(), now);
         let file = self.file.clone();
@@ -363,15 +371,18 @@ impl Refresher {
     fn complain(&self, why: &NotTaken) {
         self.metrics.ranges_fetched(&self.provider, why.outcome());
         let (url, text) = (self.list.url.to_string(), why.to_string());
-        let before = self.shared.state.lock().error.replace(text);
+        let before = {
+            let mut state = self.shared.state.lock();
+            if why.is_refusal() {
+                state.refused = Some(text.clone());
+            }
+            state.error.replace(text)
+        };
         if before.is_none_or(|before| before != why.to_string()) {
-            match why {
-                NotTaken::Fetch(_) => {
-                    tracing::warn!(provider = self.provider, url, error = %why, "the provider's list can't be fetched; the ranges in use stay");
-                }
-                NotTaken::Bad(_) | NotTaken::Shrunk(_) => {
-                    tracing::error!(provider = self.provider, url, error = %why, "the provider's list is not believed; the ranges in use stay");
-                }
+            if why.is_refusal() {
+                tracing::error!(provider = self.provider, url, error = %why, "the provider's list is not believed; the ranges in use stay");
+            } else {
+                tracing::warn!(provider = self.provider, url, error = %why, "the provider's list can't be fetched; the ranges in use stay");
             }
         }
     }

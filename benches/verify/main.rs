@@ -1,5 +1,5 @@
 //! What verification costs beside the bare call that it is built on, in the same run: HMAC-SHA256 over a 2 KiB body
-//! against the `hmac` crate, a JSON Web Token with known keys against `jsonwebtoken`; and what loading every pack costs.
+//! against the `hmac` crate, a JSON Web Token with known keys against `jsonwebtoken`; and what packs cost: those that a gateway uses, and all of them.
 //!
 //! `cargo bench --bench verify`. `MILLIS` a measurement (200), `ROUNDS` (9), `BYTES` a body (2048).
 
@@ -218,20 +218,56 @@ fn resident() -> (u64, u64) {
     (value("Rss:"), value("Anonymous:"))
 }
 
+/// What packs cost, each measure in a process of its own: what one has freed, the next would take for nothing.
 fn packs() {
+    let program = std::env::current_exe().expect("this program");
+    for measure in ["five", "rules", "all", "all-first"] {
+        let status = std::process::Command::new(&program).env(MEASURE, measure).status().expect("started");
+        assert!(status.success(), "{measure}: {status}");
+    }
+}
+
+/// Which measure of `packs` this process is for.
+const MEASURE: &str = "PACKS_MEASURE";
+
+fn measure(which: &str) {
     // One is loaded before: what reading takes (code, the allocator's first pages) is there in any gateway.
-    drop(providers::find("github").expect("a pack"));
-    let before = resident();
-    let begin = Instant::now();
-    let packs: Vec<Arc<Pack>> =
-        providers::names().into_iter().map(|name| providers::find(name).expect("a pack")).collect();
+    if which != "all-first" {
+        drop(rule(json!({"provider": "github", "secret": SECRET})));
+    }
+    let load = |names: &[&'static str]| -> Vec<Arc<Pack>> {
+        names.iter().map(|name| providers::find(name).expect("a pack")).collect()
+    };
+    let (before, begin) = (resident(), Instant::now());
+    match which {
+        "five" => {
+            let packs = load(&["stripe", "shopify", "slack", "paypal", "twilio"]);
+            loaded("5 packs", black_box(&packs).len(), before, begin);
+        }
+        // All that a gateway keeps of them.
+        "rules" => {
+            let of = |at: usize| {
+                let provider = ["stripe", "shopify", "slack", "github", "linear"][at % 5];
+                rule(json!({ "provider": provider, "secret": SECRET }))
+            };
+            let verifiers: Vec<Verifier> = (0..100).map(of).collect();
+            loaded("rules of 100 routes, of 5 packs", black_box(&verifiers).len(), before, begin);
+        }
+        _ => {
+            let packs = load(&providers::names());
+            let what =
+                if which == "all" { "all packs" } else { "all packs, with what reading the first takes" };
+            loaded(what, black_box(&packs).len(), before, begin);
+        }
+    }
+}
+
+fn loaded(what: &str, count: usize, before: (u64, u64), begin: Instant) {
     let (took, after) = (begin.elapsed(), resident());
     let (grown, heap) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
     let verdict = if took < Duration::from_millis(10) && grown < 2048 { "ok" } else { "MISSED" };
     println!(
-        "all {} packs loaded{:26} {:>8.1} ms  {grown} KiB, of them heap {heap} (goal 10 ms, 2048 KiB) {verdict}",
-        black_box(&packs).len(),
-        "",
+        "{what:<44} {:>8.1} ms  {count}: {grown} KiB, of them heap {heap} (goal 10 ms, 2048 KiB) {verdict}",
         took.as_secs_f64() * 1e3
     );
 }
@@ -249,6 +285,9 @@ fn without_huge_pages() {
 
 fn main() {
     without_huge_pages();
+    if let Ok(which) = std::env::var(MEASURE) {
+        return measure(&which);
+    }
     packs();
     mac();
     token();

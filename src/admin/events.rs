@@ -1,4 +1,4 @@
-//! Listing, showing, replaying and purging what is in the buffer.
+//! Listing, showing, replaying, giving up and purging what is in the buffer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::control::Control;
 use super::filter::{Choice, Chosen, ListQuery, Listing};
 use super::problem::Problem;
 use super::redact::Redact;
-use super::views::{EventDetail, EventPage, EventSummary, Purged, Replayed};
+use super::views::{EventDetail, EventPage, EventSummary, GivenUp, Purged, Replayed};
 
 type Queried = Result<Query<ListQuery>, QueryRejection>;
 
@@ -128,6 +128,14 @@ pub async fn replay(
     Ok(Json(Replayed { replayed: done.count, untouched: done.untouched }))
 }
 
+pub async fn give_up(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<GivenUp>, Problem> {
+    let Done { count, under_way, untouched } = work(&app, Action::GiveUp, body).await?;
+    Ok(Json(GivenUp { given_up: count, under_way, untouched }))
+}
+
 pub async fn purge(
     State(app): State<App>,
     body: Result<Bytes, BytesRejection>,
@@ -139,6 +147,7 @@ pub async fn purge(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Replay,
+    GiveUp,
     Purge,
 }
 
@@ -146,19 +155,24 @@ impl Action {
     const fn word(self) -> &'static str {
         match self {
             Action::Replay => "replay",
+            Action::GiveUp => "give_up",
             Action::Purge => "purge",
         }
     }
-    async fn on(self, buffer: &dyn Buffer, selection: Selection) -> Result<u64, BufferError> {
+    /// How many it did something to, and how many deliveries were under way.
+    async fn on(self, buffer: &dyn Buffer, selection: Selection) -> Result<(u64, u64), BufferError> {
         match self {
-            Action::Replay => buffer.replay(selection).await,
-            Action::Purge => buffer.purge(selection).await,
+            Action::Replay => buffer.replay(selection).await.map(|count| (count, 0)),
+            Action::GiveUp => buffer.give_up(selection).await.map(|done| (done.count, done.under_way)),
+            Action::Purge => buffer.purge(selection).await.map(|count| (count, 0)),
         }
     }
 }
 
+#[derive(Default)]
 struct Done {
     count: u64,
+    under_way: u64,
     untouched: Vec<String>,
 }
 
@@ -189,17 +203,19 @@ async fn work(app: &App, action: Action, body: Result<Bytes, BytesRejection>) ->
 }
 
 async fn run(buffer: &dyn Buffer, action: Action, choice: &Choice) -> Result<Done, BufferError> {
-    let mut done = Done { count: 0, untouched: Vec::new() };
+    let mut done = Done::default();
     match choice {
         Choice::Matching(filter) => {
-            done.count = action.on(buffer, Selection::Matching(filter.clone())).await?;
+            (done.count, done.under_way) = action.on(buffer, Selection::Matching(filter.clone())).await?;
         }
         Choice::Ids(ids, only) => {
             for id in ids {
-                match action.on(buffer, Selection::One(*id, only.clone())).await? {
-                    0 => done.untouched.push(id.to_string()),
-                    n => done.count += n,
+                let (count, under_way) = action.on(buffer, Selection::One(*id, only.clone())).await?;
+                if count == 0 {
+                    done.untouched.push(id.to_string());
                 }
+                done.count += count;
+                done.under_way += under_way;
             }
         }
     }

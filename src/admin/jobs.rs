@@ -19,7 +19,7 @@ use super::problem::Problem;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewJob {
-    /// `replay`, `purge` or `erase`.
+    /// `replay`, `give_up`, `purge` or `erase`.
     pub task: String,
     /// `replay` only: to this destination (`route/destination`) instead of those that the events went to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,9 +71,9 @@ pub struct JobView {
     pub examined: u64,
     /// Events that match.
     pub matched: u64,
-    /// Deliveries that are pending again, or events deleted.
+    /// Deliveries that are pending again or given up, or events deleted.
     pub changed: u64,
-    /// Events that match and were left alone: a delivery is under way, or there was nothing to replay.
+    /// Events that match and were left alone: a delivery is under way, or there was nothing to replay or to give up.
     pub untouched: u64,
 }
 
@@ -90,7 +90,7 @@ impl From<Job> for JobView {
             task: job.task.word().to_owned(),
             to: match &job.task {
                 Task::ReplayTo { to } => Some(to.to_string()),
-                Task::Replay | Task::Purge | Task::Erase => None,
+                Task::Replay | Task::GiveUp | Task::Purge | Task::Erase => None,
             },
             dry_run: job.effect == Effect::DryRun,
             state: job.state.word().to_owned(),
@@ -141,10 +141,13 @@ fn checked(new: NewJob, control: &dyn Control) -> Result<Order, Problem> {
     let task = match (task.as_str(), to) {
         ("replay", None) => Task::Replay,
         ("replay", Some(to)) => Task::ReplayTo { to: destination(&to, control)? },
+        ("give_up", None) => Task::GiveUp,
         ("purge", None) => Task::Purge,
         ("erase", None) => Task::Erase,
-        ("purge" | "erase", Some(_)) => return Err(Problem::bad_request("`to` is for `replay` alone")),
-        _ => return Err(Problem::bad_request("`task` is `replay`, `purge` or `erase`")),
+        ("give_up" | "purge" | "erase", Some(_)) => {
+            return Err(Problem::bad_request("`to` is for `replay` alone"));
+        }
+        _ => return Err(Problem::bad_request("`task` is `replay`, `give_up`, `purge` or `erase`")),
     };
     let filter = match (Chosen { ids, filter, all }).check()? {
         Choice::Matching(filter) => filter,

@@ -1,14 +1,15 @@
-//! Lanes of ordered destinations that stand still.
+//! Lanes of ordered destinations that stand still, and giving up what they stand still for.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::problem::Problem;
-use crate::buffer::{DestinationName, LaneSearch, StuckLane};
+use crate::buffer::{DestinationName, EventFilter, LaneKey, LaneSearch, Selection, StuckLane};
 
 /// Lanes of one answer, at most.
 const MOST: usize = 1000;
@@ -91,7 +92,7 @@ pub(super) async fn list(
     }
     counts.retain(|of| of.blocked + of.parked > 0);
     let destination = query.destination.map(|name| DestinationName(name.into()));
-    let found = buffer.lanes(LaneSearch { destination, limit }).await?;
+    let found = buffer.lanes(LaneSearch { destination, lane: None, limit }).await?;
     let mut lanes = Vec::with_capacity(found.len());
     for lane in found {
         lanes.push(view(&app, lane).await?);
@@ -113,6 +114,60 @@ async fn view(app: &App, lane: StuckLane) -> Result<LaneView, Problem> {
         event: head.to_string(),
         waiting,
     })
+}
+
+/// The body of `POST /lanes/give-up`: which lane, by its key or by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WhichLane {
+    /// `route/destination`.
+    pub destination: String,
+    /// Whole, as it stands in the events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// As `GET /lanes` names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+}
+
+/// Answer of `POST /lanes/give-up`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneGivenUp {
+    /// The event that held the lane.
+    pub event: String,
+    /// `false`: it is in flight just now, and its answer settles it.
+    pub given_up: bool,
+    /// Events behind it, before.
+    pub waiting: u64,
+}
+
+/// Gives up the event that a lane stands still for: the next one goes.
+pub(super) async fn give_up(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<LaneGivenUp>, Problem> {
+    let body = body.map_err(|e| Problem::new(e.status(), e.body_text()))?;
+    let which: WhichLane = serde_json::from_slice(&body)
+        .map_err(|e| Problem::bad_request(format!("the body is not what is expected: {e}")))?;
+    let lane = match (&which.key, &which.lane) {
+        (Some(key), None) => LaneKey::new(key.as_bytes()),
+        (None, Some(name)) => name.parse().map_err(|e| Problem::bad_request(format!("`lane`: {e}")))?,
+        _ => return Err(Problem::bad_request("give `destination`, and `key` or `lane`")),
+    };
+    let buffer = app.control.buffer();
+    let destination = Some(DestinationName(which.destination.as_str().into()));
+    let found = buffer.lanes(LaneSearch { destination, lane: Some(lane), limit: 1 }).await?;
+    let Some(StuckLane { head, waiting, why, .. }) = found.into_iter().next() else {
+        return Err(Problem::not_found(format!(
+            "no such key of `{}` stands still: `tidegate lanes` lists those that do",
+            which.destination
+        )));
+    };
+    let only = EventFilter { destination: Some(which.destination.clone()), ..EventFilter::default() };
+    let done = buffer.give_up(Selection::One(head, only)).await?;
+    tracing::info!(destination = %which.destination, %lane, event = %head, was = why.word(), given_up = done.count > 0,
+        "admin: what a key stands still for was given up");
+    Ok(Json(LaneGivenUp { event: head.to_string(), given_up: done.count > 0, waiting }))
 }
 
 /// Keys come from senders.

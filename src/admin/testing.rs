@@ -145,6 +145,7 @@ impl Buffer for Memory {
             let one = Selection::One(id, job.filter.of_deliveries());
             job.changed += match job.task {
                 Task::Replay | Task::ReplayTo { .. } => self.replay(one).await?,
+                Task::GiveUp => self.give_up(one).await?.count,
                 Task::Purge | Task::Erase => self.purge(one).await?,
             };
         }
@@ -466,6 +467,7 @@ impl Control for Fake {
             fetched_at: Some(NOW),
             age_s: Some(60),
             error: Some("the server answered 503".into()),
+            alarming: true,
         }]
     }
     fn alerts(&self) -> AlertsStatus {
@@ -487,6 +489,7 @@ impl Control for Fake {
             age_s: 60,
             list: Some("https://acme.example/ips.json".into()),
             error: None,
+            refused: None,
         }]
     }
 }

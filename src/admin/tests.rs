@@ -314,7 +314,7 @@ fn the_manual_lists_every_path_and_each_is_there() {
             paths += 1;
         }
     }
-    assert_eq!(paths, 39);
+    assert_eq!(paths, 41);
 }
 
 #[test]

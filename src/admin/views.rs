@@ -206,14 +206,15 @@ impl From<LastReload> for ReloadStatus {
 
 impl From<KeySetStatus> for KeySet {
     fn from(set: KeySetStatus) -> Self {
-        let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error } = set;
+        let KeySetStatus { url, keys, fetched_at, age_s: age_seconds, error, alarming: _ } = set;
         Self { url, keys, fetched_at: fetched_at.map(|at| at.to_string()), age_seconds, error }
     }
 }
 
 impl From<RangesStatus> for RangesInUse {
     fn from(of: RangesStatus) -> Self {
-        let RangesStatus { provider, ranges, source, as_of, age_s: age_seconds, list, error } = of;
+        let RangesStatus { provider, ranges, source, as_of, age_s: age_seconds, list, error, refused: _ } =
+            of;
         let (source, as_of) = (source.word().to_owned(), as_of.to_string());
         Self { provider, ranges, source, as_of, age_seconds, list, error }
     }
@@ -443,6 +444,17 @@ pub struct Replayed {
     /// Deliveries that are pending again.
     pub replayed: u64,
     /// Of the ids given: those of which there was nothing to replay (unknown, or nothing of them is finished).
+    pub untouched: Vec<String>,
+}
+
+/// Answer of `POST /events/give-up`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// Deliveries that are dead letters now, and dead letters that hold their keys no longer.
+    pub given_up: u64,
+    /// Deliveries that were in flight: their answers settle them.
+    pub under_way: u64,
+    /// Of the ids given: those of which nothing was given up (unknown, in flight, or nothing of them waits).
     pub untouched: Vec<String>,
 }
 

@@ -311,6 +311,10 @@ impl Look<'_> {
     fn fetched(&mut self, rule: Rule, limit: Option<std::time::Duration>, all: &[Fetched]) {
         let Some(limit) = limit else { return };
         for fetched in all {
+            if let Some(why) = &fetched.refused {
+                self.wrong(rule, &fetched.url, format!("what was published is not believed: {why}"));
+                continue;
+            }
             let why = fetched.error.as_deref();
             match fetched.at {
                 Some(at) if self.now.since(at) >= limit => {

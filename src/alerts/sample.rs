@@ -86,4 +86,6 @@ pub struct Fetched {
     pub at: Option<Timestamp>,
     /// Why the latest fetch failed.
     pub error: Option<String>,
+    /// Why what came was not believed: worth a word at once, however fresh the last good one is.
+    pub refused: Option<String>,
 }

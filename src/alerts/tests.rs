@@ -229,8 +229,12 @@ fn ends_and_stale_keys_are_told_in_time() {
         |name: &str, days: u32| Expiring { name: name.into(), ends: START.saturating_add(day * days) };
     world.sample.certificates = vec![expiring("a.pem", 15), expiring("b.pem", 14)];
     world.sample.secrets = vec![expiring("env:S", 3)];
-    let keys =
-        |url: &str, at, error: Option<&str>| Fetched { url: url.into(), at, error: error.map(Into::into) };
+    let keys = |url: &str, at, error: Option<&str>| Fetched {
+        url: url.into(),
+        at,
+        error: error.map(Into::into),
+        refused: None,
+    };
     world.sample.keys = vec![
         keys("https://fresh", Some(START), Some("once")),
         keys("https://old", Some(START.saturating_sub(6 * HOUR)), Some("refused")),
@@ -250,6 +254,26 @@ fn ends_and_stale_keys_are_told_in_time() {
     );
     world.later(day * 15);
     assert!(world.wrong()[0].starts_with("certificate_expiry a.pem: ended at "));
+}
+
+#[test]
+fn a_list_of_ranges_that_is_not_believed_is_told_at_once_until_one_is() {
+    let mut world = World::new();
+    let of = |refused: Option<&str>| Fetched {
+        url: "acme".into(),
+        at: Some(START),
+        error: Some("the server answered 503".into()),
+        refused: refused.map(Into::into),
+    };
+    world.sample.ranges = vec![of(None)];
+    assert!(world.wrong().is_empty());
+    world.sample.ranges = vec![of(Some("the list is empty"))];
+    assert_eq!(world.wrong(), ["stale_ranges acme: what was published is not believed: the list is empty"]);
+    world.sample.ranges = vec![of(None)];
+    assert!(!world.later(HOUR).is_wrong(Rule::StaleRanges));
+    world.sample.ranges = vec![of(Some("the list is empty"))];
+    world.settings.rules.stale_ranges = None;
+    assert!(world.wrong().is_empty());
 }
 
 #[test]

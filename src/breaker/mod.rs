@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::buffer::DestinationName;
@@ -92,6 +92,8 @@ pub struct Transitions {
 pub struct Breaker {
     name: DestinationName,
     changes: watch::Sender<()>,
+    /// Told whenever more, or something else, may be tried than before.
+    turned: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -112,7 +114,7 @@ struct Inner {
 
 impl Breaker {
     fn new(name: DestinationName, changes: watch::Sender<()>) -> Self {
-        Self { name, changes, inner: Mutex::default() }
+        Self { name, changes, turned: Notify::new(), inner: Mutex::default() }
     }
 
     /// Opens it, as it has been for so long before this process.
@@ -133,6 +135,21 @@ impl Breaker {
     /// The share of the destination's rate that it may get now, above 0 and at most 1: less than 1 in a slow start.
     pub fn strength(&self, settings: Option<&BreakerSettings>) -> f64 {
         self.inner.lock().state.strength(settings, Instant::now())
+    }
+
+    /// Resolves when the breaker has opened, closed, or lost a probe, or is to probe now. For the one who works on the
+    /// destination: others would take its wakes.
+    pub async fn turned(&self) {
+        self.turned.notified().await;
+    }
+
+    /// There is reason to hope that the app is well again (a health check, an operator): if it is open, the next try
+    /// probes at once.
+    pub fn probe_soon(&self, why: &str) {
+        if self.inner.lock().state.probe_soon(Instant::now()) {
+            tracing::info!(destination = %self.name, why, "the breaker probes before its time");
+            self.turned.notify_one();
+        }
     }
 
     /// Leave for one try, or for how long there is none.
@@ -192,6 +209,9 @@ impl Breaker {
         let mut inner = self.inner.lock();
         inner.inline = inner.inline.saturating_sub(usize::from(kind == Kind::Inline));
         let (charge, change) = inner.state.end(ticket, outcome, settings, now);
+        if change.is_some() || inner.state.is_open() {
+            self.turned.notify_one();
+        }
         self.told(&mut inner, change, why, now);
         charge
     }

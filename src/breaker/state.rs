@@ -44,10 +44,8 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
     Counts,
-    /// It was a probe, or the breaker has opened since: the delivery waits at least until then, nothing charged.
-    Spared {
-        until: Instant,
-    },
+    /// It was a probe, or the breaker has opened since: nothing is charged, and the delivery goes on with the breaker.
+    Spared,
 }
 
 /// How a breaker stands.
@@ -176,6 +174,22 @@ impl State {
         self.is = Is::Open { since, until: now, cause: Cause::App, probing: false };
     }
 
+    /// There is reason to hope: the next try probes, without waiting for its time. Whether anything is open that it
+    /// changes.
+    pub fn probe_soon(&mut self, now: Instant) -> bool {
+        match &mut self.is {
+            Is::Open { until, probing: false, .. } if *until > now => {
+                *until = now;
+                true
+            }
+            Is::Open { .. } | Is::Closed { .. } => false,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.is, Is::Open { .. })
+    }
+
     /// Begins a try, or says when to ask again.
     pub fn begin(
         &mut self,
@@ -213,9 +227,8 @@ impl State {
         }
         match (&self.is, outcome) {
             // What is not the app's fault never counts.
-            (Is::Closed { .. }, Outcome::Ours) => (Charge::Spared { until: now + SHORTEST_OF_OURS }, None),
+            (Is::Closed { .. }, Outcome::Ours) | (Is::Open { .. }, _) => (Charge::Spared, None),
             (Is::Closed { .. }, _) => (Charge::Counts, None),
-            (Is::Open { until, .. }, _) => (Charge::Spared { until: (*until).max(now) }, None),
         }
     }
 
@@ -229,7 +242,7 @@ impl State {
         match (outcome, settings) {
             (Outcome::Ours, _) => {
                 let until = now + SHORTEST_OF_OURS;
-                (Charge::Spared { until }, Some(self.open(until, Cause::Ours, now)))
+                (Charge::Spared, Some(self.open(until, Cause::Ours, now)))
             }
             (Outcome::Unknown | Outcome::Unused, _) | (_, None) => (Charge::Counts, None),
             (Outcome::Well, Some(settings)) => {
@@ -270,7 +283,7 @@ impl State {
             (Outcome::Unused, _) => (Charge::Counts, None),
             (Outcome::Unknown, _) => {
                 *until = now + AFTER_LOST_PROBE;
-                (Charge::Spared { until: *until }, None)
+                (Charge::Spared, None)
             }
             (Outcome::Ours, _) => {
                 if *cause != Cause::Ours {
@@ -278,13 +291,13 @@ impl State {
                 }
                 let lasted = now.saturating_duration_since(*since);
                 *until = now + lasted.clamp(SHORTEST_OF_OURS, LONGEST_OF_OURS);
-                (Charge::Spared { until: *until }, Some(Change::Reopened { until: *until }))
+                (Charge::Spared, Some(Change::Reopened { until: *until }))
             }
             (Outcome::Sick { asked }, Some(settings)) => {
                 *cause = Cause::App;
                 let asked = asked.unwrap_or_default().min(settings.longest_pause);
                 *until = now + settings.probe_after.max(asked);
-                (Charge::Spared { until: *until }, Some(Change::Reopened { until: *until }))
+                (Charge::Spared, Some(Change::Reopened { until: *until }))
             }
             // Without a breaker only our own trouble held it, and that is over: the app was reached.
             (Outcome::Sick { .. }, None) | (Outcome::Well, _) => {

@@ -58,7 +58,7 @@ fn one_probe_decides_and_is_not_charged() {
     assert_eq!(change, Some(Change::HalfOpened));
     assert!(state.begin(Some(&settings()), now).is_err(), "a second probe");
     let (charge, change) = state.end(probe, SICK, Some(&settings()), now + secs(5));
-    assert_eq!(charge, Charge::Spared { until: now + secs(35) });
+    assert_eq!(charge, Charge::Spared);
     assert_eq!(change, Some(Change::Reopened { until: now + secs(35) }));
     let now = now + secs(35);
     let (probe, _) = state.begin(Some(&settings()), now).unwrap();
@@ -66,6 +66,20 @@ fn one_probe_decides_and_is_not_charged() {
     assert_eq!((charge, change), (Charge::Counts, Some(Change::Closed { after: secs(65) })));
     assert_eq!(state.phase(now), Phase::SlowStart);
     assert_eq!(state.phase(now + secs(30)), Phase::Closed);
+}
+
+#[test]
+fn hope_brings_the_probe_forward_and_nothing_else() {
+    let start = Instant::now();
+    let mut state = opened(start);
+    assert!(state.probe_soon(start + secs(1)));
+    let (probe, change) = state.begin(Some(&settings()), start + secs(1)).unwrap();
+    assert_eq!(change, Some(Change::HalfOpened));
+    assert!(!state.probe_soon(start + secs(1)), "one probe at a time");
+    assert!(state.begin(Some(&settings()), start + secs(1)).is_err());
+    state.end(probe, SICK, Some(&settings()), start + secs(2));
+    assert_eq!(state.next_probe(), Some(start + secs(32)), "hope in vain costs its time");
+    assert!(!State::default().probe_soon(start));
 }
 
 #[test]
@@ -90,7 +104,7 @@ fn what_was_under_way_when_it_opened_changes_nothing_and_is_not_charged() {
         let _ = tries(&mut state, SICK, now);
     });
     let until = now + secs(30);
-    assert_eq!(state.end(first, SICK, Some(&settings()), now + secs(1)), (Charge::Spared { until }, None));
+    assert_eq!(state.end(first, SICK, Some(&settings()), now + secs(1)), (Charge::Spared, None));
     // Not even a success: the app was well when that began.
     assert_eq!(state.end(second, Outcome::Well, Some(&settings()), now + secs(2)).1, None);
     assert_eq!((state.phase(now + secs(2)), state.next_probe()), (Phase::Open, Some(until)));
@@ -118,7 +132,8 @@ fn our_own_trouble_pauses_longer_and_longer_and_charges_nobody_even_when_off() {
         for _ in 0..9 {
             let (ticket, _) = state.begin(settings, now).unwrap();
             let (charge, _) = state.end(ticket, Outcome::Ours, settings, now);
-            let Charge::Spared { until } = charge else { panic!("charged") };
+            assert_eq!(charge, Charge::Spared);
+            let until = state.next_probe().unwrap();
             assert_eq!(state.room(settings, 8, now).allowed, 0);
             pauses.push((until - now).as_secs());
             now = until;
@@ -167,6 +182,8 @@ enum Step {
     End(usize, Outcome),
     Wait(u64),
     Switch(bool),
+    /// A health check succeeded, or an operator resumed.
+    Hope,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -182,6 +199,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Begin),
         6 => (any::<usize>(), outcome).prop_map(|(n, outcome)| Step::End(n, outcome)),
         3 => (0u64..40_000).prop_map(Step::Wait),
+        1 => Just(Step::Hope),
         1 => prop::bool::weighted(0.8).prop_map(Step::Switch),
     ]
 }
@@ -236,13 +254,18 @@ proptest! {
                         Outcome::Well if current => prop_assert_ne!(state.phase(now), Phase::Open),
                         _ => {}
                     }
-                    if let Charge::Spared { until } = charge {
-                        prop_assert!(until >= now);
-                    }
                 }
                 Step::End(..) => {}
                 Step::Wait(ms) => now += Duration::from_millis(ms),
                 Step::Switch(on) => is_on = on,
+                Step::Hope => {
+                    let was = state.phase(now);
+                    if state.probe_soon(now) {
+                        prop_assert_eq!((was, state.phase(now)), (Phase::Open, Phase::HalfOpen));
+                    } else {
+                        prop_assert_eq!(state.phase(now), was);
+                    }
+                }
             }
             prop_assert!(state.next_probe().is_none_or(|at| at <= now + secs(300)), "open for too long");
         }

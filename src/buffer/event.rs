@@ -111,6 +111,8 @@ pub struct Origin {
     pub would_refuse: Option<Reason>,
     /// The client whose URL it came by, on routes where each has its own.
     pub client: Option<Arc<str>>,
+    /// Which of the route's rules proved it, where it has several (`any`).
+    pub way: Option<Arc<str>>,
     /// It had been refused and was admitted later: the id that it had in quarantine, and when it was first received.
     pub quarantine: Option<(EventId, Timestamp)>,
     /// It was sent inline first, and the app may have had it: `mode: spill`.
@@ -166,6 +168,7 @@ impl Event {
             origin: Origin {
                 would_refuse: request.would_refuse().map(|r| r.reason),
                 client: request.client().cloned(),
+                way: request.way().cloned(),
                 trace: request.trace(),
                 ..Origin::default()
             },
@@ -305,16 +308,20 @@ pub enum DeadReason {
     TooOld,
     /// The app answered a status of `retry.give_up_on`.
     GivenUp,
+    /// An operator gave it up.
+    ByOperator,
 }
 
 impl DeadReason {
-    pub const ALL: [DeadReason; 3] = [DeadReason::AttemptsExhausted, DeadReason::TooOld, DeadReason::GivenUp];
+    pub const ALL: [DeadReason; 4] =
+        [DeadReason::AttemptsExhausted, DeadReason::TooOld, DeadReason::GivenUp, DeadReason::ByOperator];
 
     pub const fn code(self) -> &'static str {
         match self {
             DeadReason::AttemptsExhausted => "attempts_exhausted",
             DeadReason::TooOld => "too_old",
             DeadReason::GivenUp => "given_up",
+            DeadReason::ByOperator => "by_operator",
         }
     }
 }
@@ -369,4 +376,9 @@ pub struct Delivery {
 impl Delivery {
     /// Attempts kept per delivery.
     pub const MAX_HISTORY: usize = 8;
+
+    /// Whether it waits, or holds what waits behind it.
+    pub const fn may_be_given_up(&self) -> bool {
+        self.parks || matches!(self.state, DeliveryState::Pending | DeliveryState::Retrying { .. })
+    }
 }

@@ -14,6 +14,8 @@ pub enum Task {
     Replay,
     /// Gives the events to this destination, whether or not they were meant for it.
     ReplayTo { to: DestinationName },
+    /// Makes dead letters of deliveries that are pending or retrying, but of none that is in flight.
+    GiveUp,
     /// Deletes events, but none whose delivery is under way.
     Purge,
     /// The same, and makes sure that nothing of them is left in the buffer's files.
@@ -24,6 +26,7 @@ impl Task {
     pub const fn word(&self) -> &'static str {
         match self {
             Task::Replay | Task::ReplayTo { .. } => "replay",
+            Task::GiveUp => "give_up",
             Task::Purge => "purge",
             Task::Erase => "erase",
         }
@@ -94,9 +97,9 @@ pub struct Job {
     pub examined: u64,
     /// Events that matched.
     pub matched: u64,
-    /// Deliveries made pending, or events deleted.
+    /// Deliveries made pending or given up, or events deleted.
     pub changed: u64,
-    /// Matching events that were left alone: a delivery is under way, or there was nothing to replay.
+    /// Matching events that were left alone: a delivery is under way, or there was nothing to replay or to give up.
     pub untouched: u64,
 }
 

@@ -82,6 +82,18 @@ pub trait Buffer: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Vec<Leased>, BufferError>;
 
+    /// Leases up to `max` retries of `destination` that are due after `beyond`: later than any is put off, so the clock has been
+    /// set back since they were. Costs next to nothing while there are none.
+    async fn lease_strayed(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        beyond: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError> {
+        let _ = (destination, max, beyond);
+        Ok(Vec::new())
+    }
+
     /// When the next retry of `destination` that is not leased becomes due; `None` if nothing waits for a time.
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError>;
 
@@ -99,6 +111,14 @@ pub trait Buffer: Send + Sync + 'static {
 
     /// Makes the matching deliveries pending again with a fresh retry budget. Returns how many. Durable on return.
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError>;
+
+    /// Gives the matching deliveries up that are pending or retrying: each becomes a dead letter, and its lane goes on
+    /// with the next; so does one that a matching dead letter holds. What is leased at that moment is left alone: its
+    /// settlement decides. Durable on return.
+    async fn give_up(&self, selection: Selection) -> Result<GivenUp, BufferError> {
+        let _ = selection;
+        Err(BufferError::Failed("this buffer can't give deliveries up".into()))
+    }
 
     /// Deletes the matching events for good (never one with a delivery still under way). Returns how many.
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError>;
@@ -164,6 +184,11 @@ pub trait Buffer: Send + Sync + 'static {
 
     /// Whether new events are taken right now, and if not, why.
     fn admission(&self) -> Admission;
+
+    /// Whether it has failed in a way that a restart would mend by now: the volume had no room, and has some again.
+    fn needs_restart(&self) -> bool {
+        false
+    }
 
     /// Keeps a small record of another part's (a pause, …) until it is replaced, or with `None` removed. `key` begins
     /// with that part's own prefix. Durable on return.
@@ -302,7 +327,16 @@ pub enum Next {
     Release,
 }
 
-/// What `replay` and `purge` work on.
+/// What came of giving deliveries up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Deliveries given up, and dead letters that hold their lanes no longer.
+    pub count: u64,
+    /// Deliveries that were leased and so were left alone.
+    pub under_way: u64,
+}
+
+/// What `replay`, `give_up` and `purge` work on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Selection {
     /// One event's deliveries, those that meet the filter's conditions on deliveries; its other conditions are about

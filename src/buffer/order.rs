@@ -1,6 +1,7 @@
 //! The words of order: which lane of a destination an event belongs to, and what is seen of lanes that stand still.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,17 @@ impl LaneKey {
         let mut short = [0; 8];
         short.copy_from_slice(&Sha256::digest(key)[..8]);
         Self(short)
+    }
+}
+
+/// As it is shown.
+impl FromStr for LaneKey {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number =
+            Some(text).filter(|text| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+        let number = number.and_then(|text| u64::from_str_radix(text, 16).ok());
+        number.map(|number| Self(number.to_be_bytes())).ok_or("a lane's name has 16 hexadecimal digits")
     }
 }
 
@@ -80,5 +92,7 @@ pub struct StuckLane {
 pub struct LaneSearch {
     /// `None`: of all destinations.
     pub destination: Option<DestinationName>,
+    /// Only this one, of each destination that is asked for.
+    pub lane: Option<LaneKey>,
     pub limit: usize,
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, AttemptOutcome, DeadReason, Delivery, Event, EventId, Origin};
+use super::{Attempt, AttemptOutcome, DeadReason, Delivery, DeliveryState, Event, EventId, Origin};
 use crate::clock::Timestamp;
 use crate::message::{Method, Scheme};
 
@@ -58,6 +58,18 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
+    /// Whether a delivery meets the conditions on deliveries.
+    pub fn takes(&self, delivery: &Delivery) -> bool {
+        let reason = match delivery.state {
+            DeliveryState::Dead { reason, .. } => Some(reason),
+            _ => None,
+        };
+        self.destination.as_deref().is_none_or(|name| *name == *delivery.destination.0)
+            && self.state.as_deref().is_none_or(|word| word == delivery.state.word())
+            && self.reason.is_none_or(|wanted| reason == Some(wanted))
+            && self.status.is_none_or(|wanted| wanted.matches(delivery.history.last()))
+    }
+
     /// Only the conditions on deliveries.
     pub fn of_deliveries(&self) -> Self {
         Self {

@@ -15,9 +15,9 @@ use super::tail::Tail;
 use super::work::{self, Pace};
 use crate::admin::filter::{Conditions, MAX_LIMIT};
 use crate::admin::jobs::NewJob;
-use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, Purged, Replayed};
+use crate::admin::views::{DeliveryView, EventDetail, EventPage, EventSummary, GivenUp, Purged, Replayed};
 
-/// List, show, follow, replay and purge events
+/// List, show, follow, replay, give up and purge events
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -26,6 +26,8 @@ Examples:
   tidegate events list --type invoice.paid -q -n 1000 | xargs tidegate events replay
   tidegate events list --status 5xx --header 'x-shop: acme' --source 192.0.2.0/24
   tidegate events replay --route billing --since 2d --to billing/new --rate 50 --dry-run
+  tidegate events give-up 01a20c5d-fb8d-77da-9699-2808b038bd6a --destination billing/legacy
+  tidegate events give-up --route billing --status 5xx --until 2d --dry-run
   tidegate events list -o json | jq '.events[].id'
   tidegate events tail --route billing")]
 pub struct Events {
@@ -64,6 +66,17 @@ enum Action {
         #[arg(long, value_enum, help_heading = "Which events")]
         state: Option<State>,
     },
+    /// Give deliveries up that wait or are tried again: they become dead letters
+    ///
+    /// They are kept and may be replayed, and the next one of an ordered key goes. What is in flight just now is settled by
+    /// its answer: it is left alone, and said so. A dead letter that holds its key lets it go on.
+    GiveUp {
+        #[command(flatten)]
+        give_up: GiveUp,
+        /// With a delivery in this state
+        #[arg(long, value_enum, help_heading = "Which events")]
+        state: Option<State>,
+    },
     /// Delete events for good (never one whose delivery is under way)
     Purge {
         #[command(flatten)]
@@ -82,6 +95,7 @@ impl Events {
             Action::Show(show) => show.run(admin),
             Action::Tail { tail, state } => tail.run(admin, state),
             Action::Replay { replay, state } => replay.run(admin, state, None),
+            Action::GiveUp { give_up, state } => give_up.run(admin, state),
             Action::Purge { purge, state } => purge.run(admin, state, None),
         })
     }
@@ -313,6 +327,38 @@ impl Replay {
             n => format!("{n} deliveries are pending again"),
         };
         finished(&done, &told, &done.untouched, "nothing to replay of", &self.output)
+    }
+}
+
+#[derive(clap::Args, Debug)]
+#[group(skip)] // the variant that holds it has the same name
+struct GiveUp {
+    #[command(flatten)]
+    targets: Targets,
+    #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl GiveUp {
+    fn run(self, admin: &AdminArgs, state: Option<State>) -> Result<ExitCode, Failure> {
+        let chosen = self.targets.chosen(state, None)?;
+        if !self.targets.is_by_id() || self.pace.is_given() {
+            return self.pace.work(admin, work::of("give_up", chosen), &self.output);
+        }
+        let done: GivenUp = Client::new(admin, PATIENCE)?.post("/events/give-up", Some(&chosen))?;
+        let mut told = match done.given_up {
+            1 => "1 delivery is given up".to_owned(),
+            n => format!("{n} deliveries are given up"),
+        };
+        match done.under_way {
+            0 => {}
+            1 => told += "; 1 is in flight: its answer settles it",
+            n => told += &format!("; {n} are in flight: their answers settle them"),
+        }
+        let left = "nothing was given up (unknown, in flight, or nothing waits) of";
+        finished(&done, &told, &done.untouched, left, &self.output)
     }
 }
 

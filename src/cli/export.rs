@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::address::AdminArgs;
@@ -33,7 +33,7 @@ pub struct Export {
     /// With a delivery in this state
     #[arg(long, value_enum, help_heading = "Which events")]
     state: Option<State>,
-    /// Where to; made new, and only whole. Default: standard output
+    /// Where to; made new, and only whole. `-`, and the default: standard output
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Say nothing
@@ -49,7 +49,7 @@ impl Export {
     fn export(self) -> Result<ExitCode, Failure> {
         let conditions = self.filters.conditions(self.state)?;
         let client = Client::new(&self.admin, PATIENCE)?;
-        let written = match &self.file {
+        let written = match self.file.as_deref().filter(|path| *path != Path::new("-")) {
             None if std::io::stdout().is_terminal() => {
                 return Err(Failure::Usage(
                     "an archive is not for a terminal: add --file FILE, or a pipe".into(),

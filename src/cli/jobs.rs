@@ -14,7 +14,7 @@ use crate::admin::jobs::{JobList, JobView};
 
 /// List, show, pause, resume and cancel work on many events
 ///
-/// `replay`, `purge` and `erase` by a filter are jobs: they go on when the command that began them ends, and after a
+/// `replay`, `give-up`, `purge` and `erase` by a filter are jobs: they go on when the command that began them ends, and after a
 /// restart of the gateway. Ended ones are listed for a while.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\

@@ -2,20 +2,26 @@
 
 use std::process::ExitCode;
 
+use clap::Subcommand;
+
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::events::encoded;
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, print, print_json, span};
-use crate::admin::lanes::LaneList;
+use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, span};
+use crate::admin::lanes::{LaneGivenUp, LaneList, WhichLane};
 
 /// List the keys of ordered destinations whose events stand still
 ///
 /// A key is blocked while its first event fails and is tried again, and parked while its first event is a dead letter that
-/// waits for an operator: `tidegate dead replay ID` tries it again before all that wait behind it, `tidegate dead purge ID`
+/// waits for an operator: `tidegate dead replay ID` tries it again before all that wait behind it, `tidegate lanes give-up`
 /// lets the next one go.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Lanes {
+    #[command(subcommand)]
+    action: Option<Action>,
+
     /// Only of this destination, ROUTE/DESTINATION
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
@@ -30,9 +36,71 @@ pub struct Lanes {
     output: OutputArgs,
 }
 
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Give up the event that a key stands still for, so that the next one goes
+    ///
+    /// It becomes a dead letter (if it is none yet), which is kept and may be replayed: it then goes behind all that wait.
+    /// While it is in flight nothing is given up: its answer settles it, and the exit code is 1.
+    GiveUp(GiveUp),
+}
+
+#[derive(clap::Args, Debug)]
+#[group(skip)] // the variant that holds it has the same name
+struct GiveUp {
+    /// Of this destination, ROUTE/DESTINATION
+    #[arg(long, value_name = "NAME")]
+    destination: String,
+
+    /// The key, whole, as it stands in its events
+    #[arg(long, value_name = "KEY", required_unless_present = "lane", conflicts_with = "lane")]
+    key: Option<String>,
+
+    /// The lane's name, as `lanes -o json` shows it: where the key is not known, or is hard to type
+    #[arg(long, value_name = "LANE")]
+    lane: Option<String>,
+
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl GiveUp {
+    fn run(self) -> Result<ExitCode, Failure> {
+        let Self { destination, key, lane, admin, output } = self;
+        let which = WhichLane { destination, key, lane };
+        let done: LaneGivenUp = Client::new(&admin, PATIENCE)?.post("/lanes/give-up", Some(&which))?;
+        match &output {
+            OutputArgs { output: Format::Json, .. } => print_json(&done)?,
+            OutputArgs { quiet: true, .. } => {}
+            _ if done.given_up => {
+                let next = match done.waiting {
+                    0 => "nothing waits behind it".to_owned(),
+                    1 => "1 event goes on behind it".to_owned(),
+                    n => format!("{n} events go on behind it"),
+                };
+                print(&format!("event {} is given up; {next}\n", harmless(&done.event)))?;
+            }
+            _ => {}
+        }
+        if done.given_up {
+            return Ok(ExitCode::SUCCESS);
+        }
+        note(&format!(
+            "tidegate: event {} was not given up: it is in flight, and its answer settles it",
+            harmless(&done.event)
+        ));
+        Ok(ExitCode::from(1))
+    }
+}
+
 impl Lanes {
     pub fn run(self) -> ExitCode {
-        exit(self.list())
+        exit(match self.action {
+            Some(Action::GiveUp(give_up)) => give_up.run(),
+            None => self.list(),
+        })
     }
 
     fn list(&self) -> Result<ExitCode, Failure> {

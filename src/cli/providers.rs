@@ -121,9 +121,10 @@ fn whole(pack: &Pack) -> String {
             text += &format!("{:<13} {line}\n", "");
         }
     };
-    say("docs", &pack.docs);
+    let guide = pack.guide();
+    say("docs", &guide.docs);
     say("checked", &pack.checked);
-    say("setup", &pack.setup);
+    say("setup", &guide.setup);
     for proof in pack.proofs() {
         say("proof", &proof);
     }
@@ -171,7 +172,7 @@ fn whole(pack: &Pack) -> String {
             say("", &part.join(", "));
         }
     }
-    if let Some(notes) = &pack.notes {
+    if let Some(notes) = &guide.notes {
         say("notes", notes);
     }
     text
@@ -190,7 +191,7 @@ fn summary(pack: &Pack) -> Value {
         "name": pack.name,
         "title": pack.title,
         "category": pack.category.word(),
-        "docs": pack.docs,
+        "docs": pack.guide().docs,
         "proofs": pack.proofs(),
         "handshake": !pack.handshakes.is_empty(),
         "batch": pack.batch.is_some(),
@@ -219,13 +220,14 @@ fn detail(pack: &Pack) -> Value {
             "snapshot_date": ranges.snapshot_date.to_string(),
         })
     });
+    let guide = pack.guide();
     json!({
         "name": pack.name,
         "title": pack.title,
         "category": pack.category.word(),
-        "docs": pack.docs,
+        "docs": guide.docs,
         "checked": pack.checked,
-        "setup": pack.setup,
+        "setup": guide.setup,
         "proofs": pack.proofs(),
         "params": params,
         "idempotency": {"key": pack.repeats(), "covered": !pack.repeats().ends_with("+ body-hash")},
@@ -239,7 +241,7 @@ fn detail(pack: &Pack) -> Value {
         "answer": pack.answer.as_ref().map(|answer| answer.body.as_str()),
         "retries": pack.retries.known(),
         "ranges": ranges,
-        "notes": pack.notes,
+        "notes": guide.notes,
     })
 }
 
@@ -282,7 +284,7 @@ mod tests {
             providers::names().into_iter().map(|name| providers::find(name).unwrap()).collect();
         let list = table(&packs);
         for pack in &packs {
-            assert!(whole(pack).contains(&pack.docs) && list.contains(&pack.name), "{}", pack.name);
+            assert!(whole(pack).contains(&pack.guide().docs) && list.contains(&pack.name), "{}", pack.name);
             assert!(
                 detail(pack)["proofs"].as_array().is_some_and(|proofs| !proofs.is_empty()),
                 "{}",

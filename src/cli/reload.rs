@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, harmless, note, print, print_json};
+use super::output::{Format, OutputArgs, harmless, harmless_lines, note, print, print_json};
 use crate::admin::views::{RouteSetup, Status};
 
 /// Have the running gateway read its config again
@@ -40,7 +40,7 @@ impl Reload {
             return Ok(ExitCode::SUCCESS);
         }
         for warning in reloaded["warnings"].as_array().into_iter().flatten() {
-            note(&format!("warning: {}", harmless(warning.as_str().unwrap_or_default())));
+            note(&format!("warning: {}", harmless_lines(warning.as_str().unwrap_or_default())));
         }
         if !self.output.quiet {
             let after: Status = client.get("/status")?;

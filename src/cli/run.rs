@@ -48,6 +48,10 @@ const SLACK: Duration = Duration::from_secs(5);
 const LAST_TRACES: Duration = Duration::from_secs(2);
 /// What `sysexits.h` calls EX_CONFIG.
 const EXIT_CONFIG: u8 = 78;
+/// What sysexits calls a temporary failure: to be started again as it was.
+const EXIT_START_AGAIN: u8 = 75;
+/// Between two looks whether the buffer asks for that.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// 128 + SIGINT: ended at once because the user insisted.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -56,7 +60,8 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// Logs go to standard error. Signals: SIGHUP reads config, secrets and certificates again without dropping a request
 /// (a bad config changes nothing); SIGTERM and SIGINT stop accepting, finish what is in flight within
 /// `shutdown.grace`, close the buffer and exit 0; a second SIGINT ends at once, which loses nothing that was
-/// acknowledged. Exit codes: 0 ended as asked, 1 it could not start or a part failed, 78 the config is bad.
+/// acknowledged. Exit codes: 0 ended as asked, 1 it could not start or a part failed, 75 the
+/// buffer's volume was full and has room again (start it anew), 78 the config is bad.
 #[derive(clap::Args, Debug)]
 pub struct Run {
     #[command(flatten)]
@@ -86,6 +91,10 @@ enum Failure {
     Admin(String),
     #[error("{what} ended unexpectedly")]
     Ended { what: &'static str },
+    #[error(
+        "the buffer's volume was full, and has room again: the process ends to be started anew; all that was acknowledged is there"
+    )]
+    RoomAgain,
     #[error("the clients' URLs can't be read: {0}")]
     Endpoints(#[source] buffer::BufferError),
     #[error("the buffer could not be closed cleanly: {0}")]
@@ -98,6 +107,7 @@ impl Failure {
     const fn exit_code(&self) -> u8 {
         match self {
             Failure::Config(_) | Failure::Unusable(_) => EXIT_CONFIG,
+            Failure::RoomAgain => EXIT_START_AGAIN,
             _ => 1,
         }
     }
@@ -148,6 +158,7 @@ impl Run {
         }
         let snapshot = Snapshot::build(config, None).map_err(Failure::Unusable)?;
         let settings = &snapshot.config.buffer;
+        let folder = settings.path.clone();
         let quarantine = Arc::new(Quarantine::new(
             &settings.path,
             settings.encryption.clone(),
@@ -157,6 +168,7 @@ impl Run {
         let buffer = embedded::open_beside(settings, quarantine.clone(), metrics.clone(), clock.clone())?;
         // Once the folder is ours.
         quarantine.open();
+        keys.remember_in(&folder);
         let tracer = snapshot.config.tracing.as_ref();
         let tracer = tracer.map(|settings| Tracer::new(settings, metrics.clone())).transpose()?;
         let ambient = Ambient { metrics, clock, tracer: tracer.clone() };
@@ -256,6 +268,8 @@ impl Running {
     /// `Ok` if it was told to, `Err` if a part failed.
     async fn until_told_to_end(&mut self, gateway: &Arc<Gateway>) -> Result<(), Failure> {
         let mut announced = false;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 ended = &mut self.edge => {
@@ -279,6 +293,13 @@ impl Running {
                     gateway.serving();
                     let line = announcement(&gateway.snapshot.load().config);
                     tracing::info!("{line}");
+                }
+                _ = look.tick() => {
+                    if gateway.buffer.needs_restart() {
+                        let failure = Failure::RoomAgain;
+                        tracing::error!("{failure}");
+                        return Err(failure);
+                    }
                 }
                 Some(()) = self.signals.hangup.recv() => {
                     // What it did is in the log; meanwhile other signals count.

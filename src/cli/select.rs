@@ -135,9 +135,15 @@ impl Filters {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Only what is asked of single deliveries: beside ids it says which of theirs.
+    fn is_of_deliveries(&self) -> bool {
+        let Self { destination, reason, status, .. } = self.clone();
+        *self == Self { destination, reason, status, ..Self::default() }
+    }
 }
 
-/// What a replay or a purge works on
+/// What is worked on
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Targets {
     /// Ids of events
@@ -162,14 +168,16 @@ impl Targets {
     /// only the former counts as a filter of the user's.
     pub fn chosen(&self, state: Option<State>, scope: Option<State>) -> Result<Chosen, Failure> {
         let filtered = state.is_some() || !self.filters.is_empty();
-        match (self.ids.is_empty(), filtered, self.all) {
+        let of_theirs = !self.ids.is_empty() && self.filters.is_of_deliveries();
+        match (self.ids.is_empty(), filtered && !of_theirs, self.all) {
             (false, false, false) => {
                 if self.ids.len() > MAX_IDS {
                     return Err(Failure::Usage(format!(
                         "at most {MAX_IDS} ids at once; use a filter for more"
                     )));
                 }
-                let filter = scope.map(|_| self.filters.conditions(scope)).transpose()?;
+                let state = state.or(scope);
+                let filter = (filtered || state.is_some()).then(|| self.filters.conditions(state)).transpose()?;
                 Ok(Chosen { ids: Some(self.ids.clone()), filter, ..Chosen::default() })
             }
             (true, true, false) => {
@@ -186,7 +194,10 @@ impl Targets {
             (true, false, false) => {
                 Err(Failure::Usage("which ones? Give ids, or filters such as --route, or --all".into()))
             }
-            _ => Err(Failure::Usage("give either ids, or filters, or --all".into())),
+            _ => Err(Failure::Usage(
+                "give either ids (with --destination, --state, --reason or --status of theirs), or filters, or --all"
+                    .into(),
+            )),
         }
     }
 }
@@ -250,6 +261,11 @@ mod tests {
         assert!(targets(&[], None, false).chosen(None, None).is_err());
         assert!(targets(&["x"], None, true).chosen(None, None).is_err());
         assert!(targets(&["x"], Some("r"), false).chosen(None, None).is_err());
+        let mut of_one = targets(&["x"], None, false);
+        of_one.filters.destination = Some("r/d".into());
+        let of_one = of_one.chosen(Some(State::Pending), None).unwrap();
+        let only = of_one.filter.unwrap();
+        assert_eq!((only.destination.as_deref(), only.state.as_deref()), (Some("r/d"), Some("pending")));
         let one = targets(&["x"], None, false).chosen(None, dead).unwrap();
         assert_eq!(one.filter.unwrap().state.as_deref(), Some("dead"));
         let all_dead = targets(&[], None, true).chosen(None, dead).unwrap();

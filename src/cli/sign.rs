@@ -18,7 +18,7 @@ use super::output::print;
 use crate::clock::{Clock, Timestamp};
 use crate::config::load_pack;
 use crate::message::{Head, Headers, Method, PathParams, Request, Version};
-use crate::providers::{self, Pack, TestEvent};
+use crate::providers::{self, Pack, Sample, TestEvent};
 use crate::secret::Secret;
 use crate::verify::{
     KeySource, NoKeys, PrivateKey, Remote, Resolver, SignError, Verifier, VerifySpec, compile,
@@ -152,6 +152,8 @@ pub(super) struct SignedEvent {
 
 /// A provider that signs events as the command line says.
 pub(super) struct Sender {
+    /// The pack's test events.
+    samples: Vec<Sample>,
     pack: Arc<Pack>,
     verifier: Verifier,
     private_key: Option<PrivateKey>,
@@ -198,7 +200,7 @@ impl Sender {
             lines.collect::<Vec<_>>().join("\n")
         })?;
         let pack = compiled.pack.ok_or_else(|| format!("`{provider}` is no provider"))?;
-        Ok(Self { pack, verifier: compiled.verifier, private_key })
+        Ok(Self { samples: pack.guide().samples, pack, verifier: compiled.verifier, private_key })
     }
 
     /// A signed event: the pack's own with a fresh id, or with the given body.
@@ -209,7 +211,7 @@ impl Sender {
         url: &str,
         now: Timestamp,
     ) -> Result<SignedEvent, String> {
-        let samples = &self.pack.samples;
+        let samples = &self.samples;
         let sample = match event {
             Some(event) => Some(samples.iter().find(|sample| sample.event == event).ok_or_else(|| {
                 let known: Vec<&str> = samples.iter().map(|sample| sample.event.as_str()).collect();
@@ -342,7 +344,7 @@ impl Resolver for FromArguments {
 mod tests {
     use super::super::captured::Captured;
     use super::*;
-    use crate::providers::{ParamKind, Sample};
+    use crate::providers::ParamKind;
 
     fn keys(secret: &str) -> KeyArgs {
         KeyArgs { secret: vec![secret.to_owned()], ..KeyArgs::default() }
@@ -414,7 +416,7 @@ mod tests {
                         continue;
                     }
                 };
-                for Sample { event, .. } in &pack.samples {
+                for Sample { event, .. } in &pack.guide().samples {
                     let signed = sender.event(Some(event), None, "https://h.example/in", now);
                     let proved = signed.and_then(|signed| {
                         let line = serde_json::from_value::<Captured>(line(&signed)).unwrap();

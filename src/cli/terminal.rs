@@ -5,6 +5,8 @@ use std::io::{IsTerminal, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
@@ -53,6 +55,13 @@ impl Screen {
             ours.special_codes[SpecialCodeIndex::VTIME] = 0;
             tcsetattr(&stdin, OptionalActions::Now, &ours)?;
             screen.write(OPEN)?;
+            // As if somebody had pressed it: whoever ends the program finds the terminal as it was.
+            let signalled = send.clone();
+            std::thread::spawn(move || {
+                if until_told_to_end().is_ok() {
+                    let _ = signalled.send(CTRL_C);
+                }
+            });
             // Ends with the program: a read can't be broken off.
             std::thread::spawn(move || {
                 for key in std::io::stdin().lock().bytes() {
@@ -99,6 +108,24 @@ impl Drop for Screen {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
     }
+}
+
+/// Waits until the program is told to end. While this waits, the signals do nothing else.
+fn until_told_to_end() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (mut term, mut hang_up, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+        );
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = hang_up.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 const fn after_key(key: u8) -> Then {

@@ -38,6 +38,7 @@ use crate::verify::{Explanation, Verifier, nearest};
 Examples:
   tidegate verify --route billing --requests captured.jsonl --output text
   tidegate verify --route billing --requests captured.jsonl --now 1764000000    when it was captured
+  tidegate verify --route partner --requests one.jsonl --output text --signed base.txt    what the sender says it signed
   tidegate sign stripe --secret env:STRIPE_SECRET -o json | tidegate verify --route billing --requests -")]
 pub struct Verify {
     #[command(flatten)]
@@ -65,6 +66,10 @@ pub struct Verify {
     /// Also show what the signature would have to be. With it anyone can send that request: don't paste it anywhere
     #[arg(long)]
     show_expected: bool,
+    /// What the sender signed (its library's log may say it: a signature base, `t.body`): says where it first differs
+    /// from what is signed here. A newline at the file's end that is not here is left out
+    #[arg(long, value_name = "FILE")]
+    signed: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +105,15 @@ impl Verify {
         if self.show_expected && !self.explain && self.output == Output::Json {
             return Err(Failure::Usage("--show-expected goes with --explain or --output text".into()));
         }
+        if self.signed.is_some() && !self.explain && self.output == Output::Json {
+            return Err(Failure::Usage("--signed goes with --explain or --output text".into()));
+        }
+        let theirs = match &self.signed {
+            None => None,
+            Some(path) => Some(std::fs::read(path).map_err(|error| {
+                Failure::Usage(format!("--signed: `{}` can't be read: {error}", path.display()))
+            })?),
+        };
         let config = config::load_offline(&self.config.path(), Needed::Secrets)?.config;
         let names = || config.routes.iter().map(|route| &*route.name);
         let Some(index) = names().position(|name| name == self.route) else {
@@ -144,7 +158,8 @@ impl Verify {
             let rule = held.rule(&route.verify);
             let explanation = (self.explain || self.output == Output::Text)
                 .then(|| rule.explain(&request, route.public_url.as_deref(), at, &others));
-            let told = explanation.as_ref().map(|explanation| self.text(number, explanation));
+            let told =
+                explanation.as_ref().map(|explanation| self.text(number, explanation, theirs.as_deref()));
             let decision = self.decide(route, &held, request, at, explanation.as_ref());
             match (self.output, told) {
                 (Output::Text, Some(told)) => {
@@ -218,8 +233,8 @@ impl Verify {
     }
 
     /// The explanation of one request, for people.
-    fn text(&self, number: usize, explanation: &Explanation) -> String {
-        let mut text = match &explanation.decision {
+    fn text(&self, number: usize, explanation: &Explanation, theirs: Option<&[u8]>) -> String {
+        let mut told = match &explanation.decision {
             Ok((by, label)) => {
                 let label = label.as_ref().map(|label| format!(" ({label})")).unwrap_or_default();
                 format!("line {number}: accepted by {by}{label}\n")
@@ -227,20 +242,23 @@ impl Verify {
             Err(refusal) => format!("line {number}: {}\n", harmless(&refusal.to_string())),
         };
         for way in &explanation.ways {
-            text += &format!("  {}\n", harmless(&way.name));
+            told += &format!("  {}\n", harmless(&way.name));
             for step in &way.steps {
-                text += &format!("    {:<10} {}\n", step.what, harmless(&step.text));
+                told += &format!("    {:<10} {}\n", step.what, harmless(&step.text));
+            }
+            for text in theirs.into_iter().flat_map(|theirs| way.differences(theirs)) {
+                told += &format!("    {:<10} {}\n", "compared", harmless(&text));
             }
             if self.show_expected {
                 for expected in &way.expected {
-                    text += &format!("    {:<10} {}\n", "expected", harmless(expected));
+                    told += &format!("    {:<10} {}\n", "expected", harmless(expected));
                 }
             }
         }
         for likely in explanation.likely() {
-            text += &format!("  likely: {} [{}]\n", harmless(&likely.text), likely.code);
+            told += &format!("  likely: {} [{}]\n", harmless(&likely.text), likely.code);
         }
-        text
+        told
     }
 }
 
@@ -293,6 +311,7 @@ mod tests {
             explain: false,
             output: Output::Json,
             show_expected: false,
+            signed: None,
         };
         let decide = |token: &str| {
             let r = crate::verify::testing::request("/in", &[("X-Gitlab-Token", token)], br#"{"id":7}"#);

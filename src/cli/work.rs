@@ -92,18 +92,27 @@ pub fn told(job: &JobView) -> String {
     let count =
         |n: u64, one: &str, many: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {many}") };
     if job.dry_run {
-        let verb = if job.task == "replay" { "replayed" } else { "deleted" };
+        let verb = match job.task.as_str() {
+            "replay" => "replayed",
+            "give_up" => "given up",
+            _ => "deleted",
+        };
         return format!("{} would be {verb}, if not under way", count(job.matched, "event", "events"));
     }
     let mut text = match job.task.as_str() {
         "replay" => count(job.changed, "delivery is pending again", "deliveries are pending again"),
+        "give_up" => count(job.changed, "delivery is given up", "deliveries are given up"),
         _ => count(job.changed, "event is deleted", "events are deleted"),
     };
     if job.task == "erase" && job.state == "done" {
         text += ", and no file of the buffer holds them any more";
     }
     if job.untouched > 0 {
-        let why = if job.task == "replay" { "nothing to replay, or under way" } else { "under way" };
+        let why = match job.task.as_str() {
+            "replay" => "nothing to replay, or under way",
+            "give_up" => "in flight: their answers settle them",
+            _ => "under way",
+        };
         text += &format!("; {} left alone ({why})", count(job.untouched, "event was", "events were"));
     }
     text

@@ -30,7 +30,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::model::{AdminAddress, AdminSettings, Config, Listener, ProviderRanges, Route, SecretSettings};
+use super::model::{
+    AdminAddress, AdminSettings, Config, Listener, ProviderRanges, RangeSettings, Route, SecretSettings,
+};
 use super::outside::Outside;
 use super::place::{Place, Step};
 use super::problem::{Report, Scope};
@@ -41,6 +43,9 @@ use super::{KeySources, raw};
 use crate::providers::Pack;
 use crate::redact::Rules;
 use crate::route::{Allow, Allowlist, LiveRanges};
+
+/// The age from which a snapshot of ranges that nothing refreshes is warned of.
+const OLD_SNAPSHOT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Checks all sections that are whole, and what is left of the others. `None` only with problems reported.
 pub(super) fn check(
@@ -63,6 +68,7 @@ pub(super) fn check(
         seen_inline: RefCell::default(),
         seen_short: RefCell::default(),
         pack_problems: RefCell::default(),
+        packs: RefCell::default(),
         signable: Arc::default(),
     };
     let mut checker = Checker::new(report, &references);
@@ -103,7 +109,7 @@ pub(super) fn check(
     let ranges = checker.section::<raw::Ranges>(value, "ranges").unwrap_or_default();
     let ranges = checker.range_settings(&ranges);
     checker.parts(shaped);
-    let provider_ranges = std::mem::take(&mut checker.provider_ranges);
+    let provider_ranges = checker.provider_ranges(&ranges);
     let redact = std::mem::take(&mut checker.redact);
     report.problems.extend(references.pack_problems.take());
 
@@ -159,7 +165,8 @@ struct Checker<'c, 'r> {
     /// How long before its end a secret is warned of.
     secret_expiry: Duration,
     /// What `provider` in an `allow` has asked for so far.
-    provider_ranges: Vec<ProviderRanges>,
+    /// Each with the place that asks for it first.
+    provider_ranges: Vec<(ProviderRanges, Place)>,
     /// Of the routes so far: the name, and the pack if it has one.
     packs: Vec<(String, Option<Arc<Pack>>)>,
     /// What the routes so far forward to.
@@ -311,14 +318,14 @@ impl Checker<'_, '_> {
                         HELP,
                     );
                 }
-                self.live(pack).into_iter().collect()
+                self.live(pack, place).into_iter().collect()
             }
             Whose::AllRoutes => {
                 let packs = std::mem::take(&mut self.packs);
                 let mut live: Vec<Arc<LiveRanges>> = Vec::new();
                 let mut left_out = Vec::new();
                 for (route, pack) in &packs {
-                    match pack.as_ref().and_then(|pack| self.live(pack)) {
+                    match pack.as_ref().and_then(|pack| self.live(pack, place)) {
                         Some(ranges) if live.iter().any(|known| Arc::ptr_eq(known, &ranges)) => {}
                         Some(ranges) => live.push(ranges),
                         None => left_out.push(route.as_str()),
@@ -344,16 +351,39 @@ impl Checker<'_, '_> {
     }
 
     /// The live ranges of a pack that has some, the same for all who ask.
-    fn live(&mut self, pack: &Pack) -> Option<Arc<LiveRanges>> {
+    fn live(&mut self, pack: &Pack, place: &Place) -> Option<Arc<LiveRanges>> {
         let ranges = pack.ranges.as_ref()?;
-        let same = |known: &&ProviderRanges| known.provider == pack.name && known.ranges == *ranges;
-        if let Some(known) = self.provider_ranges.iter().find(same) {
+        let same = |known: &ProviderRanges| known.provider == pack.name && known.ranges == *ranges;
+        if let Some((known, _)) = self.provider_ranges.iter().find(|(known, _)| same(known)) {
             return Some(known.live.clone());
         }
         let live = Arc::new(LiveRanges::new(Allowlist::new(ranges.snapshot.iter().copied())));
         let (provider, ranges) = (pack.name.clone(), ranges.clone());
-        self.provider_ranges.push(ProviderRanges { provider, ranges, live: live.clone() });
+        let provider_ranges = ProviderRanges { provider, ranges, live: live.clone() };
+        self.provider_ranges.push((provider_ranges, place.clone()));
         Some(live)
+    }
+
+    /// The ranges of all packs that are asked for. A snapshot that is old and stays is warned of.
+    fn provider_ranges(&mut self, settings: &RangeSettings) -> Vec<ProviderRanges> {
+        let all = std::mem::take(&mut self.provider_ranges);
+        let now = self.references.outside.now();
+        for (of, place) in &all {
+            let stays = of.ranges.list.is_none() || settings.offline;
+            if !stays || now.since(of.ranges.snapshot_day()) < OLD_SNAPSHOT {
+                continue;
+            }
+            let message = format!(
+                "the address ranges of {} are those of {}: its senders may come from others by now",
+                of.provider, of.ranges.snapshot_date
+            );
+            let help = match &of.ranges.list {
+                Some(_) => "let them be fetched (`ranges.offline: false`), or write the ranges out",
+                None => "look whether the provider publishes others, and write them out",
+            };
+            self.warning(place, message, help);
+        }
+        all.into_iter().map(|(of, _)| of).collect()
     }
 
     /// Address ranges. What is none is reported and left out.

@@ -482,6 +482,16 @@ pub struct BufferSettings {
     pub encryption: Keyring,
 }
 
+impl BufferSettings {
+    /// Free bytes on the volume that the engine may take, in bytes, once no event is accepted any more: a journal, and
+    /// what is in memory.
+    pub const fn needs_free(&self) -> u64 {
+        const JOURNAL: u64 = 64 << 20;
+        const INDEX: u64 = 16 << 20;
+        JOURNAL + INDEX + self.memtable
+    }
+}
+
 /// What a route says of how long its settled events are kept. Each is `None` where the buffer's own setting counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteKeep {

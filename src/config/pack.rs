@@ -35,7 +35,7 @@ fn meaning(whole: serde_json::Value, report: &mut Report<'_>) -> Option<Pack> {
     let file = match serde_json::from_value(whole) {
         Ok(file) => file,
         Err(error) => {
-            report.error(&Place::root(), error.to_string(), "");
+            report.error(&Place::root(), error.to_string(), "see the manual for what a pack holds");
             return None;
         }
     };

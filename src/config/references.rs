@@ -1,6 +1,7 @@
 //! What stands behind references: `env:NAME`, `file:PATH`, pack names, URLs of key sets. No error text holds a secret.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub(super) struct References<'a> {
     pub seen_short: RefCell<Vec<(String, usize)>>,
     /// What is wrong within pack files.
     pub pack_problems: RefCell<Vec<Problem>>,
+    /// Packs that were read: several parts of a route ask for its pack, and several routes for one pack.
+    pub packs: RefCell<BTreeMap<String, Arc<Pack>>>,
     /// What greetings of the config's routes are answered with.
     pub signable: Arc<Signable>,
 }
@@ -191,9 +194,17 @@ impl Resolver for References<'_> {
             || Path::new(name)
                 .extension()
                 .is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"));
-        if !is_file {
-            return providers::find(name);
+        if let Some(pack) = self.packs.borrow().get(name) {
+            return Ok(pack.clone());
         }
+        let pack = if is_file { self.pack_file(name) } else { providers::find(name) }?;
+        self.packs.borrow_mut().insert(name.to_owned(), pack.clone());
+        Ok(pack)
+    }
+}
+
+impl References<'_> {
+    fn pack_file(&self, name: &str) -> Result<Arc<Pack>, String> {
         load_pack(&self.path(name)).map_err(|Problems(problems)| match problems.as_slice() {
             // The file itself can't be read.
             [Problem { line: 0, file, message, .. }] => {

@@ -143,12 +143,20 @@ impl<'s> Walk<'s> {
         }
         for key in &keys.required {
             if !meant.contains(key) && !entries.iter().any(|e| e.key == *key) {
-                let help = keys.properties.get(key).map(|s| self.view.describe(s)).unwrap_or_default();
-                self.found(
-                    place.key(key),
-                    format!("the key `{key}` is missing"),
-                    format!("add `{key}:` with {help}"),
-                );
+                let help = match *key {
+                    // Such a text is never written down itself.
+                    "secret" | "client_secret" | "password" => {
+                        format!(
+                            "add `{key}: env:NAME`, an environment variable, or `{key}: file:PATH`, a file"
+                        )
+                    }
+                    _ => {
+                        let what =
+                            keys.properties.get(key).map(|s| self.view.describe(s)).unwrap_or_default();
+                        format!("add `{key}:` with {what}")
+                    }
+                };
+                self.found(place.key(key), format!("the key `{key}` is missing"), help);
             }
         }
         let kept = self.broken == before || self.keep == Keep::Parts || lenient(place);

@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::breaker::{Charge, Outcome, Permit};
-use crate::buffer::{Attempt, AttemptOutcome, Event, EventId, Leased, Next};
+use crate::buffer::{Attempt, AttemptOutcome, EventId, Leased, Next};
 use crate::config::Batch;
-use crate::upstream::{UpstreamError, batch as form};
+use crate::upstream::UpstreamError;
+use crate::upstream::batch::{self as form, Part};
 use crate::verify::JsonPointer;
 
 use super::classify::{self, Answered, Finding};
@@ -65,8 +66,8 @@ pub(super) enum Done {
     Well,
     /// Somebody in it may be at fault.
     Halves(Vec<Lease>, Vec<Lease>),
-    /// It failed while the app is spared; that many were in it.
-    Spared(usize),
+    /// It failed while the app is spared; these were in it, and others go before them.
+    Spared(Vec<EventId>),
     /// This one failed by itself.
     Suspect(EventId),
 }
@@ -88,6 +89,10 @@ impl Making {
         self.ready.clear();
         self.ready_bytes = 0;
         self.halves.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.halves.is_empty()
     }
 
     pub fn add(&mut self, lease: Lease, batch: &Batch, now: Instant) {
@@ -163,7 +168,7 @@ impl Making {
                 self.halves.push_back(Group::Batch(one));
                 self.halves.push_back(Group::Batch(other));
             }
-            Done::Spared(size) => self.limit = Some((size / 2).max(1)),
+            Done::Spared(events) => self.limit = Some((events.len() / 2).max(1)),
             Done::Suspect(id) => {
                 if !self.suspects.contains(&id) {
                     self.suspects.push_back(id);
@@ -275,13 +280,16 @@ pub(super) async fn work<A: App>(
         return Done::Nothing;
     }
     let began = Instant::now();
-    // One request can't go on with the traces of many: each has its spans, the app none of them.
-    let spans: Vec<Option<worker::Spans>> =
-        going.iter().map(|(_, leased)| worker::Spans::of(around.tracer.as_ref(), leased)).collect();
+    // One request can't go on with the traces of many: it has one of its own, which is linked to them.
+    let all = going.iter().map(|(_, leased)| leased);
+    let mut spans = worker::BatchSpans::of(around.tracer.as_ref(), destination, all);
     let result = {
-        let parts: Vec<(&Event, u32)> =
-            going.iter().map(|(_, leased)| (&*leased.event, leased.attempts.saturating_add(1))).collect();
-        app.batch(destination, batch, &parts).await
+        let mut parts = Vec::with_capacity(going.len());
+        for ((_, leased), spans) in going.iter().zip(&spans.each) {
+            let trace = spans.as_ref().map(worker::Spans::context);
+            parts.push(Part { event: &leased.event, attempt: leased.attempts.saturating_add(1), trace });
+        }
+        app.batch(destination, batch, &parts, spans.context()).await
     };
     let (took, now) = (began.elapsed(), around.clock.now());
     let (mut result, each) = match result {
@@ -305,6 +313,8 @@ pub(super) async fn work<A: App>(
         }
     }
     let text = worker::text(&result);
+    spans.answered(&result, &text);
+    let spans = spans.each;
     let finding = classify::finding(&result, &destination.retry, now);
     let health = worker::health(&result, &finding);
     around.answered(destination, began, health);
@@ -337,7 +347,7 @@ pub(super) async fn work<A: App>(
         tracing::info!(destination = %destination.name, events = size, answer = %text, "a batch failed and is taken apart");
         return Done::Halves(one, other);
     }
-    let alone = going.first().map(|(_, leased)| leased.event.id);
+    let ids: Vec<EventId> = going.iter().map(|(_, leased)| leased.event.id).collect();
     let outcome = classify::outcome(&result);
     for ((lease, leased), spans) in going.into_iter().zip(spans) {
         let attempt = Attempt { at, took_ms: worker::millis(took), outcome: outcome.clone() };
@@ -349,10 +359,10 @@ pub(super) async fn work<A: App>(
             spans.end(&result, &text, next);
         }
     }
-    match (finding, charge, alone) {
+    match (finding, charge, ids.first()) {
         (Finding::Success, ..) => Done::Well,
-        (_, Charge::Spared { .. }, _) => Done::Spared(size),
-        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(id),
+        (_, Charge::Spared, _) => Done::Spared(ids),
+        (_, Charge::Counts, Some(id)) if suspicious && size == 1 => Done::Suspect(*id),
         _ => Done::Nothing,
     }
 }
@@ -402,10 +412,11 @@ mod tests {
     #[test]
     fn batches_get_smaller_while_the_app_is_spared_and_grow_back() {
         let mut making = Making::default();
-        making.done(Done::Spared(100), 100);
-        making.done(Done::Spared(50), 100);
+        let spared = |size: u8| Done::Spared((0..size).map(|n| EventId([n; 16])).collect());
+        making.done(spared(100), 100);
+        making.done(spared(50), 100);
         assert_eq!(making.limit, Some(25));
-        making.done(Done::Spared(1), 100);
+        making.done(spared(1), 100);
         assert_eq!(making.limit, Some(1));
         (0..7).for_each(|_| making.done(Done::Well, 100));
         assert_eq!(making.limit, None);

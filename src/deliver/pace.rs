@@ -26,12 +26,15 @@ pub(super) struct Room {
     pub held: bool,
     /// Nothing is leased beyond what may begin.
     pub exact: bool,
+    /// What begins now probes.
+    pub probes: bool,
     /// When it may be more without anything ending.
     pub grows_at: Option<Instant>,
 }
 
 impl Room {
-    pub const HELD: Room = Room { allowed: 0, limit: 0, held: true, exact: true, grows_at: None };
+    pub const HELD: Room =
+        Room { allowed: 0, limit: 0, held: true, exact: true, probes: false, grows_at: None };
 }
 
 /// One destination's pace, across reloads.
@@ -72,6 +75,7 @@ impl Pace {
             limit: spared.allowed,
             held: spared.allowed == 0,
             exact: spared.probes,
+            probes: spared.probes,
             grows_at: spared.grows_at,
         };
         let Some(rate) = &destination.rate else { return room };

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::breaker::Permit;
-use crate::buffer::{Buffer, BufferError, DestinationName};
+use crate::buffer::{Buffer, BufferError, DestinationName, EventId};
 use crate::config::Batch;
 use crate::pauses::{self, Paused};
 
@@ -31,8 +31,13 @@ const AHEAD: usize = 32;
 const SMALL_BODY: usize = 64 * 1024;
 /// A retry's time is wall time: it is looked at again after this, lest a clock that was set forward goes unnoticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// No retry is put off for longer than this, or than its `retry.max` if that is more. One that is due later was put off
+/// before the clock was set back, and is not to wait for the clock to come round again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The least wait for a retry's time.
 const LEAST_WAIT: Duration = Duration::from_millis(5);
+/// Deliveries that probe after others because they have failed while the app was spared, remembered at most.
+const TURNS: usize = 32;
 /// After an error of the buffer.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -104,9 +109,24 @@ struct Hands {
     /// A running mean of bodies; large until the first are known.
     typical_body: usize,
     pace: Pace,
+    /// What has failed while the app was spared, the longest ago first: others probe before it.
+    turns: VecDeque<EventId>,
 }
 
 impl Hands {
+    /// One that failed while the app was spared has had its turn.
+    fn had_its_turn(&mut self, id: EventId) {
+        self.turns.retain(|known| *known != id);
+        self.turns.push_back(id);
+        if self.turns.len() > TURNS {
+            self.turns.pop_front();
+        }
+    }
+
+    fn holds_any(&self) -> bool {
+        !self.ready.is_empty() || !self.making.is_empty()
+    }
+
     /// What has not begun goes back to the buffer.
     fn let_go(&mut self) {
         self.ready.clear();
@@ -124,10 +144,7 @@ impl Hands {
         let (settings, around) = (settings.clone(), around.clone());
         match group {
             Group::Batch(leases) => self.running.spawn(batch::work(leases, permit, settings, around)),
-            Group::Plain(lease) => self.running.spawn(async move {
-                worker::work(lease, permit, settings, around).await;
-                Done::Nothing
-            }),
+            Group::Plain(lease) => self.running.spawn(worker::work(lease, permit, settings, around)),
         };
         if let Some(bounds) = bounds {
             shared.adaptive.begins(bounds, self.running.len(), Instant::now());
@@ -143,7 +160,10 @@ impl<A: App> Scheduler<A> {
             making: Making::default(),
             typical_body: usize::MAX,
             pace: Pace::default(),
+            turns: VecDeque::new(),
         };
+        let breaker = self.around.breaker.clone();
+        let mut was_paused = false;
         let arrivals: Arc<Notify> = self.buffer.arrivals(&self.name);
         // Listening begins before the first look, so that nothing arrives unnoticed in between.
         let mut arrival = Box::pin(arrivals.notified());
@@ -158,6 +178,10 @@ impl<A: App> Scheduler<A> {
                 self.around.metrics.concurrency_limit(&self.name.0, 0);
             }
             let paused = pauses::since(&self.pauses.borrow_and_update(), &self.name).is_some();
+            if was_paused && !paused {
+                breaker.probe_soon("an operator has resumed it");
+            }
+            was_paused = paused;
             let now = Instant::now();
             let (mut grows_at, mut batch_at) = (None, None);
             let held_up = buffer_pause.map(|(_, until)| until).filter(|until| *until > now);
@@ -173,11 +197,25 @@ impl<A: App> Scheduler<A> {
                     due = Due::Unknown;
                 }
                 grows_at = room.grows_at;
-                let wants = match &settings.destination.batch {
+                let mut wants = match &settings.destination.batch {
                     Some(_) if room.allowed == 0 => 0,
                     Some(batch) => hands.making.wants(batch, hands.typical_body, BATCH),
                     None => load(&hands, room).wants(),
                 };
+                match room.probes {
+                    true if hands.running.len() >= room.allowed => {
+                        // The probe is under way: what it was chosen from waits in the buffer.
+                        if hands.holds_any() {
+                            hands.let_go();
+                            due = Due::Unknown;
+                        }
+                        (wants, batch_at) = (0, None);
+                    }
+                    true if wants > 0 => wants = (wants + hands.turns.len()).min(BATCH),
+                    true => {}
+                    false if room.held => {}
+                    false => hands.turns.clear(),
+                }
                 if due == Due::Unknown && held_up.is_none() && wants > 0 {
                     match self.lease(&mut hands, settings, wants).await {
                         Ok(taken) => {
@@ -214,11 +252,15 @@ impl<A: App> Scheduler<A> {
                 // Who pauses may be gone at the end; what was paused then stays so.
                 Ok(()) = self.pauses.changed() => {}
                 Some(done) = hands.running.join_next() => {
-                    self.done(&mut hands, done);
+                    due = self.done(&mut hands, done).unwrap_or(due);
                     // All that are done by now, before the next look at the buffer.
                     while let Some(done) = hands.running.try_join_next() {
-                        self.done(&mut hands, done);
+                        due = self.done(&mut hands, done).unwrap_or(due);
                     }
+                }
+                () = breaker.turned() => due = Due::Unknown,
+                () = recovered(settings.as_deref()) => {
+                    breaker.probe_soon("a health check says that the app is up again");
                 }
                 // While there is work in hand, an arrival can wait; it is not forgotten.
                 () = &mut arrival, if due == Due::Nothing => {
@@ -244,7 +286,8 @@ impl<A: App> Scheduler<A> {
         hands.pace.room(destination, breaker, paused, most, running, clock)
     }
 
-    /// Begins what may begin; where batches are in the making, says when the next is ready.
+    /// Begins what may begin, and says when to look again: where batches are in the making, or another's probe is waited
+    /// for.
     fn start(&self, hands: &mut Hands, settings: &Arc<Settings<A>>, paused: bool) -> Option<Instant> {
         let room = self.room(hands, settings, paused);
         if let Some(batch) = &settings.destination.batch {
@@ -253,9 +296,16 @@ impl<A: App> Scheduler<A> {
             return at;
         }
         let starts = load(hands, room).starts();
+        let mut again = None;
         for _ in 0..starts {
-            // What is in flight counts against the room, so there is leave for each; were there none, it would wait.
-            let Ok(permit) = self.around.breaker.admit(settings.destination.breaker.as_ref()) else { break };
+            // What is in flight counts against the room, so there is leave for each, unless somebody who waits probes.
+            let permit = match self.around.breaker.admit(settings.destination.breaker.as_ref()) {
+                Ok(permit) => permit,
+                Err(wait) => {
+                    again = Some(Instant::now() + wait);
+                    break;
+                }
+            };
             let Some(lease) = hands.ready.pop_front() else { break };
             hands.pace.begins(&settings.destination, &self.around.breaker);
             hands.begin(Group::Plain(lease), permit, settings, &self.around);
@@ -263,7 +313,7 @@ impl<A: App> Scheduler<A> {
         if starts > 0 {
             self.around.metrics.in_flight(&self.name.0, hands.running.len());
         }
-        None
+        again
     }
 
     fn start_batches(
@@ -279,9 +329,12 @@ impl<A: App> Scheduler<A> {
                 Take::Wait(until) => return Some(until),
                 Take::Nothing => return None,
             };
-            let Ok(permit) = self.around.breaker.admit(settings.destination.breaker.as_ref()) else {
-                hands.making.put_back(group);
-                return None;
+            let permit = match self.around.breaker.admit(settings.destination.breaker.as_ref()) {
+                Ok(permit) => permit,
+                Err(wait) => {
+                    hands.making.put_back(group);
+                    return Some(Instant::now() + wait);
+                }
             };
             hands.pace.begins(&settings.destination, &self.around.breaker);
             hands.begin(group, permit, settings, &self.around);
@@ -295,8 +348,18 @@ impl<A: App> Scheduler<A> {
         settings: &Settings<A>,
         wants: usize,
     ) -> Result<usize, BufferError> {
-        let leased = self.buffer.lease(&self.name, wants, self.around.clock.now()).await?;
+        let now = self.around.clock.now();
+        let mut leased = self.buffer.lease(&self.name, wants, now).await?;
+        if leased.len() < wants {
+            let beyond = now.saturating_add(settings.destination.retry.max.max(LONGEST_WAIT));
+            leased.extend(self.buffer.lease_strayed(&self.name, wants - leased.len(), beyond).await?);
+        }
         let taken = leased.len();
+        // Those that had their turn last come last; a stable sort keeps the others as they are.
+        let turn = |id: EventId| hands.turns.iter().position(|known| *known == id).map_or(0, |at| at + 1);
+        if !hands.turns.is_empty() {
+            leased.sort_by_key(|leased| turn(leased.event.id));
+        }
         for leased in leased {
             let body = leased.event.body.len();
             hands.typical_body = match hands.typical_body {
@@ -337,23 +400,32 @@ impl<A: App> Scheduler<A> {
         (pause, Instant::now() + pause)
     }
 
-    fn done(&self, hands: &mut Hands, done: Result<Done, tokio::task::JoinError>) {
+    /// What is due if that changes it.
+    fn done(&self, hands: &mut Hands, done: Result<Done, tokio::task::JoinError>) -> Option<Due> {
         self.around.metrics.in_flight(&self.name.0, hands.running.len());
         match done {
             // Its lease gave itself back.
             Err(error) if error.is_panic() => {
                 let destination = &self.name;
                 tracing::error!(%destination, %error, "an attempt panicked; its delivery is tried again later");
+                None
             }
             Ok(done) => {
+                // It was given back, and the buffer does not say so.
+                let mut due = None;
+                if let Done::Spared(events) = &done {
+                    due = Some(Due::Unknown);
+                    events.iter().for_each(|id| hands.had_its_turn(*id));
+                }
                 let settings = self.settings.borrow();
                 let batch = settings.as_ref().and_then(|settings| settings.destination.batch.as_ref());
                 // Where there are no batches any more, halves give themselves back.
                 if let Some(batch) = batch {
                     hands.making.done(done, batch.max_events);
                 }
+                due
             }
-            Err(_) => {}
+            Err(_) => None,
         }
     }
 
@@ -376,6 +448,14 @@ impl<A: App> Scheduler<A> {
         }
         hands.running.shutdown().await;
         self.around.metrics.in_flight(&self.name.0, 0);
+    }
+}
+
+/// When the app of these settings comes back, as far as somebody looks.
+async fn recovered<A: App>(settings: Option<&Settings<A>>) {
+    match settings {
+        Some(settings) => settings.app.recovered().await,
+        None => std::future::pending().await,
     }
 }
 

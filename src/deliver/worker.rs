@@ -18,7 +18,7 @@ use crate::upstream::{Affinity, Forward, Upstream, UpstreamError};
 
 use super::adaptive::{Adaptive, Bounds};
 use super::backoff;
-use super::batch::BatchAnswered;
+use super::batch::{BatchAnswered, Done};
 use super::classify::{self, Answered, Finding, Progress};
 use super::lease::Lease;
 
@@ -39,13 +39,17 @@ pub(super) trait App: Send + Sync + 'static {
         trace: Option<TraceContext>,
     ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send;
 
-    /// Sends events as one request, each with the number of its attempt.
+    /// Sends events as one request, as the part of a trace that `trace` names.
     fn batch(
         &self,
         destination: &Destination,
         settings: &Batch,
-        events: &[(&Event, u32)],
+        parts: &[Part<'_>],
+        trace: Option<TraceContext>,
     ) -> impl Future<Output = Result<BatchAnswered, UpstreamError>> + Send;
+
+    /// Resolves each time that a health check finds a server up again which was down.
+    fn recovered(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl App for Arc<Upstream> {
@@ -75,12 +79,11 @@ impl App for Arc<Upstream> {
         &self,
         destination: &Destination,
         settings: &Batch,
-        events: &[(&Event, u32)],
+        parts: &[Part<'_>],
+        trace: Option<TraceContext>,
     ) -> Result<BatchAnswered, UpstreamError> {
-        let parts: Vec<Part<'_>> =
-            events.iter().map(|(event, attempt)| Part { event, attempt: *attempt }).collect();
         let id = EventId::new(Clock::System.now());
-        let Some((head, body)) = batch::join(&parts, settings.format, destination, id) else {
+        let Some((head, body)) = batch::join(parts, settings.format, destination, id, trace) else {
             return Err(UpstreamError::Local("a batch of nothing".into()));
         };
         let mut answer = self.send(&head, body).await?;
@@ -95,6 +98,10 @@ impl App for Arc<Upstream> {
         }
         let retry_after = answer.headers.first("retry-after").map(<[u8]>::to_vec);
         Ok(BatchAnswered { answered: Answered { status: answer.status, retry_after }, body, cut })
+    }
+
+    async fn recovered(&self) {
+        self.is_up_again().await;
     }
 }
 
@@ -124,16 +131,13 @@ impl Surroundings {
     }
 }
 
-/// After a probe that failed its delivery waits until another has had its turn.
-const ITS_TURN: Duration = Duration::from_millis(1);
-
 pub(super) async fn work<A: App>(
     lease: Lease,
     permit: Permit,
     settings: Arc<Settings<A>>,
     around: Arc<Surroundings>,
-) {
-    let Some(leased) = lease.leased().cloned() else { return };
+) -> Done {
+    let Some(leased) = lease.leased().cloned() else { return Done::Nothing };
     let Settings { destination, app } = &*settings;
     let (order, retry) = (order_of(&leased, destination), &destination.retry);
 
@@ -141,12 +145,12 @@ pub(super) async fn work<A: App>(
     if let Err(reason) = classify::may_try(leased.attempts, &budget(retry, order)) {
         permit.end(Outcome::Unused, "");
         settle(&around, lease, &leased, None, dies(reason, order), Duration::ZERO, "not tried again");
-        return;
+        return Done::Nothing;
     }
 
     let began = Instant::now();
     let spans = Spans::of(around.tracer.as_ref(), &leased);
-    let trace = spans.as_ref().map(|spans| spans.call.context());
+    let trace = spans.as_ref().map(Spans::context);
     let result = app.attempt(destination, &leased.event, leased.attempts.saturating_add(1), trace).await;
     let (took, now) = (began.elapsed(), around.clock.now());
 
@@ -160,6 +164,10 @@ pub(super) async fn work<A: App>(
     settle(&around, lease, &leased, attempt, next, took, &text);
     if let Some(spans) = spans {
         spans.end(&result, &text, next);
+    }
+    match charge {
+        Charge::Spared => Done::Spared(vec![leased.event.id]),
+        Charge::Counts => Done::Nothing,
     }
 }
 
@@ -187,11 +195,8 @@ pub(super) fn next(
     match (finding, charge) {
         (Finding::Success, _) => (Some(attempt), Next::Delivered),
         (Finding::GivenUp, _) => (Some(attempt), dies(DeadReason::GivenUp, order)),
-        // Held, nothing charged: it waits for the next probe, and lets others have their turn with it.
-        (Finding::Failure { .. } | Finding::Ours, Charge::Spared { until }) => {
-            let wait = until.saturating_duration_since(Instant::now()) + ITS_TURN;
-            (None, Next::Retry(now.saturating_add(wait)))
-        }
+        // Held, nothing charged: it is due, and goes when the breaker lets it.
+        (Finding::Failure { .. } | Finding::Ours, Charge::Spared) => (None, Next::Release),
         // The breaker never charges for what is ours.
         (Finding::Ours, Charge::Counts) => {
             (None, Next::Retry(now.saturating_add(backoff::ceiling(retry, 1))))
@@ -260,34 +265,94 @@ pub(super) const fn dies(reason: DeadReason, order: Option<OnFailure>) -> Next {
 pub(super) struct Spans {
     /// From the lease to its settlement.
     work: Span,
-    /// The request.
-    call: Span,
+    /// The request; `None` if it is shared with others.
+    call: Option<Span>,
 }
 
 impl Spans {
     pub fn of(tracer: Option<&Arc<Tracer>>, leased: &Leased) -> Option<Self> {
-        let Leased { event, destination, attempts, .. } = leased;
-        let (name, attempts) = (&*destination.0, *attempts);
-        let (tracer, stored) = (tracer?, event.origin.trace?);
+        let mut spans = Self::shared(tracer, leased)?;
+        let mut call = tracer?.call(spans.work.context(), leased.event.method.as_str());
+        if leased.attempts > 0 {
+            call.set("http.request.resend_count", i64::from(leased.attempts));
+        }
+        spans.call = Some(call);
+        Some(spans)
+    }
+
+    /// Of an event whose request carries others, too.
+    fn shared(tracer: Option<&Arc<Tracer>>, leased: &Leased) -> Option<Self> {
+        let Leased { event, destination, .. } = leased;
+        let (tracer, stored, name) = (tracer?, event.origin.trace?, &*destination.0);
         let mut work = tracer.stored(stored, format!("process {name}"));
         work.event(event.id, name);
-        let mut call = tracer.call(work.context(), event.method.as_str());
-        if attempts > 0 {
-            call.set("http.request.resend_count", i64::from(attempts));
-        }
-        Some(Self { work, call })
+        Some(Self { work, call: None })
+    }
+
+    /// What the app goes on with.
+    pub fn context(&self) -> TraceContext {
+        self.call.as_ref().map_or_else(|| self.work.context(), Span::context)
     }
 
     pub fn end(mut self, result: &Result<Answered, UpstreamError>, text: &str, next: Next) {
-        if let Ok(answered) = result {
-            self.call.answered(answered.status);
-        }
         if !matches!(next, Next::Delivered) {
-            self.call.failed(text.to_owned());
             self.work.failed(text.to_owned());
         }
         // The part ends before the whole.
-        drop(self.call);
+        if let Some(mut call) = self.call.take() {
+            ends(&mut call, result, text, !matches!(next, Next::Delivered));
+        }
+    }
+}
+
+fn ends(call: &mut Span, result: &Result<Answered, UpstreamError>, text: &str, failed: bool) {
+    if let Ok(answered) = result {
+        call.answered(answered.status);
+    }
+    if failed {
+        call.failed(text.to_owned());
+    }
+}
+
+/// The request of a batch, where the trace of any of its events is recorded, and each of these.
+pub(super) struct BatchSpans {
+    call: Option<Span>,
+    pub each: Vec<Option<Spans>>,
+}
+
+impl BatchSpans {
+    pub fn of<'a>(
+        tracer: Option<&Arc<Tracer>>,
+        destination: &Destination,
+        leased: impl Iterator<Item = &'a Leased> + Clone,
+    ) -> Self {
+        let mut each: Vec<Option<Spans>> = leased.clone().map(|one| Spans::shared(tracer, one)).collect();
+        let stored: Vec<TraceContext> = leased.clone().filter_map(|one| one.event.origin.trace).collect();
+        let call = match (tracer, leased.clone().next()) {
+            (Some(tracer), Some(first)) if !stored.is_empty() => {
+                let mut call = tracer.batch(&stored, first.event.method.as_str());
+                call.batch(leased.count(), &destination.name.0);
+                Some(call)
+            }
+            _ => None,
+        };
+        if let Some(call) = &call {
+            // From the trace of an event one finds the request, too.
+            each.iter_mut().flatten().for_each(|spans| spans.work.link(call.context()));
+        }
+        Self { call, each }
+    }
+
+    pub fn context(&self) -> Option<TraceContext> {
+        self.call.as_ref().map(Span::context)
+    }
+
+    /// The request has ended.
+    pub fn answered(&mut self, result: &Result<Answered, UpstreamError>, text: &str) {
+        if let Some(mut call) = self.call.take() {
+            let failed = !matches!(result, Ok(Answered { status: 200..=299, .. }));
+            ends(&mut call, result, text, failed);
+        }
     }
 }
 

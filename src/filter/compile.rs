@@ -3,7 +3,7 @@
 use regex::RegexBuilder;
 use serde_json::{Map, Value};
 
-use super::{Condition, Pattern, Relation, Source, Test, Word, number};
+use super::{Condition, Pattern, Relation, Source, Test, Word, never, number};
 use crate::verify::{Extract, nearest};
 
 /// Conditions within conditions.
@@ -149,7 +149,11 @@ impl Compiler {
             .iter()
             .map(|(key, value)| self.within(At::Key(key.clone()), |compiler| compiler.operator(key, value)))
             .collect();
-        tests.into_iter().collect()
+        let tests: Vec<Test> = tests.into_iter().collect::<Option<_>>()?;
+        match never::why(&tests) {
+            Some((message, help)) => self.problem(message, help),
+            None => Some(tests),
+        }
     }
 
     fn operator(&mut self, name: &str, value: &Value) -> Option<Test> {

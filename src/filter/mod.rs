@@ -7,9 +7,10 @@
 //!
 //! As everywhere, what stands twice or is empty is not there, and of JSON only texts, numbers and booleans are there. Of
 //! what is not there only `exists: false` holds. Regexes are matched in linear time. `compile` says everything that is
-//! wrong at once, and where.
+//! wrong at once, and where; tests of one value that no value can pass are wrong, too, as far as that is easily told (`never`).
 
 mod compile;
+mod never;
 #[cfg(test)]
 mod tests;
 

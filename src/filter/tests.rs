@@ -40,7 +40,7 @@ fn each_comparison_holds_where_it_should() {
         (json!({"body:/amount": {"gt": "100.5"}}), false),
         (json!({"body:/amount": {"gte": "100.5"}}), true),
         (json!({"body:/amount": {"gt": 100, "lt": 101}}), true),
-        (json!({"body:/amount": {"gt": 100, "lt": 100}}), false),
+        (json!({"body:/amount": {"gt": 101, "lt": 102}}), false),
         (json!({"body:/amount": {"lte": 100}}), false),
         (json!({"body:/type": {"gt": 0}}), false),
         (json!({"body:/type": {"exists": true}}), true),

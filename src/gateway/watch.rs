@@ -69,14 +69,25 @@ impl Gateway {
             keys: self
                 .key_sets()
                 .into_iter()
-                .map(|set| Fetched { url: set.url.into(), at: set.fetched_at, error: set.error })
+                .filter(|set| set.alarming)
+                .map(|set| Fetched {
+                    url: set.url.into(),
+                    at: set.fetched_at,
+                    error: set.error,
+                    refused: None,
+                })
                 .collect(),
             ranges: self
                 .ranges()
                 .into_iter()
                 // A pack's snapshot is old by nature; it counts only where its list can't be had.
                 .filter(|set| set.list.is_some() && (set.source == Source::List || set.error.is_some()))
-                .map(|set| Fetched { url: set.provider.into(), at: Some(set.as_of), error: set.error })
+                .map(|set| Fetched {
+                    url: set.provider.into(),
+                    at: Some(set.as_of),
+                    error: set.error,
+                    refused: set.refused,
+                })
                 .collect(),
         }
     }

@@ -112,7 +112,13 @@ impl Inner {
                 continue;
             }
             search.after = job.cursor;
-            let page = self.buffer.search(search.clone()).await?;
+            let mut page = self.buffer.search(search.clone()).await?;
+            if job.task == Task::GiveUp {
+                // Of an event whose deliveries are all done with there is nothing to give up, nor to count.
+                page.events.retain(|(_, deliveries)| {
+                    deliveries.iter().any(|one| one.may_be_given_up() && job.filter.takes(one))
+                });
+            }
             job.examined += page.examined;
             job.matched += page.events.len() as u64;
             let ids: Vec<EventId> = page.events.iter().map(|(event, _)| event.id).collect();

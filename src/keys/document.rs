@@ -1,6 +1,8 @@
 //! One document and the task that fetches it, which ends with it.
 
+use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -9,17 +11,18 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::fetch::{Fetch, FetchError};
+use super::named::Hush;
 use super::{Context, KeySetStatus, Timing};
 use crate::clock::Timestamp;
 use crate::verify::{Document, Lacking, Lookup, Remote, Settled};
 
 /// Whether a document is fetched for good or only when a request names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Kept {
     /// Fetched again and again, whether it is there or not.
     Always,
-    /// Not tried again by itself until it was there once.
-    OnceFound,
+    /// Not tried again by itself until it was there once. `good`: its key has verified something before.
+    OnceFound { good: bool, hush: Arc<Hush> },
 }
 
 /// See the module.
@@ -41,6 +44,8 @@ pub(super) struct Remembered {
 struct Shared {
     good: ArcSwapOption<Fetched>,
     error: Mutex<Option<String>>,
+    /// Nobody has made its name up.
+    good_name: AtomicBool,
     state: watch::Sender<State>,
     /// A request named a key that the document lacks.
     unknown: Notify,
@@ -69,6 +74,7 @@ impl Remembered {
         let shared = Arc::new(Shared {
             good: ArcSwapOption::empty(),
             error: Mutex::default(),
+            good_name: AtomicBool::new(!matches!(kind.kept, Kept::OnceFound { good: false, .. })),
             state,
             unknown: Notify::new(),
         });
@@ -85,7 +91,7 @@ impl Remembered {
                     source: remote.shown(),
                     url: shown.clone(),
                     fetch,
-                    kept: kind.kept,
+                    kept: kind.kept.clone(),
                     shared: shared.clone(),
                     context: context.clone(),
                 };
@@ -93,7 +99,7 @@ impl Remembered {
             }
             // `check` refuses such a source; whoever comes round it gets no keys, so that nothing verifies.
             Err(problem) => {
-                tracing::error!(url = %shown, problem, "keys can't be fetched");
+                complain(&kind.kept, &shared, &remote.shown(), &shown, &problem);
                 *shared.error.lock() = Some(problem);
                 shared.state.send_replace(State::Failed(Instant::now()));
                 None
@@ -122,6 +128,11 @@ impl Remembered {
             State::Absent(at) => at.elapsed() >= self.timing.floor,
             State::Fetching | State::Good(_) => false,
         }
+    }
+
+    /// Its key has verified something: it is one to be told of from now on.
+    pub(super) fn is_good(&self) {
+        self.shared.good_name.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn lacks(&self) -> Lacking {
@@ -158,6 +169,7 @@ impl Remembered {
             fetched_at: good.as_ref().map(|good| good.at),
             age_s: good.map(|good| now.since(good.at).as_secs()),
             error: self.shared.error.lock().clone(),
+            alarming: !matches!(*self.shared.state.borrow(), State::Absent(_)),
         }
     }
 }
@@ -167,6 +179,18 @@ impl Drop for Remembered {
         if let Some(task) = &self.task {
             task.abort();
         }
+    }
+}
+
+/// Says in the log that keys can't be fetched: of a name that was never good only now and then, and without the name.
+fn complain(kept: &Kept, shared: &Shared, source: &str, url: &str, error: &dyn Display) {
+    match kept {
+        Kept::OnceFound { hush, .. } if !shared.good_name.load(Ordering::Relaxed) => {
+            if let Some(unsaid) = hush.line() {
+                tracing::warn!(source, %error, unsaid, "a key that a request names can't be fetched");
+            }
+        }
+        _ => tracing::warn!(url, %error, "keys can't be fetched; what is known stays"),
     }
 }
 
@@ -202,13 +226,13 @@ impl Refresher {
                 Err(error) => self.failed(error, &mut failures),
             };
             self.shared.state.send_replace(state);
-            if self.kept == Kept::OnceFound && self.shared.good.load().is_none() {
+            if matches!(self.kept, Kept::OnceFound { .. }) && self.shared.good.load().is_none() {
                 return;
             }
             let timing = &self.context.timing;
             let refresh = match self.kept {
                 Kept::Always => timing.refresh,
-                Kept::OnceFound => timing.refresh_named,
+                Kept::OnceFound { .. } => timing.refresh_named,
             };
             tokio::select! {
                 () = sleep_until(began + timing.after(failures, refresh)) => {}
@@ -219,12 +243,12 @@ impl Refresher {
 
     fn failed(&self, error: FetchError, failures: &mut u32) -> State {
         if *failures == 0 {
-            tracing::warn!(url = %self.url, %error, "keys can't be fetched; what is known stays");
+            complain(&self.kept, &self.shared, &self.source, &self.url, &error);
         }
         *failures = failures.saturating_add(1);
         *self.shared.error.lock() = Some(error.to_string());
         // A key that its issuer takes back is no outage. A set that is gone may be a mistake; its keys stay.
-        if self.kept == Kept::OnceFound && error.is_absent() {
+        if matches!(self.kept, Kept::OnceFound { .. }) && error.is_absent() {
             self.shared.good.store(None);
             return State::Absent(Instant::now());
         }

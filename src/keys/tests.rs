@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use super::fetch::{Fetch, LIMITS};
 use super::*;
@@ -11,12 +12,14 @@ mod named;
 
 type Uri = http::Uri;
 
+const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
 const QUICK: Timing = Timing {
     refresh: Duration::from_secs(3600),
     refresh_named: Duration::from_secs(3600),
     retry: Duration::from_millis(5),
     floor: Duration::from_millis(40),
-    new_name: Duration::from_secs(3600),
+    new_names: Rate { count: 32, per: Duration::from_secs(3600 * 32) },
 };
 
 fn remote(timing: Timing) -> RemoteKeys {
@@ -68,7 +71,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 }
 
 fn kids(source: &Arc<dyn KeySource>) -> Vec<String> {
-    let Lookup::Known(document) = source.lookup("") else { return Vec::new() };
+    let Lookup::Known(document) = source.lookup("", ASKER) else { return Vec::new() };
     let kid = |key: &RemoteKey| match key {
         RemoteKey::Jwk(jwk) => jwk.common.key_id.clone(),
         _ => None,
@@ -77,7 +80,7 @@ fn kids(source: &Arc<dyn KeySource>) -> Vec<String> {
 }
 
 fn is_known(source: &Arc<dyn KeySource>) -> bool {
-    matches!(source.lookup(""), Lookup::Known(_))
+    matches!(source.lookup("", ASKER), Lookup::Known(_))
 }
 
 #[tokio::test]

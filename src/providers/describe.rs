@@ -149,7 +149,7 @@ pub fn page() -> Result<String, String> {
             page += &format!(
                 "| [{}]({}) | `{}` | {} | {} | {} | {} | {ranges} |\n",
                 cell(&pack.title),
-                pack.docs,
+                pack.guide().docs,
                 pack.name,
                 cell(&pack.proofs().join("; ")),
                 cell(&pack.repeats()),

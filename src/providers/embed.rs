@@ -1,5 +1,6 @@
 //! The build script: reads the packs of this folder and lists them as JSON, which is read far faster than YAML. A new
-//! pack is a new file and nothing else; what its words mean is decided by the program and its tests.
+//! pack is a new file and nothing else; what its words mean is decided by the program and its tests. What only people
+//! read of a pack stands apart, so that a gateway does not read it.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,12 +16,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     names.sort();
-    let mut code = String::from("const BUILT_IN: &[(&str, &str)] = &[\n");
+    let mut code = String::from("const BUILT_IN: &[(&str, &str, &str)] = &[\n");
     for name in names {
         let text = fs::read_to_string(folder.join(format!("{name}.yaml")))?;
-        let pack: serde_json::Value =
+        let mut pack: serde_json::Map<String, serde_json::Value> =
             serde_saphyr::from_str(&text).map_err(|error| format!("the pack `{name}`: {error}"))?;
-        code += &format!("    ({name:?}, {:?}),\n", pack.to_string());
+        let mut guide = serde_json::Map::new();
+        for key in ["docs", "setup", "samples", "notes"] {
+            guide.extend(pack.remove(key).map(|value| (key.to_owned(), value)));
+        }
+        // Every pack has these two.
+        for key in ["docs", "setup"] {
+            pack.insert(key.to_owned(), "".into());
+        }
+        let json = |map| serde_json::Value::Object(map).to_string();
+        code += &format!("    ({name:?}, {:?}, {:?}),\n", json(pack), json(guide));
     }
     code += "];\n";
     fs::write(Path::new(&env::var("OUT_DIR")?).join("packs.rs"), code)?;

@@ -10,9 +10,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
-use super::{Batch, Category, Fact, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success};
+use super::{
+    Batch, Category, Fact, Guide, GuideAt, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success,
+};
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
-use crate::verify::{Extract, SpecProblem, Split, check_pack, parse_duration};
+use crate::verify::{Extract, PLACE_HELP, SpecProblem, Split, check_pack, parse_duration};
 
 /// A pack as written.
 #[derive(Deserialize, JsonSchema)]
@@ -203,34 +205,43 @@ struct RangesFile {
     snapshot_date: String,
 }
 
-/// What is wrong at a key of a pack.
-fn wrong(at: &[&str], message: impl Into<String>) -> SpecProblem {
+/// What is wrong at a key of a pack, and what would be right.
+fn wrong(at: &[&str], message: impl Into<String>, help: &str) -> SpecProblem {
     SpecProblem {
         at: at.iter().map(|step| (*step).to_owned()).collect(),
         message: message.into(),
-        help: None,
+        help: Some(help.to_owned()),
     }
-}
-
-/// The same, with what would be right.
-fn wrong_help(at: &[&str], message: impl Into<String>, help: &str) -> SpecProblem {
-    SpecProblem { help: Some(help.to_owned()), ..wrong(at, message) }
 }
 
 /// What a user's pack means, if it can work; else everything that is wrong with it.
 pub(crate) fn checked(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
-    let pack = pack(file)?;
+    let mut empty = Vec::new();
+    for (key, text, help) in [
+        ("title", &file.title, "what people call the sender"),
+        ("setup", &file.setup, "say where the user finds what the route needs"),
+    ] {
+        if text.trim().is_empty() {
+            empty.push(wrong(&[key], format!("`{key}` is empty"), help));
+        }
+    }
+    let pack = match (pack(file), empty) {
+        (Ok(pack), empty) if empty.is_empty() => pack,
+        (Ok(_), empty) => return Err(empty),
+        (Err(faults), empty) => return Err([faults, empty].concat()),
+    };
     check_pack(&pack)?;
     Ok(pack)
 }
 
 /// Reads a pack of our own in the form that the build script gave it. The tests have checked it.
-pub(super) fn built_in(json: &str) -> Result<Pack, String> {
+pub(super) fn built_in(json: &str, guide: &'static str) -> Result<Pack, String> {
     let file = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    pack(file).map_err(|problems| {
+    let pack = pack(file).map_err(|problems| {
         let lines = problems.iter().map(|problem| format!("`{}`: {}", problem.at.join("."), problem.message));
         lines.collect::<Vec<_>>().join("; ")
-    })
+    })?;
+    Ok(Pack { guide: GuideAt::Embedded(guide), ..pack })
 }
 
 /// Collects what is wrong, and goes on.
@@ -248,15 +259,7 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
         && file.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !named {
         let message = format!("`{}` is no name of a pack", file.name);
-        faults.0.push(wrong_help(&["name"], message, "write it in lower-case letters, digits and `-`"));
-    }
-    for (key, text, help) in [
-        ("title", &file.title, "what people call the sender"),
-        ("setup", &file.setup, "say where the user finds what the route needs"),
-    ] {
-        if text.trim().is_empty() {
-            faults.0.push(wrong_help(&[key], format!("`{key}` is empty"), help));
-        }
+        faults.0.push(wrong(&["name"], message, "write it in lower-case letters, digits and `-`"));
     }
     faults.take(date(&["checked"], &file.checked));
     let batch = file.batch.and_then(|file| faults.take(batch(file)));
@@ -275,12 +278,11 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
     }
     let verify = file.verify.into_vec();
     if verify.is_empty() {
-        faults.0.push(wrong_help(&["verify"], "`verify` is empty", "say how the sender signs"));
+        faults.0.push(wrong(&["verify"], "`verify` is empty", "say how the sender signs"));
     }
     match (idempotency, success, faults.0) {
         (Some(idempotency), Some(success), none) if none.is_empty() => Ok(Pack {
             category: file.category,
-            setup: file.setup.trim().to_owned(),
             content_types: file.content_types,
             batch,
             success,
@@ -295,22 +297,22 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
             verify,
             name: file.name,
             title: file.title,
-            docs: file.docs,
             checked: file.checked,
-            samples: file.samples,
-            notes: file.notes,
+            guide: GuideAt::Read(
+                Guide { docs: file.docs, setup: file.setup, samples: file.samples, notes: file.notes }
+                    .trimmed(),
+            ),
         }),
         (_, _, faults) => Err(faults),
     }
 }
 
 fn source(at: &[&str], text: &str) -> Result<Extract, SpecProblem> {
-    Extract::parse(text).map_err(|error| wrong(at, error))
+    Extract::parse(text).map_err(|error| wrong(at, error, PLACE_HELP))
 }
 
 fn date(at: &[&str], text: &str) -> Result<jiff::civil::Date, SpecProblem> {
-    text.parse()
-        .map_err(|_| wrong_help(at, format!("`{text}` is not a date"), "write one such as `2026-11-24`"))
+    text.parse().map_err(|_| wrong(at, format!("`{text}` is not a date"), "write one such as `2026-11-24`"))
 }
 
 fn idempotency(written: Option<IdempotencyOrOff>) -> Result<Repeats, SpecProblem> {
@@ -323,7 +325,7 @@ fn idempotency(written: Option<IdempotencyOrOff>) -> Result<Repeats, SpecProblem
     let mut parts =
         key.0.iter().map(|text| source(at, text)).collect::<Result<Vec<Extract>, SpecProblem>>()?;
     if parts.is_empty() {
-        return Err(wrong_help(at, "`key` is empty", "name where the id is, or write `idempotency: off`"));
+        return Err(wrong(at, "`key` is empty", "name where the id is, or write `idempotency: off`"));
     }
     if !covered {
         parts.push(Extract::body_hash());
@@ -344,12 +346,16 @@ fn success(written: Option<OneOrMany<Word>>) -> Result<Success, SpecProblem> {
         Ok(status @ 100..=599) => Ok(status),
         _ => {
             let at = &["success", &index.to_string()];
-            Err(wrong(at, format!("`{word}` is neither `2xx` nor a status such as 200")))
+            Err(wrong(
+                at,
+                format!("`{word}` is neither `2xx` nor a status such as 200"),
+                "write `2xx`, or the statuses",
+            ))
         }
     });
     match statuses.collect::<Result<Vec<u16>, _>>()? {
         none if none.is_empty() => {
-            Err(wrong_help(&["success"], "`success` is empty", "write `2xx`, or the statuses"))
+            Err(wrong(&["success"], "`success` is empty", "write `2xx`, or the statuses"))
         }
         statuses => Ok(Success::Of(statuses)),
     }
@@ -358,34 +364,53 @@ fn success(written: Option<OneOrMany<Word>>) -> Result<Success, SpecProblem> {
 fn batch(file: BatchFile) -> Result<Batch, SpecProblem> {
     let place = (file.events != "body").then_some(file.events);
     let batch = Batch { place, key: file.key.0, event_type: file.event_type };
-    Split::compile(&batch, Split::MAX).map_err(|error| wrong(&["batch"], error))?;
+    Split::compile(&batch, Split::MAX)
+        .map_err(|error| wrong(&["batch"], error, "such as `{ events: body:/events, key: /id }`"))?;
     Ok(batch)
 }
 
 fn ranges(file: RangesFile) -> Result<Ranges, SpecProblem> {
-    let wrong = |key: &str, error: String| wrong(&["ranges", key], error);
+    let wrong = |key: &str, error: String, help: &str| wrong(&["ranges", key], error, help);
     let list = match (&file.list, file.format.as_deref()) {
         (None, None) if file.at.0.is_empty() && file.only.is_empty() => None,
         (None, _) => {
             let error = "`format`, `at` and `only` are about a `list`, and none is given";
-            return Err(wrong("list", error.into()));
+            return Err(wrong("list", error.into(), "add the address of the `list`, or remove them"));
         }
         (Some(list), format) => {
             let url = list.parse::<http::Uri>().ok().filter(crate::fetch::may_be_fetched);
-            let url = url.ok_or_else(|| wrong("list", format!("`{list}` is no https address")))?;
+            let url = url.ok_or_else(|| {
+                wrong(
+                    "list",
+                    format!("`{list}` is no https address"),
+                    "such as `https://api.example.com/meta`",
+                )
+            })?;
             let format = match format {
                 Some("lines") if file.at.0.is_empty() && file.only.is_empty() => Format::Lines,
-                Some("lines") => return Err(wrong("format", "`at` and `only` are for JSON".into())),
+                Some("lines") => {
+                    return Err(wrong(
+                        "format",
+                        "`at` and `only` are for JSON".into(),
+                        "remove them, or write `format: json`",
+                    ));
+                }
                 None | Some("json") if file.at.0.is_empty() => {
-                    let error = "`at` is missing: where in the JSON the ranges are, such as `/hooks/*`";
-                    return Err(wrong("at", error.into()));
+                    let error = "`at` is missing: where in the JSON the ranges are";
+                    return Err(wrong("at", error.into(), "such as `/hooks/*`"));
                 }
                 None | Some("json") => {
-                    let at = file.at.0.iter().map(|text| Place::parse(text).map_err(|e| wrong("at", e)));
+                    let at = file.at.0.iter().map(|text| {
+                        Place::parse(text).map_err(|e| wrong("at", e, "a JSON pointer, such as `/hooks/*`"))
+                    });
                     Format::Json { at: at.collect::<Result<_, _>>()?, only: file.only.into_iter().collect() }
                 }
                 Some(other) => {
-                    return Err(wrong("format", format!("`{other}` is neither `json` nor `lines`")));
+                    return Err(wrong(
+                        "format",
+                        format!("`{other}` is neither `json` nor `lines`"),
+                        "`lines` is one range a line",
+                    ));
                 }
             };
             Some(RangeList { url, format })
@@ -395,12 +420,12 @@ fn ranges(file: RangesFile) -> Result<Ranges, SpecProblem> {
     for (index, text) in file.snapshot.iter().enumerate() {
         snapshot.push(ranges::range(text).map_err(|_| {
             let at = &["ranges", "snapshot", &index.to_string()];
-            self::wrong(at, format!("`{text}` is no address range of a provider"))
+            self::wrong(at, format!("`{text}` is no address range of a provider"), "such as `192.0.2.0/24`")
         })?);
     }
     if snapshot.is_empty() {
         let error = "`snapshot` is empty: a first start without network would let nobody in";
-        return Err(wrong("snapshot", error.into()));
+        return Err(wrong("snapshot", error.into(), "copy the ranges that the provider publishes today"));
     }
     snapshot.sort_unstable();
     snapshot.dedup();
@@ -418,7 +443,9 @@ fn fact(text: Option<String>) -> Fact<String> {
 }
 
 fn deadline(text: &str) -> Result<Duration, SpecProblem> {
-    parse_duration(text).map_err(|error| wrong(&["deadline"], error))
+    parse_duration(text).map_err(|error| {
+        wrong(&["deadline"], error, "such as `10s`; `undocumented` if the sender does not say")
+    })
 }
 
 fn param(name: &str, file: ParamFile) -> Result<PackParam, SpecProblem> {
@@ -429,12 +456,12 @@ fn param(name: &str, file: ParamFile) -> Result<PackParam, SpecProblem> {
         Some("roots") => ParamKind::Roots,
         Some(other) => {
             let message = format!("`{other}` is none of `text`, `secret`, `credential` and `roots`");
-            return Err(wrong(&["params", name, "as"], message));
+            return Err(wrong(&["params", name, "as"], message, "leave it out for `text`"));
         }
     };
     if file.required && file.default.is_some() {
         let message = "what has a default is not required";
-        return Err(wrong_help(&["params", name, "required"], message, "remove one of the two"));
+        return Err(wrong(&["params", name, "required"], message, "remove one of the two"));
     }
     Ok(PackParam {
         kind,

@@ -50,6 +50,9 @@ fn greeting(spec: &HandshakeSpec) -> String {
             false => "; proves nothing, so anyone gets the answer",
         };
     }
+    if let Some(warning) = &spec.warn {
+        text += &format!("; warns the operator: {warning}");
+    }
     if let Some(place) = &spec.show {
         text += &format!("; {place} is the secret to store: with `handshake: show` it is shown in the log");
     }
@@ -134,7 +137,7 @@ mod tests {
         assert!(of("github").is_empty());
         let sns = of("aws-sns").remove(0);
         assert!(
-            sns.contains("the URL in body:/SubscribeURL is fetched first, only from sns.*.amazonaws.com"),
+            sns.contains("the URL in body:/SubscribeURL is fetched first, only from sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com"),
             "{sns}"
         );
         assert!(sns.contains("signed like an event") && sns.contains("(only if `confirm` is set)"), "{sns}");

@@ -29,12 +29,8 @@ pub struct Pack {
     pub name: String,
     pub title: String,
     pub category: Category,
-    /// Where the provider says how it signs.
-    pub docs: String,
     /// The day on which the pack was held against it, such as `2026-11-24`.
     pub checked: String,
-    /// Where the user finds what the route needs (secret, key, parameters), in a sentence or two.
-    pub setup: String,
     /// The ways in which the provider signs, of which one must hold. No keys: those are the user's.
     pub verify: Vec<Rule>,
     /// What a user must or may give beside the keys.
@@ -57,10 +53,46 @@ pub struct Pack {
     pub retries: Fact<String>,
     /// Where it sends from, if it says so.
     pub ranges: Option<Arc<Ranges>>,
+    guide: GuideAt,
+}
+
+/// What people are told of a provider: no route needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Guide {
+    /// Where the provider says how it signs.
+    pub docs: String,
+    /// Where the user finds what the route needs (secret, key, parameters), in a sentence or two.
+    pub setup: String,
     /// Test events, the first is the usual one.
     pub samples: Vec<Sample>,
     /// What a user should know, in plain text.
     pub notes: Option<String>,
+}
+
+/// Where a pack's guide is.
+#[derive(Clone, Debug)]
+enum GuideAt {
+    /// JSON in this program: it is most of a pack's text, and only read when somebody asks for it.
+    Embedded(&'static str),
+    Read(Guide),
+}
+
+impl Pack {
+    /// What people are told of the provider.
+    pub fn guide(&self) -> Guide {
+        match &self.guide {
+            // Made by the build script from a pack that the tests have read: it is never anything else.
+            GuideAt::Embedded(json) => serde_json::from_str(json).map(Guide::trimmed).unwrap_or_default(),
+            GuideAt::Read(guide) => guide.clone(),
+        }
+    }
+}
+
+impl Guide {
+    fn trimmed(self) -> Self {
+        Self { setup: self.setup.trim().to_owned(), ..self }
+    }
 }
 
 /// Something about a sender that its documentation may not tell.
@@ -195,21 +227,21 @@ pub enum ParamKind {
     Roots,
 }
 
-// `BUILT_IN`: name and JSON form of every `*.yaml` beside this file, sorted by name. The build script reads the folder.
+// `BUILT_IN`: name, pack and guide (both as JSON) of every `*.yaml` beside this file, sorted by name. The build script reads the folder.
 include!(concat!(env!("OUT_DIR"), "/packs.rs"));
 
 /// Names of the built-in packs, sorted.
 pub fn names() -> Vec<&'static str> {
-    BUILT_IN.iter().map(|(name, _)| *name).collect()
+    BUILT_IN.iter().map(|(name, ..)| *name).collect()
 }
 
 /// A built-in pack. The error lists near names.
 pub fn find(name: &str) -> Result<Arc<Pack>, String> {
-    match BUILT_IN.binary_search_by_key(&name, |(known, _)| known) {
-        Ok(at) => file::built_in(BUILT_IN[at].1)
+    match BUILT_IN.binary_search_by_key(&name, |(known, ..)| known) {
+        Ok(at) => file::built_in(BUILT_IN[at].1, BUILT_IN[at].2)
             .map(Arc::new)
             .map_err(|error| format!("the built-in pack `{name}` is broken: {error}")),
-        Err(_) => Err(match nearest(name, BUILT_IN.iter().map(|(known, _)| *known)) {
+        Err(_) => Err(match nearest(name, BUILT_IN.iter().map(|(known, ..)| *known)) {
             Some(near) => format!("unknown provider `{name}`, did you mean `{near}`?"),
             None => format!(
                 "unknown provider `{name}`: `tidegate providers list` shows the {} that are known; or give the path of a pack file",
@@ -230,12 +262,31 @@ mod tests {
         for name in names() {
             let pack = find(name).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(pack.name, name);
-            assert!(!pack.samples.is_empty(), "{name} has no sample");
+            let guide = pack.guide();
+            assert!(!guide.samples.is_empty(), "{name} has no sample");
             // Built-in packs are embedded as JSON and not checked when they are read: they are here, as written.
             let written = load_pack(format!("src/providers/{name}.yaml").as_ref());
             let written = written.unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!(format!("{pack:?}"), format!("{written:?}"));
+            assert_eq!(guide, written.guide());
+            let whole = |pack: &Pack| format!("{:?}", Pack { guide: GuideAt::Embedded(""), ..pack.clone() });
+            assert_eq!(whole(&pack), whole(&written));
         }
+    }
+
+    #[test]
+    fn every_pack_says_its_senders_deadline_and_retries() {
+        let silent: Vec<&str> = names()
+            .into_iter()
+            .filter(|name| {
+                let pack = find(name).unwrap();
+                pack.deadline == Fact::Unsaid || pack.retries == Fact::Unsaid
+            })
+            .collect();
+        assert!(
+            silent.is_empty(),
+            "write `undocumented` where the sender does not say: {}",
+            silent.join(", ")
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use http::Uri;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::clock::Timestamp;
+
 /// Ranges of one list. More is another document by mistake.
 pub const MAX_RANGES: usize = 10_000;
 /// Wider ranges are no provider's: a list that holds one would open the route to strangers.
@@ -22,6 +24,15 @@ pub struct Ranges {
     /// As of `snapshot_date`; never empty.
     pub snapshot: Vec<IpNet>,
     pub snapshot_date: jiff::civil::Date,
+}
+
+impl Ranges {
+    /// The beginning of the snapshot's day, UTC.
+    pub fn snapshot_day(&self) -> Timestamp {
+        let day = self.snapshot_date.to_zoned_datetime(jiff::tz::TimeZone::UTC);
+        let seconds = day.map_or(0, |day| day.timestamp().as_second());
+        Timestamp::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
 }
 
 /// A list that is published for machines.

@@ -4,7 +4,8 @@
 //! once, and nothing that happens here can harm the events. Whoever refuses a request calls [`Quarantine::offer`], which
 //! never waits and never touches the disk; one thread writes. Looking, verifying again and admitting are asked for by
 //! operators only. Carries promise 5 where anyone may write: a rate a route, a bound for what waits to be written, a
-//! number, a size, an age; the oldest go first, and all of it before a single event is refused.
+//! number, a size, an age, and in all of it a share for each address of a sender, so that a flood neither keeps others
+//! out nor pushes them out; all of it goes before a single event is refused.
 
 mod item;
 mod rate;
@@ -131,7 +132,7 @@ impl Quarantine {
         }
         let now = shared.clock.now();
         let not_kept = |why| shared.metrics.quarantined(why);
-        if !shared.rates.take(&route.name, settings, now) {
+        if !shared.rates.take(&route.name, request.head.client, settings, now) {
             return not_kept("rate");
         }
         if now.as_millis() < shared.closed_until.load(Ordering::Relaxed) {

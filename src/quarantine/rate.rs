@@ -1,44 +1,35 @@
-//! How many refused requests a route may put into quarantine: a bucket a route, filled at the configured rate.
+//! How many refused requests a route may put into quarantine: the configured rate, in which each address of a sender has
+//! a share.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::config::QuarantineSettings;
+use crate::shares::{Origin, Rate, Shares};
 
-/// One bucket a route. Routes come from the config, so there are few; a reload begins anew.
+/// One budget a route. Routes come from the config, so there are few; a reload begins anew.
 #[derive(Debug, Default)]
-pub(super) struct Rates(Mutex<HashMap<String, Bucket>>);
-
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// In thousandths of an item.
-    filled: u64,
-    at: Timestamp,
-}
-
-const ONE: u64 = 1000;
+pub(super) struct Rates(Mutex<HashMap<String, Shares>>);
 
 impl Rates {
-    /// Takes one, if there is one left.
-    pub(super) fn take(&self, route: &str, settings: &QuarantineSettings, now: Timestamp) -> bool {
-        let full = u64::from(settings.rate) * ONE;
-        let mut buckets = self.0.lock();
-        let bucket = match buckets.get_mut(route) {
-            Some(bucket) => bucket,
-            None => buckets.entry(route.to_owned()).or_insert(Bucket { filled: full, at: now }),
+    /// Takes one, if there is one left for this client.
+    pub(super) fn take(
+        &self,
+        route: &str,
+        client: IpAddr,
+        settings: &QuarantineSettings,
+        now: Timestamp,
+    ) -> bool {
+        let rate = Rate { count: settings.rate, per: settings.rate_per };
+        let mut routes = self.0.lock();
+        let shares = match routes.get_mut(route) {
+            Some(shares) => shares,
+            None => routes.entry(route.to_owned()).or_insert_with(|| Shares::new(rate, now)),
         };
-        let passed = now.since(bucket.at).as_millis();
-        let more = passed.saturating_mul(u128::from(full)) / settings.rate_per.as_millis().max(1);
-        // What is less than a thousandth is kept for the next time.
-        if more > 0 || now < bucket.at {
-            bucket.filled = bucket.filled.saturating_add(u64::try_from(more).unwrap_or(full)).min(full);
-            bucket.at = now;
-        }
-        let left = bucket.filled.checked_sub(ONE);
-        bucket.filled = left.unwrap_or(bucket.filled);
-        left.is_some()
+        shares.take(Origin::of(client), rate, now)
     }
 
     pub(super) fn forget(&self) {
@@ -52,31 +43,15 @@ mod tests {
 
     use super::*;
 
-    fn settings(rate: u32, per: u64) -> QuarantineSettings {
-        let rate_per = Duration::from_secs(per);
-        QuarantineSettings { max_events: 1, max_size: 1, keep: Duration::ZERO, rate, rate_per }
-    }
-
     #[test]
-    fn no_more_than_the_rate_over_any_time() {
-        let (rates, settings) = (Rates::default(), settings(10, 1));
-        let taken = |from: u64, to: u64| {
-            (from..to).filter(|millis| rates.take("a", &settings, Timestamp(*millis))).count()
-        };
-        assert_eq!(taken(0, 1), 1);
-        let first_second = taken(1, 1000);
-        assert!((18..=19).contains(&first_second), "{first_second}");
-        let next = taken(1000, 11_000);
-        assert!((99..=101).contains(&next), "{next}");
-    }
-
-    #[test]
-    fn routes_do_not_take_from_each_other_and_time_may_step_back() {
-        let (rates, settings) = (Rates::default(), settings(1, 3600));
-        let now = Timestamp(10_000_000);
-        assert!(rates.take("a", &settings, now) && !rates.take("a", &settings, now));
-        assert!(rates.take("b", &settings, now));
-        assert!(!rates.take("a", &settings, Timestamp(5)));
-        assert!(rates.take("a", &settings, Timestamp(5 + 3_600_000)));
+    fn routes_do_not_take_from_each_other() {
+        let rate_per = Duration::from_secs(3600);
+        let settings =
+            QuarantineSettings { max_events: 1, max_size: 1, keep: Duration::ZERO, rate: 1, rate_per };
+        let (rates, client, now) = (Rates::default(), IpAddr::from([192, 0, 2, 1]), Timestamp(10_000_000));
+        assert!(rates.take("a", client, &settings, now) && !rates.take("a", client, &settings, now));
+        assert!(rates.take("b", client, &settings, now));
+        rates.forget();
+        assert!(rates.take("a", client, &settings, now));
     }
 }

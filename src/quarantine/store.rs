@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::config::QuarantineSettings;
 use crate::reason::Reason;
 use crate::seal::{Keyring, LiveKeyring, key_of};
+use crate::shares::Origin;
 
 /// The ending of a file that is being written.
 const PART: &str = "part";
@@ -61,8 +62,38 @@ struct Shelf {
 /// What a route has there.
 #[derive(Debug, Default)]
 struct Share {
+    of: Holding,
+    /// Of each origin that has any: at most as many as there are items.
+    origins: HashMap<Origin, Holding>,
+}
+
+#[derive(Debug, Default)]
+struct Holding {
     ids: BTreeSet<EventId>,
     bytes: u64,
+}
+
+impl Holding {
+    fn add(&mut self, item: &Summary) {
+        self.bytes += item.size;
+        self.ids.insert(item.id);
+    }
+
+    /// Returns whether nothing is left.
+    fn take(&mut self, item: &Summary) -> bool {
+        self.bytes -= item.size;
+        self.ids.remove(&item.id);
+        self.ids.is_empty()
+    }
+
+    /// Who has most of what is scarce; of equals the one whose oldest is older.
+    fn most(&self, scarce: Scarce) -> impl Ord + use<> {
+        let much = match scarce {
+            Scarce::Places => self.ids.len() as u64,
+            Scarce::Bytes => self.bytes,
+        };
+        (much, std::cmp::Reverse(self.ids.first().copied()))
+    }
 }
 
 /// What there is too much of.
@@ -77,17 +108,19 @@ impl Shelf {
         self.remove(item.id);
         self.bytes += item.size;
         let share = self.shares.entry(item.route.clone()).or_default();
-        share.bytes += item.size;
-        share.ids.insert(item.id);
+        share.of.add(&item);
+        share.origins.entry(Origin::of(item.source)).or_default().add(&item);
         self.items.insert(item.id, item);
     }
     fn remove(&mut self, id: EventId) -> Option<Summary> {
         let item = self.items.remove(&id)?;
         self.bytes -= item.size;
         if let Some(share) = self.shares.get_mut(&item.route) {
-            share.bytes -= item.size;
-            share.ids.remove(&id);
-            if share.ids.is_empty() {
+            let origin = Origin::of(item.source);
+            if share.origins.get_mut(&origin).is_some_and(|holding| holding.take(&item)) {
+                share.origins.remove(&origin);
+            }
+            if share.of.take(&item) {
                 self.shares.remove(&item.route);
             }
         }
@@ -102,20 +135,15 @@ impl Shelf {
         }
         taken
     }
-    /// Makes room as long as something is scarce: the oldest of the route that has the most of it goes, so that a flood on
-    /// one route pushes out its own. Routes come from the config, so there are few to look through.
+    /// Makes room as long as something is scarce: of the route that has the most of it, and there of the origin that has
+    /// the most of it, the oldest goes. So a flood on one route pushes out its own, and what it has pushed out of the same
+    /// route came from where it comes from.
     fn make_room(&mut self, scarce: impl Fn(&Self) -> Option<Scarce>) -> Vec<EventId> {
         let mut taken = Vec::new();
         while let Some(scarce) = scarce(self) {
-            let most = self.shares.values().max_by_key(|share| {
-                // Of equals the one whose oldest is older.
-                let oldest = std::cmp::Reverse(share.ids.first().copied());
-                match scarce {
-                    Scarce::Places => (share.ids.len() as u64, oldest),
-                    Scarce::Bytes => (share.bytes, oldest),
-                }
-            });
-            let Some(oldest) = most.and_then(|share| share.ids.first().copied()) else { break };
+            let route = self.shares.values().max_by_key(|share| share.of.most(scarce));
+            let origin = route.and_then(|share| share.origins.values().max_by_key(|of| of.most(scarce)));
+            let Some(oldest) = origin.and_then(|of| of.ids.first().copied()) else { break };
             self.remove(oldest);
             taken.push(oldest);
         }

@@ -147,8 +147,11 @@ async fn what_is_not_believed_changes_nothing_and_is_said() {
         let (app, _) = server(bodies).await;
         let world = World::new(Some(&app), every(SOON));
         world.until("an error", |w| w.status().error.is_some()).await;
-        let error = world.status().error.unwrap();
+        let status = world.status();
+        let error = status.error.unwrap();
         assert!(error.contains(why), "{error}");
+        // None that came is told of at once; none that came not, only once those in use are old.
+        assert_eq!(status.refused, (!error.contains("answered 500")).then_some(error));
         assert!(world.lets_in("10.0.0.7") && !world.lets_in("192.0.2.7"), "{why}");
         assert!(!world.folder.path().join("ranges").exists(), "{why}");
     }
@@ -160,6 +163,7 @@ async fn after_a_failure_the_next_good_list_is_taken() {
     let world = World::new(Some(&app), every(SOON));
     world.until("the good list", |w| w.lets_in("10.9.1.1")).await;
     world.until("no error", |w| w.status().error.is_none()).await;
+    assert_eq!(world.status().refused, None);
 }
 
 #[tokio::test]

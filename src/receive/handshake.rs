@@ -1,7 +1,7 @@
 //! Step: is a request only a greeting of its sender? Then it is answered directly; nothing is stored, and no app is
 //! asked unless the route says `handshake: forward`. What is a greeting and what it is answered is `verify`'s.
 
-use crate::config::Route;
+use crate::config::{Clients, Route};
 use crate::message::{Method, Request};
 use crate::reason::Reason;
 use crate::verify::handshake::{Handshake, Reply};
@@ -19,6 +19,9 @@ use super::{Context, mode, visit};
 pub(super) fn recognise<'r>(route: &'r Route, request: &Request) -> Result<Option<&'r Handshake>, Refused> {
     let found = route.handshakes.recognise(request);
     if found.is_none() && route.greeting_methods.contains(&request.head.method) {
+        if route.clients == Clients::Endpoints {
+            return Err(Reason::NoRoute.into());
+        }
         let events = route.methods.iter().filter(|method| !route.greeting_methods.contains(method));
         let allow = events.map(Method::as_str).collect::<Vec<_>>().join(", ");
         let refused = match route.handshakes.lacks(&request.head) {
@@ -84,7 +87,8 @@ async fn answer<E: Exchange>(
     request: &Request,
 ) -> Result<Outcome, Refused> {
     let reply = greeting.reply(request, route.public_url.as_deref());
-    let Reply { answer, show, visit } = reply.map_err(|why| Refused::because(why.reason, why.detail))?;
+    let Reply { answer, show, warn, visit } =
+        reply.map_err(|why| Refused::because(why.reason, why.detail))?;
     if let Some(visited) = &visit {
         visit::fetch(visited).await.map_err(|error| {
             Refused::because(
@@ -104,6 +108,9 @@ async fn answer<E: Exchange>(
             "the sender brings the secret of this route: if you are setting it up now, store it in a file or variable, \
              name it as the route's `secret`, remove `handshake: show`, and reload"
         );
+    }
+    if let Some(warning) = warn {
+        tracing::warn!(route = &*route.name, source = %request.head.client, "{warning}");
     }
     tracing::debug!(
         target: "tidegate::request",

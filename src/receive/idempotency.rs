@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::buffer::{ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim};
+use crate::buffer::{ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim, Origin};
 use crate::clock::Timestamp;
 use crate::config::{Idempotency, Mode, Route};
 use crate::message::{PathParams, Request};
@@ -97,7 +97,8 @@ pub fn claim_of(
     if key.is_empty() || !is_whole || window.is_zero() {
         return Ok(None);
     }
-    let scope = scope_of(route, params, event.origin.client.as_deref());
+    let Origin { client, way, .. } = &event.origin;
+    let scope = scope_of(route, params, client.as_deref(), way.as_deref());
     let key = match event.origin.would_refuse {
         would_refuse if event.origin.batch.is_some() => {
             key_of_part(&scope, key.as_bytes(), &event.body, would_refuse)
@@ -109,13 +110,20 @@ pub fn claim_of(
 }
 
 /// Within what a key is one key: the route, and where its senders don't know each other, the sender. Two of them may
-/// give the same id to different events.
+/// give the same id to different events; and where any of several rules proves a sender, who passes one of them must
+/// not take the id of another's event.
 pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
-    scope_of(route, &request.get().params, request.client().map(|client| &**client))
+    let (client, way) = (request.client().map(|client| &**client), request.way().map(|way| &**way));
+    scope_of(route, &request.get().params, client, way)
 }
 
-fn scope_of<'r>(route: &'r Route, params: &PathParams, client: Option<&str>) -> Cow<'r, str> {
-    if route.tenants.is_none() && client.is_none() {
+fn scope_of<'r>(
+    route: &'r Route,
+    params: &PathParams,
+    client: Option<&str>,
+    way: Option<&str>,
+) -> Cow<'r, str> {
+    if route.tenants.is_none() && client.is_none() && way.is_none() {
         return Cow::Borrowed(&route.name);
     }
     // No route's name has a space.
@@ -127,6 +135,9 @@ fn scope_of<'r>(route: &'r Route, params: &PathParams, client: Option<&str>) -> 
     }
     if let Some(client) = client {
         let _ = write!(scope, " client {client}");
+    }
+    if let Some(way) = way {
+        let _ = write!(scope, " by {}:{way}", way.len());
     }
     Cow::Owned(scope)
 }

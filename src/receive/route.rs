@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Route};
+use crate::config::{Clients, Config, Route};
 use crate::message::{Head, Method, PathParams};
 use crate::reason::Reason;
 use crate::route::Match;
@@ -15,6 +15,12 @@ pub(super) fn find<'c>(config: &'c Config, head: &Head) -> Result<(&'c Arc<Route
             Some(route) => Ok((route, params)),
             None => Err(Refused::internal("the route table names a route that is not there")),
         },
+        // Which methods a client's URL takes would tell that it could be one.
+        Match::MethodNotAllowed { routes, .. }
+            if routes.iter().all(|index| is_for_clients(config, *index)) =>
+        {
+            Err(Reason::NoRoute.into())
+        }
         Match::MethodNotAllowed { allowed, routes } => {
             let refused = method_not_allowed(&allowed);
             let mut routes = routes.into_iter().filter_map(|index| config.routes.get(index));
@@ -27,6 +33,10 @@ pub(super) fn find<'c>(config: &'c Config, head: &Head) -> Result<(&'c Arc<Route
         }
         Match::NotFound => Err(Reason::NoRoute.into()),
     }
+}
+
+fn is_for_clients(config: &Config, index: usize) -> bool {
+    config.routes.get(index).is_some_and(|route| route.clients == Clients::Endpoints)
 }
 
 fn method_not_allowed(methods: &[Method]) -> Refused {

@@ -56,7 +56,7 @@ impl KeySources for SlowKeys {
 }
 
 impl KeySource for SlowKeys {
-    fn lookup(&self, name: &str) -> Lookup {
+    fn lookup(&self, name: &str, _: std::net::IpAddr) -> Lookup {
         match name {
             "unknown" => Lookup::Absent,
             "failing" => Lookup::Failing,

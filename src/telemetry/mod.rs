@@ -81,6 +81,10 @@ impl Metrics {
             destination.duration.observe(nanos(took));
         });
     }
+    /// A delivery was given up without an attempt.
+    pub fn given_up(&self, destination: &str) {
+        self.all.destinations.with(destination, |destination| destination.outcomes.inc("dead"));
+    }
     /// An event of an ordered destination has no order key.
     pub fn order_key_missing(&self, destination: &str) {
         self.all.destinations.with(destination, |destination| destination.keys_missing.inc());

@@ -44,6 +44,8 @@ pub struct Tracer {
     scope: InstrumentationScope,
 }
 
+/// Links of a span, as OpenTelemetry limits them.
+const MOST_LINKS: usize = 128;
 /// Bits of a hash that are looked at: a share of 1 is then a number, too.
 const SAMPLED_BITS: u32 = 63;
 
@@ -104,8 +106,18 @@ impl Tracer {
         let mut span = self.span(context.trace, Some(context.span), SpanKind::Consumer, name.into());
         if let Some(data) = &mut span.data {
             data.parent_span_is_remote = true;
-            data.links.links.push(Link::with_context(span_context(context)));
         }
+        span.link(context);
+        span
+    }
+
+    /// A request to an app that carries several stored events. It is of none of their traces, and linked to each that is
+    /// recorded, as far as there is room.
+    pub fn batch(self: &Arc<Self>, of: &[TraceContext], method: &str) -> Span {
+        let trace = fastrand::u128(1..).to_be_bytes();
+        let mut span = self.span(trace, None, SpanKind::Client, method.to_owned().into());
+        span.set("http.request.method", method.to_owned());
+        of.iter().for_each(|context| span.link(*context));
         span
     }
 
@@ -175,6 +187,15 @@ impl Span {
             data.attributes.push(KeyValue::new(key, value));
         }
     }
+    /// It has to do with that one. Beyond [`MOST_LINKS`] they are only counted.
+    pub fn link(&mut self, to: TraceContext) {
+        let Some(links) = self.data.as_mut().map(|data| &mut data.links) else { return };
+        if links.links.len() < MOST_LINKS {
+            links.links.push(Link::with_context(span_context(to)));
+        } else {
+            links.dropped_count += 1;
+        }
+    }
     /// What it was to do did not come off.
     pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
         if let Some(data) = &mut self.data {
@@ -190,6 +211,12 @@ impl Span {
     /// An app answered. Only the caller knows whether that is a failure.
     pub fn answered(&mut self, status: u16) {
         self.set("http.response.status_code", i64::from(status));
+    }
+    /// It is about so many stored events.
+    pub fn batch(&mut self, events: usize, destination: &str) {
+        self.set("messaging.system", "tidegate");
+        self.set("messaging.destination.name", destination.to_owned());
+        self.set("messaging.batch.message_count", i64::try_from(events).unwrap_or(i64::MAX));
     }
     /// It is about this stored event.
     pub fn event(&mut self, id: crate::buffer::EventId, destination: &str) {
@@ -270,6 +297,22 @@ mod tests {
             let share = recorded.iter().filter(|recorded| **recorded).count();
             assert!((50..150).contains(&share), "{id}: {share} of 200");
         }
+    }
+
+    #[test]
+    fn a_batch_is_linked_to_each_of_its_events_up_to_a_bound() {
+        let spans = Spans::default();
+        let tracer = tracer(&spans, 1.0);
+        let of: Vec<TraceContext> =
+            (1..=130).map(|n| TraceContext { trace: [n; 16], span: [n; 8] }).collect();
+        drop(tracer.batch(&of[..2], "POST"));
+        drop(tracer.batch(&of, "POST"));
+        let [two, many] = <[SpanData; 2]>::try_from(spans.take()).unwrap();
+        let linked: Vec<_> =
+            two.links.links.iter().map(|link| link.span_context.trace_id().to_bytes()).collect();
+        assert_eq!(linked, [[1; 16], [2; 16]]);
+        assert_eq!((two.span_kind.clone(), two.parent_span_id), (SpanKind::Client, SpanId::INVALID));
+        assert_eq!((many.links.links.len(), many.links.dropped_count), (MOST_LINKS, 2));
     }
 
     #[test]

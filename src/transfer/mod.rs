@@ -49,6 +49,8 @@ struct Metadata {
     quarantine: Option<(EventId, Timestamp)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    way: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     may_repeat: bool,
     /// The request's id, which of its events this was, and of how many.
@@ -93,6 +95,7 @@ pub fn put(out: &mut Vec<u8>, event: &Event, deliveries: Vec<Delivery>) -> io::R
         would_refuse: event.origin.would_refuse.map(|reason| reason.code().to_owned()),
         quarantine: event.origin.quarantine,
         client: event.origin.client.as_deref().map(str::to_owned),
+        way: event.origin.way.as_deref().map(str::to_owned),
         may_repeat: event.origin.may_repeat,
         batch: event.origin.batch.map(|BatchPart { id, number, count }| (id, number, count)),
         traceparent: event.origin.trace.map(|trace| trace.to_string()),
@@ -199,6 +202,7 @@ impl Metadata {
             origin: Origin {
                 would_refuse,
                 client: self.client.map(Into::into),
+                way: self.way.map(Into::into),
                 may_repeat: self.may_repeat,
                 quarantine: self.quarantine,
                 batch: self.batch.map(|(id, number, count)| BatchPart { id, number, count }),
@@ -233,6 +237,7 @@ mod tests {
             origin: Origin {
                 would_refuse: Some(Reason::SignatureInvalid),
                 client: Some("acme".into()),
+                way: Some("bearer".into()),
                 may_repeat: true,
                 quarantine: Some((EventId::new(at), at)),
                 batch: Some(BatchPart { id: EventId::new(at), number: 2, count: 3 }),

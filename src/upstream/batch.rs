@@ -12,11 +12,14 @@ use crate::message::{Headers, TraceContext};
 
 use super::{EventHeaders, Forward, Outgoing};
 
-/// An event of a batch, and which attempt of it this is (from 1).
+/// An event of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
     pub event: &'a Event,
+    /// Which one of it this is, from 1.
     pub attempt: u32,
+    /// What its own `traceparent` says, where it has headers of its own; `None` leaves the sender's.
+    pub trace: Option<TraceContext>,
 }
 
 /// Whether an event can stand in such a batch as it is.
@@ -46,12 +49,14 @@ pub fn go_together(one: &Event, other: &Event) -> bool {
         && one.origin.client == other.origin.client
 }
 
-/// The request of these events, which fit and go together. `id` is the batch's. `None` without any.
+/// The request of these events, which fit and go together. `id` is the batch's, `trace` what the request's own
+/// `traceparent` says (without one it has none). `None` without any events.
 pub fn join(
     parts: &[Part<'_>],
     format: BatchFormat,
     destination: &Destination,
     id: EventId,
+    trace: Option<TraceContext>,
 ) -> Option<(Outgoing, Bytes)> {
     let first = parts.first()?.event;
     let (kind, body) = match format {
@@ -59,7 +64,7 @@ pub fn join(
         BatchFormat::Ndjson => ("application/x-ndjson".to_owned(), lines(parts, b"", b"\n", b"\n")),
         BatchFormat::Multipart => multipart(parts, destination),
     };
-    let common = forward(first, &NO_HEADERS, None, None).to(destination);
+    let common = forward(first, &NO_HEADERS, None, trace).to(destination);
     let ids: Vec<String> = parts.iter().map(|part| part.event.id.to_string()).collect();
     let attempts: Vec<String> = parts.iter().map(|part| part.attempt.to_string()).collect();
     let mut ours = vec![
@@ -153,7 +158,7 @@ fn multipart(parts: &[Part<'_>], destination: &Destination) -> (String, Bytes) {
     let mut out = Vec::with_capacity(bodies);
     for part in parts {
         out.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
-        for (name, value) in alone(part.event, part.attempt, None).to(destination).headers.iter() {
+        for (name, value) in alone(part.event, part.attempt, part.trace).to(destination).headers.iter() {
             if name.eq_ignore_ascii_case("host") {
                 continue;
             }
@@ -198,8 +203,12 @@ mod tests {
     }
 
     fn joined(events: &[Event], format: BatchFormat) -> (Headers, Vec<u8>) {
-        let parts: Vec<Part<'_>> = events.iter().map(|event| Part { event, attempt: 2 }).collect();
-        let (head, body) = join(&parts, format, &destination("http://app"), EventId([9; 16])).unwrap();
+        let trace = |n: u8| Some(TraceContext { trace: [n; 16], span: [n; 8] });
+        let part = |event: &'_ Event| trace(event.id.0[0]).filter(|_| event.id.0[0] > 1);
+        let parts: Vec<Part<'_>> =
+            events.iter().map(|event| Part { event, attempt: 2, trace: part(event) }).collect();
+        let to = destination("http://app");
+        let (head, body) = join(&parts, format, &to, EventId([9; 16]), trace(9)).unwrap();
         (head.headers, body.to_vec())
     }
 
@@ -214,6 +223,8 @@ mod tests {
         let ids = format!("{},{}", events[0].id, events[1].id);
         assert_eq!(headers.first("tidegate-event-ids"), Some(ids.as_bytes()));
         assert!(!headers.contains("x-forwarded-for") && !headers.contains("x-sig"));
+        let own = format!("00-{}-{}-01", "09".repeat(16), "09".repeat(8));
+        assert_eq!(headers.first("traceparent"), Some(own.as_bytes()));
         assert_eq!(joined(&events, BatchFormat::Ndjson).1, b"{ \"a\" : 1.0 }\n\"\\u00e9\"\n");
     }
 
@@ -229,6 +240,8 @@ mod tests {
         assert!(parts[1].contains(&format!("tidegate-event-id: {}\r\n", EventId([1; 16]))));
         assert!(parts[1].ends_with("\r\n\r\n\r\n\u{fffd}\r\n--"));
         assert_eq!(parts[3], "--\r\n");
+        let second = format!("traceparent: 00-{}-{}-01\r\n", "02".repeat(16), "02".repeat(8));
+        assert!(parts[2].contains(&second) && !parts[1].contains("traceparent"), "{text}");
     }
 
     #[test]

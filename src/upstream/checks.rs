@@ -76,6 +76,11 @@ impl Upstream {
         });
     }
 
+    /// Resolves each time that a server is up again which was down. For one who waits.
+    pub async fn is_up_again(&self) {
+        self.inner.recovered.notified().await;
+    }
+
     async fn ask(&self, server: usize, check: &HealthCheck) -> Result<u16, UpstreamError> {
         let host = self.inner.endpoints[server].server.origin.authority.clone();
         let headers: Headers =
@@ -116,6 +121,7 @@ async fn keep_asking(client: Weak<Inner>, server: usize, check: HealthCheck) {
         upstream.inner.balance.checked(server, verdict.up);
         let (destination, name) = (&upstream.inner.name, &upstream.inner.endpoints[server].name);
         if verdict.up {
+            upstream.inner.recovered.notify_one();
             tracing::info!(%destination, upstream = %name, "the upstream is up again");
         } else {
             tracing::warn!(%destination, upstream = %name, why, "the upstream is down: health checks fail");

@@ -86,6 +86,8 @@ struct Inner {
     timeout: Duration,
     check: Option<HealthCheck>,
     checks: OnceLock<Checks>,
+    /// Told when a server is up again which was down.
+    recovered: tokio::sync::Notify,
 }
 
 /// One upstream server of a destination.
@@ -162,6 +164,7 @@ impl Upstream {
                 balance: Balance::new(endpoints.iter().map(|endpoint| &*endpoint.name), &destination.balance),
                 check: destination.health.clone(),
                 checks: OnceLock::new(),
+                recovered: tokio::sync::Notify::new(),
                 endpoints,
                 signer: sign::Signer::new(destination)?,
                 http: destination.http,
@@ -176,7 +179,8 @@ impl Upstream {
     /// given out while the rest is still sent, anything else ends the sending.
     ///
     /// It is signed as the destination says. A token that the app refuses (401) is fetched anew once, and the request sent
-    /// again with it; that the app has not taken it is what its answer says.
+    /// again with it; that the app has not taken it is what its answer says. If there is no other token, that is the
+    /// gateway's own trouble, and the app's answer no answer to the event.
     pub async fn send(&self, request: &Outgoing, body: Bytes) -> Result<Incoming, UpstreamError> {
         let Some(signed) = self.inner.signer.sign(request, &body).await? else {
             return self.send_as_is(request, body).await;
@@ -185,7 +189,7 @@ impl Upstream {
         if answer.status != 401 {
             return Ok(answer);
         }
-        match self.inner.signer.renewed(&signed).await {
+        match self.inner.signer.renewed(&signed).await? {
             Some(again) => self.send_as_is(&again.request, body).await,
             None => Ok(answer),
         }

@@ -90,12 +90,8 @@ impl<'p> Problems<'p> {
         });
     }
 
-    /// Notes a problem; `None`, for whatever was to be built.
-    pub(super) fn note<T>(&mut self, at: &[&str], message: impl Into<String>) -> Option<T> {
-        self.push(at, message.into(), None)
-    }
-
-    pub(super) fn note_help<T>(
+    /// Notes a problem with what to do about it; `None`, for whatever was to be built.
+    pub(super) fn note<T>(
         &mut self,
         at: &[&str],
         message: impl Into<String>,
@@ -130,10 +126,16 @@ impl Building<'_> {
         problems: &mut Problems<'_>,
     ) -> Option<Secret> {
         match self.resolver.secret(&spec.secret) {
-            Ok(secret) if secret.expose().is_empty() => problems.note(at, "the secret is empty"),
-            Ok(secret) if secret.is_blank() => problems.note(at, "the secret is nothing but white space"),
+            Ok(secret) if secret.expose().is_empty() => {
+                problems.note(at, "the secret is empty", "such as `secret: env:NAME`")
+            }
+            Ok(secret) if secret.is_blank() => problems.note(
+                at,
+                "the secret is nothing but white space",
+                "give the one that the sender shows",
+            ),
             Ok(secret) => Some(secret),
-            Err(message) => problems.note(at, message),
+            Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }
     }
 
@@ -153,7 +155,7 @@ impl Building<'_> {
     pub(super) fn window(&self, spec: &SecretSpec, at: &[&str], problems: &mut Problems<'_>) -> Window {
         Window::of(spec).unwrap_or_else(|(key, message)| {
             let at: Vec<&str> = at.iter().copied().chain([key]).collect();
-            problems.note_help::<()>(&at, message, "write a time such as `2026-12-01T00:00:00Z`");
+            problems.note::<()>(&at, message, "write a time such as `2026-12-01T00:00:00Z`");
             Window::default()
         })
     }
@@ -162,7 +164,7 @@ impl Building<'_> {
     pub(super) fn text(&self, reference: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<String> {
         match self.resolver.text(reference) {
             Ok(text) => Some(text),
-            Err(message) => problems.note(at, message),
+            Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }
     }
 
@@ -175,7 +177,7 @@ impl Building<'_> {
     ) -> Option<String> {
         match self.resolver.public_key(reference) {
             Ok(text) => text,
-            Err(message) => problems.note(at, message),
+            Err(message) => problems.note(at, message, super::REFERENCE_HELP),
         }
     }
 
@@ -219,6 +221,32 @@ impl Building<'_> {
         self.expand_all(&given.cloned().collect::<Vec<_>>(), at, problems)
     }
 
+    /// Which parameters there are, for who wrote one that is none.
+    pub(super) fn params_help(&self, name: &str) -> String {
+        let known: Vec<&str> = self.params.keys().map(String::as_str).collect();
+        match (nearest(name, known.iter().copied()), known.as_slice()) {
+            (Some(near), _) if near != name => format!("did you mean `{near}`?"),
+            (Some(_), _) => "it has several values (or none), and one is needed".to_owned(),
+            (None, []) => {
+                "there are none: `{param:NAME}` is for packs, which name theirs under `params`".to_owned()
+            }
+            (None, some) => format!("known are {}", some.join(", ")),
+        }
+    }
+
+    /// What templates look like.
+    pub(super) fn template_help(&self) -> String {
+        let params = match self.params.is_empty() {
+            true => String::new(),
+            false => {
+                format!("; parameters are {}", self.params.keys().cloned().collect::<Vec<_>>().join(", "))
+            }
+        };
+        format!(
+            "such as `{{timestamp}}.{{body}}` or `{{header:X-Id}}{{body}}`; a literal brace is written twice{params}"
+        )
+    }
+
     /// A text with `{param:NAME}` filled in.
     pub(super) fn expand(&self, text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<String> {
         let mut out = String::with_capacity(text.len());
@@ -226,10 +254,18 @@ impl Building<'_> {
         while let Some((before, after)) = rest.split_once("{param:") {
             out.push_str(before);
             let Some((name, behind)) = after.split_once('}') else {
-                return problems.note(at, "`{param:` is not closed");
+                return problems.note(
+                    at,
+                    "`{param:` is not closed",
+                    "write `{param:NAME}`; a literal brace is written twice",
+                );
             };
             let Some(value) = self.param(name) else {
-                return problems.note(at, format!("there is no parameter `{name}` with one value"));
+                return problems.note(
+                    at,
+                    format!("there is no parameter `{name}` with one value"),
+                    self.params_help(name),
+                );
             };
             out.push_str(&value);
             rest = behind;
@@ -253,7 +289,7 @@ pub(super) fn digest_hash(name: Option<&str>, at: &[&str], problems: &mut Proble
 /// The encoding of a name, which must be given.
 pub(super) fn encoding(name: Option<&str>, at: &[&str], problems: &mut Problems<'_>) -> Option<Encoding> {
     match name {
-        None => problems.note_help(at, "the encoding is missing", "one of hex, base64, base64url"),
+        None => problems.note(at, "the encoding is missing", "one of hex, base64, base64url"),
         Some(name) => match Encoding::parse(name) {
             Some(encoding) => Some(encoding),
             None => problems.unknown(at, "encoding", name, Encoding::NAMES),

@@ -42,7 +42,9 @@ pub(super) fn build(
         let legal = super::locate::is_token(name);
         match fill(text, &["headers", name], building, problems) {
             Some(Fill(value)) if legal => headers.push((name.clone(), value)),
-            Some(_) => problems.note(&["headers", name], "this is not a header name").unwrap_or_default(),
+            Some(_) => problems
+                .note(&["headers", name], "this is not a header name", "letters, digits and `-`")
+                .unwrap_or_default(),
             None => {}
         }
     }
@@ -54,7 +56,9 @@ pub(super) fn build(
     let remote = Remote { address: address?, post, headers, oauth: oauth.flatten(), format: format?, ca };
     match building.resolver.keys(remote.clone()) {
         Ok(source) => Some((remote, source)),
-        Err(message) => problems.note(&["url"], message),
+        Err(message) => {
+            problems.note(&["url"], message, "such as `https://keys.example/key`: only https is fetched")
+        }
     }
 }
 
@@ -69,14 +73,23 @@ pub(super) fn fetched(
     let named = spec.from.as_deref().map(|text| location(text, &["from"], problems));
     let (remote, source) = built?;
     if remote.format.is_jwk() {
-        return problems.note(&["format"], "JSON Web Keys are for tokens (`jwt`)");
+        return problems.note(
+            &["format"],
+            "JSON Web Keys are for tokens (`jwt`)",
+            "such as `pem`, as the sender publishes its key",
+        );
     }
     match (&remote.address, named.is_some()) {
-        (Address::Fixed(_), true) => problems
-            .note(&["from"], "the address is fixed: nothing is named (`{key}` stands for a key's name)"),
-        (Address::PerKey(_) | Address::Named(_), false) => {
-            problems.note(&["from"], "where the request names its key, is missing")
-        }
+        (Address::Fixed(_), true) => problems.note(
+            &["from"],
+            "the address is fixed: nothing is named (`{key}` stands for a key's name)",
+            "remove `from`, or put `{key}` into `url`",
+        ),
+        (Address::PerKey(_) | Address::Named(_), false) => problems.note(
+            &["from"],
+            "where the request names its key, is missing",
+            "such as `from: header:X-Key-Id`",
+        ),
         _ => Some(Fetched { algorithm, source, named: lift(named)? }),
     }
 }
@@ -95,7 +108,7 @@ pub(super) fn ca(
     let pem = building.text(&reference, at, problems)?;
     match Roots::pinned(&pem) {
         Ok(_) => Some(pem.into()),
-        Err(message) => problems.note(at, message),
+        Err(message) => problems.note(at, message, "certificates in PEM, such as `file:roots.pem`"),
     }
 }
 
@@ -107,8 +120,12 @@ fn address(spec: &KeySourceSpec, building: &Building<'_>, problems: &mut Problem
             match checked_url(&url.replace(KEY, "key")) {
                 Ok(uri) if !per_key => Some(Address::Fixed(uri)),
                 Ok(uri) if host_of(&url) == uri.host() => Some(Address::PerKey(url)),
-                Ok(_) => problems.note(&["url"], "`{key}` can't be part of the host"),
-                Err(message) => problems.note(&["url"], message),
+                Ok(_) => problems.note(
+                    &["url"],
+                    "`{key}` can't be part of the host",
+                    "whoever sends would choose where keys come from: put it into the path",
+                ),
+                Err(message) => problems.note(&["url"], message, "such as `https://keys.example/{key}`"),
             }
         }
         (None, Some(patterns)) => {
@@ -116,12 +133,14 @@ fn address(spec: &KeySourceSpec, building: &Building<'_>, problems: &mut Problem
             for text in building.expand_all(&patterns.0, &["urls"], problems) {
                 match UrlPattern::parse(&text) {
                     Ok(pattern) => parsed.push(pattern),
-                    Err(message) => problems.note(&["urls"], message).unwrap_or_default(),
+                    Err(message) => problems
+                        .note(&["urls"], message, "such as `https://keys.example/*.pem`")
+                        .unwrap_or_default(),
                 }
             }
             if parsed.is_empty() { None } else { Some(Address::Named(parsed)) }
         }
-        _ => problems.note_help(
+        _ => problems.note(
             &["url"],
             "a key source has either `url` or `urls`",
             "`url: https://…` for a fixed address, `urls` for patterns of addresses that requests name",
@@ -145,7 +164,9 @@ fn fill(text: &str, at: &[&str], building: &Building<'_>, problems: &mut Problem
 fn oauth(spec: &OauthSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> Option<Oauth> {
     let url: Uri = match checked_url(&building.expand(&spec.url, &["url"], problems)?) {
         Ok(url) => url,
-        Err(message) => return problems.note(&["url"], message),
+        Err(message) => {
+            return problems.note(&["url"], message, "such as `https://issuer.example/oauth/token`");
+        }
     };
     let client_secret = if spec.client_secret.contains("{param:") {
         let secret = building.expand(&spec.client_secret, &["client_secret"], problems)?;
@@ -168,7 +189,7 @@ fn format(
         None => Some(None),
         Some(text) => match Pointer::parse(text) {
             Ok(pointer) => Some(Some(pointer)),
-            Err(message) => problems.note(&[key], message),
+            Err(message) => problems.note(&[key], message, "a JSON pointer, such as `/keys/0/key`"),
         },
     };
     let at = pointer(&spec.at, "at", problems);
@@ -186,7 +207,11 @@ fn format(
     let names = building.expand_all(&names, &["certificate", "names"], problems);
     let name = spec.format.as_deref().unwrap_or(default);
     if spec.certificate.is_some() && name != "certificate" {
-        problems.note::<()>(&["certificate"], "`certificate` is for `format: certificate`");
+        problems.note::<()>(
+            &["certificate"],
+            "`certificate` is for `format: certificate`",
+            "remove it, or change the `format`",
+        );
     }
     let (at, expires, rule) = (at?, expires?, CertificateRule { roots: roots?, names });
     match Format::new(name, rule, at, expires) {

@@ -98,7 +98,8 @@ pub(super) fn build(
         }
         (Some(algorithm), source) => {
             if source.is_some() && !algorithm.is_asymmetric() {
-                problems.within(within).note::<()>(&["key_source"], "only public keys are fetched");
+                let help = "remove it, or name the `algorithm` of the key that is fetched, such as `ed25519`";
+                problems.within(within).note::<()>(&["key_source"], "only public keys are fetched", help);
             }
             keys(algorithm, spec.key.as_deref(), given, building, problems)
         }
@@ -107,13 +108,17 @@ pub(super) fn build(
     let (keys, given_secrets) = keys.unzip();
     let tolerance = given.tolerance.and_then(|text| tolerance(text, &["tolerance"], problems));
     if given.tolerance.is_some() && spec.timestamp.is_none() {
-        problems.note::<()>(&["tolerance"], "this scheme signs no time, so there is nothing to tolerate");
+        problems.note::<()>(
+            &["tolerance"],
+            "this scheme signs no time, so there is nothing to tolerate",
+            "remove it, or say with `timestamp` where the signed time is",
+        );
     }
     let problems = &mut problems.within(within);
     let template = template(spec, algorithm, building, problems);
     let signature = match &spec.signature {
         Some(signature) => signature_form(signature, algorithm, building, problems),
-        None => problems.note_help(
+        None => problems.note(
             &["signature"],
             "where the signature is, is missing",
             "such as `signature: { from: header:X-Signature, encoding: hex }`",
@@ -123,7 +128,9 @@ pub(super) fn build(
     let id = spec.id.as_deref().map(|text| location(text, &["id"], problems));
     let each = spec.each.as_deref().map(|text| match Pointer::parse(text) {
         Ok(pointer) => Some(pointer),
-        Err(message) => problems.note(&["each"], message),
+        Err(message) => {
+            problems.note(&["each"], message, "a JSON pointer to an array of the body, such as `/events`")
+        }
     });
     let body_digest = spec.body_digest.as_ref().map(|digest| {
         let from = location(&digest.from, &["body_digest", "from"], problems);
@@ -158,11 +165,31 @@ pub(super) fn build(
         let at = ["matches", place];
         match (location(place, &at, problems), Shape::parse(shape)) {
             (Some(location), Ok(shape)) => shapes.push((location, shape)),
-            (_, Err(message)) => problems.note(&at, message).unwrap_or_default(),
+            (_, Err(message)) => problems.note(&at, message, "such as `[0-9]{10}`").unwrap_or_default(),
             (None, Ok(_)) => {}
         }
     }
     let (from, form) = signature?;
+    let apart = match timestamp.as_ref().and_then(Option::as_ref).map(|rule: &TimeRule| &rule.from) {
+        Some(TimeFrom::Item(_)) => Some("item"),
+        Some(TimeFrom::Position(1..)) => Some("position"),
+        _ => None,
+    };
+    if let (Some(word), None) = (apart, &form.list) {
+        problems.note::<()>(
+            &["timestamp", "from"],
+            format!("`{word}:` is one of several items beside the signature, and `signature` has no `list`"),
+            "say what stands between the items, such as `signature: { list: \",\" }`",
+        );
+    }
+    let signs_itself = |place: &&Location| place.is_header() && from.len() == 1 && from.contains(place);
+    if let Some(place) = template.as_ref().and_then(|template| template.required().find(signs_itself)) {
+        problems.note::<()>(
+            &["signed"],
+            format!("`{{{place}}}` is where the signature itself stands: it can't be signed"),
+            "leave it out of `signed`",
+        );
+    }
     let (template, timestamp, id) = (template?, lift(timestamp)?, lift(id)?);
     let time = timestamp.as_ref().map(|rule: &TimeRule| {
         let place = match &rule.from {
@@ -209,11 +236,9 @@ pub(super) fn lift<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 fn algorithm(spec: &SchemeSpec, problems: &mut Problems<'_>) -> Option<Algorithm> {
     let names: Vec<&str> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
     match spec.algorithm.as_deref() {
-        None => problems.note_help(
-            &["algorithm"],
-            "the algorithm is missing",
-            format!("one of {}", names.join(", ")),
-        ),
+        None => {
+            problems.note(&["algorithm"], "the algorithm is missing", format!("one of {}", names.join(", ")))
+        }
         Some(name) => match Algorithm::parse(name) {
             Some(algorithm) => Some(algorithm),
             None => problems.unknown(&["algorithm"], "algorithm", name, &names),
@@ -228,26 +253,42 @@ fn template(
     problems: &mut Problems<'_>,
 ) -> Option<Template> {
     if algorithm == Some(Algorithm::Token) && spec.signed.is_some() {
-        return problems.note(&["signed"], "a token is no signature: nothing is signed");
+        return problems.note(
+            &["signed"],
+            "a token is no signature: nothing is signed",
+            "remove `signed`, or name the `algorithm` that the sender signs with",
+        );
     }
     let text = spec.signed.as_deref().unwrap_or("{body}");
     let template = match Template::parse(text, &|name| building.param(name)) {
         Ok(template) => template,
-        Err(message) => return problems.note(&["signed"], message),
+        Err(message) => return problems.note(&["signed"], message, building.template_help()),
     };
     if template.uses_timestamp() && spec.timestamp.is_none() {
-        problems.note::<()>(&["signed"], "`{timestamp}` is signed, but `timestamp` does not say where it is");
+        problems.note::<()>(
+            &["signed"],
+            "`{timestamp}` is signed, but `timestamp` does not say where it is",
+            "add `timestamp: { from: header:NAME }`, or `from: item:t` if it stands beside the signature",
+        );
     }
     if template.uses_id() && spec.id.is_none() {
-        problems.note::<()>(&["signed"], "`{id}` is signed, but `id` does not say where it is");
+        problems.note::<()>(
+            &["signed"],
+            "`{id}` is signed, but `id` does not say where it is",
+            "add `id: header:NAME`",
+        );
     }
     match algorithm {
-        Some(Algorithm::Digest(_)) if !template.uses_secret() => {
-            problems.note(&["signed"], "a plain digest proves nothing without `{secret}` in what is signed")
-        }
-        Some(Algorithm::Hmac(_) | Algorithm::Asymmetric(_)) if template.uses_secret() => {
-            problems.note(&["signed"], "`{secret}` belongs only into plain digests (`sha1`, `sha256`)")
-        }
+        Some(Algorithm::Digest(_)) if !template.uses_secret() => problems.note(
+            &["signed"],
+            "a plain digest proves nothing without `{secret}` in what is signed",
+            "put `{secret}` where the sender has it, or use `hmac-sha256`",
+        ),
+        Some(Algorithm::Hmac(_) | Algorithm::Asymmetric(_)) if template.uses_secret() => problems.note(
+            &["signed"],
+            "`{secret}` belongs only into plain digests (`sha1`, `sha256`)",
+            "remove it: with an HMAC the secret is the key already",
+        ),
         _ => Some(template),
     }
 }
@@ -260,7 +301,11 @@ fn signature_form(
 ) -> Option<(Vec<Location>, SignatureForm)> {
     let problems = &mut problems.within(&["signature"]);
     if spec.from.0.is_empty() {
-        problems.note::<()>(&["from"], "where the signature is, is missing");
+        problems.note::<()>(
+            &["from"],
+            "where the signature is, is missing",
+            "such as `from: header:X-Signature`",
+        );
     }
     let mut from = Vec::new();
     for text in &spec.from.0 {
@@ -268,14 +313,18 @@ fn signature_form(
     }
     for (key, separator) in [("groups", &spec.groups), ("list", &spec.list), ("assign", &spec.assign)] {
         if separator.as_deref() == Some("") {
-            problems.note::<()>(&[key], "a separator can't be empty");
+            problems.note::<()>(&[key], "a separator can't be empty", "such as `,`; or leave the key out");
         }
     }
     let items = spec.item.as_ref().map(|items| building.expand_all(&items.0, &["item"], problems));
     let encoding = match (algorithm, spec.encoding.as_deref()) {
         // A token is compared as it is sent.
         (Some(Algorithm::Token), None) => Some(Encoding::Hex),
-        (Some(Algorithm::Token), Some(_)) => problems.note(&["encoding"], "a token has no encoding"),
+        (Some(Algorithm::Token), Some(_)) => problems.note(
+            &["encoding"],
+            "a token has no encoding",
+            "remove `encoding`: a token is compared as it is",
+        ),
         (_, name) => encoding(name, &["encoding"], problems),
     };
     let form = SignatureForm {
@@ -299,7 +348,9 @@ fn time_rule(
     let problems = &mut problems.within(&["timestamp"]);
     let formats = match &spec.format {
         None => Some(vec![TimeFormat::Unix]),
-        Some(Texts(names)) if names.is_empty() => problems.note(&["format"], "the list is empty"),
+        Some(Texts(names)) if names.is_empty() => {
+            problems.note(&["format"], "the list is empty", "such as `unix`; or leave the key out")
+        }
         Some(Texts(names)) => {
             let known = TimeFormat::ALL.map(TimeFormat::name);
             let format = |name: &String| {
@@ -317,7 +368,11 @@ fn time_rule(
         Some(("item", name)) if !name.is_empty() => Some(TimeFrom::Item(name.into())),
         Some(("position", text)) => match text.parse::<u8>() {
             Ok(at) => Some(TimeFrom::Position(at.into())),
-            Err(_) => problems.note(&["from"], "`position:` takes a number from 0"),
+            Err(_) => problems.note(
+                &["from"],
+                "`position:` takes a number from 0",
+                "such as `position:0` for the first item",
+            ),
         },
         _ => location(&spec.from, &["from"], problems).map(TimeFrom::At),
     };
@@ -326,19 +381,25 @@ fn time_rule(
 
 pub(super) fn tolerance(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Duration> {
     match time::duration(text) {
-        Ok(zero) if zero.is_zero() => problems.note(at, "a tolerance of nothing refuses everything"),
-        Ok(long) if long > MAX_TOLERANCE => {
-            problems.note(at, "the tolerance may be at most 24h: so long a stolen request can be sent again")
-        }
+        Ok(zero) if zero.is_zero() => problems.note(
+            at,
+            "a tolerance of nothing refuses everything",
+            "such as `5m`, which is the default",
+        ),
+        Ok(long) if long > MAX_TOLERANCE => problems.note(
+            at,
+            "the tolerance may be at most 24h: so long a stolen request can be sent again",
+            "`5m` is usual; a sender that repeats late signs each try anew",
+        ),
         Ok(duration) => Some(duration),
-        Err(message) => problems.note(at, message),
+        Err(message) => problems.note(at, message, "`5m` is the default"),
     }
 }
 
 pub(super) fn location(text: &str, at: &[&str], problems: &mut Problems<'_>) -> Option<Location> {
     match Location::parse(text) {
         Ok(location) => Some(location),
-        Err(message) => problems.note(at, message),
+        Err(message) => problems.note(at, message, super::PLACE_HELP),
     }
 }
 
@@ -357,7 +418,7 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
                 TimeFrom::Item(_) | TimeFrom::Position(_) => false,
             };
         if !signed {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &["timestamp"],
                 "the time is checked, but not signed: anyone could renew it",
                 "put `{timestamp}` into `signed`",
@@ -366,7 +427,7 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
     }
     for (location, _) in &scheme.only {
         if !covered(location) {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &["only"],
                 format!("{location} decides who is let in, but is not signed"),
                 "put it into `signed`",
@@ -377,11 +438,7 @@ fn check_coverage(scheme: &Scheme, problems: &mut Problems<'_>) {
         && !template.uses_id()
         && !covered(id)
     {
-        problems.note_help::<()>(
-            &["id"],
-            "the id is not signed",
-            "put `{id}` into `signed`, or leave `id` out",
-        );
+        problems.note::<()>(&["id"], "the id is not signed", "put `{id}` into `signed`, or leave `id` out");
     }
 }
 
@@ -394,10 +451,14 @@ fn keys(
 ) -> Option<(Keys, GivenSecrets)> {
     if algorithm.is_asymmetric() {
         if !given.secrets.is_empty() {
-            problems.note::<()>(&["secrets"], "this algorithm takes `public_keys`, not secrets");
+            problems.note::<()>(
+                &["secrets"],
+                "this algorithm takes `public_keys`, not secrets",
+                "give the sender's public key as `public_keys: [file:PATH]`",
+            );
         }
         if given.public_keys.is_empty() {
-            return problems.note_help(
+            return problems.note(
                 &["public_keys"],
                 "there is no public key",
                 "such as `public_keys: [file:PATH]`",
@@ -405,10 +466,14 @@ fn keys(
         }
     } else {
         if !given.public_keys.is_empty() {
-            problems.note::<()>(&["public_keys"], "this algorithm takes `secrets`, not public keys");
+            problems.note::<()>(
+                &["public_keys"],
+                "this algorithm takes `secrets`, not public keys",
+                "give what both sides know as `secret: env:NAME`",
+            );
         }
         if given.secrets.is_empty() && given.param_secrets.is_empty() {
-            return problems.note_help(&["secrets"], "there is no secret", "such as `secret: env:NAME`");
+            return problems.note(&["secrets"], "there is no secret", "such as `secret: env:NAME`");
         }
     }
     if let Algorithm::Asymmetric(algorithm) = algorithm {
@@ -420,7 +485,10 @@ fn keys(
             let prefix = key.and_then(|key| key.prefix.as_deref()).unwrap_or_default();
             match PublicKey::parse(algorithm, text.strip_prefix(prefix).unwrap_or(text)) {
                 Ok(key) => keys.push(building.labelled(key, spec, &at, problems)),
-                Err(message) => problems.note(&at, message).unwrap_or_default(),
+                Err(message) => {
+                    let help = "the sender's public key as it shows it: PEM, or the bytes in base64 or hex";
+                    problems.note(&at, message, help).unwrap_or_default()
+                }
             }
         }
         return Some((Keys::Public(keys), GivenSecrets::default()));
@@ -488,18 +556,34 @@ pub(super) fn derive(
         None | Some("text") => text.to_vec(),
         Some("base64") => match decode_base64_secret(text.trim_ascii()) {
             Some(key) => key,
-            None => return problems.note(at, "the secret is not base64, as this scheme's secrets are"),
+            None => {
+                return problems.note(
+                    at,
+                    "the secret is not base64, as this scheme's secrets are",
+                    "copy it again from the sender's settings, whole and as it is shown there",
+                );
+            }
         },
         Some("hex") => match hex::decode(text.trim_ascii()) {
             Ok(key) => key,
-            Err(_) => return problems.note(at, "the secret is not hex, as this scheme's secrets are"),
+            Err(_) => {
+                return problems.note(
+                    at,
+                    "the secret is not hex, as this scheme's secrets are",
+                    "copy it again from the sender's settings, whole and as it is shown there",
+                );
+            }
         },
         Some(other) => {
             return problems.unknown(&["key", "decode"], "decoding", other, &["text", "base64", "hex"]);
         }
     });
     if key.is_empty() {
-        return problems.note(at, "the secret is empty");
+        return problems.note(
+            at,
+            "the secret is empty",
+            "nothing is left of it without its prefix: copy it again, whole",
+        );
     }
     if let Some(name) = spec.hash.as_deref() {
         let hash = digest_hash(Some(name), &["key", "hash"], problems)?;

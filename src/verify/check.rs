@@ -42,6 +42,19 @@ pub(super) enum How {
 pub(super) struct Proof {
     pub(super) by: Arc<str>,
     pub(super) label: Option<Arc<str>>,
+    /// Which of several rules (`any`) it was, where there are several.
+    pub(super) way: Option<Arc<str>>,
+}
+
+/// How much of a value is the sender's own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covered {
+    /// Nobody without the key can change it in a genuine request.
+    Signed,
+    /// Nothing is signed: whoever holds a genuine request holds the credential, and could send anything anyway.
+    Unsigned,
+    /// It is not among what is signed.
+    No,
 }
 
 impl Check {
@@ -51,6 +64,7 @@ impl Check {
         public_url: Option<&str>,
         now: Timestamp,
     ) -> Result<Proof, Refusal> {
+        let mut way = None;
         let label = match &self.how {
             How::Open => None,
             How::Scheme(scheme) => scheme.check(request, public_url, now)?,
@@ -62,17 +76,21 @@ impl Check {
                 contradicted(ways, matched, request)?;
                 proof.label
             }
-            How::Any(rules) => return first(rules, request, public_url, now).map(|(_, proof)| proof),
+            How::Any(rules) => {
+                let (matched, proof) = first(rules, request, public_url, now)?;
+                return Ok(Proof { way: way_of(rules, matched, proof.way), ..proof });
+            }
             How::All(rules) => {
                 let mut label = None;
                 for rule in rules {
                     let proof = rule.run(request, public_url, now)?;
                     label = label.or(proof.label);
+                    way = joined(way, "+", proof.way);
                 }
                 label
             }
         };
-        Ok(Proof { by: self.by.clone(), label })
+        Ok(Proof { by: self.by.clone(), label, way })
     }
 
     /// `request` as its sender would send it: by the first way that can be signed, or by all that must hold.
@@ -186,17 +204,30 @@ impl Check {
         }
     }
 
-    /// Whether nobody who holds a genuine request, but not the key, can give it another value of `key`. Where nothing is
-    /// signed there is no such request: whoever holds one holds the credential too.
-    pub(super) fn covers(&self, key: &Extract) -> bool {
+    /// Whether who holds a genuine request, but not the key, can give it another value of `key`. `pack`: the name of the
+    /// provider whose word for it is taken, since the key is its own.
+    pub(super) fn covers(&self, key: &Extract, pack: Option<&str>) -> Covered {
+        let signs = |is: bool| if is { Covered::Signed } else { Covered::No };
         match &self.how {
-            How::Scheme(scheme) => key.is_bound(&|location| scheme.covers(location)),
-            How::Jwt(jwt) => !jwt.signs_body() || key.is_bound(&|location| jwt.covers(location)),
-            How::HttpSignature(signature) => key.is_bound(&|location| signature.covers(location)),
-            How::Open | How::Credentials(_) => true,
-            // Whichever holds must cover it.
-            How::Ways(rules) | How::Any(rules) => rules.iter().all(|rule| rule.covers(key)),
-            How::All(rules) => rules.iter().any(|rule| rule.covers(key)),
+            How::Open | How::Credentials(_) => Covered::Unsigned,
+            How::Scheme(scheme) if !scheme.signs() => Covered::Unsigned,
+            How::Jwt(jwt) if !jwt.signs_body() => Covered::Unsigned,
+            How::Any(rules) => every(rules, key, pack),
+            // What one of them signs nobody can change; a credential beside a signature does not make up for it.
+            How::All(rules) => {
+                rules.iter().map(|rule| rule.covers(key, pack)).fold(Covered::Unsigned, |all, one| {
+                    match (all, one) {
+                        (Covered::Signed, _) | (_, Covered::Signed) => Covered::Signed,
+                        (Covered::No, _) | (_, Covered::No) => Covered::No,
+                        _ => Covered::Unsigned,
+                    }
+                })
+            }
+            _ if pack.is_some_and(|pack| pack == &*self.by) => Covered::Signed,
+            How::Scheme(scheme) => signs(key.is_bound(&|location| scheme.covers(location))),
+            How::Jwt(jwt) => signs(key.is_bound(&|location| jwt.covers(location))),
+            How::HttpSignature(signature) => signs(key.is_bound(&|location| signature.covers(location))),
+            How::Ways(rules) => every(rules, key, pack),
         }
     }
 
@@ -208,6 +239,36 @@ impl Check {
             _ => None,
         };
         [scheme.id.as_ref(), time]
+    }
+}
+
+/// Whichever of these holds, it must cover the key.
+fn every(rules: &[Check], key: &Extract, pack: Option<&str>) -> Covered {
+    rules.iter().map(|rule| rule.covers(key, pack)).fold(Covered::Signed, |all, one| match (all, one) {
+        (Covered::No, _) | (_, Covered::No) => Covered::No,
+        (Covered::Unsigned, _) | (_, Covered::Unsigned) => Covered::Unsigned,
+        _ => Covered::Signed,
+    })
+}
+
+/// What the rule that held is called among its like: by what proves (`bearer`), and from the second of these on by its
+/// number too (`bearer#2`), so that a rule keeps its name whatever else comes and goes. `None` where there is no other.
+fn way_of(rules: &[Check], matched: usize, within: Option<Arc<str>>) -> Option<Arc<str>> {
+    let (before, rule) = (rules.get(..matched)?, rules.get(matched)?);
+    if rules.len() == 1 {
+        return within;
+    }
+    let own: Arc<str> = match before.iter().filter(|other| other.by == rule.by).count() {
+        0 => rule.by.clone(),
+        alike => format!("{}#{}", rule.by, alike + 1).into(),
+    };
+    joined(Some(own), "/", within)
+}
+
+fn joined(first: Option<Arc<str>>, between: &str, second: Option<Arc<str>>) -> Option<Arc<str>> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}{between}{second}").into()),
+        (first, second) => first.or(second),
     }
 }
 

@@ -133,14 +133,18 @@ fn rule_of(
     depth: usize,
 ) -> Option<Check> {
     if depth >= MAX_DEPTH {
-        return problems.note(&[], format!("rules within rules may be {MAX_DEPTH} deep"));
+        return problems.note(
+            &[],
+            format!("rules within rules may be {MAX_DEPTH} deep"),
+            "an `any` within an `any` (an `all` within an `all`) can be written as one list",
+        );
     }
     let mut ways = ways(rule);
     let way = match (ways.pop(), ways.as_slice()) {
         (Some((_, way)), []) => way,
         (Some((last, _)), others) => {
             let names: Vec<_> = others.iter().map(|(name, _)| *name).chain([last]).collect();
-            return problems.note_help(
+            return problems.note(
                 &[last],
                 format!("a rule proves a sender in one way, this one has {}", names.join(", ")),
                 "put several rules under `any` (one must hold) or `all` (all must hold)",
@@ -148,7 +152,7 @@ fn rule_of(
         }
         (None, _) => {
             unknown_params(rule, &[], problems);
-            return problems.note_help(
+            return problems.note(
                 &[],
                 "the rule does not say what proves the sender",
                 "name a `provider`, or a signature scheme, `jwt`, `http_signature`, `api_key`, `basic` or `bearer`; or write \
@@ -191,10 +195,12 @@ fn rule_of(
     ] {
         if is_misplaced {
             let key = if key == "secrets" && rule.secret.is_some() { "secret" } else { key };
-            problems.note::<()>(
-                &[key],
-                format!("`{key}` has no meaning here: it goes into the rule it belongs to"),
-            );
+            let help = match key {
+                "tolerance" => "write it beside the `algorithm` of a scheme that signs a time, or remove it",
+                _ => "write it beside the scheme (or within `jwt`, `any`, `all`) that verifies with it",
+            };
+            let message = format!("`{key}` has no meaning here: it goes into the rule it belongs to");
+            problems.note::<()>(&[key], message, help);
         }
     }
     unknown_params(rule, &[], problems);
@@ -205,7 +211,11 @@ fn rule_of(
 /// `secret` and `secrets` together.
 fn given_secrets(rule: &Rule, problems: &mut Problems<'_>) -> Vec<SecretSpec> {
     if rule.secret.is_some() && rule.secrets.is_some() {
-        problems.note::<()>(&["secret"], "give either `secret` or `secrets`, not both");
+        problems.note::<()>(
+            &["secret"],
+            "give either `secret` or `secrets`, not both",
+            "put all that are live into `secrets`",
+        );
     }
     rule.secret.iter().chain(rule.secrets.iter().flatten()).cloned().collect()
 }
@@ -224,7 +234,7 @@ pub(super) fn unknown_params(rule: &Rule, known: &[&str], problems: &mut Problem
             None if known.is_empty() => "see the reference of `verify`".to_owned(),
             None => format!("the pack takes {}", known.join(", ")),
         };
-        problems.note_help::<()>(&[name], format!("unknown key `{name}`"), help);
+        problems.note::<()>(&[name], format!("unknown key `{name}`"), help);
     }
 }
 
@@ -237,14 +247,18 @@ fn several(
     depth: usize,
 ) -> Option<Check> {
     if rules.is_empty() {
-        return problems.note(&[word], format!("`{word}` is empty"));
+        let help = format!(
+            "list at least one rule, such as `{word}: [{{ provider: github, secret: env:NAME }}]`; to take requests from anyone, write `verify: none`"
+        );
+        return problems.note(&[word], format!("`{word}` is empty"), help);
     }
     let mut checks = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
         let problems = &mut problems.within(&[word, &at.to_string()]);
         match rule {
             VerifySpec::None => {
-                problems.note::<()>(&[], format!("`none` within `{word}` would make the rule mean nothing"));
+                let message = format!("`none` within `{word}` would make the rule mean nothing");
+                problems.note::<()>(&[], message, "remove it; to take requests from anyone, write `verify: none` alone, and to try a rule out, `enforce: observe`");
             }
             VerifySpec::Rule(rule) => checks.extend(rule_of(rule, resolver, packs, problems, depth + 1)),
         }
@@ -284,14 +298,24 @@ pub(super) fn inner(
             let Some(secret) = building.secret(spec, &at, problems) else { continue };
             match Credential::new(None, &secret) {
                 Ok(value) => keys.push(building.labelled(value, spec, &at, problems)),
-                Err(message) => problems.note(&at, message).unwrap_or_default(),
+                Err(message) => problems
+                    .note(
+                        &at,
+                        message,
+                        "`sha256:` and 64 hex digits stand for a key that is not to be seen here",
+                    )
+                    .unwrap_or_default(),
             }
         }
         for secret in param_secrets {
             keys.extend(Credential::new(None, secret).ok().map(Labelled::unnamed));
         }
         if keys.is_empty() && problems.count() == before {
-            problems.note::<()>(&[at], "the list is empty: nobody could send");
+            problems.note::<()>(
+                &[at],
+                "the list is empty: nobody could send",
+                "name one by a reference, such as `[env:NAME]`",
+            );
         }
         keys
     };
@@ -300,12 +324,20 @@ pub(super) fn inner(
         let place = match (&spec.header, &spec.query) {
             (Some(header), None) => format!("header:{header}"),
             (None, Some(query)) => format!("query:{query}"),
-            _ => return problems.note(&[], "give either `header` or `query`, where the key is"),
+            _ => {
+                return problems.note(
+                    &[],
+                    "give either `header` or `query`, where the key is",
+                    "such as `header: X-Api-Key`",
+                );
+            }
         };
         let keys = keyed(&spec.keys, "keys", problems);
         return match Location::parse(&place) {
             Ok(at) => Some(of("api_key", How::Credentials(Credentials { at, dress: Dress::Bare, keys }))),
-            Err(message) => problems.note(&["header"], message),
+            Err(message) => {
+                problems.note(&["header"], message, "such as `X-Api-Key`: letters, digits and `-`")
+            }
         };
     }
     let at = Location::Header("authorization".into());
@@ -319,7 +351,11 @@ pub(super) fn inner(
     for (index, user) in spec.users.iter().enumerate() {
         let index = index.to_string();
         if user.name.is_empty() || user.name.contains(':') {
-            problems.note::<()>(&[&index, "name"], "a user's name is not empty and has no `:`");
+            problems.note::<()>(
+                &[&index, "name"],
+                "a user's name is not empty and has no `:`",
+                "the password stands apart, in `password`",
+            );
         }
         let at = [index.as_str(), "password"];
         let Some(secret) = building.secret(&SecretSpec::of(user.password.clone()), &at, problems) else {
@@ -330,11 +366,17 @@ pub(super) fn inner(
                 let label = Some(user.name.as_str().into());
                 keys.push(Labelled { value, label, window: Window::default() });
             }
-            Err(message) => problems.note(&at, message).unwrap_or_default(),
+            Err(message) => problems
+                .note(&at, message, "`sha256:` and 64 hex digits stand for a key that is not to be seen here")
+                .unwrap_or_default(),
         }
     }
     if spec.users.is_empty() {
-        problems.note::<()>(&[], "the list is empty: nobody could send");
+        problems.note::<()>(
+            &[],
+            "the list is empty: nobody could send",
+            "such as `users: [{ name: sender, password: env:NAME }]`",
+        );
     }
     Some(of("basic", How::Credentials(Credentials { at, dress: Dress::Basic, keys })))
 }

@@ -24,7 +24,8 @@ pub(super) fn provider(
     let pack = match resolver.pack(name) {
         Ok(pack) => pack,
         Err(message) => {
-            problems.note::<()>(&["provider"], message);
+            let help = "the name of a pack (`tidegate providers list`), or the path of a pack file, such as `./packs/acme.yaml`";
+            problems.note::<()>(&["provider"], message, help);
             return look_up(secrets, rule, resolver, problems);
         }
     };
@@ -43,19 +44,16 @@ pub(super) fn provider(
     ] {
         if given && !takes {
             let message = format!("`{key}` has no meaning for {}", pack.name);
-            match key {
-                "secret" | "secrets" if needs.public_keys => problems.note_help::<()>(
-                    &[key],
-                    message,
-                    "it signs with a key pair: give `public_keys: [file:PATH]`",
-                ),
-                "public_keys" if needs.secrets => problems.note_help::<()>(
-                    &[key],
-                    message,
-                    "it signs with a shared secret: give `secret: env:NAME`",
-                ),
-                _ => problems.note::<()>(&[key], message),
+            let help = match key {
+                "secret" | "secrets" if needs.public_keys => {
+                    "it signs with a key pair: give `public_keys: [file:PATH]`".to_owned()
+                }
+                "public_keys" if needs.secrets => {
+                    "it signs with a shared secret: give `secret: env:NAME`".to_owned()
+                }
+                _ => format!("remove it: `tidegate providers show {}` says what it takes", pack.name),
             };
+            problems.note::<()>(&[key], message, help);
         }
     }
     handshake::note_pack(&pack, rule, resolver, &resolver.signable());
@@ -96,7 +94,7 @@ pub(super) fn provider(
             Needs { public_keys: true, .. } => ("public_keys", "`public_keys`"),
             _ => ("secrets", "a secret"),
         };
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["provider"],
             format!("{} needs {what}, and none is given", pack.name),
             format!("such as `{key}: [env:NAME]`"),
@@ -173,7 +171,8 @@ fn params(
     unknown_params(rule, &known, problems);
     let foreign = ways(rule).into_iter().map(|(name, _)| name).find(|name| *name != "provider");
     if let Some(name) = foreign {
-        problems.note::<()>(&[name], format!("`{name}` has no place beside `provider`"));
+        let help = "keep one of the two; a rule of several is `any: [{ provider: … }, { … }]` (or `all`)";
+        problems.note::<()>(&[name], format!("`{name}` has no place beside `provider`"), help);
     }
     let (mut values, mut secrets) = (Params::new(), Vec::new());
     for (name, param) in &pack.params {
@@ -181,7 +180,7 @@ fn params(
             if let Some(default) = &param.default {
                 values.insert(name.clone(), default.clone());
             } else if param.required {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["provider"],
                     format!("{} needs `{name}`", pack.name),
                     format!("`{name}`: {}", param.about),
@@ -194,25 +193,35 @@ fn params(
             match param.kind {
                 ParamKind::Text => match resolver.text(text) {
                     Ok(text) if text.is_empty() => {
-                        problems.note(&[name], "the value is empty").unwrap_or_default()
+                        problems.note(&[name], "the value is empty", &param.about).unwrap_or_default()
                     }
                     Ok(text) => texts.push(text),
-                    Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                    Err(message) => {
+                        problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                    }
                 },
                 ParamKind::Roots => {
                     match resolver.text(text).and_then(|pem| Roots::pinned(&pem).map(|_| pem)) {
                         Ok(pem) => texts.push(pem),
-                        Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                        Err(message) => {
+                            problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                        }
                     }
                 }
                 ParamKind::Credential => match resolver.secret(text).map(|secret| text_of(&secret)) {
                     Ok(Some(text)) => texts.push(text),
-                    Ok(None) => problems.note(&[name], "the value is no text").unwrap_or_default(),
-                    Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                    Ok(None) => {
+                        problems.note(&[name], "the value is no text", &param.about).unwrap_or_default()
+                    }
+                    Err(message) => {
+                        problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                    }
                 },
                 ParamKind::Secret => match resolver.secret(text) {
                     Ok(secret) => secrets.push(secret),
-                    Err(message) => problems.note(&[name], message).unwrap_or_default(),
+                    Err(message) => {
+                        problems.note(&[name], message, super::REFERENCE_HELP).unwrap_or_default()
+                    }
                 },
             }
         }
@@ -270,7 +279,8 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
             ("basic", way.basic.is_some()),
         ] {
             if given {
-                problems.note::<()>(&[key], format!("`{key}` has no place in a pack"));
+                let help = "a pack holds no keys: each user gives them beside `provider`";
+                problems.note::<()>(&[key], format!("`{key}` has no place in a pack"), help);
             }
         }
         unknown_params(way, &[], problems);
@@ -295,8 +305,9 @@ pub fn check_pack(pack: &Pack) -> Result<(), Vec<SpecProblem>> {
                 inner(way, keys, &[], &[], &building, problems);
             }
             _ => {
-                problems
-                    .note::<()>(&[], "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`");
+                let message = "a way is one scheme, `jwt`, `http_signature`, `api_key` or `bearer`";
+                let help = "write each way as an item of its own in the list `verify`";
+                problems.note::<()>(&[], message, help);
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! As text: a place (`header:X-GitHub-Delivery`, `query:NAME`, `path:NAME`, `form:FIELD`, `form:FIELD#/pointer`,
 //! `body:/json/pointer`), `body-hash`, or several with `|` between them, of which the first that is there counts.
+//! `body:/items/*/id` is that of every element of an array, joined.
 //! What could be read in two ways (a header, field or key that stands twice) or is empty is not there: an empty id
 //! would make strangers of one event.
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use memchr::memchr2;
 
+use super::json::{Elements, Pointer};
 use super::locate::{Location, View};
 use crate::message::Request;
 
@@ -20,6 +22,8 @@ pub struct Extract(Source);
 #[derive(Clone, Debug, PartialEq)]
 enum Source {
     At(Location),
+    /// The values at a place within each element of the body's array.
+    Each(Pointer, Pointer),
     BodyHash,
     First(Box<[Extract]>),
     Joined(Box<[Extract]>),
@@ -33,7 +37,13 @@ impl Extract {
         for part in text.split(" | ") {
             alternatives.push(match part.trim() {
                 "body-hash" => Self::body_hash(),
-                place => Self(Source::At(Location::parse(place)?)),
+                place => match place.strip_prefix("body:").and_then(|pointer| pointer.split_once("/*/")) {
+                    Some((array, within)) => Self(Source::Each(
+                        if array.is_empty() { Pointer::root() } else { Pointer::parse(array)? },
+                        Pointer::parse(&format!("/{within}"))?,
+                    )),
+                    None => Self(Source::At(Location::parse(place)?)),
+                },
             });
         }
         match (alternatives.pop(), alternatives.is_empty()) {
@@ -70,6 +80,7 @@ impl Extract {
     pub fn from(&self, request: &Request) -> Option<String> {
         match &self.0 {
             Source::At(location) => text(location, request).map(Cow::into_owned),
+            Source::Each(array, within) => of_each(array, within, &request.body),
             Source::BodyHash => Some(hash(&request.body)),
             Source::First(alternatives) => alternatives.iter().find_map(|one| one.from(request)),
             Source::Joined(parts) => {
@@ -91,7 +102,7 @@ impl Extract {
     pub fn reads_body(&self) -> bool {
         self.any(&|source| match source {
             Source::At(location) => location.in_body(),
-            Source::BodyHash => true,
+            Source::Each(..) | Source::BodyHash => true,
             Source::First(_) | Source::Joined(_) => false,
         })
     }
@@ -100,7 +111,7 @@ impl Extract {
         is(&self.0)
             || match &self.0 {
                 Source::First(parts) | Source::Joined(parts) => parts.iter().any(|part| part.any(is)),
-                Source::At(_) | Source::BodyHash => false,
+                Source::At(_) | Source::Each(..) | Source::BodyHash => false,
             }
     }
 
@@ -108,6 +119,7 @@ impl Extract {
     pub(super) fn is_bound(&self, covered: &dyn Fn(&Location) -> bool) -> bool {
         match &self.0 {
             Source::At(location) => covered(location),
+            Source::Each(array, _) => covered(&Location::Body(array.clone())),
             Source::BodyHash => true,
             Source::First(alternatives) => alternatives.iter().all(|one| one.is_bound(covered)),
             Source::Joined(parts) => parts.iter().any(|part| part.is_bound(covered)),
@@ -140,6 +152,7 @@ impl fmt::Display for Extract {
         };
         match &self.0 {
             Source::At(location) => location.fmt(f),
+            Source::Each(array, within) => write!(f, "body:{array}/*{within}"),
             Source::BodyHash => f.write_str("body-hash"),
             Source::First(parts) => list(f, parts, " | "),
             Source::Joined(parts) => list(f, parts, " + "),
@@ -161,6 +174,25 @@ pub(super) fn join(joined: &mut String, part: &str) {
         rest = &rest[special + 1..];
     }
     joined.push_str(rest);
+}
+
+/// Elements of an array whose values are joined; more are known by the body's hash.
+const MAX_EACH: usize = 1000;
+
+/// The value of the only element as it is, of several joined. `None` if one of them has none.
+fn of_each(array: &Pointer, within: &Pointer, body: &[u8]) -> Option<String> {
+    let Elements::All(elements) = array.elements_up_to(body, MAX_EACH)? else { return None };
+    let values = elements.into_iter().map(|element| within.text(element).filter(|text| !text.is_empty()));
+    let values: Vec<Cow<'_, str>> = values.collect::<Option<_>>()?;
+    match values.as_slice() {
+        [] => None,
+        [only] => Some(only.clone().into_owned()),
+        several => {
+            let mut joined = String::new();
+            several.iter().for_each(|value| join(&mut joined, value));
+            Some(joined)
+        }
+    }
 }
 
 fn text<'r>(location: &Location, request: &'r Request) -> Option<Cow<'r, str>> {
@@ -210,6 +242,20 @@ mod tests {
             assert_eq!(from(source, &r), None, "{source}");
             assert_eq!(Extract::parse(source).unwrap().key(&r), Extract::body_hash().from(&r).unwrap());
         }
+    }
+
+    #[test]
+    fn every_element_of_an_array_is_part_of_the_key() {
+        let key = |body: &str| from("body:/items/*/a/id", &request("/", &[], body.as_bytes()));
+        assert_eq!(key(r#"{"items":[{"a":{"id":"x|y"}}]}"#).as_deref(), Some("x|y"), "as `/items/0/a/id`");
+        assert_eq!(key(r#"{"items":[{"a":{"id":"x"}},{"a":{"id":2}}]}"#).as_deref(), Some("x|2"));
+        for without in [r#"{"items":[]}"#, r#"{"items":[{"a":{"id":"x"}},{}]}"#, "{}", "", "[]"] {
+            assert_eq!(key(without), None, "{without}");
+        }
+        let root = Extract::parse("body:/*/id").unwrap();
+        assert_eq!(root.from(&request("/", &[], br#"[{"id":1},{"id":2}]"#)).as_deref(), Some("1|2"));
+        assert_eq!(root.to_string(), "body:/*/id");
+        assert!(root.reads_body() && root.is_bound(&|_| true) && !root.is_bound(&|_| false));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Fetched {
         };
         let wrong = |detail: &str| Refusal::new(Reason::SignatureInvalid, detail);
         let name = std::str::from_utf8(&name).map_err(|_| wrong("the key's name is no text"))?;
-        let document = remote::known(&self.source, name, Reason::SignatureInvalid)?;
+        let document = remote::known(&self.source, name, view.request.head.client, Reason::SignatureInvalid)?;
         let mut refusal = None;
         for key in document.keys() {
             let key = match key {
@@ -47,7 +47,10 @@ impl Fetched {
                 RemoteKey::Certified { spki, .. } => PublicKey::of_spki(self.algorithm, spki),
             };
             match key {
-                Ok(key) if verifies(&key) => return Ok(Some(None)),
+                Ok(key) if verifies(&key) => {
+                    self.source.proved(name);
+                    return Ok(Some(None));
+                }
                 Ok(_) => {}
                 Err(message) => refusal = Some(wrong(&message)),
             }

@@ -20,7 +20,8 @@ pub(super) fn feed(
     };
     let malformed = |what: String| Err(Unbuildable::Malformed(format!("header:{header} {what}")));
     let Ok(list) = std::str::from_utf8(only(header)?) else { return malformed("is no text".to_owned()) };
-    let names: Vec<String> = list.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    let names: Vec<String> =
+        list.split(',').take(MAX_LISTED + 1).map(|name| name.trim().to_ascii_lowercase()).collect();
     if names.len() > MAX_LISTED {
         return malformed(format!("lists more than {MAX_LISTED} headers"));
     }

@@ -26,6 +26,7 @@ mod fetched;
 mod form;
 pub mod handshake;
 mod header_list;
+mod host;
 mod http_signature;
 mod json;
 mod jwt;
@@ -57,7 +58,7 @@ use crate::message::{Request, TraceContext};
 use crate::secret::Secret;
 
 pub use batch::{Element, NotSplit, Split};
-use check::Check;
+use check::{Check, Covered};
 pub use compile::{awaiting_keys, compile};
 pub use compile_pack::check_pack;
 pub use explain::{Explanation, Likely, Step, Way};
@@ -84,6 +85,7 @@ pub struct Verified<T> {
     value: T,
     by: Arc<str>,
     label: Option<Arc<str>>,
+    way: Option<Arc<str>>,
     would_refuse: Option<Refusal>,
     client: Option<Arc<str>>,
     trace: Option<TraceContext>,
@@ -103,6 +105,11 @@ impl<T> Verified<T> {
     /// The label of the secret or key that matched, if it has one.
     pub fn label(&self) -> Option<&Arc<str>> {
         self.label.as_ref()
+    }
+    /// Which of a route's rules proved it, where it has several (`any`). The holders of two of them may not be the same,
+    /// so an id that one has used is not used by the other.
+    pub fn way(&self) -> Option<&Arc<str>> {
+        self.way.as_ref()
     }
     /// The client whose URL it came by, on routes where each has its own.
     pub fn client(&self) -> Option<&Arc<str>> {
@@ -145,6 +152,10 @@ pub trait Resolver {
     fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
         self.text(reference).map(Some)
     }
+    /// Whether a secret that [`secret`](Self::secret) gave only stands in the place of one that depends on who sends.
+    fn is_of_sender(&self, _: &Secret) -> bool {
+        false
+    }
     /// The source of keys that are fetched: the same for what is asked for in the same way.
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
@@ -155,6 +166,14 @@ pub trait Resolver {
         Arc::default()
     }
 }
+
+/// What to do where a reference gives nothing.
+pub(crate) const REFERENCE_HELP: &str = "references are read at the start and at each reload: the variable must be set, or the \
+                                         file be readable, for the user and in the place where the gateway runs";
+
+/// What places look like.
+pub(crate) const PLACE_HELP: &str = "a place is `header:NAME`, `query:NAME`, `form:FIELD`, `path:NAME`, or `body:` and a JSON \
+                                     pointer, such as `body:/data/id`";
 
 /// Something wrong in a rule. `at` leads to it from the rule's own root: `["any", "0", "tolerance"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,6 +246,7 @@ impl Verifier {
                 value: request,
                 by: proof.by,
                 label: proof.label,
+                way: proof.way,
                 would_refuse: None,
                 client: None,
                 trace: None,
@@ -249,6 +269,7 @@ impl Verifier {
             value,
             by: "none".into(),
             label: None,
+            way: None,
             would_refuse: Some(refusal),
             client: None,
             trace: None,
@@ -285,13 +306,18 @@ impl Verifier {
     /// Whether `key` is as genuine as the request: an idempotency key that is not could be set by whoever repeats a
     /// captured request, and take the place of a later event's.
     pub fn covers(&self, key: &Extract) -> bool {
-        self.check.covers(key)
+        self.check.covers(key, None) != Covered::No
+    }
+
+    /// The same for a key that `pack` says is as genuine as its own requests are: other rules beside it are asked.
+    pub fn covers_key_of(&self, pack: &crate::providers::Pack, key: &Extract) -> bool {
+        self.check.covers(key, Some(&pack.name)) != Covered::No
     }
 
     /// Whether whoever holds a genuine request, but not the key, can't give it another body. Where nothing is signed there
     /// is no such request: whoever holds one holds the credential too.
     pub fn covers_body(&self) -> bool {
-        self.check.covers(&Extract::at(locate::Location::Whole))
+        self.covers(&Extract::at(locate::Location::Whole))
     }
 
     /// Signed parts of which the border could be moved, and where in the rule they stand.

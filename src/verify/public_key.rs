@@ -33,6 +33,21 @@ enum Kind {
 }
 
 impl Asymmetric {
+    const ALL: &[Asymmetric] = &[
+        Asymmetric::Ed25519,
+        Asymmetric::EcdsaP256Sha256,
+        Asymmetric::EcdsaP256Sha256Fixed,
+        Asymmetric::EcdsaP384Sha384,
+        Asymmetric::EcdsaP384Sha384Fixed,
+        Asymmetric::RsaPkcs1Sha1,
+        Asymmetric::RsaPkcs1Sha256,
+        Asymmetric::RsaPkcs1Sha384,
+        Asymmetric::RsaPkcs1Sha512,
+        Asymmetric::RsaPssSha256,
+        Asymmetric::RsaPssSha384,
+        Asymmetric::RsaPssSha512,
+    ];
+
     fn kind(self) -> Kind {
         match self {
             Asymmetric::Ed25519 => Kind::Ed25519,
@@ -132,6 +147,13 @@ impl PublicKey {
     /// Whether `signature` over `message` is this key's.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(self.algorithm.ring(), &self.bytes).verify(message, signature).is_ok()
+    }
+
+    /// The same key for each other algorithm that its kind is used with.
+    pub(super) fn otherwise_used(&self) -> impl Iterator<Item = Self> {
+        let others = Asymmetric::ALL.iter().copied();
+        let others = others.filter(|other| *other != self.algorithm && other.kind() == self.algorithm.kind());
+        others.map(|algorithm| Self { algorithm, bytes: self.bytes.clone() })
     }
 
     pub(super) fn algorithm(&self) -> Asymmetric {

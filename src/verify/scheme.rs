@@ -9,7 +9,7 @@ use super::border::Edge;
 use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::fetched::Fetched;
-use super::json::Pointer;
+use super::json::{Elements, Pointer};
 use super::locate::{Location, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
@@ -134,19 +134,21 @@ impl Scheme {
             condition.holds(whole)?;
         }
         let Some(pointer) = &self.each else { return self.check_one(whole, public_url, now) };
-        let elements =
-            pointer.elements(&request.body).filter(|elements| !elements.is_empty()).ok_or_else(|| {
-                Refusal::new(
+        let elements = match pointer.elements_up_to(&request.body, MAX_ELEMENTS) {
+            Some(Elements::All(elements)) if !elements.is_empty() => elements,
+            Some(Elements::TooMany) => {
+                return Err(Refusal::new(
+                    Reason::SignatureInvalid,
+                    format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
+                ));
+            }
+            Some(Elements::All(_)) | None => {
+                return Err(Refusal::new(
                     Reason::SignatureMissing,
                     format!("body:{pointer} is not an array with elements"),
-                )
-            })?;
-        if elements.len() > MAX_ELEMENTS {
-            return Err(Refusal::new(
-                Reason::SignatureInvalid,
-                format!("body:{pointer} has more than {MAX_ELEMENTS} elements"),
-            ));
-        }
+                ));
+            }
+        };
         let mut label = None;
         for element in elements {
             label = self.check_one(View { request, body: element }, public_url, now)?;
@@ -378,8 +380,12 @@ impl Scheme {
         }
     }
 
-    /// Whether what stands at `location` can't be changed without the key. Where the secret itself is sent nothing is
-    /// signed, and whoever could change something could send anything.
+    /// Whether anything is signed: not where the secret itself is sent.
+    pub(super) fn signs(&self) -> bool {
+        !matches!(self.keys, Keys::Token(_))
+    }
+
+    /// Whether what stands at `location` can't be changed without the key, where something is signed.
     pub(super) fn covers(&self, location: &Location) -> bool {
         let signs_id = self.template.uses_id() && self.id.as_ref() == Some(location);
         let signs_body = self.template.covers_body() || self.body_digest.is_some();
@@ -388,11 +394,7 @@ impl Scheme {
         let is_signature = self.form.encoding == Encoding::Hex
             && self.from.contains(location)
             && self.shapes.iter().any(|(place, shape)| place == location && is_canonical(shape));
-        matches!(self.keys, Keys::Token(_))
-            || is_signature
-            || signs_id
-            || self.template.covers(location)
-            || (location.in_body() && signs_body)
+        is_signature || signs_id || self.template.covers(location) || (location.in_body() && signs_body)
     }
 
     pub(super) fn places(&self) -> String {

@@ -3,7 +3,7 @@
 
 /// A parsed shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shape(Box<[Item]>);
+pub(in crate::verify) struct Shape(Box<[Item]>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Item {
@@ -43,7 +43,7 @@ impl Class {
 
 impl Shape {
     /// The error says what would be right.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::verify) fn parse(text: &str) -> Result<Self, String> {
         if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             return Err("a shape is written in printable ASCII".to_owned());
         }

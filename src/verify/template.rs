@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 
 use sha2::{Digest, Sha256};
 
-use super::form;
+use super::form::{self, NoFields};
 use super::header_list;
 use super::locate::{Ambiguous, Location, View};
 use super::shape::{Class, Shape};
@@ -188,8 +188,10 @@ impl Template {
                 Part::HeaderList(header, must) => header_list::feed(&filling.view, header, must, &mut sink)?,
                 Part::SortedForm(repeats) => {
                     let fields = form::sorted_fields(filling.view);
-                    let mut fields =
-                        fields.map_err(|_| Unbuildable::Malformed("the body is no form".to_owned()))?;
+                    let mut fields = fields.map_err(|why| match why {
+                        NoFields::Unreadable => Unbuildable::Malformed(why.why()),
+                        NoFields::TooMany => Unbuildable::Ambiguous(why.why()),
+                    })?;
                     if *repeats == Repeats::Dropped {
                         fields.dedup();
                     }

@@ -53,7 +53,7 @@ struct Documents {
 }
 
 impl KeySource for Documents {
-    fn lookup(&self, name: &str) -> Lookup {
+    fn lookup(&self, name: &str, _: std::net::IpAddr) -> Lookup {
         let Some(url) = self.remote.address.of(name) else { return Lookup::Absent };
         let read = self.texts.get(&url.to_string()).map(|text| self.remote.read(text.as_bytes(), self.now));
         match read {

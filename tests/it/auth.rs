@@ -42,7 +42,7 @@ async fn a_jwt_is_held_to_what_the_config_pins() {
     assert_eq!(send(&signed::jwt(&claims(|c| c["aud"] = json!(["x", "tidegate"])))).await, "accepted");
     assert_eq!(send(&signed::jwt(&claims(|c| c["exp"] = json!(now() - 3600)))).await, "401 token_expired");
     assert_eq!(send(&signed::jwt(&claims(|c| c["nbf"] = json!(now() + 3600)))).await, "401 token_expired");
-    assert_eq!(send(&signed::jwt(&claims(|c| c["aud"] = json!("other")))).await, "401 token_invalid");
+    assert_eq!(send(&signed::jwt(&claims(|c| c["aud"] = json!("other")))).await, "403 sender_not_allowed");
     assert_eq!(
         send(&signed::jwt(&claims(|c| c["iss"] = json!("https://evil.example")))).await,
         "401 token_invalid"

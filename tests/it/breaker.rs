@@ -97,8 +97,9 @@ async fn a_breaker_that_is_open_is_so_after_a_crash_and_one_delivery_probes() {
     app.behaves(Behaviour::status(200));
     gateway.kill().await;
     gateway.restart().await;
-    // Those that were spared wait for the time that the breaker gave them; the others had no turn yet, and one probes.
+    // What was spared waits for no time that the breaker once gave it.
     eventually("it has closed", async || breaker(&gateway, DESTINATION).await == 0.0).await;
+    gateway.drained().await;
     eventually("that is on disk, too", async || noted(&gateway) >= 1).await;
     gateway.terminate().await;
     gateway.restart().await;

@@ -217,3 +217,16 @@ async fn several_certificates_are_chosen_by_name() {
         assert!(sender::connect_tls(gateway.tls(), name, &["h2"]).await.is_ok(), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warning_of_a_reload_is_told_line_by_line() {
+    let app = App::start().await;
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    gateway.builder.routes.push(unverified("/open").to(&app));
+    gateway.rewrite_config();
+    let reloaded = gateway.cli(&["reload"]).await;
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    let told = String::from_utf8_lossy(&reloaded.stderr);
+    assert!(told.contains("warning: ") && !told.contains("\\n"), "{told}");
+    assert!(told.lines().count() > 2 && told.lines().any(|line| line.contains(" | ")), "{told}");
+}

@@ -390,3 +390,68 @@ async fn new_events_are_followed_as_they_come() {
         assert_eq!(next().await, sent.as_str(), "each once, and no other route's");
     }
 }
+
+/// A terminal of its own: the end that a program is given, and the one that a person would sit at.
+fn terminal() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
+    use std::os::fd::FromRawFd;
+    let (mut near, mut far) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: they are places for two numbers and a size, and null asks for no name and no modes.
+    let made =
+        unsafe { libc::openpty(&mut near, &mut far, std::ptr::null_mut(), std::ptr::null_mut(), &size) };
+    assert_eq!(made, 0, "a terminal");
+    // SAFETY: they were opened just now, and are nobody else's.
+    unsafe { (FromRawFd::from_raw_fd(near), FromRawFd::from_raw_fd(far)) }
+}
+
+/// Whether a terminal gives whole lines and shows what is typed.
+fn is_cooked(terminal: &std::os::fd::OwnedFd) -> bool {
+    use std::os::fd::AsRawFd;
+    let mut modes = std::mem::MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: it is open, and the modes are read only if they were written.
+    let modes = unsafe {
+        assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), modes.as_mut_ptr()), 0);
+        modes.assume_init()
+    };
+    let cooked = libc::ICANON | libc::ECHO | libc::ISIG;
+    modes.c_lflag & cooked == cooked
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_leaves_the_terminal_as_it_was_whatever_ends_it() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
+        let (near, far) = terminal();
+        assert!(is_cooked(&far));
+        let given = || std::process::Stdio::from(far.try_clone().expect("a second handle"));
+        let mut top = tokio::process::Command::new(TIDEGATE)
+            .args(["top", "--interval", "200ms", "--config", "tidegate.yaml"])
+            .current_dir(gateway.folder())
+            .stdin(given())
+            .stdout(given())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it runs");
+        let shown = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let reads = shown.clone();
+        // Ends when nobody holds the other end any more.
+        std::thread::spawn(move || {
+            use std::io::Read;
+            let (mut near, mut some) = (std::fs::File::from(near), [0; 4096]);
+            while let Ok(n @ 1..) = near.read(&mut some) {
+                reads.lock().extend_from_slice(&some[..n]);
+            }
+        });
+        eventually("a frame is drawn", async || String::from_utf8_lossy(&shown.lock()).contains("ROUTE"))
+            .await;
+        assert!(!is_cooked(&far), "keys come one by one");
+        let pid = i32::try_from(top.id().expect("it runs")).expect("a process id");
+        // SAFETY: `kill` reads two integers; the process is our child and not yet waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        let ended = tokio::time::timeout(PATIENCE, top.wait()).await.expect("it ends").expect("its end");
+        assert!(ended.success(), "signal {signal}: {ended}");
+        assert!(is_cooked(&far), "signal {signal}");
+        eventually("the screen is put back", async || shown.lock().ends_with(b"\x1b[?1049l")).await;
+    }
+}

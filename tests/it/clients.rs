@@ -112,6 +112,38 @@ async fn each_tenant_has_its_secret_in_a_file_of_its_name() {
     assert!(said.contains("secrets can't be used"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_provider_is_greeted_where_the_answer_needs_no_secret() {
+    let app = App::start().await;
+    let route = |provider: &str| {
+        let secret = format!("file:secrets/{{team}}.{provider}");
+        let path = format!("/{provider}/{{team}}");
+        Route::new(json!({"name": provider, "path": path, "provider": provider, "secret": secret})).to(&app)
+    };
+    let gateway = gateway()
+        .route(route("slack").secret("acme.slack", signed::SLACK_SECRET).secret("bolt.slack", "another"))
+        .route(route("dropbox").secret("acme.dropbox", "x"))
+        .start()
+        .await;
+    let greeting = |path: &str| {
+        signed::slack("{\"type\":\"url_verification\",\"token\":\"t\",\"challenge\":\"c-1\"}").to(path)
+    };
+    let answer = gateway.send(&greeting("/slack/acme")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.text().contains("c-1"), "{answer:?}");
+    for path in ["/slack/bolt", "/slack/nobody"] {
+        assert_eq!(gateway.send(&greeting(path)).await.status, 401, "{path}");
+    }
+    let answer = gateway.send(&Request::get("/dropbox/acme?challenge=c-2")).await;
+    assert_eq!((answer.status, answer.text()), (200, "c-2".into()));
+    // X signs its answer with the secret, before it is known whose it is.
+    let x = json!({"name": "x", "path": "/x/{team}", "provider": "x", "secret": "file:secrets/{team}.slack"});
+    let refused =
+        crate::support::gateway().route(Route::new(x).secret("acme.slack", "s").to(&app)).try_start().await;
+    let said = refused.err().map(|ended| ended.output).unwrap_or_default();
+    assert!(said.contains("the answer to greetings is made with the secret"), "{said}");
+}
+
 /// GitHub's signature over a body of its own for each call, by whoever has `secret`.
 fn event(secret: &str, path: &str) -> Request {
     signed::github_with(secret, format!("{{\"n\": {}}}", unique())).to(path)
@@ -205,6 +237,16 @@ async fn a_client_gets_a_url_of_its_own_that_lives_through_rotation_and_crashes_
     let (last_path, last_secret) = (text(&third, "path").to_owned(), text(&third, "secret").to_owned());
     eventually("the old URL has ended", async || works(&gateway, &new_secret, &new_path).await == 404).await;
     assert_eq!(works(&gateway, &last_secret, &last_path).await, 202);
+
+    // Nor does another method tell that it is one.
+    for target in [&last_path, &"/in/0000".to_owned(), &"/nowhere".to_owned()] {
+        let answer = gateway.send(&Request::get(target)).await;
+        assert_eq!(
+            (answer.status, answer.reason(), answer.header("allow")),
+            (404, "no_route", None),
+            "{target}"
+        );
+    }
 
     // Revoked: as if it had never been.
     assert!(!gateway.cli(&[&["endpoints", "revoke"], &whose[..]].concat()).await.status.success());

@@ -210,4 +210,15 @@ async fn a_token_is_fetched_once_shared_and_renewed_when_the_app_refuses_it() {
     assert!(received.iter().all(|one| one.attempt() == 1), "one attempt");
     gateway.drained().await;
     assert_eq!(issuer.count(), 3);
+
+    // Neither does a token that can't be renewed use up an attempt, though the app refuses the last one.
+    app.forget();
+    app.behaves(Behaviour::status(401));
+    issuer.behaves_next(std::iter::repeat_n(Behaviour::status(503), 2).chain([token("three", 3600)]));
+    assert_eq!(gateway.send(&event("a", 10)).await.status, 202);
+    eventually("the issuer was asked", async || issuer.count() >= 4).await;
+    eventually("the log says it", async || gateway.log().contains("no OAuth2 token: status 503")).await;
+    app.behaves(Behaviour::By(|_| Behaviour::status(200)));
+    gateway.drained().await;
+    assert!(app.received().iter().all(|one| one.attempt() == 1), "nothing was charged");
 }

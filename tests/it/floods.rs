@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::config::provider;
 use crate::support::frames::{END_HEADERS, END_STREAM, Kind, Raw, block, frame, setting};
 use crate::support::*;
 
@@ -54,6 +55,50 @@ async fn others_are_served_during(what: &str, flood: impl AsyncFnOnce(&Gateway))
     let floods = app.received().iter().filter(|received| received.body.is_empty()).count();
     assert_eq!(floods, 0, "{what}: nothing of the flood is an event");
     assert!(!gateway.log().contains("panicked"), "{what}: {}", gateway.log());
+}
+
+/// Bodies of which each byte would be a field or an element, from whoever can reach the path: no work grows with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_nothing_but_fields_cost_no_more_than_their_bytes() {
+    const BYTES: usize = 10 * 1024 * 1024 - 64;
+    let app = App::start().await;
+    let graph = json!({"provider": "microsoft-graph", "client_state": "file:secrets/twilio.secret"});
+    let gateway = gateway()
+        .route(provider("twilio", "/twilio", "a-secret-of-twilio").to(&app))
+        .route(provider("mailgun", "/mailgun", "a-secret-of-mailgun").to(&app))
+        .route(Route::new(json!({"name": "graph", "path": "/graph", "verify": graph})).to(&app))
+        .start()
+        .await;
+    let form = |path: &str| {
+        Request::post(path, b"a&".repeat(BYTES / 2))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("X-Twilio-Signature", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+    };
+    let elements = format!("{{\"value\":[{}{{}}]}}", "{},".repeat(BYTES / 3 - 10));
+    let before = rss(&gateway);
+    let mut most = before;
+    for (request, reason) in [
+        (form("/twilio"), "ambiguous_request"),
+        (form("/mailgun"), "ambiguous_request"),
+        (Request::post("/graph", elements), "signature_invalid"),
+    ] {
+        let over = std::cell::Cell::new(false);
+        let watched = async {
+            while !over.get() {
+                most = most.max(rss(&gateway));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let sent = async {
+            let answer = gateway.send_via(Via::Plain, &request).await;
+            over.set(true);
+            answer
+        };
+        let ((), answer) = tokio::join!(watched, sent);
+        assert_eq!((answer.status, answer.reason()), (401, reason), "{}", request.target);
+    }
+    // The body itself, and what the sockets and the allocator keep of it.
+    assert!(most < before + 64, "from {before} to {most} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -309,7 +309,7 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
             "when": {"body:/Type": "SubscriptionConfirmation"},
             "needs": ["confirm"],
             "must": {"body:/TopicArn": {"param": "topics"}},
-            "visit": {"url": "body:/SubscribeURL", "hosts": ["sns.*.amazonaws.com", "127.0.0.1"]}
+            "visit": {"url": "body:/SubscribeURL", "hosts": ["sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com", "127.0.0.1"]}
         }
     });
     let route = |name: &str, more: Value| {
@@ -341,9 +341,13 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
 
     let foreign = asks("/hooks/confirms", "arn:aws:sns:eu-west-1:1:theirs", &url).await;
     assert_eq!((foreign.status, foreign.reason()), (403, "handshake_refused"));
-    for elsewhere in
-        ["http://127.0.0.2:1/", "https://evil.example/", "http://sns.eu-west-1.amazonaws.com/", "x"]
-    {
+    for elsewhere in [
+        "http://127.0.0.2:1/",
+        "https://evil.example/",
+        "http://sns.eu-west-1.amazonaws.com/",
+        "https://sns.s3.amazonaws.com/x",
+        "x",
+    ] {
         let answer = asks("/hooks/confirms", ours, elsewhere).await;
         assert_eq!((answer.status, answer.reason()), (403, "handshake_refused"), "{elsewhere}");
     }
@@ -374,10 +378,15 @@ async fn a_signed_url_is_visited_only_where_it_is_pinned_and_the_topic_is_ours()
 
 /// A message of Amazon SNS about a subscription, signed as it does (version 2).
 fn sns_confirmation(topic: &str, path: &str) -> Request {
+    sns_confirmation_at("sns.eu-west-1.amazonaws.com", topic, path)
+}
+
+/// The same with both its URLs on another host.
+fn sns_confirmation_at(host: &str, topic: &str, path: &str) -> Request {
     const RSA: &str = include_str!("../../src/verify/tests/rsa-2048.pem");
     use rustls_pki_types::PrivatePkcs8KeyDer;
     use rustls_pki_types::pem::PemObject;
-    let host = "https://sns.eu-west-1.amazonaws.com";
+    let host = format!("https://{host}");
     let url = format!("{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token=2336412f37");
     let (id, time, token) =
         ("165545c9-2a5c-472c-8df2-7ff2be2b3b1b", "2026-11-24T10:00:00.000Z", "2336412f37");
@@ -436,6 +445,11 @@ async fn a_subscription_to_sns_is_confirmed_through_the_roots_that_its_certifica
     let theirs = sns_confirmation("arn:aws:sns:eu-west-1:210987654321:orders", "/hooks/confirms");
     let answer = gateway.send(&theirs).await;
     assert_eq!((answer.status, answer.reason()), (403, "sender_not_allowed"));
+    // A bucket named `sns` is anybody's: no certificate is fetched from there.
+    for host in ["sns.s3.amazonaws.com", "sns.s3-us-west-2.amazonaws.com", "sns.eu-west-1.amazonaws.com."] {
+        let answer = gateway.send(&sns_confirmation_at(host, topic, "/hooks/confirms")).await;
+        assert_eq!((answer.status, answer.reason()), (401, "signature_invalid"), "{host}");
+    }
     // The stand-in is nobody to the public roots: its certificate is not even fetched.
     let answer = gateway.send(&sns_confirmation(topic, "/hooks/public-roots")).await;
     assert_eq!((answer.status, answer.reason()), (503, "key_unavailable"));

@@ -288,6 +288,68 @@ async fn a_refusal_is_explained_with_the_likeliest_mistake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http_message_signature_is_explained_line_by_line() {
+    let app = App::start().await;
+    let vector = vectors::all().into_iter().find(|vector| vector.name == "appendix B.2.2");
+    let vector = vector.expect("the RFC's own request");
+    let route = Route::new(json!({
+        "name": "rfc", "path": "/foo", "verify": {
+            "provider": "http-signature",
+            "components": vector.config["params"]["components"],
+            "public_keys": [{"secret": vector.config["public_keys"][0], "label": "theirs"}],
+        },
+    }));
+    let gateway = gateway().route(route.to(&app)).start().await;
+    let explained = async |change: &dyn Fn(&mut vectors::Captured), more: &[&str]| {
+        let mut captured = vectors::Captured { received_at: Some(vector.now), ..vector.request.clone() };
+        change(&mut captured);
+        let line = serde_json::to_string(&captured).expect("JSON");
+        std::fs::write(gateway.path("captured.jsonl"), line).expect("written");
+        let arguments = ["verify", "--route", "rfc", "--requests", "captured.jsonl", "--output", "text"];
+        let output = gateway.cli(&[&arguments, more].concat()).await;
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    let told = explained(&|_| {}, &[]).await;
+    for part in [
+        "line 1: accepted by http-signature (theirs)",
+        "covers     3 components: \"@authority\", \"content-digest\", \"@query-param\";name=\"Pet\"",
+        "params     keyid `test-key-rsa-pss`; no alg",
+        "tag `header-example`",
+        "signed     line 1, 25 bytes: \"@authority\": example.com",
+        "signed     line 3, 30 bytes: \"@query-param\";name=\"Pet\": dog",
+        "rsa-pss-sha512 `theirs` matches",
+        "digest     content-digest is covered",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let newline = |captured: &mut vectors::Captured| {
+        let mut body = STANDARD.decode(&captured.body_base64).expect("base64");
+        body.push(b'\n');
+        captured.body_base64 = STANDARD.encode(body);
+    };
+    let told = explained(&newline, &[]).await;
+    assert!(told.contains("the digest is right for this body without its final newline"), "{told}");
+    assert!(told.contains("[final_newline]") && told.contains("NOT the body's"), "{told}");
+    // What the sender's library says that it signed.
+    let moved =
+        |captured: &mut vectors::Captured| captured.url = captured.url.replace("example.com", "inner.local");
+    let told = explained(&moved, &[]).await;
+    let base: String = ["\"@authority\": example.com", "\"content-digest\": "].join("\n");
+    std::fs::write(gateway.path("base.txt"), base).expect("written");
+    assert!(told.contains("\"@authority\": inner.local") && told.contains("[unknown]"), "{told}");
+    let told = explained(&moved, &["--signed", "base.txt"]).await;
+    let part = "the first difference is at byte 14 (line 1, byte 14 of it): here `inner.local\\n`, there `example.com\\n`";
+    assert!(told.contains(part), "{told}");
+    let forwarded = |captured: &mut vectors::Captured| {
+        moved(captured);
+        captured.headers.push(("X-Forwarded-Host".to_owned(), "example.com".to_owned()));
+    };
+    let told = explained(&forwarded, &[]).await;
+    assert!(told.contains("[url_forwarded]"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn captured_traffic_shows_what_a_new_config_would_change() {
     let app = App::start().await;
     let old = gateway().route(github().to(&app)).route(stripe().to(&app)).start().await;
@@ -399,4 +461,36 @@ async fn what_a_capture_cannot_decide_is_said_and_not_guessed() {
     assert!(told.contains("\"reason\":\"signature_invalid\"") && !told.contains("the-secret-of"), "{told}");
     let (code, told) = verify("github", &["--client-secret", "file:acme"]).await;
     assert_eq!(code, Some(2), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_address_floods_a_route_with_pushes_out_nothing_of_another() {
+    let app = App::start().await;
+    let gateway = gateway()
+        .route(github().named("github").to(&app))
+        .section("quarantine", json!({"max_events": 20, "rate": "50/s"}))
+        .listener("trusted_hops", json!(["127.0.0.1"]))
+        .start()
+        .await;
+    let from =
+        |address: &str, body: String| signed::github_with("wrong", body).header("X-Forwarded-For", address);
+    let mut connection = gateway.connect().await;
+    let kept = [("outcome", "kept")];
+    for round in 0..3u32 {
+        // Refused by mistake, and then a flood that alone would fill it twice.
+        let mistaken = from("192.0.2.1", format!("{{\"mistaken\":{round}}}"));
+        assert_eq!(connection.send(&mistaken).await.expect("an answer").status, 401);
+        let before = gateway.metric("tidegate_quarantined_total", &kept).await;
+        eventually("the flood fills it", async || {
+            let flood = from("10.6.6.6", unique_id());
+            for _ in 0..20 {
+                assert_eq!(gateway.send(&flood).await.status, 401);
+            }
+            gateway.metric("tidegate_quarantined_total", &kept).await >= before + 40.0
+        })
+        .await;
+    }
+    let items = items(&gateway).await;
+    let of = |address: &str| items.iter().filter(|item| item["source"] == address).count();
+    assert_eq!((of("192.0.2.1"), of("10.6.6.6")), (3, 17), "{items:?}");
 }

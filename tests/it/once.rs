@@ -2,6 +2,10 @@
 
 use std::collections::HashSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::support::config::provider;
 use crate::support::sender::Connection;
 use crate::support::*;
 
@@ -47,6 +51,83 @@ async fn a_repeat_is_recognised_after_a_crash() {
     let repeat = gateway.send(&event).await;
     assert!(repeat.is_duplicate());
     assert_eq!(repeat.event_id(), first.event_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_passes_one_rule_of_any_takes_no_id_from_who_passes_another() {
+    let app = App::start().await;
+    let rule = |other: serde_json::Value| json!({"any": [{"provider": "standard-webhooks", "secret": "file:secrets/standard"}, other]});
+    let route = |name: &str, other: serde_json::Value| {
+        Route::new(json!({"name": name, "path": format!("/{name}"), "verify": rule(other)}))
+            .secret("standard", signed::STANDARD_SECRET)
+            .secret("token", "token-of-a-weaker-sender")
+            .to(&app)
+    };
+    let gateway = gateway()
+        .route(route("token", json!({"bearer": {"tokens": ["file:secrets/token"]}})))
+        .route(route(
+            "body",
+            json!({"algorithm": "hmac-sha256", "secret": "file:secrets/token",
+                   "signature": {"from": "header:X-Sig", "encoding": "hex"}}),
+        ))
+        .start()
+        .await;
+    for path in ["/token", "/body"] {
+        let genuine = signed::standard_webhooks(contact_created()).to(path);
+        let id = genuine.headers.iter().find(|(name, _)| name == "webhook-id").expect("an id").1.clone();
+        let body = format!("{{\"evil\": \"{id}\"}}");
+        let signature = hex::encode(signed::hmac_sha256(b"token-of-a-weaker-sender", body.as_bytes()));
+        let weaker = Request::post(path, body)
+            .header("Authorization", "Bearer token-of-a-weaker-sender")
+            .header("X-Sig", &signature)
+            .header("webhook-id", &id);
+        let first = gateway.send(&weaker).await;
+        assert!(first.is_success() && !first.is_duplicate(), "{path}: {first:?}");
+        let event = gateway.send(&genuine).await;
+        assert!(event.is_success() && !event.is_duplicate(), "{path}: {event:?}");
+        // Each is still known by its own.
+        let again = gateway.send(&genuine).await;
+        assert!(again.is_duplicate() && again.event_id() == event.event_id(), "{path}: {again:?}");
+        let again = gateway.send(&weaker).await;
+        assert!(again.is_duplicate() && again.event_id() == first.event_id(), "{path}: {again:?}");
+        // Whoever holds a request of which the id is not signed makes no other event's id of it.
+        if path == "/body" {
+            let next = signed::standard_webhooks(contact_created()).to(path);
+            let next = next.headers.iter().find(|(name, _)| name == "webhook-id").expect("an id").1.clone();
+            let mut moved = weaker.clone();
+            moved.headers.retain(|(name, _)| name != "webhook-id");
+            assert!(!gateway.send(&moved.header("webhook-id", &next)).await.is_duplicate());
+        }
+    }
+    gateway.drained().await;
+    assert_eq!(app.received().iter().filter(|received| !received.body.starts_with(b"{\"evil")).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_batch_that_begins_with_a_known_item_is_no_repeat() {
+    let app = App::start().await;
+    let key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    let gateway = gateway().route(provider("adyen", "/hooks/adyen", key).to(&app)).start().await;
+    let key = hex::decode(key).expect("hex");
+    let item = |reference: &str| {
+        let signed = format!("{reference}::Acme:order:10:EUR:AUTHORISATION:true");
+        let signature = STANDARD.encode(signed::hmac_sha256(&key, signed.as_bytes()));
+        json!({"NotificationRequestItem": {
+            "additionalData": {"hmacSignature": signature}, "pspReference": reference, "merchantAccountCode": "Acme",
+            "merchantReference": "order", "amount": {"value": 10, "currency": "EUR"},
+            "eventCode": "AUTHORISATION", "success": "true",
+        }})
+    };
+    let send = async |references: &[&str], date: &str| {
+        let items: Vec<_> = references.iter().map(|reference| item(reference)).collect();
+        let body = json!({"live": date, "notificationItems": items}).to_string();
+        let answer = gateway.send(&Request::post("/hooks/adyen", body)).await;
+        assert!(answer.is_success(), "{answer:?}");
+        answer.is_duplicate()
+    };
+    assert!(!send(&["A"], "1").await && send(&["A"], "2").await);
+    assert!(!send(&["A", "B"], "1").await && send(&["A", "B"], "2").await);
+    assert!(!send(&["B"], "1").await);
 }
 
 async fn connections(gateway: &Gateway, count: usize) -> Vec<Connection> {

@@ -89,7 +89,10 @@ async fn a_providers_list_decides_who_comes_in_and_outlives_a_kill() {
 async fn a_list_that_shrinks_too_much_is_an_alarm_and_changes_nothing() {
     let (list, app) = (App::speaking(Speaks::Http1Tls).await, App::start().await);
     publishes(&list, &["203.0.113.0/24"]);
-    let gateway = gateway_with(&list, &app, json!({"ca": "ca.pem", "refresh": "1s"})).start().await;
+    let gateway = gateway_with(&list, &app, json!({"ca": "ca.pem", "refresh": "1s"}))
+        .section("alerts", json!({"every": "1s", "group": "1s", "to": []}))
+        .start()
+        .await;
     let refused = [("provider", "acme"), ("outcome", "refused")];
     eventually("an alarm", async || gateway.metric("tidegate_range_fetches_total", &refused).await > 0.0)
         .await;
@@ -104,11 +107,17 @@ async fn a_list_that_shrinks_too_much_is_an_alarm_and_changes_nothing() {
     assert!(gateway.log_lines().iter().any(alarm), "{}", gateway.log());
     let text = String::from_utf8(gateway.cli(&["status"]).await.stdout).expect("text");
     assert!(text.contains("the pack's snapshot of 2026-11-01"), "{text}");
+    let alerts = async || gateway.metric("tidegate_alerts", &[("rule", "stale_ranges")]).await;
+    eventually("people are told", async || alerts().await == 1.0).await;
+    let told = gateway.cli(&["alerts", "list"]).await;
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert!(told.contains("acme") && told.contains("what was published is not believed"), "{told}");
 
     // What comes right again is taken.
     publishes(&list, &["192.0.2.0/24", "203.0.113.0/24"]);
     eventually("the new list", async || status_from(&gateway, "203.0.113.7").await.0 == 202).await;
     eventually("no trouble", async || ranges(&gateway).await["error"].is_null()).await;
+    eventually("and that it is over", async || alerts().await == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -284,14 +284,25 @@ async fn a_plain_buffer_becomes_sealed_and_erase_export_and_import_work_on() {
     for n in 0..30 {
         assert_eq!(gateway.send(&event(n)).await.status, 202);
     }
+    // What compression leaves as it is.
+    let marker = hex::encode(signed::hmac_sha256(b"marker", b"of one"));
+    let marked = signed::github(format!("{{\"n\":30,\"marker\":\"{marker}\"}}"));
+    assert_eq!(gateway.send(&marked).await.status, 202);
     gateway.drained().await;
     let buffer = gateway.path("buffer");
     assert!(!files_with(&buffer, SECRET_WORDS).is_empty());
+    // As it is after a while: not only in the journal.
+    assert!(gateway.terminate().await.success());
+    gateway.restart().await;
+    assert!(gateway.cli(&["buffer", "compact"]).await.status.success());
+    assert!(!files_with(&buffer, &marker[..24]).is_empty());
     assert!(gateway.terminate().await.success());
     encryption(&mut gateway, &["OLD_KEY"]);
     gateway.restart().await;
     sealed_anew(&gateway).await;
-    assert_eq!(files_with(&buffer, SECRET_WORDS), Vec::<PathBuf>::new());
+    for text in [SECRET_WORDS, &marker[..24]] {
+        assert_eq!(files_with(&buffer, text), Vec::<PathBuf>::new(), "{text}");
+    }
 
     let erased = ["erase", "--route", "github", "--pointer", "/n", "--equals", "7", "--yes"];
     let erased = gateway.cli(&erased).await;
@@ -301,7 +312,7 @@ async fn a_plain_buffer_becomes_sealed_and_erase_export_and_import_work_on() {
     let other = with_keys(&["NEW_KEY"]).route(github().to(&app)).start().await;
     let archive = gateway.path("all.tar");
     let imported = other.cli(&["import", archive.to_str().expect("a path")]).await;
-    assert!(String::from_utf8_lossy(&imported.stdout).contains("29 imported"), "{imported:?}");
+    assert!(String::from_utf8_lossy(&imported.stdout).contains("30 imported"), "{imported:?}");
     assert_eq!(files_with(&other.path("buffer"), SECRET_WORDS), Vec::<PathBuf>::new());
 }
 

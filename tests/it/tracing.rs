@@ -118,6 +118,45 @@ async fn a_senders_trace_goes_on_through_the_buffer_to_each_attempt_even_after_a
     assert!(!told.contains("hush") && told.contains("tidegate"), "nothing of the URL gets into a trace");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_has_a_trace_of_its_own_that_is_linked_to_those_of_its_events() {
+    let (app, collector) = (App::start().await, App::start().await);
+    let batch = json!({"max_events": 2, "max_wait": "20s", "format": "multipart"});
+    let mut gateway = gateway()
+        .route(unverified("/in").to(&app).delivery("batch", batch))
+        .section("tracing", json!({"url": collector.url(), "protocol": "http"}))
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start()
+        .await;
+    let first = gateway.send(&Request::post("/in", "{}").header("traceparent", SENDERS)).await;
+    let second = gateway.send(&Request::post("/in", "{}")).await;
+    gateway.drained().await;
+    gateway.terminate().await;
+
+    let all = exported(&collector);
+    let of = |kind: SpanKind| all.iter().filter(move |span| span.kind() == kind).collect::<Vec<_>>();
+    let [call] = of(SpanKind::Client)[..] else { panic!("{all:?}") };
+    assert!(call.parent_span_id.is_empty() && hex::encode(&call.trace_id) != TRACE);
+    assert_eq!(says(call, "messaging.batch.message_count"), "2");
+    assert_eq!(says(call, "http.response.status_code"), "200");
+    let (sent, work) = (of(SpanKind::Producer), of(SpanKind::Consumer));
+    let linked: Vec<_> = call.links.iter().map(|link| &link.span_id).collect();
+    assert_eq!((linked.len(), work.len()), (2, 2));
+    assert!(sent.iter().all(|append| linked.contains(&&append.span_id)));
+    let received = app.received();
+    let traceparent =
+        |span: &Span| format!("00-{}-{}-01", hex::encode(&span.trace_id), hex::encode(&span.span_id));
+    assert_eq!(received[0].all("traceparent"), [traceparent(call)]);
+    let body = String::from_utf8_lossy(&received[0].body);
+    for id in [first.event_id(), second.event_id()] {
+        let own = work.iter().find(|span| says(span, "messaging.message.id") == id).expect("its work");
+        assert!(own.links.iter().any(|link| link.span_id == call.span_id), "{own:?}");
+        let part = body.split("--tidegate-").find(|part| part.contains(id)).expect("its part");
+        assert_eq!(part.matches("traceparent: ").count(), 1);
+        assert!(part.contains(&format!("traceparent: {}\r\n", traceparent(own))), "{part}");
+    }
+}
+
 fn exported(collector: &App) -> Vec<Span> {
     collector.received().iter().flat_map(|export| spans(&export.body)).collect()
 }

@@ -2,10 +2,11 @@
 //!
 //! Carries promise 5 for the disk: new events are refused early enough that settling, compaction and deletion still
 //! have room. Full opens by itself; failed stays until a restart, because after a failed sync nobody knows what the
-//! kernel still holds, and to try again would be to guess.
+//! kernel still holds, and to try again would be to guess. If it failed because the volume had no room left, it is said
+//! when there is room again, and a restart will do ([`Want`]).
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -143,6 +144,8 @@ pub(super) struct Marks {
     /// What the store may hold beside the journal that is being written.
     limit: u64,
     pub(super) min_free: u64,
+    /// Free bytes that the engine may take for what was accepted already.
+    pub(super) needs: u64,
 }
 
 /// What a journal grows to, in bytes. From a limit of some size on it has its place within the limit; below that it
@@ -154,11 +157,15 @@ const JOURNAL_WITHIN: u64 = 1 << 30;
 /// never have again.
 const MOST_TO_OPEN: u64 = 64 << 20;
 
+/// Bytes that are written to see whether there is room again.
+const PROBE: usize = 1 << 20;
+
 impl Marks {
     pub(super) fn new(settings: &BufferSettings) -> Self {
         let max = settings.max_size;
         let limit = if max >= JOURNAL_WITHIN { max - JOURNAL } else { max };
-        Self { path: settings.path.clone(), max, limit, min_free: settings.min_free }
+        let (min_free, needs) = (settings.min_free, settings.needs_free());
+        Self { path: settings.path.clone(), max, limit, min_free, needs }
     }
 
     /// Events are refused from here on; the rest of `max_size` is left to settling, compaction and deletion.
@@ -170,7 +177,23 @@ impl Marks {
         self.limit - self.limit / 8
     }
     fn min_free_to_open(&self) -> u64 {
-        self.min_free.saturating_add((self.min_free / 8).min(MOST_TO_OPEN))
+        self.min_free.saturating_add(self.margin())
+    }
+
+    const fn margin(&self) -> u64 {
+        let share = self.min_free / 8;
+        if share < MOST_TO_OPEN { share } else { MOST_TO_OPEN }
+    }
+
+    /// Bytes that events which are delivered and only kept should give back, so that no new one need be refused. They
+    /// begin to give way a little before the marks, and give a little more than that.
+    pub(super) fn wanted(&self, space: Space) -> u64 {
+        let of_free = |margins| self.min_free.saturating_add(margins * self.margin());
+        if space.held < self.low() && space.free >= of_free(2) {
+            return 0;
+        }
+        let size = space.held.saturating_sub(self.limit - self.limit / 16 * 3);
+        size.max(of_free(3).saturating_sub(space.free))
     }
 
     /// Why the buffer is full, if it is. A little more is asked of a full one to open than of an open one to stay so.
@@ -207,9 +230,56 @@ impl Marks {
         size.min(free / 2)
     }
 
+    /// Writes a file as large as a large event, and removes it.
+    fn can_write(&self) -> bool {
+        let path = self.path.join("tidegate.probe");
+        let written =
+            std::fs::write(&path, vec![0; PROBE]).and_then(|()| std::fs::File::open(&path)?.sync_all());
+        // Also what was written in part; if nothing was, there is nothing to remove.
+        let _ = std::fs::remove_file(&path);
+        written.is_ok()
+    }
+
     pub(super) fn free_bytes(&self) -> std::io::Result<u64> {
         let volume = rustix::fs::statvfs(&self.path)?;
         Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+    }
+}
+
+/// A store that failed for want of room.
+#[derive(Debug, Default)]
+pub(super) struct Want {
+    failed: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Want {
+    pub(super) fn failed(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+    /// Whether a restart would find room again.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+    /// Looks whether it is over, which it then stays: by writing, because quotas and the like don't show otherwise.
+    pub(super) fn look(&self, marks: &Marks) {
+        if !self.failed.load(Ordering::Acquire) || self.is_over() {
+            return;
+        }
+        let has_room = marks.free_bytes().is_ok_and(|free| free >= marks.needs) && marks.can_write();
+        self.is_over.store(has_room, Ordering::Release);
+    }
+}
+
+/// Whether an error says that there is no room; `None` if it says nothing of what was wrong.
+pub(super) fn says_no_room(error: &fjall::Error) -> Option<bool> {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error {
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => {
+            Some(matches!(e.kind(), StorageFull | QuotaExceeded))
+        }
+        fjall::Error::Poisoned => None,
+        _ => Some(false),
     }
 }
 
@@ -257,7 +327,7 @@ mod tests {
     use super::*;
 
     fn marks() -> Marks {
-        Marks { path: "/data".into(), max: 1600, limit: 1600, min_free: 80 }
+        Marks { path: "/data".into(), max: 1600, limit: 1600, min_free: 80, needs: 0 }
     }
 
     #[test]
@@ -278,6 +348,20 @@ mod tests {
         assert_eq!(marks().judge(at(90), true), None);
         let large = Marks { min_free: 100 << 30, ..marks() };
         assert_eq!(large.judge(at((100 << 30) + MOST_TO_OPEN), true), None);
+    }
+
+    #[test]
+    fn what_is_delivered_gives_way_before_the_marks_and_until_there_is_room_to_open() {
+        let at = |held, free| marks().wanted(Space { used: held, held, free });
+        assert_eq!(at(1399, 100), 0);
+        assert_eq!(at(1400, 100), 100);
+        assert_eq!(at(0, 99), 11);
+        assert_eq!(at(1500, 10), 200);
+        for (held, free) in [(1400, 1 << 40), (1600, 1 << 40), (0, 0), (0, 99)] {
+            let wanted = at(held, free);
+            let (held, free) = (held.saturating_sub(wanted), free + wanted);
+            assert_eq!(marks().judge(Space { used: held, held, free }, true), None);
+        }
     }
 
     #[test]

@@ -16,8 +16,10 @@ use super::batch::AppendBatch;
 use super::codec::{self, QueueEntry, Record, StoredEvent, Told};
 use super::draft::{Draft, Retained, retention_of};
 use super::endpoints::ChangeEndpoints;
+use super::give_up::{Gone, Spots};
 use super::keys::{self, Class, Group};
 use super::lane::{Held, Lane, Place, Target};
+use super::lanes::Turn;
 use super::notes::Note;
 use super::sealing::Reseal;
 use super::waiting::Promise;
@@ -90,17 +92,21 @@ pub(super) struct Change {
 }
 
 /// See [`super::super::Task`].
-#[derive(Clone)]
 pub(super) enum What {
     Replay,
     ReplayTo(Arc<Lane>),
+    /// Of deliveries that wait here.
+    GiveUp(Spots),
     Purge,
 }
 
 /// What came of a change.
+#[derive(Default)]
 pub(super) struct Changed {
-    /// Deliveries made pending, or events deleted.
+    /// Deliveries made pending or given up, or events deleted.
     pub(super) count: u64,
+    /// Deliveries that were not given up because they are leased.
+    pub(super) under_way: u64,
     pub(super) job: Option<Box<Job>>,
 }
 
@@ -134,7 +140,7 @@ impl Only {
             || self.status.is_some()
             || self.state.as_deref().is_some_and(|state| state != "pending")
     }
-    fn meets(&self, (destination, record): &(u32, Record)) -> bool {
+    pub(super) fn meets(&self, (destination, record): &(u32, Record)) -> bool {
         self.matches(*destination, &record.state, record.history.last())
     }
 }
@@ -163,6 +169,7 @@ pub(super) struct Effects {
     pub(super) claimed: Vec<ClaimKey>,
     pub(super) imported: Vec<Answer<Imported, AppendError>>,
     pub(super) changed: Vec<Answer<Changed, BufferError>>,
+    pub(super) given_up: Vec<Gone>,
     pub(super) swept: Vec<Answer<(), BufferError>>,
     /// Events stored by this commit, and their bytes.
     pub(super) stored: usize,
@@ -359,19 +366,10 @@ impl Draft<'_> {
         now: Timestamp,
         effects: &mut Effects,
     ) -> Result<(), BufferError> {
-        let (lane, seq) = (&op.lane, op.place.1);
-        let mut records: BTreeMap<u32, Record> = match op.siblings {
-            // The usual case needs no look at the others.
-            1 if !self.directory.is_widened() => BTreeMap::new(),
-            _ => self.records(op.event)?.into_iter().collect(),
-        };
-        records.insert(lane.id, op.record.clone());
+        let lane = &op.lane;
+        let records = self.records_with(op)?;
         let turn = self.turn(op)?;
-        self.take_turn(op, turn, now, effects);
-        match op.place.0 {
-            0 => self.remove(keys::fresh(lane.id, seq)),
-            due => self.remove(keys::retry(lane.id, due, seq)),
-        }
+        self.leave_queue(op, turn, now, effects);
         if let Some((due, seq)) = upcoming {
             let accepted = op.record.accepted;
             let entry = QueueEntry { event: op.event, accepted, told: Told::Record, lane: op.record.lane };
@@ -382,8 +380,35 @@ impl Draft<'_> {
             self.put_record(op.event, lane.id, &op.record);
             return Ok(());
         }
+        self.end(op, records)
+    }
+
+    /// All deliveries of the event that something is known of, with this one as it will be.
+    pub(super) fn records_with(&self, op: &Settle) -> Result<BTreeMap<u32, Record>, BufferError> {
+        let mut records: BTreeMap<u32, Record> = match op.siblings {
+            // The usual case needs no look at the others.
+            1 if !self.directory.is_widened() => BTreeMap::new(),
+            _ => self.records(op.event)?.into_iter().collect(),
+        };
+        records.insert(op.lane.id, op.record.clone());
+        Ok(records)
+    }
+
+    /// Takes a delivery out of its queue.
+    pub(super) fn leave_queue(&mut self, op: &Settle, turn: Turn, now: Timestamp, effects: &mut Effects) {
+        let (lane, seq) = (&op.lane, op.place.1);
+        self.take_turn(op, turn, now, effects);
+        match op.place.0 {
+            0 => self.remove(keys::fresh(lane.id, seq)),
+            due => self.remove(keys::retry(lane.id, due, seq)),
+        }
+    }
+
+    /// Writes down what a delivery has come to that is done with, and begins its event's retention if it was the last.
+    pub(super) fn end(&mut self, op: &Settle, records: BTreeMap<u32, Record>) -> Result<(), BufferError> {
+        let lane = &op.lane;
         if op.place.0 > 0 {
-            self.remove(keys::retried(lane.id, seq));
+            self.remove(keys::retried(lane.id, op.place.1));
         }
         let counters = self.counters(lane);
         counters.backlog = counters.backlog.saturating_sub(1);
@@ -421,12 +446,18 @@ impl Draft<'_> {
 
     pub(super) fn change(&mut self, op: Change, now: Timestamp, effects: &mut Effects) {
         let Change { what, events, only, mut job, done } = op;
-        let mut changed = Changed { count: 0, job: None };
+        let mut changed = Changed::default();
         let mut failed = None;
         for event in events {
             let outcome = match &what {
                 What::Replay => self.replay_one(event, &only, now, effects),
                 What::ReplayTo(lane) => self.give_to(event, lane, now, effects),
+                What::GiveUp(spots) => {
+                    self.give_up_one(event, spots.get(&event), &only, now, effects).map(|one| {
+                        changed.under_way += one.under_way;
+                        one.count
+                    })
+                }
                 What::Purge => self.purge_one(event, &only, now, effects).map(u64::from),
             };
             match (outcome, &mut job) {

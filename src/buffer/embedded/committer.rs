@@ -18,14 +18,15 @@ use std::time::{Duration, Instant};
 use fjall::PersistMode;
 use parking_lot::{Condvar, Mutex};
 
-use super::super::{AppendError, BufferError};
+use super::super::{AppendError, BufferError, DeadReason};
 use super::Shared;
-use super::admission::Space;
+use super::admission::{Space, says_no_room};
 use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
 use super::endpoints::ChangeEndpoints;
-use super::retention::Swept;
+use super::give_up::Gone;
+use super::retention::{Gave, Swept};
 use super::store::Store;
 use super::waiting::{Promise, Wakes};
 use super::witness::Witness;
@@ -201,7 +202,8 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn run(mut self) {
         let closed = loop {
-            let patience = if self.sweep_at <= Instant::now() { Duration::ZERO } else { TICK };
+            let busy = self.sweep_at <= Instant::now() || self.tidy.owed() > 0;
+            let patience = if busy { Duration::ZERO } else { TICK };
             let group = self.shared.inbox.take(patience);
             // Promises in a group that panics are dropped, and so answered.
             match catch_unwind(AssertUnwindSafe(|| self.turn(group))) {
@@ -230,6 +232,20 @@ impl Committer {
         let mut swept = None;
         if self.sweep_at <= Instant::now() || group.iter().any(|op| matches!(op, Op::Sweep(_))) {
             swept = Some(draft.sweep(now));
+        }
+        let owed = self.tidy.owed();
+        if owed > 0 {
+            match draft.give_way(owed, now) {
+                Ok(Gave { bytes, more }) => self.tidy.given(bytes, more),
+                Err(error) => {
+                    tracing::error!(%error, "delivered events could not be deleted to make room");
+                    self.tidy.given(0, false);
+                }
+            }
+        }
+        // Not before all that is to go has gone, or nothing is left that could.
+        if (shared.gate.is_full() || self.tidy.is_wanted()) && self.tidy.owed() == 0 {
+            self.tidy.start(&shared, &store);
         }
         for op in group {
             match op {
@@ -324,7 +340,7 @@ impl Committer {
             tracing::warn!("the commit that hung has returned");
         }
         if let Err(error) = written {
-            self.shared.fail(&format!("a write or sync failed: {error}"));
+            self.fail("a write or sync failed", &error);
             self.tell(effects, Some(self.shared.gate.failure()));
             return;
         }
@@ -371,6 +387,14 @@ impl Committer {
                 if let Some(place) = upcoming {
                     state.upcoming.remove(&place);
                 }
+            }
+            for Gone { lane, event, attempts, place } in effects.given_up {
+                if let Some(place) = place {
+                    lane.state().is_withdrawn(place);
+                }
+                let (destination, reason) = (&lane.name, DeadReason::ByOperator.code());
+                tracing::warn!(%event, %destination, reason, attempts, "dead letter");
+                self.shared.metrics.given_up(&destination.0);
             }
             for (lane, place) in effects.promoted {
                 lane.state().promoted(place);
@@ -454,12 +478,28 @@ impl Committer {
         closed
     }
 
+    fn fail(&self, what: &str, error: &fjall::Error) {
+        // What its own threads failed of the engine does not say.
+        let no_room = says_no_room(error).unwrap_or_else(|| {
+            let marks = self.shared.marks();
+            marks.free_bytes().is_ok_and(|free| free < marks.needs)
+        });
+        if no_room {
+            self.shared.want.failed();
+            self.shared.fail(&format!(
+                "{what}: {error}: the volume has no room; the process ends when it has, to be started again"
+            ));
+        } else {
+            self.shared.fail(&format!("{what}: {error}"));
+        }
+    }
+
     /// Asks the disk for its space now and then, and whenever what came in since could have used up the rest.
     fn measure_if_due(&mut self, group: &[Op]) {
         let coming: u64 = group.iter().map(|op| op.bytes() as u64).sum();
         let marks = self.shared.marks();
         let tight = coming > 0 && self.appended + coming > marks.headroom(self.space);
-        if !tight && self.measured.elapsed() < MEASURE_EVERY {
+        if !self.tidy.has_ended() && !tight && self.measured.elapsed() < MEASURE_EVERY {
             return;
         }
         self.measured = Instant::now();
@@ -479,13 +519,12 @@ impl Committer {
                 self.shared.publish(space);
                 // Also how a failed flush of the engine's own threads comes to light while nothing is written.
                 if let Err(error) = self.store.db.persist(PersistMode::Buffer) {
-                    self.shared.fail(&format!("the engine has failed: {error}"));
+                    self.fail("the engine has failed", &error);
                 }
             }
             Err(error) => tracing::error!(%error, "the buffer's disk could not be asked for its space"),
         }
         let full = marks.judge(self.space, self.shared.gate.is_full());
-        let is_full = full.is_some();
         if self.shared.gate.set_full(full.clone()) {
             match full {
                 Some(why) => {
@@ -495,9 +534,7 @@ impl Committer {
                 None => tracing::info!("the buffer has room again and takes new events"),
             }
         }
-        if is_full {
-            self.tidy.start(&self.store);
-        }
+        self.tidy.wants(marks.wanted(self.space));
     }
 
     fn close(self, closed: Promise<()>) {

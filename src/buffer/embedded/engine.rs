@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 use super::super::Pressure;
 use super::super::{
     Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, Imported, Job, LaneBy,
-    LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement, Stats,
-    Step, StoredEndpoint, StuckLane, Task, Verified,
+    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, GivenUp, Imported, Job,
+    LaneBy, LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement,
+    Stats, Step, StoredEndpoint, StuckLane, Task, Verified,
 };
-use super::admission::{Gate, Marks, Space, Watch};
+use super::admission::{Gate, Marks, Space, Want, Watch};
 use super::apply::{Change, Changed, Only, Op, Settle, What};
 use super::codec::Counters;
 use super::committer::{Committer, Inbox};
@@ -28,7 +28,9 @@ use super::retention::Keep;
 use super::sealing::{self, Passes};
 use super::shared::Shared;
 use super::store::Store;
-use super::{OpenError, apply, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting, wire};
+use super::{
+    OpenError, apply, give_up, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting, wire,
+};
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
 use crate::telemetry::Metrics;
@@ -68,6 +70,7 @@ impl Embedded {
             inbox: Inbox::default(),
             gate: Gate::default(),
             watch: Watch::default(),
+            want: Want::default(),
             marks: RwLock::new(Arc::new(marks)),
             beside,
             keep,
@@ -136,29 +139,51 @@ impl Embedded {
         outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
     }
 
-    /// Applies a replay or purge to all that a selection holds, in order of acceptance, step by step.
-    async fn change(&self, selection: Selection, what: What) -> Result<u64, BufferError> {
+    /// What the committer is to do to these events.
+    async fn what(&self, task: &Task, events: &[EventId], only: &Only) -> Result<What, BufferError> {
+        Ok(match task {
+            Task::Replay => What::Replay,
+            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
+            Task::GiveUp => {
+                let (events, only) = (events.to_vec(), only.clone());
+                let find = move |store: &Store, shared: &Shared| {
+                    let next_seq = shared.next_seq.load(Ordering::Acquire);
+                    give_up::find(store, &shared.directory, &events, &only, next_seq)
+                };
+                What::GiveUp(self.read(find).await?)
+            }
+            Task::Purge | Task::Erase => What::Purge,
+        })
+    }
+
+    /// Does something to all that a selection holds, in order of acceptance, step by step.
+    async fn change(&self, selection: Selection, task: Task) -> Result<GivenUp, BufferError> {
         self.shared.gate.usable()?;
         let filter = match selection {
             Selection::One(id, filter) => {
                 let only = select::only(&self.shared.directory, &filter);
-                return Ok(self.apply(what, vec![id], only, None).await?.count);
+                let what = self.what(&task, &[id], &only).await?;
+                let Changed { count, under_way, .. } = self.apply(what, vec![id], only, None).await?;
+                return Ok(GivenUp { count, under_way });
             }
             Selection::Matching(filter) => filter,
         };
         let only = select::only(&self.shared.directory, &filter);
         let mut search = Search::new(filter, CHANGE_STEP).oldest_first();
         search.upto = Some(EventId::last_of(self.shared.clock.now()));
-        let mut count = 0;
+        let mut done = GivenUp::default();
         loop {
             let found = self.search(search.clone()).await?;
             let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
             if !ids.is_empty() {
-                count += self.apply(what.clone(), ids, only.clone(), None).await?.count;
+                let what = self.what(&task, &ids, &only).await?;
+                let changed = self.apply(what, ids, only.clone(), None).await?;
+                done.count += changed.count;
+                done.under_way += changed.under_way;
             }
             match found.next {
                 Some(next) => search.after = Some(next),
-                None => return Ok(count),
+                None => return Ok(done),
             }
         }
     }
@@ -278,6 +303,21 @@ impl Buffer for Embedded {
         Ok(granted.accept(max))
     }
 
+    async fn lease_strayed(
+        &self,
+        destination: &DestinationName,
+        max: usize,
+        beyond: Timestamp,
+    ) -> Result<Vec<Leased>, BufferError> {
+        self.shared.gate.usable()?;
+        let Some(lane) = self.shared.known_lane(destination) else { return Ok(Vec::new()) };
+        if !lease::may_stray(&lane, beyond) {
+            return Ok(Vec::new());
+        }
+        let granted = self.read(move |store, _| lease::strayed(store, &lane, max, beyond)).await?;
+        Ok(granted.accept(max))
+    }
+
     async fn next_due(&self, destination: &DestinationName) -> Result<Option<Timestamp>, BufferError> {
         let store = self.shared.store()?;
         match self.shared.known_lane(destination) {
@@ -295,8 +335,8 @@ impl Buffer for Embedded {
         let Settlement { event_id, destination, token, attempt, next } = settlement;
         let Some(lane) = self.shared.known_lane(&destination) else { return Ok(()) };
         let place = lease::place(token);
+        let mut state = lane.state();
         let op = {
-            let mut state = lane.state();
             let held = match state.leases.get(&place) {
                 Some(Lease::Out(held)) if held.event.id == event_id => held.clone(),
                 // Settled already, or never leased by this process.
@@ -307,9 +347,16 @@ impl Buffer for Embedded {
                 return Ok(());
             }
             let next = match next {
-                // A retry gets a place of its own, even if it is due in the same millisecond as the last one: what
-                // becomes of the old place must not touch the new one.
-                Next::Retry(at) => Next::Retry(at.max(Timestamp(place.0.saturating_add(1)))),
+                // A retry gets a place of its own, even if it is due in the same millisecond as the last one, or as one
+                // before it that is still on its way to disk: what becomes of an old place must not touch the new one.
+                // Mostly it is due later than the last one; if the clock has been set back it is not.
+                Next::Retry(mut at) => {
+                    at = at.max(Timestamp(1));
+                    while state.knows((at.0, place.1)) {
+                        at.0 += 1;
+                    }
+                    Next::Retry(at)
+                }
                 next => next,
             };
             let record = apply::settled(&held, attempt, next, self.shared.clock.now());
@@ -322,7 +369,10 @@ impl Buffer for Embedded {
             }
             Settle { lane: Arc::clone(&lane), place, event: event_id, siblings, size, record, urgent }
         };
-        self.shared.inbox.push(Op::Settle(Box::new(op))).map_err(Into::into)
+        // Before another can lease what it makes due: its settlement must come behind this one.
+        let pushed = self.shared.inbox.push(Op::Settle(Box::new(op)));
+        drop(state);
+        pushed.map_err(Into::into)
     }
 
     async fn get(&self, id: EventId) -> Result<Option<(Event, Vec<Delivery>)>, BufferError> {
@@ -339,22 +389,22 @@ impl Buffer for Embedded {
     }
 
     async fn replay(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, What::Replay).await
+        self.change(selection, Task::Replay).await.map(|done| done.count)
+    }
+
+    async fn give_up(&self, selection: Selection) -> Result<GivenUp, BufferError> {
+        self.change(selection, Task::GiveUp).await
     }
 
     async fn purge(&self, selection: Selection) -> Result<u64, BufferError> {
-        self.change(selection, What::Purge).await
+        self.change(selection, Task::Purge).await.map(|done| done.count)
     }
 
     async fn step(&self, step: Step) -> Result<Job, BufferError> {
         self.shared.gate.usable()?;
         let Step { job, events } = step;
-        let what = match &job.task {
-            Task::Replay => What::Replay,
-            Task::ReplayTo { to } => What::ReplayTo(self.shared.lane(to)),
-            Task::Purge | Task::Erase => What::Purge,
-        };
         let only = select::only(&self.shared.directory, &job.filter);
+        let what = self.what(&job.task, &events, &only).await?;
         let changed = self.apply(what, events, only, Some(Box::new(job))).await?;
         // It comes back with what it was sent with.
         changed.job.map(|job| *job).ok_or(BufferError::Closed)
@@ -407,7 +457,10 @@ impl Buffer for Embedded {
     async fn compact(&self) -> Result<(), BufferError> {
         self.shared.gate.usable()?;
         let _alone = self.shared.scrubbing.lock().await;
-        self.read(|store, _| tidy::free(store).map_err(|e| store.failed("store", "compaction", e))).await
+        self.read(|store, shared| {
+            tidy::free(store, shared).map_err(|e| store.failed("store", "compaction", e))
+        })
+        .await
     }
 
     async fn adopt(&self, settings: &BufferSettings) -> Result<(), BufferError> {
@@ -462,6 +515,10 @@ impl Buffer for Embedded {
 
     fn admission(&self) -> Admission {
         self.shared.gate.admission()
+    }
+
+    fn needs_restart(&self) -> bool {
+        self.shared.want.is_over()
     }
 
     fn pressure(&self) -> Pressure {

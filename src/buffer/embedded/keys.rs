@@ -11,7 +11,7 @@
 //! | `X` expiry, claim key | more claim keys that expire then | claims by expiry |
 //! | `F` destination, seq | [`QueueEntry`] | deliveries not tried since acceptance or replay, by acceptance |
 //! | `R` destination, due, seq | [`QueueEntry`] | deliveries to be retried, by due time |
-//! | `O` destination, seq | accepted at | deliveries in `R`, and the first that waits behind a parked one, by acceptance (for the oldest age) |
+//! | `O` destination, seq | accepted at, and for a lane's new first when it was due | deliveries in `R`, and the first that waits behind a parked one, by acceptance (for the oldest age) |
 //! | `H` destination, lane | the lane's record | lanes that are not empty |
 //! | `W` destination, lane, seq | [`QueueEntry`] | deliveries that wait for their lane's first, by acceptance |
 //! | `B` destination, since, lane | – | lanes that stand still, by time |
@@ -78,6 +78,10 @@ pub(super) fn ordered(destination: u32, lane: LaneKey) -> Key {
 }
 pub(super) fn waiting(destination: u32, lane: LaneKey, seq: u64) -> Key {
     key(b'W', &[&destination.to_be_bytes(), &lane.0, &seq.to_be_bytes()])
+}
+/// The first possible key of all that wait in lanes of a destination.
+pub(super) fn lanes_of(destination: u32) -> Key {
+    key(b'W', &[&destination.to_be_bytes()])
 }
 pub(super) fn stuck(destination: u32, since: u64, lane: LaneKey) -> Key {
     key(b'B', &[&destination.to_be_bytes(), &since.to_be_bytes(), &lane.0])

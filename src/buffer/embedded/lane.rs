@@ -114,6 +114,8 @@ pub(super) struct State {
     pub(super) settled_low: Option<Place>,
     /// No retry on disk that may be leased is due before this.
     pub(super) retry_due: u64,
+    /// No retry on disk is due after this, but for those leased, returned or upcoming.
+    pub(super) latest_due: u64,
     /// No retry stands below this seq in the index by acceptance, but for those upcoming.
     pub(super) retried_from: u64,
     /// Counts what lowered `retried_from`, so that a look at the index notices.
@@ -121,6 +123,8 @@ pub(super) struct State {
     /// The same for lanes that stand still, by time.
     pub(super) stuck_from: u64,
     pub(super) stuck_lowered: u64,
+    /// Counts what was taken out of the queues without a lease, so that a look at them notices.
+    pub(super) withdrawn: u64,
     /// The latest lease got less than it asked for: what becomes due is waited for.
     pub(super) starved: bool,
     /// Whose turn it is where only one of new deliveries and retries fits.
@@ -152,10 +156,12 @@ impl Lane {
                 retry_from: (0, 0),
                 settled_low: None,
                 retry_due: u64::MAX,
+                latest_due: 0,
                 retried_from: 0,
                 retried_lowered: 0,
                 stuck_from: 0,
                 stuck_lowered: 0,
+                withdrawn: 0,
                 starved: false,
                 retries_first: true,
             }),
@@ -180,6 +186,7 @@ impl Lane {
             state.behind = true;
             state.retry_from = (counters.retry_from, 0);
             state.retry_due = counters.retry_from;
+            state.latest_due = u64::MAX;
         }
         lane
     }
@@ -243,6 +250,17 @@ impl State {
         }
     }
 
+    /// Leases up to `max` of what was handed back and is due after that time.
+    pub(super) fn take_strayed(&mut self, max: usize, beyond: Timestamp, taken: &mut Vec<(Place, Held)>) {
+        while taken.len() < max
+            && let Some(entry) = self.returned.last_entry()
+            && entry.key().0 > beyond.0
+        {
+            let (place, held) = entry.remove_entry();
+            self.lease(place, held, taken);
+        }
+    }
+
     pub(super) fn take_window(&mut self, max: usize, taken: &mut Vec<(Place, Held)>) {
         while taken.len() < max
             && let Some((seq, held)) = self.window.pop_front()
@@ -271,6 +289,30 @@ impl State {
             || self.upcoming.contains_key(&place)
     }
 
+    /// Takes an entry out of everybody's reach, until it is gone from disk. `false`: somebody has it.
+    pub(super) fn withdraw(&mut self, place: Place, accepted: Timestamp) -> bool {
+        if self.leases.contains_key(&place) {
+            return false;
+        }
+        self.returned.remove(&place);
+        self.upcoming.remove(&place);
+        if place.0 == 0
+            && let Ok(at) = self.window.binary_search_by_key(&place.1, |(seq, _)| *seq)
+            && let Some((_, held)) = self.window.remove(at)
+        {
+            self.window_bytes -= held.weight();
+        }
+        self.leases.insert(place, Lease::Settling(accepted));
+        self.withdrawn += 1;
+        true
+    }
+
+    /// It is gone from disk.
+    pub(super) fn is_withdrawn(&mut self, place: Place) {
+        self.leases.remove(&place);
+        self.withdrawn += 1;
+    }
+
     /// Gives a lease back as if it had never been.
     pub(super) fn hand_back(&mut self, place: Place) {
         match self.leases.remove(&place) {
@@ -295,6 +337,7 @@ impl State {
         self.retry_from = self.retry_from.min(place);
         self.settled_low = Some(self.settled_low.map_or(place, |low| low.min(place)));
         self.retry_due = self.retry_due.min(place.0);
+        self.latest_due = self.latest_due.max(place.0);
         self.aged(place.1);
     }
 
@@ -327,6 +370,7 @@ impl State {
             } else {
                 self.retry_from = self.retry_from.min(place);
                 self.retry_due = self.retry_due.min(place.0);
+                self.latest_due = self.latest_due.max(place.0);
             }
         }
     }

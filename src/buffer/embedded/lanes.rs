@@ -223,6 +223,42 @@ impl Draft<'_> {
         }
     }
 
+    /// Takes a delivery out that waits behind the first of its lane. The lane was not necessarily loaded.
+    pub(super) fn leave_lane(
+        &mut self,
+        lane: &Arc<Lane>,
+        key: LaneKey,
+        seq: u64,
+        effects: &mut Effects,
+    ) -> Result<(), BufferError> {
+        let of = keys::waiting(lane.id, key, seq);
+        let Some(mut record) = self.load_lane(lane.id, key)? else { return Ok(()) };
+        record.waiting = record.waiting.saturating_sub(1);
+        // The first behind a parked one stands for the age of all.
+        let ages = record.is_parked() && self.get(&keys::retried(lane.id, seq))?.is_some();
+        let there = self.get(&of)?;
+        self.remove(of.clone());
+        let next = match ages {
+            false => None,
+            true => match self.first_waiting(lane, key, &record) {
+                Ok(next) => next,
+                Err(error) => {
+                    there.into_iter().for_each(|entry| self.put(of.clone(), entry));
+                    return Err(error);
+                }
+            },
+        };
+        if ages {
+            self.remove(keys::retried(lane.id, seq));
+        }
+        if let Some((seq, entry)) = next {
+            self.put(keys::retried(lane.id, seq), entry.accepted.0.to_be_bytes());
+            effects.aged.push((Arc::clone(lane), seq));
+        }
+        *self.lane_record(lane.id, key) = Some(record);
+        Ok(())
+    }
+
     /// What a parked lane goes on with once its dead letter is gone; `None` if this one does not hold it.
     pub(super) fn behind_parked(
         &mut self,
@@ -289,7 +325,8 @@ impl Draft<'_> {
     ) {
         let due = now.0.max(1);
         self.put(keys::retry(lane.id, due, seq), entry.encode());
-        self.put(keys::retried(lane.id, seq), entry.accepted.0.to_be_bytes());
+        let (accepted, due_at) = (entry.accepted.0.to_be_bytes(), due.to_be_bytes());
+        self.put(keys::retried(lane.id, seq), [accepted, due_at].concat());
         let low = self.promoted.entry(lane.id).or_insert(due);
         *low = due.min(*low);
         effects.promoted.push((Arc::clone(lane), (due, seq)));
@@ -362,6 +399,12 @@ impl LaneRecord {
     fn is_parked_by(&self, event: EventId) -> bool {
         matches!(self.state, LaneState::Stuck { why: Standstill::Parked, head, .. } if head == event)
     }
+
+    fn stuck(&self, lane: &Lane, key: LaneKey) -> Option<StuckLane> {
+        let LaneState::Stuck { why, since, head } = self.state else { return None };
+        let (destination, waiting) = (lane.name.clone(), self.waiting);
+        Some(StuckLane { destination, lane: key, why, since, head, waiting })
+    }
 }
 
 impl Store {
@@ -382,6 +425,12 @@ pub(super) fn stuck(
         None => directory.all(),
     };
     let mut found = Vec::new();
+    if let Some(key) = search.lane {
+        for lane in lanes.into_iter().take(search.limit) {
+            found.extend(store.lane(lane.id, key)?.and_then(|record| record.stuck(&lane, key)));
+        }
+        return Ok(found);
+    }
     for lane in lanes {
         let from = lane.state().stuck_from;
         let first = LaneKey([0; 8]);
@@ -392,12 +441,7 @@ pub(super) fn stuck(
             let (of, _) = entry?;
             let Some(key) = keys::lane_at(&of, 13) else { continue };
             // It may have gone on meanwhile.
-            if let Some(LaneRecord { waiting, state: LaneState::Stuck { why, since, head }, .. }) =
-                store.lane(lane.id, key)?
-            {
-                let destination = lane.name.clone();
-                found.push(StuckLane { destination, lane: key, why, since, head, waiting });
-            }
+            found.extend(store.lane(lane.id, key)?.and_then(|record| record.stuck(&lane, key)));
         }
     }
     Ok(found)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::{BufferError, LeaseToken, Leased};
 use super::codec::{QueueEntry, Told};
 use super::keys;
-use super::lane::{Held, Lane, Lease, Place};
+use super::lane::{Held, Lane, Lease, Place, State};
 use super::store::Store;
 use crate::clock::Timestamp;
 
@@ -90,6 +90,70 @@ pub(super) fn from_disk(
     Ok(granted)
 }
 
+/// Leases retries that are due after `beyond`. May block on reads, but only if there may be such.
+pub(super) fn strayed(
+    store: &Store,
+    lane: &Arc<Lane>,
+    max: usize,
+    beyond: Timestamp,
+) -> Result<Granted, BufferError> {
+    let _scanning = lane.scanning.lock();
+    let mut taken = Vec::new();
+    lane.state().take_strayed(max, beyond, &mut taken);
+    let mut granted = Granted::new(lane, &taken);
+    let reserved = reserve_strayed(store, lane, max - taken.len(), beyond);
+    if reserved.is_err() {
+        lane.state().latest_due = u64::MAX;
+    }
+    read(store, lane, reserved?, &mut granted)?;
+    Ok(granted)
+}
+
+/// Whether a retry may be due after `beyond` that may be leased.
+pub(super) fn may_stray(lane: &Lane, beyond: Timestamp) -> bool {
+    let state = lane.state();
+    state.latest_due > beyond.0
+        || state.returned.last_key_value().is_some_and(|(place, _)| place.0 > beyond.0)
+}
+
+fn reserve_strayed(
+    store: &Store,
+    lane: &Lane,
+    max: usize,
+    beyond: Timestamp,
+) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
+    if max == 0 {
+        return Ok(Vec::new());
+    }
+    // What is put off from here on raises it again.
+    lane.state().latest_due = beyond.0;
+    let from = keys::retry(lane.id, beyond.0.saturating_add(1), 0);
+    let mut found = Vec::new();
+    for entry in store.queue(from, keys::retry(lane.id, u64::MAX, u64::MAX)) {
+        let (key, entry) = entry?;
+        let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
+        if !lane.state().knows((due, seq)) {
+            found.push(((due, seq), entry));
+        }
+        if found.len() == max {
+            break;
+        }
+    }
+    let mut state = lane.state();
+    if found.len() == max || state.upcoming.last_key_value().is_some_and(|(place, _)| place.0 > beyond.0) {
+        state.latest_due = u64::MAX;
+    }
+    let mut reserved = Vec::with_capacity(found.len());
+    for (place, entry) in found {
+        // It may have been settled since it was found.
+        if !state.knows(place) && store.get(&keys::retry(lane.id, place.0, place.1))?.is_some() {
+            state.leases.insert(place, Lease::Reading(entry.accepted));
+            reserved.push((place, entry));
+        }
+    }
+    Ok(reserved)
+}
+
 /// How many of so many places are first of all for retries: half of them, and of an odd number one more each other time.
 fn turn(lane: &Lane, room: usize) -> usize {
     if room.is_multiple_of(2) {
@@ -139,7 +203,7 @@ fn reserve_retries(
     now: Timestamp,
     granted: &mut Granted,
 ) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
-    let (from, upcoming) = {
+    let (from, upcoming, spoken_for, withdrawn) = {
         let mut state = lane.state();
         state.settled_low = None;
         // Retries that are on their way to disk may get there unseen by this scan.
@@ -147,7 +211,10 @@ fn reserve_retries(
         if max == 0 || state.retry_due > now.0 {
             return Ok(Vec::new());
         }
-        (state.retry_from, upcoming)
+        // One that is settled while this scan runs still stands in what the scan sees.
+        let spoken_for: Vec<Place> =
+            state.leases.range(state.retry_from..).map(|(place, _)| *place).collect();
+        (state.retry_from, upcoming, spoken_for, state.withdrawn)
     };
     let mut found = Vec::new();
     let mut next: Option<Place> = None;
@@ -156,7 +223,7 @@ fn reserve_retries(
         let (key, entry) = entry?;
         let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
         let place = (due, seq);
-        if lane.state().knows(place) {
+        if spoken_for.binary_search(&place).is_ok() || lane.state().knows(place) {
             end = (due, seq + 1);
             continue;
         }
@@ -168,6 +235,7 @@ fn reserve_retries(
         found.push((place, entry));
     }
     let mut state = lane.state();
+    still_there(store, lane, &state, withdrawn, &mut found)?;
     let due_in_memory = upcoming.iter().copied().filter(|place| place.0 <= now.0);
     let mut order: Vec<(Place, Option<QueueEntry>)> =
         found.into_iter().map(|(place, entry)| (place, Some(entry))).collect();
@@ -214,12 +282,12 @@ fn reserve_fresh(
     lane: &Arc<Lane>,
     max: usize,
 ) -> Result<Vec<(Place, QueueEntry)>, BufferError> {
-    let (from, until) = {
+    let (from, until, withdrawn) = {
         let state = lane.state();
         if max == 0 || !state.behind {
             return Ok(Vec::new());
         }
-        (state.fresh_from, state.fresh_end)
+        (state.fresh_from, state.fresh_end, state.withdrawn)
     };
     let mut found = Vec::new();
     let mut end = until;
@@ -235,6 +303,7 @@ fn reserve_fresh(
         }
     }
     let mut state = lane.state();
+    still_there(store, lane, &state, withdrawn, &mut found)?;
     for (place, entry) in &found {
         state.leases.insert(*place, Lease::Reading(entry.accepted));
     }
@@ -242,6 +311,31 @@ fn reserve_fresh(
     // New entries went by the window as long as we were behind.
     state.behind = end < state.fresh_end;
     Ok(found)
+}
+
+/// Leaves out what was withdrawn since the look at the queue began: it saw the queue as it was then.
+fn still_there(
+    store: &Store,
+    lane: &Lane,
+    state: &State,
+    withdrawn: u64,
+    found: &mut Vec<(Place, QueueEntry)>,
+) -> Result<(), BufferError> {
+    if state.withdrawn == withdrawn {
+        return Ok(());
+    }
+    let mut there = Vec::with_capacity(found.len());
+    for (place, entry) in found.drain(..) {
+        let key = match place.0 {
+            0 => keys::fresh(lane.id, place.1),
+            due => keys::retry(lane.id, due, place.1),
+        };
+        if !state.knows(place) && store.get(&key)?.is_some() {
+            there.push((place, entry));
+        }
+    }
+    *found = there;
+    Ok(())
 }
 
 /// Reads the reserved events and completes their leases. One that can't be read stays reserved: it is in nobody's way,

@@ -18,6 +18,7 @@ mod draft;
 mod endpoints;
 mod engine;
 mod filter;
+mod give_up;
 mod journal;
 mod keys;
 mod lane;

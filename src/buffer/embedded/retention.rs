@@ -1,11 +1,12 @@
 //! What is past its time goes, in bounded steps: expired claims, clients' URLs that have ended,
-//! delivered events, dead letters.
+//! delivered events, dead letters. Delivered events go before their time where a new one would be refused otherwise.
 //!
 //! An event is deleted when all its deliveries are settled and their retention has ended; one with a pending delivery
 //! stands in no retention index, so it can't be met here. Each index is in order of time, and a step goes on where the
 //! last one ended. A route with a `keep` of its own has indexes of its own: what goes of it costs nothing of the others.
 
 use std::collections::{BTreeMap, HashMap};
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::config::{BufferSettings, RouteKeep};
 
 /// Entries that one step deletes at most: about a millisecond of the committer's time.
 const STEP: usize = 256;
+
+/// What the index holds of an event, in bytes, about.
+const BESIDE: u64 = 256;
 
 /// How long, and how much, is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +168,23 @@ pub(super) enum Swept {
     Part,
 }
 
+/// What delivered events that went before their time have given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gave {
+    pub(super) bytes: u64,
+    /// Whether there may be others.
+    pub(super) more: bool,
+}
+
+fn retained_at(group: Option<Group>, key: &[u8], value: &[u8]) -> Option<(EventId, Retained)> {
+    let (at, id) = match group {
+        None => keys::split_timed(key).map(|(at, id)| (at, EventId(id)))?,
+        Some(_) => (keys::u64_at(key, 9)?, keys::id_at(key, 17)?),
+    };
+    let size = keys::u32_at(value, 0).unwrap_or(0);
+    Some((id, Retained { class: Class::Delivered, group, at, size }))
+}
+
 impl Draft<'_> {
     /// Deletes what is past its time, up to a step's worth. First of all in a draft: what is written later in the same
     /// commit wins.
@@ -238,17 +259,7 @@ impl Draft<'_> {
             }
             let id = EventId(id);
             let size = keys::u32_at(&value, 0).unwrap_or(0);
-            let records = self.records(id)?;
-            let kept = Retained { class, group: None, at, size };
-            if records.iter().any(|(_, record)| record.parks) {
-                self.keep_on(id, records, kept, now);
-            } else {
-                self.remove_event(id, &records, Some(kept));
-            }
-            match class {
-                Class::Delivered => self.totals.delivered_from = at,
-                Class::Dead => self.totals.dead_from = at,
-            }
+            self.end_retention(id, Retained { class, group: None, at, size }, now)?;
             *budget -= 1;
         }
         Ok(())
@@ -286,24 +297,94 @@ impl Draft<'_> {
                 break;
             }
             let size = keys::u32_at(&value, 0).unwrap_or(0);
-            let kept = Retained { class, group: Some(group), at, size };
-            let records = self.records(id)?;
-            if records.iter().any(|(_, record)| record.parks) {
-                self.keep_on(id, records, kept, now);
-            } else if records.is_empty() || retention_of(records.iter().map(|(_, record)| record)).is_some() {
-                self.remove_event(id, &records, Some(kept));
-            } else {
-                // Under way again: then it should not stand here, and must not go.
-                self.release(id, kept);
-            }
-            keep.change(group, |totals| match class {
-                Class::Delivered => totals.delivered_from = at,
-                Class::Dead => totals.dead_from = at,
-            });
-            self.groups.insert(group);
+            self.end_retention(id, Retained { class, group: Some(group), at, size }, now)?;
             *budget -= 1;
         }
         Ok(())
+    }
+
+    /// Deletes delivered events before their time, the oldest first whatever their route, until they have given so many
+    /// bytes or up to a step's worth.
+    pub(super) fn give_way(&mut self, bytes: u64, now: Timestamp) -> Result<Gave, BufferError> {
+        let (keep, store) = (self.keep, self.store);
+        let groups: Vec<(Group, u64)> =
+            keep.groups.lock().iter().map(|(group, totals)| (*group, totals.delivered_from)).collect();
+        let delivered = Class::Delivered;
+        let general = (
+            keys::time_floor(delivered.prefix(), self.totals.delivered_from),
+            keys::time_floor(delivered.prefix() + 1, 0),
+        );
+        let of_groups = groups.into_iter().map(|(group, floor)| {
+            (
+                Some(group),
+                (keys::group_floor(delivered, group, floor), keys::group_floor(delivered, group, u64::MAX)),
+            )
+        });
+        let mut indexes: Vec<_> = std::iter::once((None, general))
+            .chain(of_groups)
+            .map(|(group, (from, to))| {
+                let kept = store.scan(from, to).filter_map(move |entry| match entry {
+                    Ok((key, value)) => retained_at(group, &key, &value).map(Ok),
+                    Err(error) => Some(Err(error)),
+                });
+                kept.peekable()
+            })
+            .collect();
+        let mut given = 0;
+        for _ in 0..STEP {
+            if given >= bytes {
+                break;
+            }
+            let at = |index: &mut Peekable<_>| match index.peek() {
+                None => None,
+                Some(Ok::<(EventId, Retained), BufferError>((_, kept))) => Some(kept.at),
+                // It is met first, and ends this.
+                Some(Err(_)) => Some(0),
+            };
+            let oldest = indexes
+                .iter_mut()
+                .filter_map(|index| at(index).map(|at| (at, index)))
+                .min_by_key(|(at, _)| *at);
+            let Some(found) = oldest.and_then(|(_, index)| index.next()) else {
+                return Ok(Gave { bytes: given, more: false });
+            };
+            let (id, kept) = found?;
+            if self.is_removed(&keys::retention(kept.class, kept.group, kept.at, id)) {
+                continue;
+            }
+            if self.end_retention(id, kept, now)? {
+                given += u64::from(kept.size) + BESIDE;
+            }
+        }
+        Ok(Gave { bytes: given, more: true })
+    }
+
+    /// Deletes a settled event whose time in an index of retention is over. Whether it was deleted: it may hold a lane.
+    fn end_retention(&mut self, id: EventId, kept: Retained, now: Timestamp) -> Result<bool, BufferError> {
+        let records = self.records(id)?;
+        let mut deleted = false;
+        if records.iter().any(|(_, record)| record.parks) {
+            self.keep_on(id, records, kept, now);
+        } else if records.is_empty() || retention_of(records.iter().map(|(_, record)| record)).is_some() {
+            self.remove_event(id, &records, Some(kept));
+            deleted = true;
+        } else {
+            // Under way again: then it should not stand here, and must not go.
+            self.release(id, kept);
+        }
+        let at = kept.at;
+        match (kept.group, kept.class) {
+            (None, Class::Delivered) => self.totals.delivered_from = at,
+            (None, Class::Dead) => self.totals.dead_from = at,
+            (Some(group), class) => {
+                self.keep.change(group, |totals| match class {
+                    Class::Delivered => totals.delivered_from = at,
+                    Class::Dead => totals.dead_from = at,
+                });
+                self.groups.insert(group);
+            }
+        }
+        Ok(deleted)
     }
 
     pub(super) fn retain_in_group(&mut self, kept: Retained) {

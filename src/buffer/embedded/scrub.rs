@@ -6,6 +6,11 @@
 //! one; everything is flushed until the old ones are gone; and all events are written anew, slice by slice, so that
 //! each old blob file is garbage altogether and goes.
 //!
+//! The engine keeps what a reader may still look at: a compaction leaves a deleted event in the new table for a reader
+//! that began before, and a replaced file stays until the last version of the store that names it is forgotten, which
+//! the engine looks after only when memory is flushed. So readers are waited for before and after, and it is done only
+//! once not one of the files of before is there.
+//!
 //! Costs as much as the buffer is large, which is why only an erase and the end of sealing anew ask for it.
 
 use std::collections::BTreeSet;
@@ -18,6 +23,7 @@ use std::time::{Duration, Instant};
 use fjall::compaction::filter::{
     CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
 };
+use fjall::{AbstractTree, Keyspace};
 
 use super::super::BufferError;
 use super::apply::Op;
@@ -30,8 +36,10 @@ const JOURNAL: usize = 64_000_000;
 const FILL: usize = 1024 * 1024;
 /// Bytes of events that are written anew at once: so much space is needed beside them.
 const SLICE: u64 = 256 * 1024 * 1024;
-/// How long the engine may take to let the old journals go.
-const JOURNALS_GO: Duration = Duration::from_secs(60);
+/// How long the engine may take to let the old files go.
+const GONE: Duration = Duration::from_secs(60);
+/// Between two looks at what it has let go.
+const LOOK: Duration = Duration::from_millis(5);
 
 type Slice = RangeInclusive<[u8; 16]>;
 
@@ -83,12 +91,104 @@ pub(super) async fn scrub(shared: &Arc<Shared>) -> Result<(), BufferError> {
         fill(shared, FILL).await?;
     }
     fill(shared, 0).await?;
-    shared
-        .read(move |store, shared| {
-            let_go(store, shared, &old)?;
-            rewrite(store, shared)
+    shared.read(move |store, shared| let_go(store, shared, &old)).await?;
+    forget(shared).await?;
+    let patience = Patience::new();
+    loop {
+        let old = shared
+            .read(|store, shared| {
+                let old = files(store);
+                rewrite(store, shared).map(|()| old)
+            })
+            .await?;
+        forget(shared).await?;
+        // One stays if the engine moved events of it while it was written anew.
+        let Some(left) = old.iter().find(|path| path.exists()) else { return Ok(()) };
+        patience.is_left(shared, || format!("the engine does not let go of {}", left.display()))?;
+    }
+}
+
+/// The end of waiting for the engine.
+struct Patience(Instant);
+
+impl Patience {
+    fn new() -> Self {
+        Self(Instant::now() + GONE)
+    }
+
+    /// An error if the buffer closes, or nothing came of it for too long.
+    fn is_left(&self, shared: &Shared, or: impl FnOnce() -> String) -> Result<(), BufferError> {
+        if shared.gate.is_closed() {
+            return Err(BufferError::Closed);
+        }
+        if Instant::now() > self.0 {
+            return Err(BufferError::Damaged(or()));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the engine keeps nothing for readers of before: what was deleted or replaced by now is garbage to the next
+/// compaction, and files that stand in no table's place any more are gone.
+async fn forget(shared: &Arc<Shared>) -> Result<(), BufferError> {
+    let patience = Patience::new();
+    let newest = shared
+        .read(|store, shared| {
+            for keyspace in [&store.index, &store.events] {
+                flush(store, shared, keyspace)?;
+            }
+            Ok([&store.index, &store.events].map(|keyspace| keyspace.tree.current_version().id()))
         })
-        .await
+        .await?;
+    loop {
+        // The engine looks after its versions, of all keyspaces, when it sets memory that holds something aside.
+        fill(shared, 0).await?;
+        let forgotten = shared
+            .read(move |store, shared| {
+                flush(store, shared, &store.index)?;
+                let forgotten = oldest(&store.index) >= newest[0] && oldest(&store.events) >= newest[1];
+                if !forgotten {
+                    // Here: who seals anew has no timers.
+                    std::thread::sleep(LOOK);
+                }
+                Ok(forgotten)
+            })
+            .await?;
+        if forgotten {
+            return Ok(());
+        }
+        patience.is_left(shared, || "a reader holds on to what was deleted: try again".into())?;
+    }
+}
+
+/// The oldest version that the engine keeps of a keyspace; each has the number after that of the one before.
+fn oldest(keyspace: &Keyspace) -> u64 {
+    // In this order: a version that comes between the two makes it look older than it is.
+    let newest = keyspace.tree.current_version().id();
+    newest.saturating_sub(keyspace.tree.get_version_history_lock().free_list_len() as u64)
+}
+
+/// Has what is in memory written to tables.
+fn flush(store: &Store, shared: &Shared, keyspace: &Keyspace) -> Result<(), BufferError> {
+    let patience = Patience::new();
+    keyspace.rotate_memtable().map_err(|e| store.failed(keyspace.name(), "flush", e))?;
+    while keyspace.tree.sealed_memtable_count() > 0 {
+        patience.is_left(shared, || "the engine does not flush".into())?;
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// The tables and blob files that the store stands in.
+fn files(store: &Store) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for keyspace in [&store.index, &store.events] {
+        let version = keyspace.tree.current_version();
+        let tables = keyspace.path().join("tables");
+        files.extend(version.iter_tables().map(|table| tables.join(table.id().to_string())));
+        files.extend(version.blob_files.iter().map(|blobs| blobs.path().to_owned()));
+    }
+    files
 }
 
 /// Writes so many bytes of nothing in place of the last ones.
@@ -119,19 +219,14 @@ fn journals(store: &Store) -> Result<BTreeSet<PathBuf>, BufferError> {
 
 /// Flushes until the journals that were there are gone.
 fn let_go(store: &Store, shared: &Shared, old: &BTreeSet<PathBuf>) -> Result<(), BufferError> {
-    let until = Instant::now() + JOURNALS_GO;
+    let patience = Patience::new();
     while !journals(store)?.is_disjoint(old) {
-        if shared.gate.is_closed() {
-            return Err(BufferError::Closed);
-        }
-        if Instant::now() > until {
-            return Err(BufferError::Damaged("the engine does not let its old journals go".into()));
-        }
+        patience.is_left(shared, || "the engine does not let its old journals go".into())?;
         for keyspace in [&store.index, &store.events] {
-            keyspace.rotate_memtable_and_wait().map_err(|e| store.failed(keyspace.name(), "flush", e))?;
+            flush(store, shared, keyspace)?;
         }
         // The engine looks after its journals when a flush is done.
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }

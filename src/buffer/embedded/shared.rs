@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::super::{Beside, BufferError, ClaimKey, Claimed, DestinationName, Event};
-use super::admission::{Gate, Marks, Space, Watch};
+use super::admission::{Gate, Marks, Space, Want, Watch};
 use super::committer::Inbox;
 use super::directory::Directory;
 use super::filter::Filter;
@@ -21,6 +21,9 @@ use crate::clock::Clock;
 use crate::seal::LiveKeyring;
 use crate::telemetry::Metrics;
 
+/// Between two looks whether a volume without room has some again.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+
 /// What all parts of an open buffer share.
 pub(super) struct Shared {
     /// Taken out on close.
@@ -28,6 +31,7 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox,
     pub(super) gate: Gate,
     pub(super) watch: Watch,
+    pub(super) want: Want,
     /// A reload may move them.
     pub(super) marks: RwLock<Arc<Marks>>,
     /// Counts against the marks, and gives way.
@@ -137,8 +141,13 @@ impl Shared {
     /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
     pub(super) fn watch_over(&self) {
         let look = (self.stall_after / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
+        let mut looked = Instant::now();
         while !self.gate.is_closed() {
             std::thread::park_timeout(look);
+            if self.gate.is_failed() && looked.elapsed() >= ROOM_EVERY {
+                self.want.look(&self.marks());
+                looked = Instant::now();
+            }
             let stalled = self.watch.running().filter(|running| *running >= self.stall_after);
             let why =
                 stalled.map(|running| format!("a commit has been running for {} ms", running.as_millis()));

@@ -195,7 +195,7 @@ impl Checker<'_, '_> {
         match self.references.secret(reference) {
             Ok(secret) => Some(secret),
             Err(message) => {
-                self.error(place, message, "");
+                self.error(place, message, crate::verify::REFERENCE_HELP);
                 None
             }
         }
@@ -227,7 +227,11 @@ impl Checker<'_, '_> {
             (Some(user), Some(password)) => {
                 let password = self.alert_secret(password, &place.key("password"));
                 if password.as_ref().is_some_and(|p| std::str::from_utf8(p.expose()).is_err()) {
-                    self.error(&place.key("password"), "the password is not UTF-8 text", "");
+                    self.error(
+                        &place.key("password"),
+                        "the password is not UTF-8 text",
+                        "look at the file: is it another's?",
+                    );
                 }
                 password.map(|password| (user.clone(), password))
             }

@@ -2,7 +2,6 @@
 
 use super::Checker;
 use super::rules::Proof;
-use super::tenants::OfRoute;
 use crate::config::place::Place;
 use crate::config::raw::{self, HandshakeWord};
 use crate::message::Method;
@@ -33,6 +32,11 @@ impl Checker<'_, '_> {
             if word.is_some() {
                 let help = "name the route's `provider`, or write the handshake itself";
                 self.error(&own, "the route has no provider whose handshakes are known", help);
+            } else if let Some(names) = handshake::unanswered(&proof.spec, self.references) {
+                let message =
+                    format!("greetings of {names} are not answered: the rule names several providers");
+                let help = "give each of them a route of its own, write the `handshake` yourself, or `handshake: off`";
+                self.warning(place, message, help);
             }
             return Handshakes::default();
         };
@@ -56,9 +60,7 @@ impl Checker<'_, '_> {
         self.references.seen_inline.take();
         match compiled {
             Ok(handshakes) => {
-                if !handshakes.is_empty() {
-                    self.same_for_all(&references, &place.key("provider"));
-                }
+                self.same_for_all(&handshakes, &place.key("provider"));
                 self.warn_of_lacking(&handshakes, pack, raw, place);
                 handshakes
             }
@@ -92,11 +94,11 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// Greetings come before it is known whose they are.
-    fn same_for_all(&mut self, references: &OfRoute<'_>, place: &Place) {
-        if references.depend_on_sender() {
+    /// Greetings are the same for all who send.
+    fn same_for_all(&mut self, handshakes: &Handshakes, place: &Place) {
+        if handshakes.depend_on_sender() {
             let help = "write `handshake: forward`, so that the app answers greetings, or `handshake: off`";
-            let message = "greetings are answered with the secret, which depends on who sends here";
+            let message = "the answer to greetings is made with the secret, which depends on who sends here";
             self.error(place, message, help);
         }
     }
@@ -121,7 +123,7 @@ impl Checker<'_, '_> {
         }
         match compiled {
             Ok(handshakes) => {
-                self.same_for_all(&references, place);
+                self.same_for_all(&handshakes, place);
                 for at in handshakes.sign_uncovered(&proof.compiled.verifier) {
                     let at = if listed { place.index(at) } else { place.clone() };
                     let at = ["answer", "proof", "signed"].iter().fold(at, |at, key| at.key(key));

@@ -369,15 +369,29 @@ impl Checker<'_, '_> {
             (None, Some(standard)) => (standard, None),
             (None, None) => (self.source("body-hash", &place.key("key"))?, None),
         };
-        let key = match (own, proof) {
-            (Some(_), Some(proof)) if !proof.compiled.verifier.covers(&key) => {
-                let help = "it could be set by whoever repeats a captured request, and take a later event's place: write \
-                            `key: [SOURCE, body-hash]` to say so yourself";
-                let message = "the signature does not cover this key: it is joined with the body's hash";
-                self.warning(&place.key("key"), message, help);
-                Extract::joined(vec![key, Extract::body_hash()])
+        let covered = proof.is_none_or(|Proof { compiled, .. }| match (&compiled.pack, own) {
+            (Some(pack), None) => compiled.verifier.covers_key_of(pack, &key),
+            _ => compiled.verifier.covers(&key),
+        });
+        let key = if covered {
+            key
+        } else {
+            let help = "it could be set by whoever repeats a captured request, and take a later event's place: write \
+                        `key: [SOURCE, body-hash]` to say so yourself";
+            match own {
+                Some(_) => {
+                    let message = "the signature does not cover this key: it is joined with the body's hash";
+                    self.warning(&place.key("key"), message, help);
+                }
+                None => {
+                    let message = format!(
+                        "the provider's key (`{key}`) is not covered by every rule that may hold: it is joined with \
+                         the body's hash"
+                    );
+                    self.warning(&place.key("key"), message, help);
+                }
             }
-            _ => key,
+            Extract::joined(vec![key, Extract::body_hash()])
         };
         let window = window.unwrap_or(Time(WINDOW));
         self.not_zero(&place, "window", window);

@@ -64,7 +64,7 @@ impl Checker<'_, '_> {
             let message = format!("{} is more than half of `max_size` ({})", raw.memtable, raw.max_size);
             self.error(&place.key("memtable"), message, "lower it, or raise `max_size`");
         }
-        BufferSettings {
+        let settings = BufferSettings {
             path: PathBuf::from(&raw.path),
             max_size: raw.max_size.0,
             min_free: raw.min_free.0,
@@ -78,7 +78,19 @@ impl Checker<'_, '_> {
                 .encryption
                 .as_ref()
                 .map_or_else(Keyring::none, |raw| self.encryption(&place, raw)),
+        };
+        if settings.min_free < settings.needs_free() {
+            let needs = Size(settings.needs_free());
+            let message = format!(
+                "{} is less than the {needs} that the buffer's engine may still need when new events are refused",
+                raw.min_free
+            );
+            let help = format!(
+                "write `min_free: {needs}` or more: on a volume that is altogether full deliveries wait, too"
+            );
+            self.warning(&place.key("min_free"), message, &help);
         }
+        settings
     }
 
     fn encryption(&mut self, buffer: &Place, raw: &raw::Encryption) -> Keyring {
@@ -92,7 +104,7 @@ impl Checker<'_, '_> {
             let secret = match self.references.secret(reference) {
                 Ok(secret) => secret,
                 Err(message) => {
-                    self.error(&place, message, "");
+                    self.error(&place, message, crate::verify::REFERENCE_HELP);
                     continue;
                 }
             };
@@ -147,7 +159,7 @@ impl Checker<'_, '_> {
         let token = raw.token.as_ref().and_then(|reference| match self.references.secret(reference) {
             Ok(secret) => Some(secret),
             Err(message) => {
-                self.error(&place.key("token"), message, "");
+                self.error(&place.key("token"), message, crate::verify::REFERENCE_HELP);
                 None
             }
         });

@@ -13,7 +13,7 @@ use crate::config::raw;
 use crate::config::references::References;
 use crate::providers::Pack;
 use crate::route::PathPattern;
-use crate::secret::{NoRandomness, Secret};
+use crate::secret::{NoRandomness, Secret, same};
 use crate::tenants::{CLIENT_SECRET, Needs, Reference, Shared, Tenants, decoy};
 use crate::verify::{KeySource, Remote, Resolver, Signable, VerifySpec, nearest};
 
@@ -123,6 +123,10 @@ impl Resolver for OfRoute<'_> {
 
     fn public_key(&self, reference: &str) -> Result<Option<String>, String> {
         if self.depends(reference)? { Ok(None) } else { self.text(reference).map(Some) }
+    }
+
+    fn is_of_sender(&self, secret: &Secret) -> bool {
+        same(secret.expose(), self.decoy.expose())
     }
 
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {

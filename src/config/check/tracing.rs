@@ -61,11 +61,11 @@ impl Checker<'_, '_> {
             match (self.references.secret(reference), known) {
                 (Ok(secret), _) if header_value(&secret).is_none() => {
                     let message = format!("what stands behind `{reference}` can't be sent as a header");
-                    self.error(&place.key(name), message, "");
+                    self.error(&place.key(name), message, "a value is one line of printable text");
                 }
                 (Ok(secret), Ok(known)) => headers.push((known, secret)),
                 (Ok(_), Err(_)) => {}
-                (Err(message), _) => self.error(&place.key(name), message, ""),
+                (Err(message), _) => self.error(&place.key(name), message, crate::verify::REFERENCE_HELP),
             }
         }
         headers

@@ -57,7 +57,8 @@ pub(in crate::config) struct Alerts {
     pub secret_expiry: OrOff<Time>,
     /// How old keys that are fetched may become, or `off`. Default: 6h.
     pub stale_keys: OrOff<Time>,
-    /// How old a provider's published ranges may become (those of `allow: [provider]`), or `off`. Default: 3d.
+    /// How old a provider's published ranges may become (those of `allow: [provider]`), or `off`. If those that
+    /// are published are not believed, it is told at once. Default: 3d.
     pub stale_ranges: OrOff<Time>,
 }
 

@@ -158,11 +158,12 @@ impl Default for Limits {
 pub(in crate::config) struct Buffer {
     /// The folder, from the working directory. Default: ./data.
     pub path: String,
-    /// Bytes on disk at which new events are refused (503). Default: 10GiB.
+    /// Bytes on disk at which new events are refused (503). Below 1GiB the journal comes on top, up to 64 MiB. Default: 10GiB.
     pub max_size: Size,
-    /// Free bytes on the volume below which new events are refused (503). Default: 512MiB.
+    /// Free bytes on the volume below which new events are refused (503). The engine needs 80 MiB and `memtable` for what it
+    /// has accepted. Default: 512MiB.
     pub min_free: Size,
-    /// How long delivered events are kept. Default: 1d.
+    /// How long delivered events are kept; the oldest go earlier before a new event is refused. Default: 1d.
     pub keep_delivered: Time,
     /// How long dead letters are kept. Default: 30d.
     pub keep_dead: Time,
@@ -215,14 +216,16 @@ impl Default for Buffer {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Quarantine {
-    /// How many are kept; beyond it the oldest of the route that has most go. Default: 1000.
+    /// How many are kept; beyond it the oldest goes of the address that has most of the route that has most.
+    /// Default: 1000.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_events: u32,
     /// Bytes of all of them; beyond it they go in the same way. At most a quarter of `buffer.max_size`. Default: 64MiB.
     pub max_size: Size,
     /// How long each is kept. Default: 7d.
     pub keep: Time,
-    /// How many a route takes in, such as `10/s`; what comes faster is refused as always, but not kept. Default: 10/s.
+    /// How many a route takes in, such as `10/s`; what comes faster is refused as always, but not kept. Each address has a
+    /// share. Default: 10/s.
     pub rate: Rate,
 }
 

@@ -1,6 +1,6 @@
 //! A buffer in memory that checks how it is used, and an app that does what a test says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::buffer::*;
-use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Batch, Destination};
 use crate::deliver::Seams;
 use crate::deliver::batch::BatchAnswered;
@@ -21,19 +21,11 @@ use crate::deliver::worker::App;
 use crate::message::{Headers, Method, Scheme, TraceContext};
 use crate::pauses::Pauses;
 use crate::upstream::UpstreamError;
+use crate::upstream::batch::Part;
 
 /// Wall time that moves with tokio's paused time.
 pub(crate) fn clock() -> Clock {
-    let clock = ManualClock::at(Timestamp::from_secs(1_764_000_000));
-    let ticking = clock.clone();
-    tokio::spawn(async move {
-        const TICK: Duration = Duration::from_millis(10);
-        loop {
-            tokio::time::sleep(TICK).await;
-            ticking.advance(TICK);
-        }
-    });
-    Clock::Manual(clock)
+    Clock::Tokio { began: tokio::time::Instant::now(), at: Timestamp::from_secs(1_764_000_000) }
 }
 
 /// All that deliveries meet, fresh but for the buffer and the clock.
@@ -55,6 +47,7 @@ pub(crate) struct Entry {
     pub since: Timestamp,
     pub attempts: Vec<Attempt>,
     pub state: State,
+    pub lane: Option<LaneKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,17 +65,23 @@ pub(crate) struct Memory {
     by_id: Mutex<HashMap<EventId, u64>>,
     arrivals: Arc<Notify>,
     pub lease_calls: AtomicUsize,
+    /// Lanes that a dead letter holds.
+    parked: Mutex<BTreeMap<LaneKey, u64>>,
 }
 
 impl Memory {
     pub fn add(&self, now: Timestamp, body: &'static [u8]) -> EventId {
+        self.add_to(None, now, body)
+    }
+    pub fn add_to(&self, lane: Option<LaneKey>, now: Timestamp, body: &'static [u8]) -> EventId {
         let mut entries = self.entries.lock();
         let n = entries.len() as u64;
         let mut id = [0; 16];
         id[8..].copy_from_slice(&n.to_be_bytes());
         let id = EventId(id);
         let event = Arc::new(event(id, now, body));
-        entries.insert(n, Entry { event, since: now, attempts: Vec::new(), state: State::Due(Timestamp(0)) });
+        let state = State::Due(Timestamp(0));
+        entries.insert(n, Entry { event, since: now, attempts: Vec::new(), state, lane });
         self.by_id.lock().insert(id, n);
         self.arrivals.notify_one();
         id
@@ -91,6 +90,38 @@ impl Memory {
         for _ in 0..events {
             self.add(now, body);
         }
+    }
+    /// The first of a lane that is not done with.
+    pub fn first_of(&self, lane: LaneKey) -> Option<EventId> {
+        let entries = self.entries.lock();
+        let is_open = |entry: &&Entry| matches!(entry.state, State::Due(_) | State::Leased { .. });
+        entries.values().filter(|entry| entry.lane == Some(lane)).find(is_open).map(|entry| entry.event.id)
+    }
+    /// As an operator does: what is leased is left alone. Whether it did something.
+    pub fn give_up(&self, id: EventId) -> bool {
+        let n = self.by_id.lock()[&id];
+        let mut entries = self.entries.lock();
+        let entry = entries.get_mut(&n).unwrap();
+        let holds = entry.lane.filter(|lane| self.parked.lock().get(lane) == Some(&n));
+        if let Some(lane) = holds {
+            self.parked.lock().remove(&lane);
+        } else if let State::Due(_) = entry.state {
+            entry.state = State::Dead(DeadReason::ByOperator);
+        } else {
+            return false;
+        }
+        self.arrivals.notify_one();
+        true
+    }
+    /// Replays the dead letters that hold their lanes: they come first.
+    pub fn unpark(&self, now: Timestamp) {
+        let mut entries = self.entries.lock();
+        for (_, n) in std::mem::take(&mut *self.parked.lock()) {
+            let entry = entries.get_mut(&n).unwrap();
+            (entry.state, entry.since) = (State::Due(Timestamp(0)), now);
+            entry.attempts.clear();
+        }
+        self.arrivals.notify_one();
     }
     pub fn entry(&self, id: EventId) -> Entry {
         self.entries.lock()[&self.by_id.lock()[&id]].clone()
@@ -106,6 +137,18 @@ impl Memory {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// What may be leased: of each lane its first, if nothing holds it.
+fn heads<'a>(
+    entries: &'a BTreeMap<u64, Entry>,
+    parked: &BTreeMap<LaneKey, u64>,
+) -> impl Iterator<Item = (u64, &'a Entry)> {
+    let mut seen: HashSet<LaneKey> = parked.keys().copied().collect();
+    entries.iter().filter_map(move |(n, entry)| {
+        let is_open = matches!(entry.state, State::Due(_) | State::Leased { .. });
+        (is_open && entry.lane.is_none_or(|lane| seen.insert(lane))).then_some((*n, entry))
+    })
 }
 
 fn event(id: EventId, now: Timestamp, body: &'static [u8]) -> Event {
@@ -137,10 +180,9 @@ impl Buffer for Memory {
     ) -> Result<Vec<Leased>, BufferError> {
         let calls = self.lease_calls.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries.lock();
-        let mut due: Vec<(Timestamp, u64)> = entries
-            .iter()
+        let mut due: Vec<(Timestamp, u64)> = heads(&entries, &self.parked.lock())
             .filter_map(|(n, entry)| match entry.state {
-                State::Due(at) if at <= now => Some((at, *n)),
+                State::Due(at) if at <= now => Some((at, n)),
                 _ => None,
             })
             .collect();
@@ -157,7 +199,7 @@ impl Buffer for Memory {
                     destination: destination.clone(),
                     attempts: entry.attempts.len() as u32,
                     since: entry.since,
-                    lane: None,
+                    lane: entry.lane,
                     token,
                 })
             })
@@ -169,7 +211,7 @@ impl Buffer for Memory {
             State::Due(at) => Some(at),
             _ => None,
         };
-        Ok(self.entries.lock().values().filter_map(next).min())
+        Ok(heads(&self.entries.lock(), &self.parked.lock()).filter_map(|(_, entry)| next(entry)).min())
     }
 
     fn arrivals(&self, _: &DestinationName) -> Arc<Notify> {
@@ -182,12 +224,19 @@ impl Buffer for Memory {
         let entry = entries.get_mut(&n).unwrap();
         assert_eq!(entry.state, State::Leased { token: settlement.token }, "settled once, by its holder");
         entry.attempts.extend(settlement.attempt);
+        if let (Next::Parked(_), Some(lane)) = (settlement.next, entry.lane) {
+            assert_eq!(self.parked.lock().insert(lane, n), None, "one holds a lane");
+        }
+        let lane_goes_on = entry.lane.is_some() && matches!(settlement.next, Next::Delivered | Next::Dead(_));
         entry.state = match settlement.next {
             Next::Delivered => State::Delivered,
             Next::Dead(reason) | Next::Parked(reason) => State::Dead(reason),
             Next::Retry(at) => State::Due(at),
             Next::Release => State::Due(Timestamp(0)),
         };
+        if lane_goes_on {
+            self.arrivals.notify_one();
+        }
         Ok(())
     }
 
@@ -238,6 +287,10 @@ impl Buffer for Memory {
     async fn stats(&self) -> Result<Stats, BufferError> {
         unimplemented!()
     }
+    /// Kept by nobody.
+    async fn note(&self, _: &str, _: Option<Vec<u8>>) -> Result<(), BufferError> {
+        Ok(())
+    }
     fn admission(&self) -> Admission {
         Admission::Open
     }
@@ -254,6 +307,8 @@ type Doing = Pin<Box<dyn Future<Output = Result2> + Send>>;
 pub(crate) struct Simulated {
     does: Arc<dyn Fn(EventId, u32) -> Doing + Send + Sync>,
     pub seen: Arc<Seen>,
+    /// As a health check would say it.
+    pub recovered: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -269,7 +324,11 @@ impl Simulated {
         F: Fn(EventId, u32) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result2> + Send + 'static,
     {
-        Self { does: Arc::new(move |id, number| Box::pin(does(id, number))), seen: Arc::default() }
+        Self {
+            does: Arc::new(move |id, number| Box::pin(does(id, number))),
+            seen: Arc::default(),
+            recovered: Arc::default(),
+        }
     }
     pub fn calls(&self) -> usize {
         self.seen.calls.load(Ordering::SeqCst)
@@ -301,7 +360,8 @@ impl App for Simulated {
         &self,
         _: &Destination,
         settings: &Batch,
-        events: &[(&Event, u32)],
+        events: &[Part<'_>],
+        _: Option<TraceContext>,
     ) -> Result<BatchAnswered, UpstreamError> {
         assert!(!events.is_empty() && events.len() <= settings.max_events);
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
@@ -310,12 +370,16 @@ impl App for Simulated {
         let _inside = Inside(self.seen.clone());
         let mut answered = Answered { status: 200, retry_after: None };
         // All begin with the request.
-        let begun: Vec<_> = events.iter().map(|(event, number)| (self.does)(event.id, *number)).collect();
+        let begun: Vec<_> = events.iter().map(|part| (self.does)(part.event.id, part.attempt)).collect();
         for one in begun {
             let own = one.await?;
             answered.status = answered.status.max(own.status);
         }
         Ok(BatchAnswered { answered, body: Vec::new(), cut: false })
+    }
+
+    async fn recovered(&self) {
+        self.recovered.notified().await;
     }
 }
 

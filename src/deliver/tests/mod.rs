@@ -6,3 +6,4 @@ mod outages;
 mod over_sockets;
 mod paces;
 mod scheduling;
+mod simulated;

@@ -210,3 +210,71 @@ async fn turned_off_by_a_reload_it_lets_go_at_once() {
     sleep(Duration::from_secs(1)).await;
     assert!(memory.count(|s| matches!(s, State::Delivered)) >= 16);
 }
+
+/// Long pauses, as an app asks for them: hope comes before their end.
+#[tokio::test(start_paused = true)]
+async fn what_was_spared_goes_on_as_soon_as_the_breaker_closes() {
+    for hope in ["health check", "resume", "inline request"] {
+        let (memory, clock) = (Arc::new(Memory::default()), clock());
+        let up = Arc::new(AtomicBool::new(false));
+        let app = app(&up, || Ok(Answered { status: 503, retry_after: Some(b"3600".to_vec()) }));
+        memory.fill(60, clock.now(), b"x");
+        let pauses = crate::pauses::Pauses::new(memory.clone());
+        let deliverer =
+            Inner::new(crate::deliver::Seams { pauses: pauses.watch(), ..seams(memory.clone(), &clock) });
+        let name = standard(8).name.clone();
+        deliverer.apply(vec![(standard(8), app.clone())]);
+        sleep(Duration::from_secs(60)).await;
+        let calls = app.calls();
+        assert!(calls <= 8, "{calls}");
+        // Hope in vain costs one probe.
+        app.recovered.notify_one();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(app.calls(), calls + 1);
+        up.store(true, Ordering::SeqCst);
+        sleep(Duration::from_secs(300)).await;
+        assert_eq!(app.calls(), calls + 1, "it was asked to wait for an hour");
+        match hope {
+            "health check" => app.recovered.notify_one(),
+            "resume" => {
+                pauses.pause(&name.0, clock.now()).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+                pauses.resume(&name.0).await.unwrap();
+            }
+            _ => {
+                let settings = BreakerSettings::default();
+                let breaker = deliverer.seams.breakers.of(&name);
+                breaker.probe_soon("a test");
+                breaker.admit_inline(Some(&settings)).unwrap().end(crate::breaker::Outcome::Well, "");
+            }
+        }
+        let began = Instant::now();
+        // The one that opened it was charged, and waits for as long as the app asked in answer to it.
+        let charged = memory.entries.lock().values().filter(|entry| !entry.attempts.is_empty()).count();
+        assert_eq!(charged, 1);
+        while memory.count(|s| matches!(s, State::Delivered)) < 59 {
+            sleep(Duration::from_millis(100)).await;
+            let within = began.elapsed() <= BreakerSettings::default().slow_start;
+            assert!(within, "{hope}: {:?}", memory.entries.lock());
+        }
+    }
+}
+
+/// Others probe before what has failed, however many fail, and without waiting for them.
+#[tokio::test(start_paused = true)]
+async fn several_poison_events_do_not_keep_the_app_away() {
+    let (memory, clock) = (Arc::new(Memory::default()), clock());
+    let app = Simulated::new(|id, _| async move { status(if id.0[15] < 12 { 500 } else { 200 }) });
+    memory.fill(12, clock.now(), b"x");
+    let deliverer = deliverer(&memory, &clock);
+    deliverer.apply(vec![(standard(4), app.clone())]);
+    while deliverer.seams.breakers.status()[0].phase != crate::breaker::Phase::Open {
+        sleep(Duration::from_millis(100)).await;
+    }
+    memory.fill(50, clock.now(), b"x");
+    let began = Instant::now();
+    while memory.count(|s| matches!(s, State::Delivered)) < 50 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(began.elapsed() <= Duration::from_secs(900), "{:?}", began.elapsed());
+}

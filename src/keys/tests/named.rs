@@ -193,10 +193,112 @@ async fn a_key_that_its_issuer_does_not_know_is_refused_and_not_asked_for_again_
     assert_eq!(issuer.asked(), 1);
     for n in 0..40 {
         let found = reason(waited(&rule, &signed(&key, &format!("n{n}"))).await);
-        let expected = if n < 15 { Reason::SignatureInvalid } else { Reason::KeyUnavailable };
+        let expected = if n < 23 { Reason::SignatureInvalid } else { Reason::KeyUnavailable };
         assert_eq!(found, Some(expected), "{n}");
     }
-    assert_eq!(issuer.asked(), 16, "strangers' names are looked for so often at once");
+    assert_eq!(issuer.asked(), 24, "one address may have so many names looked for at once");
+    // The rest is for others.
+    issuer.gives("/k", &key.public_key_pem());
+    assert_eq!(reason(waited(&rule, &signed(&key, "k")).await), Some(Reason::KeyUnavailable));
+    assert_eq!(waited(&rule, &from([192, 0, 2, 7], signed(&key, "k"))).await, Ok(()));
+}
+
+fn from(client: impl Into<IpAddr>, mut request: Request) -> Request {
+    request.head.client = client.into();
+    request
+}
+
+/// The documents of a source that holds good names and others, and how many there are of each.
+fn sizes(remote: &RemoteKeys) -> (u64, u64) {
+    let sources: Vec<_> = remote.sources.lock().values().filter_map(Weak::upgrade).collect();
+    let sizes = sources.iter().filter_map(|source| match &**source {
+        Source::Named(named) => Some(named.sizes()),
+        Source::Fixed(_) => None,
+    });
+    sizes.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1))
+}
+
+#[tokio::test]
+async fn made_up_names_push_out_no_good_one_and_are_one_line_of_the_status() {
+    let ca = authority();
+    let issuer = Issuer::start(&ca, "127.0.0.1").await;
+    let key = KeyPair::generate().unwrap();
+    issuer.gives("/good", &key.public_key_pem());
+    // An issuer that has an answer to whatever it is asked, too.
+    issuer.gives("/false-friend", &KeyPair::generate().unwrap().public_key_pem());
+    let remote = remote(Timing { new_names: Rate { count: 100_000, per: Duration::from_secs(1) }, ..QUICK });
+    let rule = rule(&remote, &ca, &format!("url: '{}', from: header:X-Key", issuer.url("/{key}")));
+    assert_eq!(waited(&rule, &signed(&key, "good")).await, Ok(()));
+    assert_eq!(reason(waited(&rule, &signed(&key, "false-friend")).await), Some(Reason::SignatureInvalid));
+    assert_eq!(sizes(&remote), (1, 1), "what has proved nothing is not a good one");
+    for n in 0..1000 {
+        let junk = from([10, 0, 0, u8::try_from(n % 250).unwrap()], signed(&key, &format!("<junk>{n}")));
+        // Asked for more often than any good one.
+        (0..3).for_each(|_| {
+            let _ = decide(&rule, &junk);
+        });
+    }
+    let (good, others) = sizes(&remote);
+    assert!(good == 1 && others <= 128, "{good} {others}");
+    assert_eq!(decide(&rule, &signed(&key, "good")), Ok(()), "it is known without being fetched again");
+    until("the failures", || remote.status().len() == 2).await;
+    let status = remote.status();
+    let (others, good): (Vec<_>, Vec<_>) = status.iter().partition(|of| !of.alarming);
+    assert_eq!((good.len(), good[0].url.clone()), (1, issuer.url("/good")));
+    assert_eq!((others.len(), others[0].url.clone()), (1, issuer.url("/{key}")));
+    assert!(!serde_json::to_string(&status).unwrap().contains("junk"));
+}
+
+#[tokio::test]
+async fn a_name_that_was_good_before_a_restart_needs_no_budget() {
+    let ca = authority();
+    let issuer = Issuer::start(&ca, "127.0.0.1").await;
+    let key = KeyPair::generate().unwrap();
+    issuer.gives("/good", &key.public_key_pem());
+    issuer.gives("/new", &key.public_key_pem());
+    let folder = tempfile::tempdir().unwrap();
+    let source = format!("url: '{}', from: header:X-Key", issuer.url("/{key}"));
+    let none = Timing { new_names: Rate { count: 0, per: Duration::from_secs(1) }, ..QUICK };
+    {
+        let remote = remote(QUICK);
+        remote.remember_in(folder.path());
+        let rule = rule(&remote, &ca, &source);
+        assert_eq!(waited(&rule, &signed(&key, "good")).await, Ok(()));
+        let file = folder.path().join("keys/names.json");
+        until("the file", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"good\"")))
+            .await;
+    }
+    for rule_first in [true, false] {
+        let remote = remote(none);
+        let early = rule_first.then(|| rule(&remote, &ca, &source));
+        remote.remember_in(folder.path());
+        let rule = early.unwrap_or_else(|| rule(&remote, &ca, &source));
+        assert_eq!(reason(waited(&rule, &signed(&key, "new")).await), Some(Reason::KeyUnavailable));
+        assert_eq!(waited(&rule, &signed(&key, "good")).await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_good_key_that_is_taken_back_is_refused_and_alarms_nobody() {
+    let ca = authority();
+    let issuer = Issuer::start(&ca, "127.0.0.1").await;
+    let key = KeyPair::generate().unwrap();
+    issuer.gives("/k", &key.public_key_pem());
+    let remote = remote(Timing { refresh_named: Duration::from_millis(20), ..QUICK });
+    let rule = rule(&remote, &ca, &format!("url: '{}', from: header:X-Key", issuer.url("/{key}")));
+    assert_eq!(waited(&rule, &signed(&key, "k")).await, Ok(()));
+    assert!(remote.status()[0].alarming);
+    issuer.answers.lock().clear();
+    until("it is gone", || remote.status()[0].error.is_some()).await;
+    assert!(!remote.status()[0].alarming);
+    assert_eq!(reason(waited(&rule, &signed(&key, "k")).await), Some(Reason::SignatureInvalid));
+}
+
+#[test]
+fn names_that_are_not_good_fill_no_log() {
+    let hush = super::super::named::Hush::default();
+    assert_eq!(hush.line(), Some(0));
+    assert!((0..1000).all(|_| hush.line().is_none()));
 }
 
 #[tokio::test]

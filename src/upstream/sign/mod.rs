@@ -64,11 +64,11 @@ impl Signer {
         Ok(Some(Signed { request: with_headers(request, &added), token: None }))
     }
 
-    /// The request with a new token, where the app did not take the last one.
-    pub async fn renewed(&self, refused: &Signed) -> Option<Signed> {
-        let (How::Token(tokens), Some(old)) = (&self.how, &refused.token) else { return None };
+    /// The request with a new token, where the app did not take the last one; `None`: it bears none.
+    pub async fn renewed(&self, refused: &Signed) -> Result<Option<Signed>, UpstreamError> {
+        let (How::Token(tokens), Some(old)) = (&self.how, &refused.token) else { return Ok(None) };
         let token = tokens.renewed(old).await?;
-        Some(Signed::with(&refused.request, token))
+        Ok(Some(Signed::with(&refused.request, token)))
     }
 }
 

@@ -104,12 +104,12 @@ impl Tokens {
         }
     }
 
-    /// Another one than `old`, which the app refused; `None` if there is none.
-    pub async fn renewed(&self, old: &Arc<Token>) -> Option<Arc<Token>> {
+    /// Another one than `old`, which the app refused.
+    pub async fn renewed(&self, old: &Arc<Token>) -> Result<Arc<Token>, UpstreamError> {
         let mut last = self.fetching.lock().await;
         match self.token.load_full() {
-            Some(token) if !Arc::ptr_eq(&token, old) => Some(token),
-            _ => self.fetch(&mut last).await.ok(),
+            Some(token) if !Arc::ptr_eq(&token, old) => Ok(token),
+            _ => self.fetch(&mut last).await,
         }
     }
 

@@ -1,9 +1,10 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::config::Destination;
 use crate::message::Method;
 use crate::upstream::testing::*;
 use crate::upstream::{Outgoing, Upstream, pool};
@@ -157,28 +158,58 @@ async fn a_refused_upgrade_leaves_nothing_to_smuggle_through() {
     assert!(writer.write("GET /admin HTTP/1.1\r\n\r\n".into()).await.is_err());
 }
 
-#[tokio::test]
-async fn a_stream_is_limited_by_its_gaps_not_by_its_length() {
+/// Uploads for longer than `timeout`, with gaps of a fifth of it. The longest gap that it came to, and the answer's status.
+async fn an_upload_longer_than(timeout: Duration) -> (Duration, Result<u16, String>) {
+    const PIECES: usize = 7;
     let app = App::with(|mut socket, _| async move {
         let mut taken = Vec::new();
         while !taken.ends_with(b"end") && socket.read_buf(&mut taken).await.is_ok_and(|n| n > 0) {}
-        socket.write_all(OK).await.unwrap();
+        let _ = socket.write_all(OK).await;
     })
     .await;
-    let mut settings = destination(&app.url());
-    settings.timeout = Duration::from_millis(600);
+    let settings = Destination { timeout, ..destination(&app.url()) };
     let upstream = Upstream::new(&settings).unwrap();
-    let (mut writer, answering) = upstream.start(&post("/"), Some(15)).await.unwrap();
-    let upload = async {
-        for piece in ["aaa", "aaa", "aaa", "aaa", "end"] {
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            writer.write(piece.into()).await.unwrap();
-        }
-        writer.finish().await.unwrap();
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    let mut gap = || {
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
     };
-    let (incoming, ()) = tokio::join!(answering.head(), upload);
-    assert_eq!(incoming.unwrap().status, 200);
+    let outcome = match upstream.start(&post("/"), Some(3 * PIECES as u64)).await {
+        Err(error) => Err(error.to_string()),
+        Ok((mut writer, answering)) => {
+            let upload = async {
+                for piece in (1..PIECES).map(|_| "aaa").chain(["end"]) {
+                    tokio::time::sleep(timeout / 5).await;
+                    gap();
+                    if writer.write(piece.into()).await.is_err() {
+                        return;
+                    }
+                }
+                let _ = writer.finish().await;
+            };
+            let (incoming, ()) = tokio::join!(answering.head(), upload);
+            incoming.map(|incoming| incoming.status).map_err(|error| error.to_string())
+        }
+    };
+    gap();
+    (longest, outcome)
+}
 
+#[tokio::test]
+async fn a_stream_is_limited_by_its_gaps_not_by_its_length() {
+    let mut timeout = Duration::from_millis(200);
+    loop {
+        let (longest, outcome) = an_upload_longer_than(timeout).await;
+        // A machine that is too busy for gaps so short has shown nothing: it gets longer ones.
+        if longest < timeout / 2 {
+            assert_eq!(outcome, Ok(200));
+            break;
+        }
+        timeout *= 2;
+        assert!(timeout < Duration::from_secs(60), "a gap of {longest:?}");
+    }
+
+    let mut settings = destination("http://app");
     let app = App::start(&[&[ReadHead, Hang]]).await;
     settings.upstreams = vec![app.url().parse().unwrap()];
     settings.timeout = Duration::from_millis(40);

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
+use super::{count, printable};
+
 /// A body that may have been signed in the place of the one that is here.
 pub(in crate::verify) struct Other {
     pub(in crate::verify) code: &'static str,
@@ -72,6 +74,33 @@ pub(in crate::verify) fn others(body: &[u8]) -> Vec<Other> {
     }
     add("empty_body", "an empty body", Cow::Borrowed(b""));
     found
+}
+
+/// Where the body that is here and the one that was signed begin to differ. `before`: bytes that stand before the body in
+/// what is signed.
+pub(in crate::verify) fn difference(here: &[u8], there: &[u8], before: usize) -> String {
+    let at = first_difference(here, there);
+    format!(
+        " ({} here, {} there; the first difference is at byte {}: here {}, there {})",
+        count(here.len(), "byte"),
+        there.len(),
+        before + at,
+        from(here, at),
+        from(there, at)
+    )
+}
+
+/// How many bytes are the same from the beginning on.
+pub(super) fn first_difference(here: &[u8], there: &[u8]) -> usize {
+    here.iter().zip(there).take_while(|(a, b)| a == b).count()
+}
+
+/// The first bytes behind `at`, to be shown.
+pub(super) fn from(bytes: &[u8], at: usize) -> String {
+    match bytes.get(at..).unwrap_or_default() {
+        [] => "the end".to_owned(),
+        rest => format!("`{}`", printable(rest, 12)),
+    }
 }
 
 fn without_cr(body: &[u8]) -> Vec<u8> {

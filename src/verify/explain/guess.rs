@@ -10,7 +10,7 @@ use super::super::scheme::{Keys, Labelled, Scheme, TimeRule};
 use super::super::sign::with_headers;
 use super::super::template::{Filling, Template};
 use super::super::time::TimeFormat;
-use super::{Asked, Likely, count, printable, tries};
+use super::{Asked, Likely, bodies, tries};
 use crate::reason::Reason;
 use crate::secret::Secret;
 
@@ -20,13 +20,13 @@ const MAX_BYTES: usize = 128 * 1024 * 1024;
 
 /// One mistake, undone. What is `None` stays as it is.
 #[derive(Clone, Default)]
-pub(super) struct Try {
-    pub(super) code: &'static str,
+pub(in crate::verify) struct Try {
+    pub(in crate::verify) code: &'static str,
     /// Completes "the signature is right for …".
-    pub(super) text: String,
+    pub(in crate::verify) text: String,
     pub(super) body: Option<Vec<u8>>,
     /// The path and query, and the public URL.
-    pub(super) address: Option<(String, String)>,
+    pub(in crate::verify) address: Option<(String, String)>,
     /// Where one of the headers that are read stands, and where it should.
     pub(super) header: Option<(String, String)>,
     /// The key, derived.
@@ -207,23 +207,11 @@ fn difference(scheme: &Scheme, one: &Try, asked: &Asked<'_>, filling: &Filling<'
     if !scheme.template.covers_body() {
         return String::new();
     }
-    let (here, there) = (&asked.request.body[..], &body[..]);
-    let at = here.iter().zip(there).take_while(|(a, b)| a == b).count();
-    let shown = |bytes: &[u8]| match bytes.get(at..).unwrap_or_default() {
-        [] => "the end".to_owned(),
-        rest => format!("`{}`", printable(rest, 12)),
-    };
+    let here = &asked.request.body[..];
     // As the signed bytes count, where the body is in them as it is.
     let before = match scheme.template.whole(filling) {
         Ok(whole) if whole.ends_with(here) => whole.len() - here.len(),
         _ => 0,
     };
-    format!(
-        " ({} here, {} there; the first difference is at byte {}: here {}, there {})",
-        count(here.len(), "byte"),
-        there.len(),
-        before + at,
-        shown(here),
-        shown(there)
-    )
+    bodies::difference(here, body, before)
 }

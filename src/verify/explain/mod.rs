@@ -61,13 +61,46 @@ pub struct Way {
     pub likely: Vec<Likely>,
     /// What the signature would have to be, for each live secret: never show it unasked.
     pub expected: Vec<String>,
+    /// What is signed, without the secret where that is part of it: more than one where a request carries several
+    /// signatures. Empty if nothing is signed or it can't be put together.
+    pub signed: Vec<Vec<u8>>,
+}
+
+impl Way {
+    /// Where what is signed here and `theirs`, which the sender signed, begin to differ: one text for each of `signed`.
+    pub fn differences(&self, theirs: &[u8]) -> impl Iterator<Item = String> {
+        self.signed.iter().map(move |ours| {
+            // Editors and shells end a file with a newline.
+            let trimmed = theirs.strip_suffix(b"\n").filter(|_| !ours.ends_with(b"\n"));
+            let theirs = trimmed.unwrap_or(theirs);
+            if ours == theirs {
+                return format!("the same {}", count(ours.len(), "byte"));
+            }
+            let at = bodies::first_difference(ours, theirs);
+            let line = ours[..at].iter().filter(|byte| **byte == b'\n').count();
+            let column =
+                at - ours[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+            let place = match ours.contains(&b'\n') {
+                true => format!("byte {at} (line {}, byte {column} of it)", line + 1),
+                false => format!("byte {at}"),
+            };
+            format!(
+                "{} here, {} there; the first difference is at {place}: here {}, there {}",
+                count(ours.len(), "byte"),
+                theirs.len(),
+                bodies::from(ours, at),
+                bodies::from(theirs, at)
+            )
+        })
+    }
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// One word: `signature`, `time`, `signed`, `secrets`, `applies`, `result`; of a token `token`, `header`, `keys`,
-    /// `signature`, `time`, `claim`, `digest`, `result`.
+    /// `signature`, `time`, `claim`, `digest`, `result`; of an HTTP message signature `signature`, `covers`, `params`,
+    /// `time`, `signed`, `keys`, `digest`, `result`.
     pub what: &'static str,
     pub text: String,
 }
@@ -128,19 +161,25 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
             decision: Ok(None),
             likely: Vec::new(),
             expected: Vec::new(),
+            signed: Vec::new(),
         }),
         How::Scheme(scheme) => ways.push(scheme_way(scheme, name, asked)),
         How::Jwt(jwt) => ways.push(jwt.explain(name, asked)),
-        How::HttpSignature(signature) => {
-            ways.push(told(name, signature.check(asked.request, asked.public_url, asked.now)));
-        }
+        How::HttpSignature(signature) => ways.push(signature.explain(name, asked)),
         How::Credentials(credentials) => {
             let decision = credentials.check(asked.request, asked.now);
             let likely = match &decision {
                 Ok(_) => Vec::new(),
                 Err(_) => credential::likely(credentials, asked),
             };
-            ways.push(Way { steps: vec![result(&decision)], name, decision, likely, expected: Vec::new() });
+            ways.push(Way {
+                steps: vec![result(&decision)],
+                name,
+                decision,
+                likely,
+                expected: Vec::new(),
+                signed: Vec::new(),
+            });
         }
         How::Ways(rules) | How::Any(rules) | How::All(rules) => {
             for (index, rule) in rules.iter().enumerate() {
@@ -158,19 +197,22 @@ fn connection_way(refusal: Refusal) -> Way {
                 single hop";
     let likely = vec![Likely::new("connection", text)];
     let decision = Err(refusal);
-    Way { name: "connection".into(), steps: vec![result(&decision)], decision, likely, expected: Vec::new() }
-}
-
-/// A way of which nothing more is known than what its refusal says.
-fn told(name: String, decision: Result<Option<Arc<str>>, Refusal>) -> Way {
-    Way { steps: vec![result(&decision)], name, decision, likely: Vec::new(), expected: Vec::new() }
+    Way {
+        name: "connection".into(),
+        steps: vec![result(&decision)],
+        decision,
+        likely,
+        expected: Vec::new(),
+        signed: Vec::new(),
+    }
 }
 
 impl Check {
     /// Hands out the shared secrets as they were given.
     fn collect_given(&self, into: &mut dyn FnMut(&Secret)) {
         match &self.how {
-            How::Open | How::HttpSignature(_) => {}
+            How::Open => {}
+            How::HttpSignature(signature) => signature.given().for_each(into),
             How::Jwt(jwt) => jwt.shared_secrets().for_each(|secret| into(&secret)),
             How::Scheme(scheme) => scheme.given.secrets.iter().for_each(|secret| into(&secret.given)),
             How::Credentials(credentials) => credentials.plain().for_each(into),
@@ -216,12 +258,17 @@ fn scheme_way(scheme: &Scheme, name: String, asked: &Asked<'_>) -> Way {
         url: &url,
     };
     let token = matches!(scheme.keys, Keys::Token(_));
+    let mut signed = Vec::new();
     if !token && scheme.each.is_none() {
         // Templates that hold the secret are shown with nothing in its place.
         step(
             "signed",
             match scheme.template.whole(&filling) {
-                Ok(bytes) => signed_text(&bytes, scheme.template.uses_secret()),
+                Ok(bytes) => {
+                    let text = signed_text(&bytes, scheme.template.uses_secret());
+                    signed.push(bytes.into_owned());
+                    text
+                }
                 Err(why) => format!("can't be put together: {}", Refusal::from(why).detail),
             },
         );
@@ -237,7 +284,7 @@ fn scheme_way(scheme: &Scheme, name: String, asked: &Asked<'_>) -> Way {
         _ => Vec::new(),
     };
     steps.push(result(&decision));
-    Way { name, steps, decision, likely, expected }
+    Way { name, steps, decision, likely, expected, signed }
 }
 
 /// What a scheme reads beside the signature, as far as it is there.

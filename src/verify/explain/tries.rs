@@ -141,7 +141,7 @@ fn secrets(scheme: &Scheme, asked: &Asked<'_>, tries: &mut Vec<Try>) {
 }
 
 /// The address as the sender may have known it.
-fn addresses(asked: &Asked<'_>, tries: &mut Vec<Try>) {
+pub(in crate::verify) fn addresses(asked: &Asked<'_>, tries: &mut Vec<Try>) {
     let head = &asked.request.head;
     let whole = url::public(head, asked.public_url);
     let Some((scheme, rest)) = whole.split_once("://") else { return };
@@ -189,6 +189,15 @@ fn addresses(asked: &Asked<'_>, tries: &mut Vec<Try>) {
     }
     if !query.is_empty() {
         add("url_query", "the URL without its query", base(), path.to_owned());
+    }
+    if let Some(host) = head.headers.first("x-forwarded-host").and_then(|host| std::str::from_utf8(host).ok())
+    {
+        let host = host.split(',').next().unwrap_or(host).trim();
+        for scheme in [scheme, other_scheme] {
+            let text =
+                "the host in `X-Forwarded-Host` (set `public_url`, or name the proxy in `trusted_hops`)";
+            add("url_forwarded", text, format!("{scheme}://{host}"), head.target.clone());
+        }
     }
     if asked.public_url.is_some() {
         let own = format!("{}://{}", head.scheme.as_str(), head.authority);

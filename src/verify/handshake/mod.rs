@@ -6,9 +6,12 @@
 //! stranger at most that something is here: what is sent back is bounded and printable, secrets are compared in
 //! constant time, and what is signed for a stranger has a shape that no event has.
 //!
-//! `spec` has the language as written, `build` compiles it, `condition` recognises, `reply` answers, `oracle` says what could be signed for a stranger.
+//! `spec` has the language as written, `build*` compiles it, `condition` recognises, `reply` answers, `oracle` says what
+//! could be signed for a stranger.
 
 mod build;
+mod build_conditions;
+mod build_reply;
 mod condition;
 mod oracle;
 mod reply;
@@ -16,21 +19,23 @@ mod reply;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
 
+use super::host::HostPattern;
 use super::locate::{Location, View};
 use super::{Extract, Refusal, Verified, Verifier};
 use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
-pub use build::{Written, compile};
+pub use build::{Written, compile, unanswered};
 use condition::Condition;
 pub(super) use oracle::note_pack;
-use reply::{Echo, Template};
+use reply::{Echo, Template, Text};
 
 /// The handshakes of a route.
 #[derive(Debug, Default)]
@@ -63,6 +68,9 @@ pub struct Handshake {
     on_trust: bool,
     show: Option<Show>,
     visit: Option<Visit>,
+    warn: Option<Warn>,
+    /// Whether what it asks for or is answered with is a secret of whoever sends.
+    of_sender: bool,
 }
 
 /// A secret that the sender brings is shown so many times until the config is read again: who tries to flood the log
@@ -74,6 +82,16 @@ struct Show {
     secret: Location,
     shown: AtomicU32,
 }
+
+/// What the operator is warned of, at most once in [`WARN_EVERY`].
+#[derive(Debug)]
+struct Warn {
+    text: Text,
+    /// When it was said last, in Unix seconds; 0 for never.
+    said: AtomicU64,
+}
+
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Visit {
@@ -106,6 +124,8 @@ pub struct Reply {
     pub answer: Answer,
     /// A secret that the operator must store, and where it stood.
     pub show: Option<(String, String)>,
+    /// What the operator is warned of.
+    pub warn: Option<String>,
     /// What is fetched before the answer; only with a success the answer is given.
     pub visit: Option<Visited>,
 }
@@ -113,6 +133,11 @@ pub struct Reply {
 impl Handshakes {
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+
+    /// Whether a greeting is told or answered by a secret that depends on who sends.
+    pub fn depend_on_sender(&self) -> bool {
+        self.list.iter().any(|handshake| handshake.of_sender)
     }
 
     /// Every method that some greeting has.
@@ -191,7 +216,8 @@ impl Handshake {
             Some(visit) => Some(Visited { url: visit.url(request)?, ca: visit.ca.clone() }),
         };
         let show = self.show.as_ref().map(|show| show.secret(request)).transpose()?;
-        Ok(Reply { answer, show, visit })
+        let warn = self.warn.as_ref().map(|warn| warn.text(request)).transpose()?.flatten();
+        Ok(Reply { answer, show, warn, visit })
     }
 
     /// A greeting that is passed to the app as it is: `handshake: forward` says that it may, unproved as it is where
@@ -201,10 +227,23 @@ impl Handshake {
             value: request,
             by: Arc::from("handshake"),
             label: None,
+            way: None,
             would_refuse: None,
             client: None,
             trace: None,
         }
+    }
+}
+
+impl Warn {
+    /// `None` if it was said a moment ago.
+    fn text(&self, request: &Request) -> Result<Option<String>, Refusal> {
+        let text = self.text.filled(request, "")?;
+        let now = request.head.received_at.as_secs();
+        let is_due = |said: u64| said == 0 || now.abs_diff(said) >= WARN_EVERY.as_secs();
+        let due =
+            self.said.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |said| is_due(said).then_some(now));
+        Ok(due.is_ok().then_some(text))
     }
 }
 
@@ -224,40 +263,6 @@ impl Show {
     }
 }
 
-/// A host, in which `*` may stand for one label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HostPattern(Box<str>);
-
-impl HostPattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        let labels: Vec<&str> = text.split('.').collect();
-        let ok = |label: &&str| *label == "*" || (!label.is_empty() && label.bytes().all(in_label));
-        // `*.com` would be anybody.
-        let fixed = labels.iter().rev().take_while(|label| **label != "*").count();
-        if !labels.iter().all(ok) || (labels.contains(&"*") && fixed < 2) {
-            return Err(format!(
-                "`{text}` is no host such as `sns.*.amazonaws.com`, whose last two labels are written out"
-            ));
-        }
-        Ok(Self(text.to_ascii_lowercase().into()))
-    }
-
-    fn matches(&self, host: &str) -> bool {
-        let mut labels = host.split('.');
-        let all = self.0.split('.').all(|ours| {
-            labels.next().is_some_and(|theirs| match ours {
-                "*" => !theirs.is_empty() && theirs.bytes().all(in_label),
-                ours => theirs.eq_ignore_ascii_case(ours),
-            })
-        });
-        all && labels.next().is_none()
-    }
-}
-
-fn in_label(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-'
-}
-
 impl Visit {
     /// Who has signed this may still be anybody with an account there: only the hosts that the pack names are asked.
     fn url(&self, request: &Request) -> Result<Uri, Refusal> {
@@ -268,7 +273,8 @@ impl Visit {
         if authority.as_str().contains('@') || text.contains('#') {
             return Err(refused("a URL with a user or a fragment"));
         }
-        if !self.hosts.iter().any(|host| host.matches(url.host().unwrap_or_default())) {
+        let asked = url.host().unwrap_or_default().to_ascii_lowercase();
+        if !self.hosts.iter().any(|host| host.matches(&asked)) {
             return Err(refused("not on a host that may be asked"));
         }
         match (url.scheme_str(), authority.port_u16()) {

@@ -126,7 +126,7 @@ impl Text {
         self.0.contains(&Piece::Proof)
     }
 
-    fn filled(&self, request: &Request, proof: &str) -> Result<String, Refusal> {
+    pub(super) fn filled(&self, request: &Request, proof: &str) -> Result<String, Refusal> {
         let mut out = String::new();
         for piece in &self.0 {
             match piece {

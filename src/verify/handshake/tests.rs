@@ -144,7 +144,7 @@ fn each_greeting_gets_its_exact_answer_and_nothing_else_gets_one() {
                 request.head.method, request.head.target, ask.headers, ask.body
             );
             match (asked(&handshakes, &compiled.verifier, request), &ask.answer, &ask.refused) {
-                (Ok(Some(Reply { answer, show, visit: None })), Some((status, kind, body)), None) => {
+                (Ok(Some(Reply { answer, show, visit: None, .. })), Some((status, kind, body)), None) => {
                     assert_eq!((answer.status, &answer.body[..]), (*status, body.as_bytes()), "{what}");
                     let find = |name: &str| {
                         let mut found = answer.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -271,7 +271,7 @@ fn a_packs_handshakes_are_checked_when_it_is_read() {
 fn a_url_is_visited_only_on_a_pinned_host() {
     let handshakes = own(
         "{ when: { body:/Type: SubscriptionConfirmation }, \
-           visit: { url: body:/SubscribeURL, hosts: [sns.*.amazonaws.com, sns.*.amazonaws.com.cn, 127.0.0.1] } }",
+           visit: { url: body:/SubscribeURL, hosts: [\"sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com\", sns.*.amazonaws.com.cn, 127.0.0.1] } }",
         "none",
     )
     .unwrap();
@@ -291,6 +291,11 @@ fn a_url_is_visited_only_on_a_pinned_host() {
         "http://sns.us-west-2.amazonaws.com/",
         "https://sns.us-west-2.amazonaws.com:8443/",
         "https://sns.us-west-2.amazonaws.com.evil.example/",
+        "https://sns.s3.amazonaws.com/",
+        "https://sns.s3-us-west-2.amazonaws.com/",
+        "https://sns.us-west-2.amazonaws.com./",
+        "https://sns.us-west-2.amazonaws.com:443@evil.example/",
+        "https://sns.us-west-2%2eevil.amazonaws.com/",
         "https://sns.a.b.amazonaws.com/",
         "https://sns..amazonaws.com/",
         "https://sns.us-west-2.amazonaws.com@evil.example/",
@@ -304,6 +309,28 @@ fn a_url_is_visited_only_on_a_pinned_host() {
     ] {
         assert!(visit(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_refused_subscription_is_warned_of_once_a_minute() {
+    let rule: VerifySpec =
+        serde_saphyr::from_str("{ provider: websub, secret: abc, topics: 'https://feeds.example.com/news' }")
+            .unwrap();
+    let pack = crate::providers::find("websub").unwrap();
+    let written = Written::Pack { pack: &pack, shows: false };
+    let handshakes = compile(written, &rule, Policy::Answer, &World::default()).unwrap();
+    let warned = |topic: &str, at: u64| {
+        let mut r = request(&format!("/in?hub.mode=denied&hub.topic={topic}&hub.reason=no"), &[], b"");
+        r.head.method = Method::GET;
+        r.head.received_at = crate::clock::Timestamp::from_secs(at);
+        handshakes.recognise(&r).unwrap().reply(&r, None).map(|reply| reply.warn).ok().flatten()
+    };
+    let ours = "https://feeds.example.com/news";
+    assert_eq!(warned("https://other.example/", 1000), None, "not a topic of ours");
+    let text = warned(ours, 1000).unwrap();
+    assert!(text.contains(ours) && text.contains("refuse"), "{text}");
+    assert_eq!(warned(ours, 1059), None);
+    assert!(warned(ours, 1060).is_some());
 }
 
 #[test]

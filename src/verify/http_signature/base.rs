@@ -19,11 +19,19 @@ pub(super) fn of(
     public_url: Option<&str>,
 ) -> Result<Vec<u8>, Unsigned> {
     let url = url::public(&request.head, public_url);
+    with(input, |component, base| value(component, request, &url, base))
+}
+
+/// The base of `input` with the values that `value` writes.
+pub(super) fn with(
+    input: &Input<'_>,
+    mut value: impl FnMut(&Component<'_>, &mut Vec<u8>) -> Result<(), Unsigned>,
+) -> Result<Vec<u8>, Unsigned> {
     let mut base = Vec::with_capacity(256);
     for component in &input.components {
         base.extend_from_slice(component.raw.as_bytes());
         base.extend_from_slice(b": ");
-        value(component, request, &url, &mut base)?;
+        value(component, &mut base)?;
         base.push(b'\n');
     }
     base.extend_from_slice(b"\"@signature-params\": ");
@@ -31,7 +39,8 @@ pub(super) fn of(
     Ok(base)
 }
 
-fn value(
+/// Writes a component's value, where `url` is the request's as its sender knows it.
+pub(super) fn value(
     component: &Component<'_>,
     request: &Request,
     url: &str,

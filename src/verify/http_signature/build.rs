@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{ALGORITHMS, DIGEST, HttpSignature, Key, Material};
+use crate::secret::Secret;
 use crate::verify::build::{Building, Problems};
 use crate::verify::build_scheme::tolerance;
 use crate::verify::mac::{Hash, MacKey};
@@ -32,13 +33,14 @@ pub(in crate::verify) fn build(
         }
     }
     if spec.algorithms.0.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["algorithms"],
             "the accepted algorithms must be named",
             "such as `algorithms: [ed25519]`; they are never taken from the message",
         );
     }
-    let keys = keys(&algorithms, secrets, public_keys, building, problems);
+    let mut given = Vec::new();
+    let keys = keys(&algorithms, secrets, public_keys, building, problems, &mut given);
     let components = components(spec, building, problems);
     let list = |texts: &Option<Texts>, key: &str, problems: &mut Problems<'_>| match texts {
         Some(texts) => building.expand_given(&texts.0, &[key], problems),
@@ -57,7 +59,7 @@ pub(in crate::verify) fn build(
         return None;
     }
     let signable = building.resolver.signable();
-    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance?, signable })
+    Some(HttpSignature { keys, components, label, key_ids, tag, tolerance: tolerance?, given, signable })
 }
 
 fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> Vec<String> {
@@ -74,7 +76,7 @@ fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut 
         let legal = name.strip_prefix('@').unwrap_or(name);
         let known = params.is_empty() || (name == "@query-param" && params.starts_with(";name=\""));
         if !crate::verify::locate::is_token(legal) || !known || name == "@signature-params" {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &["components"],
                 format!("`{text}` is no component of a request"),
                 "such as `@method`, `@query-param;name=\"id\"`, or a header's name",
@@ -83,7 +85,7 @@ fn components(spec: &HttpSignatureSpec, building: &Building<'_>, problems: &mut 
         components.push(format!("\"{}\"{params}", name.to_ascii_lowercase()));
     }
     if spec.unsigned_body != Some(true) && !components.iter().any(|id| id.trim_matches('"') == DIGEST) {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["components"],
             "the body is not signed: anyone who holds a genuine request could change it",
             "add `content-digest`, or write `unsigned_body: true`",
@@ -98,10 +100,11 @@ fn keys(
     public_keys: &[SecretSpec],
     building: &Building<'_>,
     problems: &mut Problems<'_>,
+    given: &mut Vec<Labelled<Secret>>,
 ) -> Vec<Labelled<Key>> {
     let mut keys = Vec::new();
     if secrets.is_empty() && public_keys.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["public_keys"],
             "there is no key",
             "give `public_keys`, or `secrets` for hmac-sha256",
@@ -111,12 +114,13 @@ fn keys(
     for (at, spec) in secrets.iter().enumerate() {
         let at = ["secrets", &at.to_string()];
         let Some((algorithm, _)) = shared else {
-            problems.note::<()>(&at, "secrets are for hmac-sha256, which is not in `algorithms`");
+            let help = "add `hmac-sha256` to `algorithms`, or give the sender's `public_keys` instead";
+            problems.note::<()>(&at, "secrets are for hmac-sha256, which is not in `algorithms`", help);
             continue;
         };
         let Some(secret) = building.secret(spec, &at, problems) else { continue };
         if secret.expose().len() < MIN_SECRET {
-            problems.note_help::<()>(
+            problems.note::<()>(
                 &at,
                 "the secret is too short",
                 format!("use at least {MIN_SECRET} random bytes"),
@@ -127,6 +131,7 @@ fn keys(
         let text = secret.expose().trim_ascii();
         let decoded =
             crate::verify::encoding::decode_base64_secret(text).filter(|key| key.len() >= MIN_SECRET);
+        given.push(Labelled { value: secret.clone(), label: named.label.clone(), window: named.window });
         for key in [Some(secret.expose().to_vec()), decoded].into_iter().flatten() {
             let material = MacKey::new(Hash::Sha256, &zeroize::Zeroizing::new(key))
                 .map(|key| Material::Shared(Box::new(key)));
@@ -153,7 +158,12 @@ fn keys(
             }
         }
         if let Some(message) = error {
-            problems.note::<()>(&at, message);
+            let names: Vec<&str> = algorithms.iter().map(|(name, _)| *name).collect();
+            problems.note::<()>(
+                &at,
+                message,
+                format!("the key must be for one of the `algorithms` ({})", names.join(", ")),
+            );
         }
     }
     keys

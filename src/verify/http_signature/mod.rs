@@ -6,7 +6,10 @@
 
 mod base;
 mod build;
+mod explain;
 mod fields;
+mod likely;
+mod tries;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +24,7 @@ use super::signable::Signable;
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
 use crate::reason::Reason;
-use crate::secret::same;
+use crate::secret::{Secret, same};
 use base::Unsigned;
 use fields::Input;
 
@@ -39,6 +42,8 @@ pub(super) struct HttpSignature {
     key_ids: Vec<String>,
     tag: Option<String>,
     tolerance: Duration,
+    /// The shared secrets as they were given: only looked at to explain a refusal.
+    given: Vec<Labelled<Secret>>,
     signable: Arc<Signable>,
 }
 
@@ -128,16 +133,7 @@ impl HttpSignature {
             }
             Unsigned::Unsupported(what) => wrong(format!("{what} is signed, which is not supported")),
         })?;
-        let named =
-            |key: &&Labelled<Key>| input.key_id.as_deref().is_some_and(|id| key.label.as_deref() == Some(id));
-        // A key that is called what the signature calls its key is meant; otherwise it may be any.
-        let is_named = live(&self.keys, now).any(|key| named(&key));
-        let fits = |key: &&Labelled<Key>| {
-            input.algorithm.as_deref().is_none_or(|algorithm| algorithm == key.value.algorithm)
-                && (!is_named || named(key))
-        };
-        let right = live(&self.keys, now).filter(fits).find(|key| key.value.verifies(&message, signature));
-        let Some(key) = right else {
+        let Some(key) = self.fitting(input, now).find(|key| key.value.verifies(&message, signature)) else {
             return Err(wrong(format!("the signature {} does not match any live key", input.label)));
         };
         if let Material::Shared(_) = key.value.material {
@@ -150,6 +146,27 @@ impl HttpSignature {
             check_digest(request)?;
         }
         Ok(key.label.clone())
+    }
+
+    /// The live keys that the signature may be by.
+    fn fitting<'k>(
+        &'k self,
+        input: &'k Input<'_>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'k Labelled<Key>> {
+        let named =
+            |key: &Labelled<Key>| input.key_id.as_deref().is_some_and(|id| key.label.as_deref() == Some(id));
+        // A key that is called what the signature calls its key is meant; otherwise it may be any.
+        let is_named = live(&self.keys, now).any(named);
+        live(&self.keys, now).filter(move |key| {
+            input.algorithm.as_deref().is_none_or(|algorithm| algorithm == key.value.algorithm)
+                && (!is_named || named(key))
+        })
+    }
+
+    /// The shared secrets as they were given.
+    pub(super) fn given(&self) -> impl Iterator<Item = &Secret> {
+        self.given.iter().map(|secret| &secret.value)
     }
 
     fn check_times(&self, input: &Input<'_>, now: Timestamp) -> Result<(), Refusal> {

@@ -42,7 +42,11 @@ pub(in crate::verify) fn build(
     let location = location(spec, problems);
     let min_secret = spec.min_secret.unwrap_or(MIN_SECRET);
     if min_secret < LEAST_SECRET {
-        problems.note::<()>(&["min_secret"], format!("at least {LEAST_SECRET} bytes"));
+        problems.note::<()>(
+            &["min_secret"],
+            format!("at least {LEAST_SECRET} bytes"),
+            "leave it out for 32, as RFC 7518 asks",
+        );
     }
     let mut keys = Vec::new();
     let shared: Vec<Algorithm> = family(&algorithms, AlgorithmFamily::Hmac);
@@ -51,7 +55,7 @@ pub(in crate::verify) fn build(
         let at = at.to_string();
         if let Some(secret_bytes) = building.secret(secret, &["secrets", &at], problems) {
             if secret_bytes.expose().len() < min_secret {
-                problems.note_help::<()>(
+                problems.note::<()>(
                     &["secrets", &at],
                     format!("the secret has {} bytes: too weak for a JWT", secret_bytes.expose().len()),
                     format!("use at least {min_secret} random bytes"),
@@ -68,8 +72,9 @@ pub(in crate::verify) fn build(
         }
     }
     if shared.is_empty() && !(secrets.is_empty() && more_secrets.is_empty()) {
-        problems
-            .note::<()>(&["secrets"], "secrets are for HS256, HS384 and HS512, and none is in `algorithms`");
+        let message = "secrets are for HS256, HS384 and HS512, and none is in `algorithms`";
+        let help = "add such as `HS256` to `algorithms`, or give `public_keys` or `jwks` instead";
+        problems.note::<()>(&["secrets"], message, help);
     }
     let public_keys = spec.public_keys.as_deref().unwrap_or_default();
     for (at, key) in public_keys.iter().chain(more_keys).enumerate() {
@@ -83,12 +88,19 @@ pub(in crate::verify) fn build(
                     algorithms,
                     key: decoding,
                 }),
-                Err(message) => problems.note(&["public_keys", &at], message).unwrap_or_default(),
+                Err(message) => {
+                    let help = "a public key in PEM or base64 DER, for one of the `algorithms`";
+                    problems.note(&["public_keys", &at], message, help).unwrap_or_default()
+                }
             }
         }
     }
     let set = match (&spec.jwks, &spec.key_source) {
-        (Some(_), Some(_)) => problems.note(&["key_source"], "give either `jwks` or `key_source`, not both"),
+        (Some(_), Some(_)) => problems.note(
+            &["key_source"],
+            "give either `jwks` or `key_source`, not both",
+            "`jwks` where the keys are one set, `key_source` where each is fetched by itself",
+        ),
         (Some(reference), None) => key_set(reference, spec.ca.as_deref(), &algorithms, building, problems),
         (None, Some(source)) => {
             let problems = &mut problems.within(&["key_source"]);
@@ -96,6 +108,7 @@ pub(in crate::verify) fn build(
                 problems.note::<()>(
                     &["from"],
                     "a token names its key by `kid`: `url` with `{key}` in it, or in `post`",
+                    "remove `from`",
                 );
             }
             let built = build_keys::build(source, "jwk", building, problems);
@@ -109,26 +122,34 @@ pub(in crate::verify) fn build(
     let fetched = spec.jwks.is_some() || spec.key_source.is_some();
     let x5c = spec.x5c.as_ref().map(|spec| x5c(spec, building, &mut problems.within(&["x5c"])));
     if fetched && !algorithms.is_empty() && shared.len() == algorithms.len() {
-        problems.note::<()>(&["jwks"], "keys of a set are public and never used for HS256, HS384 or HS512");
+        problems.note::<()>(
+            &["jwks"],
+            "keys of a set are public and never used for HS256, HS384 or HS512",
+            "name the algorithms of the set's keys, such as `[RS256]`, or give `secrets`",
+        );
     }
     if !fetched
         && spec.x5c.is_none()
         && secrets.len() + public_keys.len() + more_secrets.len() + more_keys.len() == 0
     {
-        problems.note_help::<()>(
-            &[],
-            "there is no key",
-            "give `secrets`, `public_keys` or `jwks: https://…`",
-        );
+        problems.note::<()>(&[], "there is no key", "give `secrets`, `public_keys` or `jwks: https://…`");
     }
     let leeway = duration(spec.leeway.as_deref(), "leeway", problems).unwrap_or(DEFAULT_LEEWAY);
     if leeway > MAX_LEEWAY {
-        problems.note::<()>(&["leeway"], "the leeway may be at most 300s");
+        problems.note::<()>(
+            &["leeway"],
+            "the leeway may be at most 300s",
+            "`60s` is the default; for tokens that live long there is `max_age`",
+        );
     }
     let texts = |given: &Option<crate::verify::spec::Texts>, key: &str, problems: &mut Problems<'_>| {
         let given = given.as_ref().map(|texts| texts.0.as_slice());
         if given.is_some_and(<[String]>::is_empty) {
-            problems.note::<()>(&[key], "the list is empty: leave the key out to accept any");
+            problems.note::<()>(
+                &[key],
+                "the list is empty: leave the key out to accept any",
+                "name what is accepted, or remove the key",
+            );
         }
         building.expand_given(given.unwrap_or_default(), &[key], problems)
     };
@@ -174,7 +195,7 @@ fn algorithms(spec: &JwtSpec, problems: &mut Problems<'_>) -> Vec<Algorithm> {
         }
     }
     if spec.algorithms.0.is_empty() {
-        problems.note_help::<()>(
+        problems.note::<()>(
             &["algorithms"],
             "the accepted algorithms must be named",
             "such as `algorithms: [RS256]`; they are never taken from the token",
@@ -219,7 +240,11 @@ pub(super) fn public_key(
 fn location(spec: &JwtSpec, problems: &mut Problems<'_>) -> Option<Location> {
     let (key, place) = match (&spec.header, &spec.from) {
         (Some(_), Some(_)) => {
-            return problems.note(&["from"], "give either `header` or `from`, where the token is");
+            return problems.note(
+                &["from"],
+                "give either `header` or `from`, where the token is",
+                "`header: NAME` for a header, `from: body:/token` for another place",
+            );
         }
         (None, Some(place)) if place == "body" => return Some(Location::Whole),
         (None, Some(place)) => ("from", place.clone()),
@@ -227,7 +252,7 @@ fn location(spec: &JwtSpec, problems: &mut Problems<'_>) -> Option<Location> {
     };
     match Location::parse(&place) {
         Ok(location) => Some(location),
-        Err(message) => problems.note(&[key], message),
+        Err(message) => problems.note(&[key], message, crate::verify::PLACE_HELP),
     }
 }
 
@@ -239,7 +264,7 @@ fn x5c(spec: &X5cSpec, building: &Building<'_>, problems: &mut Problems<'_>) -> 
         Ok(roots) => {
             Some(X5c { roots, leaf: list(&spec.leaf_extensions), issuer: list(&spec.issuer_extensions) })
         }
-        Err(message) => problems.note(&["roots"], message),
+        Err(message) => problems.note(&["roots"], message, "certificates in PEM, such as `file:roots.pem`"),
     }
 }
 
@@ -254,7 +279,13 @@ fn key_set(
     if reference.starts_with("https://") || reference.starts_with("http://") {
         let url = match checked_url(reference) {
             Ok(url) => url,
-            Err(message) => return problems.note(&["jwks"], message),
+            Err(message) => {
+                return problems.note(
+                    &["jwks"],
+                    message,
+                    "such as `https://issuer.example/.well-known/jwks.json`",
+                );
+            }
         };
         let ca = match ca {
             None => None,
@@ -262,17 +293,25 @@ fn key_set(
         };
         return match building.resolver.keys(Remote { ca, ..Remote::jwks(url) }) {
             Ok(source) => Some(KeySet::new(source, false, algorithms.to_vec())),
-            Err(message) => problems.note(&["jwks"], message),
+            Err(message) => problems.note(
+                &["jwks"],
+                message,
+                "such as `https://issuer.example/.well-known/jwks.json`, or `file:keys.json`",
+            ),
         };
     }
     if ca.is_some() {
-        problems.note::<()>(&["ca"], "`ca` is for keys that are fetched");
+        problems.note::<()>(
+            &["ca"],
+            "`ca` is for keys that are fetched",
+            "remove it, or give `jwks` as `https://…`",
+        );
     }
     let text = building.text(reference, &["jwks"], problems)?;
     let set: JwkSet = match serde_json::from_str(&text) {
         Ok(set) => set,
         Err(error) => {
-            return problems.note_help(
+            return problems.note(
                 &["jwks"],
                 format!("this is not a JSON Web Key Set: {error}"),
                 "give `https://…`, or `file:PATH` of a document with `keys`",
@@ -280,7 +319,11 @@ fn key_set(
         }
     };
     if !set.keys.iter().any(|jwk| Key::of(jwk).is_some()) {
-        return problems.note(&["jwks"], "the key set holds no key that can verify a signature");
+        return problems.note(
+            &["jwks"],
+            "the key set holds no key that can verify a signature",
+            "it needs a key of kind RSA, EC or OKP whose `use` is `sig` (or that names none)",
+        );
     }
     let source = Arc::new(FixedKeys(Arc::new(Document::of_set(set))));
     Some(KeySet::new(source, false, algorithms.to_vec()))
@@ -296,6 +339,6 @@ fn claim_digest(spec: &ClaimDigestSpec, key: &str, problems: &mut Problems<'_>) 
 fn duration(text: Option<&str>, key: &str, problems: &mut Problems<'_>) -> Option<Duration> {
     match time::duration(text?) {
         Ok(duration) => Some(duration),
-        Err(message) => problems.note(&[key], message),
+        Err(message) => problems.note(&[key], message, "such as `60s`"),
     }
 }

@@ -51,8 +51,8 @@ impl Jwt {
         );
         if let Some(seen) = &seen {
             step("header", self.header_step(&seen.header));
-            step("keys", self.keys_step(&seen.header, asked.now));
-            let proved = self.verified_claims(seen.token, asked.now);
+            step("keys", self.keys_step(&seen.header, asked));
+            let proved = self.verified_claims(seen.token, asked.request.head.client, asked.now);
             step("signature", signature_step(&proved));
             match &seen.claims {
                 None => step("claim", "what it claims can't be read".into()),
@@ -75,7 +75,7 @@ impl Jwt {
             Err(refusal) => likely::likely(self, refusal, value.as_deref(), seen.as_ref(), asked),
         };
         steps.push(result(&decision));
-        Way { name, steps, decision, likely, expected: Vec::new() }
+        Way { name, steps, decision, likely, expected: Vec::new(), signed: Vec::new() }
     }
 
     /// The secrets that tokens are signed with.
@@ -94,11 +94,11 @@ impl Jwt {
         format!("alg {:?}, {pinned} ({}); {kid}", header.alg, names(&self.algorithms))
     }
 
-    fn keys_step(&self, header: &Header, now: Timestamp) -> String {
+    fn keys_step(&self, header: &Header, asked: &Asked<'_>) -> String {
         let mut texts = Vec::new();
         if !self.keys.is_empty() {
             let fits = self.keys.iter().filter(|key| key.algorithms.contains(&header.alg));
-            let (live, asleep): (Vec<_>, Vec<_>) = fits.partition(|key| key.window.is_open(now));
+            let (live, asleep): (Vec<_>, Vec<_>) = fits.partition(|key| key.window.is_open(asked.now));
             let outside = match asleep.len() {
                 0 => String::new(),
                 some => format!(", {some} outside of their `from` and `until`"),
@@ -111,7 +111,7 @@ impl Jwt {
             ));
         }
         if let Some(set) = &self.set {
-            texts.push(match set.current(header.kid.as_deref()) {
+            texts.push(match set.current(header.kid.as_deref(), asked.request.head.client) {
                 Err(refusal) => format!("key set: {}", refusal.detail),
                 Ok(decoded) => {
                     let ids = decoded.keys.iter().filter_map(|key| key.kid.as_deref());

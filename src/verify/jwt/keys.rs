@@ -1,6 +1,7 @@
 //! The keys that may verify a token: static ones from the config, or a key set, decoded once per set and not per
 //! request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -50,12 +51,12 @@ impl KeySet {
     }
 
     /// The keys known now that a token with this `kid` may be signed with.
-    pub(super) fn current(&self, kid: Option<&str>) -> Result<Arc<Decoded>, Refusal> {
+    pub(super) fn current(&self, kid: Option<&str>, asker: IpAddr) -> Result<Arc<Decoded>, Refusal> {
         if self.per_key {
             let kid = kid.ok_or_else(|| invalid("the token names no key"))?;
-            return Ok(Arc::new(self.decode(remote::known(&self.source, kid, Reason::TokenInvalid)?)));
+            return Ok(Arc::new(self.decode(remote::known(&self.source, kid, asker, Reason::TokenInvalid)?)));
         }
-        let document = remote::known(&self.source, "", Reason::TokenInvalid)?;
+        let document = remote::known(&self.source, "", asker, Reason::TokenInvalid)?;
         if let Some(decoded) = &*self.decoded.load()
             && Arc::ptr_eq(&decoded.document, &document)
         {
@@ -69,6 +70,13 @@ impl KeySet {
     fn decode(&self, document: Arc<Document>) -> Decoded {
         let keys = document.keys().iter().filter_map(|key| Key::of_remote(key, &self.algorithms)).collect();
         Decoded { document, keys }
+    }
+
+    /// A key that was fetched by this name has verified something.
+    pub(super) fn proved(&self, kid: &str) {
+        if self.per_key {
+            self.source.proved(kid);
+        }
     }
 
     pub(super) fn is_per_key(&self) -> bool {

@@ -105,7 +105,7 @@ fn of_token(rule: &Jwt, refusal: &Refusal, seen: &Seen<'_>, asked: &Asked<'_>) -
             format!("the sender signs with {alg:?}, and the rule accepts only {}", names(&rule.algorithms)),
         ));
     }
-    if rule.verified_claims(seen.token, asked.now).is_err() {
+    if rule.verified_claims(seen.token, asked.request.head.client, asked.now).is_err() {
         return signature(rule, seen, asked);
     }
     let claims = seen.claims.as_ref()?;
@@ -165,7 +165,7 @@ fn signature(rule: &Jwt, seen: &Seen<'_>, asked: &Asked<'_>) -> Option<Likely> {
     };
     if alg.family() != AlgorithmFamily::Hmac {
         if let (Some(set), Some(kid)) = (&rule.set, &seen.header.kid)
-            && let Ok(decoded) = set.current(Some(kid))
+            && let Ok(decoded) = set.current(Some(kid), asked.request.head.client)
             && decoded.keys.iter().all(|key| key.kid.as_ref() != Some(kid))
         {
             let text = "the key that the token names is not in the key set: it is of another issuer or environment, or \

@@ -14,6 +14,7 @@ mod sign;
 mod tests;
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,9 +89,9 @@ impl Jwt {
     ) -> Result<Match, Refusal> {
         let value = at(&self.location, self.location.find(View::of(request)))?;
         let token = self.token(value.as_deref())?;
-        let (claims, label) = self.verified_claims(token, now)?;
+        let (claims, label) = self.verified_claims(token, request.head.client, now)?;
         self.check_times(&claims, now)?;
-        self.check_claims(&claims)?;
+        self.check_issuer(&claims)?;
         if let Some(rule) = &self.body_hash {
             rule.check(&claims, &request.body, "body")?;
         }
@@ -99,6 +100,8 @@ impl Jwt {
             let url = url.get_or_init(|| url::public(&request.head, public_url));
             rule.check(&claims, url.as_bytes(), "URL")?;
         }
+        // Last: whose token is right in all else may be told that this route is not for it.
+        self.check_claims(&claims)?;
         Ok(label)
     }
 
@@ -122,7 +125,12 @@ impl Jwt {
     }
 
     /// The claims of a token whose signature is right, and the label of the key.
-    fn verified_claims(&self, token: &[u8], now: Timestamp) -> Result<(Map<String, Value>, Match), Refusal> {
+    fn verified_claims(
+        &self,
+        token: &[u8],
+        asker: IpAddr,
+        now: Timestamp,
+    ) -> Result<(Map<String, Value>, Match), Refusal> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|e| invalid(format!("the token's header can't be read: {}", describe(e.kind()))))?;
         if header.crit.is_some() {
@@ -132,7 +140,7 @@ impl Jwt {
             return Err(invalid(format!("the algorithm {:?} is not one of the configured", header.alg)));
         }
         let parts = Parts::of(token).ok_or_else(|| invalid(describe(&ErrorKind::InvalidToken)))?;
-        let decoded = self.set.as_ref().map(|set| set.current(header.kid.as_deref())).transpose()?;
+        let decoded = self.set.as_ref().map(|set| set.current(header.kid.as_deref(), asker)).transpose()?;
         let certified = match &self.x5c {
             None => None,
             Some(rule) => Some(certified(rule, header.x5c.as_deref(), header.alg, now)?),
@@ -157,6 +165,11 @@ impl Jwt {
             match jsonwebtoken::crypto::verify(parts.signature, parts.signed, &key.key, header.alg) {
                 Ok(true) => {
                     self.refuse_signable(&parts)?;
+                    let fetched =
+                        decoded.as_ref().is_some_and(|d| d.keys.iter().any(|k| std::ptr::eq(k, key)));
+                    if let (true, Some(set), Some(kid)) = (fetched, &self.set, &header.kid) {
+                        set.proved(kid);
+                    }
                     return Ok((claims::read(parts.claims)?, key.label.clone()));
                 }
                 Ok(false) => failure = Some(ErrorKind::InvalidSignature),
@@ -214,7 +227,7 @@ impl Jwt {
         }
     }
 
-    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
+    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if !self.issuers.is_empty() {
             match claims.get("iss") {
                 Some(Value::String(issuer)) if self.issuers.contains(issuer) => {}
@@ -222,13 +235,19 @@ impl Jwt {
                 None => return Err(invalid("the claim `iss` is missing")),
             }
         }
+        Ok(())
+    }
+
+    /// Whether the token is for this route. One that says nothing of it is none; one that says that it is for another, or
+    /// somebody else's, is refused as a sender that is known.
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if !self.audiences.is_empty() {
             let ours =
                 |value: &Value| value.as_str().is_some_and(|one| self.audiences.iter().any(|a| a == one));
             match claims.get("aud") {
                 Some(Value::Array(audiences)) if audiences.iter().any(ours) => {}
                 Some(one) if ours(one) => {}
-                Some(_) => return Err(invalid("the audience (`aud`) is not one of the configured")),
+                Some(_) => return Err(elsewhere("the audience (`aud`) is not one of the configured")),
                 None => return Err(invalid("the claim `aud` is missing")),
             }
         }
@@ -242,7 +261,7 @@ impl Jwt {
                     other => accepted.contains(&other.to_string()),
                 };
             if !right {
-                return Err(invalid(format!("the claim `{name}` does not have an accepted value")));
+                return Err(elsewhere(format!("the claim `{name}` does not have an accepted value")));
             }
         }
         Ok(())
@@ -321,6 +340,11 @@ fn certified(
 
 fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::new(Reason::TokenInvalid, detail)
+}
+
+/// The token is right, but not for here.
+fn elsewhere(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::SenderNotAllowed, detail)
 }
 
 fn printable(text: &str) -> String {

@@ -32,7 +32,7 @@ impl Default for Source {
 }
 
 impl KeySource for Source {
-    fn lookup(&self, _: &str) -> Lookup {
+    fn lookup(&self, _: &str, _: std::net::IpAddr) -> Lookup {
         self.set.lock().clone().map_or(Lookup::Asked, Lookup::Known)
     }
     fn lacks(&self, _: &str) -> Lacking {
@@ -305,9 +305,9 @@ fn times_and_claims_are_as_configured() {
     assert_eq!(reason(with("exp", json!(now - 11))), Some(Reason::TokenExpired));
     assert_eq!(reason(with("exp", json!(-1))), Some(Reason::TokenInvalid));
     assert_eq!(reason(with("nbf", json!(now + 11))), Some(Reason::TokenExpired));
-    assert_eq!(reason(with("email", json!("c@x"))), Some(Reason::TokenInvalid));
-    assert_eq!(reason(with("email", json!(["b@x"]))), Some(Reason::TokenInvalid));
-    assert_eq!(reason(with("ok", json!(false))), Some(Reason::TokenInvalid));
+    assert_eq!(reason(with("email", json!("c@x"))), Some(Reason::SenderNotAllowed));
+    assert_eq!(reason(with("email", json!(["b@x"]))), Some(Reason::SenderNotAllowed));
+    assert_eq!(reason(with("ok", json!(false))), Some(Reason::SenderNotAllowed));
     assert_eq!(reason(json!({ "email": "a@x", "ok": true })), Some(Reason::TokenInvalid));
 }
 

@@ -7,6 +7,7 @@ use http::Uri;
 
 use crate::config::is_loopback;
 use crate::secret::Secret;
+use crate::verify::host::HostPattern;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +20,19 @@ pub enum Address {
     Named(Vec<UrlPattern>),
 }
 
-/// A URL in which `*` stands for one label of the host, or for characters within one segment of the path.
+/// A URL whose host may have labels that vary (see [`HostPattern`]), and in whose path a `*` stands for characters
+/// within one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UrlPattern(String);
+pub struct UrlPattern {
+    text: String,
+    /// With `://`.
+    scheme: String,
+    host: HostPattern,
+    /// With its `:`; empty if there is none.
+    port: String,
+    /// With its first `/`.
+    path: String,
+}
 
 /// A text in which `{key}` stands for a key's name; may hold secrets.
 #[derive(Clone, Debug)]
@@ -59,7 +70,7 @@ impl fmt::Display for Address {
             Address::Fixed(url) => url.fmt(f),
             Address::PerKey(url) => f.write_str(url),
             // The first tells them apart well enough, and is short.
-            Address::Named(patterns) => f.write_str(patterns.first().map_or("", |pattern| &pattern.0)),
+            Address::Named(patterns) => f.write_str(patterns.first().map_or("", |pattern| &pattern.text)),
         }
     }
 }
@@ -70,48 +81,45 @@ pub(in crate::verify) fn checked(url: &str) -> Result<Uri, String> {
     match (uri.scheme_str(), uri.host()) {
         (Some("https"), Some(host)) if !host.is_empty() => Ok(uri),
         (Some("http"), Some(host)) if is_loopback(host) => Ok(uri),
-        _ => Err("keys are fetched over https: write `https://…` (plain http is for loopback addresses \
-                  such as `http://127.0.0.1:8080/jwks.json` only)"
-            .to_owned()),
+        _ => Err(HTTPS_ONLY.to_owned()),
     }
 }
+
+const HTTPS_ONLY: &str = "keys are fetched over https: write `https://…` (plain http is for loopback addresses \
+                          such as `http://127.0.0.1:8080/jwks.json` only)";
 
 impl UrlPattern {
     /// The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once("://").ok_or("a pattern begins with `https://`")?;
-        let (host, path) =
-            rest.split_once('/').ok_or("a pattern has a path, such as `https://keys.example/*.pem`")?;
+        let at = text.find("://").ok_or("a pattern begins with `https://`")? + 3;
+        let (scheme, rest) = text.split_at(at);
+        let slash = rest.find('/').ok_or("a pattern has a path, such as `https://keys.example/*.pem`")?;
+        let (authority, path) = rest.split_at(slash);
         if path.contains(['?', '#']) || rest.contains('@') {
             return Err("a pattern has neither user, query nor fragment".to_owned());
         }
-        let labels: Vec<&str> = host.split('.').collect();
-        // A star that could be the registered domain itself would let anyone be the host.
-        let starred = labels.iter().rposition(|label| label.contains('*'));
-        if starred.is_some_and(|at| labels.len() < at + 3) {
-            return Err("a `*` in the host stands for one label in front of a domain, as in `https://sns.*.example.com/…`".to_owned());
+        let number = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        let (host, port) = match authority.rfind(':').filter(|colon| number(&authority[colon + 1..])) {
+            Some(colon) => authority.split_at(colon),
+            None => (authority, ""),
+        };
+        let pattern = HostPattern::parse(host)?;
+        match (scheme, is_loopback(host)) {
+            ("https://", _) | ("http://", true) => {}
+            _ => return Err(HTTPS_ONLY.to_owned()),
         }
-        if labels.iter().any(|label| label.contains('*') && *label != "*") {
-            return Err("in the host a `*` stands for a whole label".to_owned());
-        }
-        checked(&format!("{scheme}://{}/", host.replace('*', "x")))?;
-        Ok(Self(text.to_owned()))
+        let [text, scheme, port, path] = [text, scheme, port, path].map(str::to_owned);
+        Ok(Self { text, scheme, host: pattern, port, path })
     }
 
     /// Whether `url` is one of those meant. Nothing in it is normalised: it must match as it is written.
     pub fn matches(&self, url: &str) -> bool {
-        let split = |text: &'_ str| -> Option<(String, String)> {
-            let at = text.find("://")? + 3;
-            let slash = at + text[at..].find('/')?;
-            Some((text[..slash].to_owned(), text[slash..].to_owned()))
-        };
-        let (Some((our_host, our_path)), Some((host, path))) = (split(&self.0), split(url)) else {
-            return false;
-        };
-        let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let Some(rest) = url.strip_prefix(&self.scheme) else { return false };
+        let Some((authority, path)) = rest.find('/').map(|slash| rest.split_at(slash)) else { return false };
+        let Some(host) = authority.strip_suffix(&self.port) else { return false };
         let segment = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-        parts(&our_host, &host, '.', label)
-            && parts(&our_path, &path, '/', segment)
+        self.host.matches(host)
+            && parts(&self.path, path, '/', segment)
             && !path.split('/').any(|part| part == "." || part == "..")
     }
 }
@@ -166,13 +174,33 @@ mod tests {
 
     #[test]
     fn only_pinned_hosts_and_paths_match() {
-        let pattern = UrlPattern::parse("https://sns.*.amazonaws.com/*.pem").unwrap();
-        for good in
-            ["https://sns.us-east-1.amazonaws.com/Simple-1.pem", "https://sns.x.amazonaws.com/a.b.pem"]
-        {
+        let pattern =
+            UrlPattern::parse("https://sns.[a-z]{2}-[a-z-]{4,20}-[0-9]{1,2}.amazonaws.com/*.pem").unwrap();
+        for good in [
+            "https://sns.us-east-1.amazonaws.com/Simple-1.pem",
+            "https://sns.us-gov-west-1.amazonaws.com/a.b.pem",
+        ] {
             assert!(pattern.matches(good), "{good}");
         }
+        let any = UrlPattern::parse("https://k.*.example.com:8443/*.pem").unwrap();
+        assert!(any.matches("https://k.x.example.com:8443/a.pem"));
         for bad in [
+            "https://k.x.example.com/a.pem",
+            "https://k.x.example.com:443/a.pem",
+            "https://k.x:8443.example.com:8443/a.pem",
+        ] {
+            assert!(!any.matches(bad), "{bad}");
+        }
+        for bad in [
+            "https://sns.s3.amazonaws.com/evil.pem",
+            "https://sns.s3-us-west-2.amazonaws.com/evil.pem",
+            "https://sns.us-east-1.amazonaws.com./a.pem",
+            "https://sns.us-east-1.amazonaws.com:443/a.pem",
+            "https://sns.us-east-1.amazonaws.com%2fx/a.pem",
+            "https://sns.us-east-1.amazonaws.com@evil.example/a.pem",
+            "https://sns.us-east-1.amazonaws.com:a@evil.example/a.pem",
+            "HTTPS://sns.us-east-1.amazonaws.com/a.pem",
+            "https://sns.us-east-1.am\u{e0}zonaws.com/a.pem",
             "http://sns.us-east-1.amazonaws.com/a.pem",
             "https://sns.us-east-1.amazonaws.com.evil.example/a.pem",
             "https://evil.example/sns.us-east-1.amazonaws.com/a.pem",
@@ -208,6 +236,9 @@ mod tests {
             "https://keys.example/a?b",
             "https://u@keys.example/a",
             "keys.example/a",
+            "https:///a",
+            "https://k.*.example.com:x/a",
+            "http://127.0.0.1.evil.example/a",
         ] {
             assert!(UrlPattern::parse(bad).is_err(), "{bad}");
         }

@@ -7,6 +7,7 @@ mod document;
 mod jwks;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -95,12 +96,14 @@ pub type Settled = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Documents that are fetched, cached and refreshed elsewhere. None of its methods blocks.
 pub trait KeySource: Send + Sync + std::fmt::Debug {
     /// What is known of the document of this name (empty where the address is fixed), which is asked for if it is not
-    /// known.
-    fn lookup(&self, name: &str) -> Lookup;
+    /// known, for a request of this client: each has its share of what is looked for.
+    fn lookup(&self, name: &str, asker: IpAddr) -> Lookup;
     /// Tells that a known document lacks a key that a request names, so that a refresh may be worth its while.
     fn lacks(&self, name: &str) -> Lacking;
     /// Completes at once if nothing is being fetched.
     fn settled(&self, name: &str) -> Settled;
+    /// Tells that a key of the document of this name has verified something: it is one that a genuine sender names.
+    fn proved(&self, _name: &str) {}
 }
 
 /// A source that has nothing and fetches nothing.
@@ -108,7 +111,7 @@ pub trait KeySource: Send + Sync + std::fmt::Debug {
 pub struct NoKeys;
 
 impl KeySource for NoKeys {
-    fn lookup(&self, _: &str) -> Lookup {
+    fn lookup(&self, _: &str, _: IpAddr) -> Lookup {
         Lookup::Failing
     }
     fn lacks(&self, _: &str) -> Lacking {
@@ -124,7 +127,7 @@ impl KeySource for NoKeys {
 pub(super) struct FixedKeys(pub(super) Arc<Document>);
 
 impl KeySource for FixedKeys {
-    fn lookup(&self, _: &str) -> Lookup {
+    fn lookup(&self, _: &str, _: IpAddr) -> Lookup {
         Lookup::Known(self.0.clone())
     }
     fn lacks(&self, _: &str) -> Lacking {
@@ -161,9 +164,10 @@ impl Eq for Need {}
 pub(super) fn known(
     source: &Arc<dyn KeySource>,
     name: &str,
+    asker: IpAddr,
     absent: Reason,
 ) -> Result<Arc<Document>, Refusal> {
-    match source.lookup(name) {
+    match source.lookup(name, asker) {
         Lookup::Known(document) => Ok(document),
         Lookup::Absent => Err(Refusal::new(absent, "the key that the request names is not its issuer's")),
         Lookup::Asked => Err(needed(source, name, "the key has not been fetched yet")),

@@ -40,6 +40,9 @@ pub struct HandshakeSpec {
     /// Where the greeting brings the secret with which later requests are signed: it is shown to the operator in the
     /// log, once, to be stored. A pack's greeting does so only on routes with `handshake: show`.
     pub show: Option<String>,
+    /// What the operator is warned of in the log when such a greeting is answered, as a template: `the hub refuses
+    /// {query:hub.topic}`. At most one line a minute: who sends such greetings for fun fills no log.
+    pub warn: Option<String>,
     /// A URL in the greeting that is fetched to confirm it, before the answer. Only for signed greetings.
     pub visit: Option<VisitSpec>,
 }
@@ -112,7 +115,8 @@ pub struct ProofSpec {
 pub struct VisitSpec {
     /// Where the URL is, such as `body:/SubscribeURL`.
     pub url: String,
-    /// The hosts that may be asked, over https; `*` stands for one label of letters, digits and `-`.
+    /// The hosts that may be asked, over https. A label may have a shape, as `matches` has it
+    /// (`api.[a-z]{2}-[0-9].example.com`), or be `*`: any label, also one that a stranger could get there.
     pub hosts: Texts,
     /// Roots (PEM, or `file:PATH`; in a pack `{param:NAME}`) that are trusted there instead of the public ones.
     #[serde(default)]

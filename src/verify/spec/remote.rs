@@ -16,8 +16,9 @@ pub struct KeySourceSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Where the request itself names the address: patterns of which it must match one as it is written, such as
-    /// `https://sns.*.example.com/*.pem`. A `*` stands for one label of the host, or for characters within one segment
-    /// of the path.
+    /// `https://keys.[a-z]{2}-[a-z]{4,9}-[0-9].example.com/*.pem`. In the host a label may have a shape, as `matches` of a
+    /// handshake has it, or be `*`: any label, also one that a stranger could get there. In the path a `*` stands for
+    /// characters within one segment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urls: Option<Texts>,
     /// The place where the request names its key or the address, such as `header:X-Key-Id`. Tokens name it by `kid`.

@@ -26,7 +26,11 @@ fn compiled(yaml: &str) -> Compiled {
 }
 
 fn problems(yaml: &str) -> Vec<SpecProblem> {
-    compile(&spec(yaml), &World::default()).err().unwrap_or_default()
+    let problems = compile(&spec(yaml), &World::default()).err().unwrap_or_default();
+    for problem in &problems {
+        assert!(problem.help.is_some(), "without help: {problem:?}");
+    }
+    problems
 }
 
 /// The reason of the refusal, `None` if the request is accepted.

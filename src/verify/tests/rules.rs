@@ -1,10 +1,11 @@
 //! What compiles, what does not and where it says so, and how rules combine.
 
 use super::{NOW, compiled, problems, refused, spec};
+use crate::message::Request;
 use crate::reason::Reason;
 use crate::verify::spec::SecretSpec;
 use crate::verify::testing::{World, request};
-use crate::verify::{VerifySpec, compile};
+use crate::verify::{Extract, VerifySpec, compile};
 
 /// Each problem as `at: message (help)`.
 fn said(yaml: &str) -> Vec<String> {
@@ -131,6 +132,14 @@ fn what_makes_no_sense_does_not_compile() {
             "{ algorithm: hmac-sha256, secret: a, signed: '{timestamp}{body}', signature: { from: header:X, encoding: hex } }",
             "does not say where it is",
         ),
+        (
+            "{ algorithm: hmac-sha256, secret: a, signed: '{timestamp}{body}', timestamp: { from: 'item:t' }, signature: { from: header:X, item: v1, encoding: hex } }",
+            "timestamp.from: `item:` is one of several items beside the signature, and `signature` has no `list`",
+        ),
+        (
+            "{ algorithm: hmac-sha256, secret: a, signed: '{header:x-acme}{body}', signature: { from: header:X-Acme, encoding: hex } }",
+            "signed: `{header:x-acme}` is where the signature itself stands",
+        ),
         ("{ api_key: { keys: [a] } }", "either `header` or `query`"),
         ("{ api_key: { header: X, keys: [] } }", "api_key.keys: the list is empty"),
         ("{ api_key: { header: X, keys: ['sha256:12'] } }", "64 hex digits"),
@@ -178,6 +187,51 @@ fn any_takes_the_first_that_holds_and_else_the_most_telling_refusal() {
     assert_eq!(refused(&rule, &r), Some(Reason::SignatureInvalid));
     assert_eq!(rule.verifier.headers_used(), ["authorization", "x-gitlab-token"]);
     assert_eq!(rule.pack.unwrap().name, "gitlab");
+}
+
+#[test]
+fn which_rule_of_several_held_is_told_apart() {
+    let gitlab = request("/", &[("X-Gitlab-Token", "s")], b"");
+    let bearer = |token: &str| request("/?k=a", &[("Authorization", &format!("Bearer {token}"))], b"");
+    let way = |rule: &str, r: &Request| {
+        compiled(rule).verifier.verify(r.clone(), None, NOW).unwrap().way().map(|way| way.to_string())
+    };
+    let many = "{ any: [{ bearer: { tokens: [t] } }, { provider: gitlab, secret: s }, { bearer: { tokens: [u] } }] }";
+    assert_eq!(way(many, &bearer("t")).as_deref(), Some("bearer"));
+    assert_eq!(way(many, &bearer("u")).as_deref(), Some("bearer#2"));
+    assert_eq!(way(many, &gitlab).as_deref(), Some("gitlab"));
+    // Where there is one rule, all is as it was.
+    for one in ["{ provider: gitlab, secret: s }", "{ any: [{ provider: gitlab, secrets: [x, s] }] }"] {
+        assert_eq!(way(one, &gitlab), None, "{one}");
+    }
+    let within = "{ all: [{ api_key: { query: k, keys: [a] } }, { any: [{ any: [{ bearer: { tokens: [t] } }, { bearer: { tokens: [u] } }] }, { provider: gitlab, secret: s }] }] }";
+    assert_eq!(way(within, &bearer("u")).as_deref(), Some("any/bearer#2"));
+}
+
+#[test]
+fn a_credential_beside_a_signature_covers_nothing_that_is_not_signed() {
+    const BODY: &str = "{ algorithm: hmac-sha256, secret: s, signature: { from: header:X, encoding: hex } }";
+    const ID: &str = "{ algorithm: hmac-sha256, secret: s, signed: '{header:webhook-id}.{body}', signature: { from: header:X, encoding: hex } }";
+    const BEARER: &str = "{ bearer: { tokens: [t] } }";
+    const KEY: &str = "{ api_key: { query: k, keys: [a] } }";
+    let id = Extract::parse("header:webhook-id").unwrap();
+    let covers = |rule: &str| compiled(rule).verifier.covers(&id);
+    assert!(covers(BEARER) && covers(ID) && !covers(BODY));
+    assert!(
+        covers(&format!("{{ all: [{BEARER}, {KEY}] }}")) && covers(&format!("{{ any: [{BEARER}, {ID}] }}"))
+    );
+    assert!(covers(&format!("{{ all: [{BODY}, {ID}] }}")) && covers(&format!("{{ all: [{BEARER}, {ID}] }}")));
+    assert!(!covers(&format!("{{ all: [{BEARER}, {BODY}] }}")));
+    assert!(
+        !covers(&format!("{{ any: [{BEARER}, {BODY}] }}")) && !covers(&format!("{{ any: [{ID}, {BODY}] }}"))
+    );
+    // A provider's own key is asked of the others.
+    let of_pack = |other: &str| {
+        let rule =
+            compiled(&format!("{{ any: [{{ provider: standard-webhooks, secret: c2VjcmV0 }}, {other}] }}"));
+        rule.verifier.covers_key_of(&rule.pack.unwrap(), &id)
+    };
+    assert!(of_pack(BEARER) && of_pack(ID) && !of_pack(BODY));
 }
 
 #[test]

@@ -172,6 +172,55 @@ fn every_vector_gets_its_answer() {
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), vectors.len(), failures.join("\n"));
 }
 
+#[test]
+fn the_requests_of_rfc_9421_are_explained() {
+    let world = World::default();
+    let (mut seen, mut wrong) = (0, Vec::new());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    for vector in vectors(&folder).iter().filter(|vector| vector.provider == "http-signature") {
+        let rule = vector.compiled(&world).verifier;
+        let now = Timestamp::from_secs(vector.now);
+        let explanation = rule.explain(&vector.request.request(), vector.public_url(), now, &[]);
+        let steps = explanation.ways.iter().flat_map(|way| &way.steps);
+        let told: String = steps.map(|step| format!("{}: {}\n", step.what, step.text)).collect();
+        let codes: Vec<_> = explanation.likely().map(|likely| likely.code).collect();
+        let expected: &[&str] = match vector.name.as_str() {
+            "B.2.2 with another body" | "tampered body" => &["body"],
+            "one of two digests wrong" => &["digest_form"],
+            "B.2.2 with another parameter" | "B.2.3 with another date" | "wrong key" => &["unknown"],
+            "another method" | "another URL" => &["unknown"],
+            "public key as a shared secret" => &["algorithm"],
+            "B.2.2 lacks a component that is asked for" | "digest not signed" => &["not_covered"],
+            "B.2.1 signs nothing" | "B.2.6 does not sign the body" => &["not_covered"],
+            "B.2.2 without the asked-for tag" => &["tag"],
+            "B.2.2 with another label than asked for" => &["label"],
+            "B.2.3 with another key id pinned" => &["key_id"],
+            "key of another id" => &["other_key"],
+            "B.2.3 too old" | "B.2.3 from the future" | "too old" | "from the future" | "expired" => {
+                &["clock"]
+            }
+            "B.2.3 with another algorithm pinned" => &["algorithm"],
+            "algorithm that the message names is not the key's" => &["algorithm"],
+            "missing signature" | "missing input" => &["header_missing"],
+            "digest of an unknown kind only" => &["hash"],
+            "label there twice" | "malformed input" => &["malformed"],
+            // Taken out of one that was signed with it.
+            "no created" => &["unknown", "created_missing"],
+            "component with parameters that are not supported" => &["not_covered", "component_unsupported"],
+            other => {
+                assert!(vector.expect == "accept", "{other} is not in the table: {codes:?}\n{told}");
+                assert!(told.contains(" matches"), "{other}\n{told}");
+                &[]
+            }
+        };
+        if codes != expected {
+            wrong.push(format!("{}: {codes:?}, not {expected:?}\n{told}", vector.name));
+        }
+        seen += 1;
+    }
+    assert!(wrong.is_empty() && seen >= 41, "{seen}\n{}", wrong.join("\n"));
+}
+
 /// What the vectors of a pack must show, by words of their `reason`s.
 #[test]
 fn every_pack_has_vectors_of_each_kind() {

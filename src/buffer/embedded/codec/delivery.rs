@@ -105,6 +105,7 @@ impl Record {
                     DeadReason::AttemptsExhausted => 1,
                     DeadReason::TooOld => 2,
                     DeadReason::GivenUp => 3,
+                    DeadReason::ByOperator => 4,
                 });
             }
         }
@@ -145,6 +146,7 @@ impl Record {
                     1 => DeadReason::AttemptsExhausted,
                     2 => DeadReason::TooOld,
                     3 => DeadReason::GivenUp,
+                    4 => DeadReason::ByOperator,
                     _ => return Err(Malformed("unknown reason")),
                 },
             },

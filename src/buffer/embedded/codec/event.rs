@@ -49,11 +49,13 @@ fn put_event(out: &mut Vec<u8>, event: &Event, destinations: impl ExactSizeItera
         Scheme::Http => 0,
         Scheme::Https => 1,
     };
-    let Origin { would_refuse, quarantine, batch, client, may_repeat, trace } = &event.origin;
+    let Origin { would_refuse, quarantine, batch, client, way, may_repeat, trace } = &event.origin;
     let has_origin =
         would_refuse.is_some() || quarantine.is_some() || batch.is_some() || *may_repeat || trace.is_some();
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-    out.push(scheme | flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT));
+    let flags =
+        flag(has_origin, HAS_ORIGIN) | flag(client.is_some(), HAS_CLIENT) | flag(way.is_some(), HAS_WAY);
+    out.push(scheme | flags);
     put_number(out, event.received_at.as_millis());
     match event.source {
         IpAddr::V4(ip) => {
@@ -90,12 +92,17 @@ fn put_event(out: &mut Vec<u8>, event: &Event, destinations: impl ExactSizeItera
     if let Some(client) = client {
         put_bytes(out, client.as_bytes());
     }
+    if let Some(way) = way {
+        put_bytes(out, way.as_bytes());
+    }
 }
 
 /// In the byte of the scheme: how the event came in is out of the ordinary, and stands behind its body.
 const HAS_ORIGIN: u8 = 0x80;
-/// In the same byte: the name of the client whose URL it came by stands last.
+/// In the same byte: the name of the client whose URL it came by stands behind that.
 const HAS_CLIENT: u8 = 0x40;
+/// In the same byte: which of the route's rules proved it stands last.
+const HAS_WAY: u8 = 0x20;
 
 fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
     put_optional(out, origin.would_refuse.map(Reason::code));
@@ -154,7 +161,7 @@ fn origin(r: &mut Reader<'_>) -> Result<Origin> {
         _ => Some(TraceContext { trace: r.array()?, span: r.array()? }),
     };
     let may_repeat = tags & MAY_REPEAT != 0;
-    Ok(Origin { would_refuse, quarantine, batch, client: None, may_repeat, trace })
+    Ok(Origin { would_refuse, quarantine, batch, client: None, way: None, may_repeat, trace })
 }
 
 /// Reads an event, sealed or not. Copies the record once; headers and body share that copy.
@@ -163,7 +170,7 @@ pub(in super::super) fn decode_event(id: EventId, record: &[u8], keys: &Keyring)
     let size = u32::try_from(shared.len()).map_err(|_| Malformed("record is too long"))?;
     let mut r = Reader::versioned(&shared)?;
     let first = r.byte()?;
-    let scheme = match first & !(HAS_ORIGIN | HAS_CLIENT) {
+    let scheme = match first & !(HAS_ORIGIN | HAS_CLIENT | HAS_WAY) {
         0 => Scheme::Http,
         1 => Scheme::Https,
         _ => return Err(Malformed("unknown scheme")),
@@ -204,6 +211,9 @@ pub(in super::super) fn decode_event(id: EventId, record: &[u8], keys: &Keyring)
     let mut origin = if first & HAS_ORIGIN == 0 { Origin::default() } else { origin(&mut r)? };
     if first & HAS_CLIENT != 0 {
         origin.client = Some(r.text()?.into());
+    }
+    if first & HAS_WAY != 0 {
+        origin.way = Some(r.text()?.into());
     }
     r.end()?;
     let body = shared.slice(start..start + len);

@@ -25,6 +25,7 @@ fn out_of_the_ordinary(at: u64) -> Origin {
         quarantine: (!at.is_multiple_of(3)).then_some((id, Timestamp(at))),
         batch: (!at.is_multiple_of(5)).then_some(BatchPart { id, number: at as u32, count: u32::MAX }),
         client: at.is_multiple_of(7).then(|| "acme".into()),
+        way: at.is_multiple_of(13).then(|| "bearer#2".into()),
         may_repeat: !at.is_multiple_of(7),
         trace: at
             .is_multiple_of(11)

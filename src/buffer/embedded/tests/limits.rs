@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::config::RouteKeep;
 
 /// Looks until something holds; fails if it takes unreasonably long.
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
@@ -50,6 +51,42 @@ async fn a_full_buffer_refuses_events_delivers_on_and_opens_by_itself() {
     until("room", async || bench.buffer.admission() == Admission::Open).await;
     let event = bench.event("again");
     assert_eq!(bench.buffer.append(event, &[app()], Some(claim(stored))).await.unwrap(), Appended::Stored);
+}
+
+#[tokio::test]
+async fn delivered_events_of_all_routes_give_way_oldest_first_before_an_event_is_refused() {
+    let bench = Bench::with(|s| {
+        (s.max_size, s.memtable) = (12 << 20, 1 << 20);
+        let keep = RouteKeep { bytes: Some(u64::MAX), ..RouteKeep::default() };
+        // Each may keep a quarter: together more than there is room for.
+        s.keep_of_routes = (0..8).map(|n| (format!("r{n}").as_str().into(), keep.clone())).collect();
+    });
+    let body = || (0..200_000).map(|_| fastrand::u8(..)).collect::<Vec<_>>();
+    let mut ids = Vec::new();
+    // Three times as much as fits, none faster than they are delivered.
+    for n in 0..180 {
+        bench.clock.advance(Duration::from_millis(5));
+        let to = DestinationName::new(&format!("r{}", n % 8), "app");
+        let event =
+            Event { route: format!("r{}", n % 8).as_str().into(), body: body().into(), ..bench.event("") };
+        ids.push(event.id);
+        until("it is taken", async || {
+            let taken = bench.buffer.append(event.clone(), std::slice::from_ref(&to), None).await;
+            taken.is_ok()
+        })
+        .await;
+        let leased = bench.buffer.lease(&to, 1, bench.now()).await.unwrap().remove(0);
+        bench.settle(&leased, Next::Delivered);
+        bench.settled().await;
+    }
+    until("room", async || bench.buffer.admission() == Admission::Open).await;
+    let mut there = Vec::new();
+    for id in &ids {
+        there.push(bench.buffer.get(*id).await.unwrap().is_some());
+    }
+    let first = there.iter().position(|there| *there).expect("not all had to go");
+    assert!(first > 100 && there[first..].iter().all(|there| *there), "the oldest first: {there:?}");
+    model::audit(&bench.buffer);
 }
 
 /// Something that takes more and more of the folder until it is asked to give way.

@@ -36,6 +36,9 @@ enum Step {
     Replay {
         which: Option<prop::sample::Index>,
     },
+    GiveUp {
+        which: Option<prop::sample::Index>,
+    },
     Purge {
         which: Option<prop::sample::Index>,
     },
@@ -71,6 +74,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (index(), next).prop_map(|(which, next)| Step::Settle { which, next }),
         2 => (0u64..40).prop_map(|secs| Step::Advance { secs }),
         1 => prop::option::of(index()).prop_map(|which| Step::Replay { which }),
+        2 => prop::option::of(index()).prop_map(|which| Step::GiveUp { which }),
         1 => prop::option::of(index()).prop_map(|which| Step::Purge { which }),
         1 => (index(), 0u8..2).prop_map(|(which, to)| Step::Give { which, to }),
         1 => Just(Step::Sweep),
@@ -187,6 +191,7 @@ async fn run(steps: Vec<Step>, kind: Store) {
             }
             Step::Advance { secs } => bench.clock.advance(Duration::from_secs(secs)),
             Step::Replay { which } => replay(&bench, &mut model, which).await,
+            Step::GiveUp { which } => give_up(&bench, &mut model, which).await,
             Step::Purge { which } => purge(&bench, &mut model, which).await,
             Step::Give { which, to } => give(&bench, &mut model, which, to).await,
             Step::Sweep => sweep(&bench, &mut model).await,
@@ -389,6 +394,51 @@ async fn give(bench: &Bench, model: &mut Model, which: prop::sample::Index, to: 
     let expected = if under_way { (10, 11) } else { (11, 10) };
     assert_eq!((done.changed, done.untouched), expected);
     assert_eq!(bench.buffer.jobs().await.unwrap(), [done], "written with what it did");
+}
+
+async fn give_up(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {
+    sweep(bench, model).await;
+    let ids: Vec<_> = model.events.keys().copied().collect();
+    if ids.is_empty() {
+        return;
+    }
+    let (selection, chosen): (_, Vec<_>) = match which {
+        Some(which) => {
+            let id = ids[which.index(ids.len())];
+            (Selection::One(id, EventFilter::default()), vec![id])
+        }
+        None => {
+            let filter = EventFilter { state: Some("retrying".into()), ..EventFilter::default() };
+            (Selection::Matching(filter), ids)
+        }
+    };
+    let (now, mut expected) = (bench.now(), GivenUp::default());
+    for id in chosen {
+        let mut gone = Vec::new();
+        for (to, (state, _)) in model.events.get_mut(&id).expect("chosen from it") {
+            let matches = match state {
+                DeliveryState::Pending => which.is_some(),
+                DeliveryState::Retrying { .. } => true,
+                _ => false,
+            };
+            let leased = model.leased.iter().any(|(of, leased)| of == to && leased.event.id == id);
+            match (matches, leased) {
+                (false, _) => {}
+                (true, true) => expected.under_way += 1,
+                (true, false) => {
+                    *state = DeliveryState::Dead { at: now, reason: DeadReason::ByOperator };
+                    gone.push(*to);
+                }
+            }
+        }
+        expected.count += gone.len() as u64;
+        let any = !gone.is_empty();
+        gone.into_iter().for_each(|to| model.take(to, id));
+        if any {
+            model.keep(id);
+        }
+    }
+    assert_eq!(bench.buffer.give_up(selection).await.unwrap(), expected, "given up");
 }
 
 async fn purge(bench: &Bench, model: &mut Model, which: Option<prop::sample::Index>) {

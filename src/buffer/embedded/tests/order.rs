@@ -31,7 +31,7 @@ fn later(bench: &Bench, secs: u64) -> Timestamp {
 }
 
 async fn stuck(bench: &Bench) -> Vec<(Standstill, EventId, u64)> {
-    let lanes = bench.buffer.lanes(LaneSearch { destination: None, limit: 100 }).await.unwrap();
+    let lanes = bench.buffer.lanes(LaneSearch { destination: None, lane: None, limit: 100 }).await.unwrap();
     lanes.into_iter().map(|lane| (lane.why, lane.head, lane.waiting)).collect()
 }
 
@@ -98,6 +98,96 @@ async fn a_parked_lane_waits_for_a_replay_which_comes_first_or_for_a_purge() {
     }
     assert!(stuck(&bench).await.is_empty());
     audit(&bench.buffer);
+}
+
+#[tokio::test]
+async fn a_lane_goes_on_when_its_first_is_given_up_and_what_is_leased_is_left_alone() {
+    let bench = ordered(Bench::new());
+    let mut ids = Vec::new();
+    for body in ["a1", "a2", "a3", "a4"] {
+        ids.push(bench.stored(body).await);
+    }
+    let first = bench.lease_one().await;
+    let one = |n: usize| Selection::One(ids[n], EventFilter::default());
+    assert_eq!(bench.buffer.give_up(one(0)).await.unwrap(), GivenUp { count: 0, under_way: 1 });
+    bench.settle(&first, Next::Retry(later(&bench, 3600)));
+    bench.settled().await;
+    // One that waits behind it, and then the blocked one itself.
+    for n in [2, 0] {
+        assert_eq!(bench.buffer.give_up(one(n)).await.unwrap(), GivenUp { count: 1, under_way: 0 });
+        audit(&bench.buffer);
+    }
+    assert!(stuck(&bench).await.is_empty());
+    let delivery = bench.deliveries(ids[0]).await.remove(0);
+    assert_eq!(delivery.state, DeliveryState::Dead { at: START, reason: DeadReason::ByOperator });
+    assert_eq!((delivery.attempts, delivery.history.len(), delivery.parks), (1, 1, false));
+    let stats = bench.stats_of(&app()).await;
+    assert_eq!((stats.backlog, stats.dead), (2, 2));
+    let bench = ordered(bench.reopen());
+    // Replayed, they come behind all that wait.
+    for n in [0, 2] {
+        assert_eq!(bench.buffer.replay(one(n)).await.unwrap(), 1);
+    }
+    for body in ["a2", "a4", "a1", "a3"] {
+        let leased = bench.lease(5).await;
+        assert_eq!(bodies(&leased), [body]);
+        bench.settle(&leased[0], Next::Delivered);
+        bench.settled().await;
+    }
+    audit(&bench.buffer);
+}
+
+#[tokio::test]
+async fn a_parked_lane_is_let_go_and_its_dead_letter_kept() {
+    let bench = ordered(Bench::new());
+    let first = bench.stored("a1").await;
+    bench.stored("a2").await;
+    let leased = bench.lease_one().await;
+    bench.settle(&leased, Next::Parked(DeadReason::GivenUp));
+    bench.settled().await;
+    let one = || Selection::One(first, EventFilter::default());
+    assert_eq!(bench.buffer.give_up(one()).await.unwrap().count, 1);
+    audit(&bench.buffer);
+    assert_eq!(bench.buffer.give_up(one()).await.unwrap(), GivenUp::default(), "once");
+    let delivery = bench.deliveries(first).await.remove(0);
+    assert_eq!(delivery.state, DeliveryState::Dead { at: START, reason: DeadReason::GivenUp });
+    assert!(!delivery.parks);
+    assert_eq!(bodies(&bench.lease(5).await), ["a2"]);
+}
+
+/// However a backlog came to be, all of it is found: untried, replayed, given back, imported, of lanes whose order is no more.
+#[tokio::test]
+async fn whatever_waits_is_found_wherever_it_stands() {
+    let bench = ordered(Bench::new());
+    for n in 0..40 {
+        bench.clock.advance(Duration::from_secs(1));
+        bench.stored(if n % 2 == 0 { "-x" } else { "k1" }).await;
+    }
+    // Some die and are replayed behind the others; some are given back.
+    for leased in bench.lease(10).await {
+        bench.settle(&leased, Next::Dead(DeadReason::TooOld));
+        bench.settled().await;
+    }
+    let dead = EventFilter { state: Some("dead".into()), ..EventFilter::default() };
+    assert_eq!(bench.buffer.replay(Selection::Matching(dead)).await.unwrap(), 10);
+    for leased in bench.lease(3).await {
+        bench.settle(&leased, Next::Release);
+    }
+    let delivery = Delivery {
+        destination: app(),
+        state: DeliveryState::Pending,
+        attempts: 0,
+        since: START.saturating_sub(Duration::from_secs(1_000_000)),
+        parks: false,
+        history: Vec::new(),
+    };
+    bench.buffer.import(bench.event("-late"), vec![delivery], None).await.unwrap();
+    bench.buffer.order(Vec::new());
+    let bench = bench.reopen();
+    let all = Selection::Matching(EventFilter::default());
+    assert_eq!(bench.buffer.give_up(all).await.unwrap(), GivenUp { count: 41, under_way: 0 });
+    audit(&bench.buffer);
+    assert!(bench.lease(5).await.is_empty() && bench.stats_of(&app()).await.oldest.is_none());
 }
 
 #[tokio::test]
@@ -174,6 +264,7 @@ enum Step {
     Settle { which: prop::sample::Index, next: Outcome },
     Advance { secs: u64 },
     Replay { which: prop::sample::Index },
+    GiveUp { which: prop::sample::Index },
     Purge { which: prop::sample::Index },
     Reopen,
 }
@@ -202,6 +293,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         9 => (index(), next).prop_map(|(which, next)| Step::Settle { which, next }),
         2 => (0u64..40).prop_map(|secs| Step::Advance { secs }),
         2 => index().prop_map(|which| Step::Replay { which }),
+        2 => index().prop_map(|which| Step::GiveUp { which }),
         1 => index().prop_map(|which| Step::Purge { which }),
         1 => Just(Step::Reopen),
     ];
@@ -295,6 +387,7 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Advance { secs } => bench.clock.advance(Duration::from_secs(secs)),
             Step::Replay { which } => operate(&bench, &mut model, which, true).await,
+            Step::GiveUp { which } => give_up(&bench, &mut model, which).await,
             Step::Purge { which } => operate(&bench, &mut model, which, false).await,
             Step::Reopen => {
                 bench.settled().await;
@@ -335,6 +428,35 @@ async fn operate(bench: &Bench, model: &mut Model, which: prop::sample::Index, r
             model.lane_of.remove(&id);
         }
     }
+}
+
+async fn give_up(bench: &Bench, model: &mut Model, which: prop::sample::Index) {
+    bench.settled().await;
+    let ids: Vec<EventId> = model.lane_of.keys().copied().collect();
+    if ids.is_empty() {
+        return;
+    }
+    let id = ids[which.index(ids.len())];
+    let lane = model.lane_of[&id].clone();
+    let leased = model.leased.iter().any(|leased| leased.event.id == id);
+    let expected = match (model.is_settled(id), leased) {
+        (true, _) => {
+            let held = model.parked.get(&lane) == Some(&id);
+            if held {
+                model.parked.remove(&lane);
+            }
+            GivenUp { count: u64::from(held), under_way: 0 }
+        }
+        (false, true) => GivenUp { count: 0, under_way: 1 },
+        (false, false) => {
+            model.lanes.get_mut(&lane).unwrap().retain(|waiting| *waiting != id);
+            model.due.remove(&id);
+            model.failed.remove(&id);
+            GivenUp { count: 1, under_way: 0 }
+        }
+    };
+    let one = Selection::One(id, EventFilter::default());
+    assert_eq!(bench.buffer.give_up(one).await.unwrap(), expected);
 }
 
 /// What is seen of the lanes is what the model has.

@@ -1,5 +1,7 @@
 //! The queues: order, due times, leases, retention, replay, purge, listing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -406,4 +408,107 @@ async fn the_oldest_delivery_is_found_wherever_it_waits() {
     bench.settle(&retry[0], Next::Delivered);
     bench.settled().await;
     assert_eq!(bench.stats_of(&app()).await.oldest, Some(later(20)), "the next in the queue");
+}
+
+#[tokio::test]
+async fn retries_that_a_clock_set_back_left_in_the_far_future_are_leased() {
+    for restart in [false, true] {
+        let mut bench = Bench::new();
+        let mut ids = Vec::new();
+        for n in 0..5 {
+            ids.push(bench.stored(&n.to_string()).await);
+        }
+        let leased = bench.lease(10).await;
+        let at = bench.now().saturating_add(Duration::from_secs(3600));
+        leased.iter().for_each(|one| bench.settle(one, Next::Retry(at)));
+        bench.settled().await;
+        if restart {
+            bench = bench.reopen();
+        }
+        let beyond = |secs| bench.now().saturating_add(Duration::from_secs(secs));
+        let strayed = async |max, secs| bench.buffer.lease_strayed(&app(), max, beyond(secs)).await.unwrap();
+        assert!(bench.lease(10).await.is_empty(), "not due");
+        assert!(strayed(10, 3600).await.is_empty(), "put off, as it may be");
+        let mut taken = strayed(2, 600).await;
+        assert_eq!(taken.len(), 2);
+        // Handed back, it is due as late as it was.
+        bench.settle(&taken.remove(0), Next::Release);
+        bench.settle(&taken.remove(0), Next::Delivered);
+        let rest = strayed(10, 600).await;
+        assert_eq!(rest.len(), 4, "each once");
+        rest.iter().for_each(|one| bench.settle(one, Next::Retry(bench.now())));
+        bench.settled().await;
+        assert!(strayed(10, 600).await.is_empty());
+        bench.clock.advance(Duration::from_secs(1));
+        let due = bench.lease(10).await;
+        assert_eq!(due.len(), 4);
+        due.iter().for_each(|one| bench.settle(one, Next::Delivered));
+        bench.settled().await;
+        for id in ids {
+            assert!(matches!(bench.state(id).await, DeliveryState::Delivered { .. }));
+        }
+        model::audit(&bench.buffer);
+    }
+}
+
+/// Workers lease, settle and hand back while an operator gives up: each delivery has one end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_given_up_while_others_work_is_either_theirs_or_given_up() {
+    const EVENTS: usize = 800;
+    let bench = Bench::new();
+    let mut ids = Vec::new();
+    for n in 0..EVENTS {
+        // Half of them in the window of what came in last, half only on disk.
+        let body = if n % 2 == 0 { "short".to_owned() } else { "x".repeat(4000) };
+        ids.push(bench.stored(&body).await);
+    }
+    let buffer = Arc::new(bench.buffer);
+    let delivered: Arc<Mutex<Vec<EventId>>> = Arc::default();
+    let now = bench.clock.now();
+    // The operator is done.
+    let through = Arc::new(AtomicBool::new(false));
+    let working = (0..3).map(|seed| {
+        let (buffer, delivered, clock) = (buffer.clone(), delivered.clone(), bench.clock.clone());
+        let through = through.clone();
+        tokio::spawn(async move {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            loop {
+                let leased = buffer.lease(&app(), rng.usize(1..30), clock.now()).await.unwrap();
+                if leased.is_empty() && buffer.stats().await.unwrap().destinations[0].backlog == 0 {
+                    return;
+                }
+                for one in leased {
+                    let next = match rng.u8(0..100) {
+                        0..2 => Next::Delivered,
+                        _ if through.load(Ordering::Relaxed) => Next::Delivered,
+                        2..60 => Next::Retry(now),
+                        _ => Next::Release,
+                    };
+                    if next == Next::Delivered {
+                        delivered.lock().push(one.event.id);
+                    }
+                    buffer.settle(settlement(&one, now, next)).unwrap();
+                    clock.advance(Duration::from_millis(1));
+                }
+            }
+        })
+    });
+    let working: Vec<_> = working.collect();
+    let mut given_up = 0;
+    for part in ids.rchunks(7) {
+        for id in part.iter().step_by(2) {
+            given_up += buffer.give_up(Selection::One(*id, EventFilter::default())).await.unwrap().count;
+        }
+    }
+    through.store(true, Ordering::Relaxed);
+    for worker in working {
+        worker.await.unwrap();
+    }
+    buffer.sweep().await.unwrap();
+    let delivered = delivered.lock().clone();
+    assert!(given_up > 50, "{given_up}: this run shows nothing");
+    assert_eq!(delivered.len() as u64 + given_up, EVENTS as u64);
+    let stats = buffer.stats().await.unwrap();
+    assert_eq!((stats.destinations[0].backlog, stats.destinations[0].dead), (0, given_up));
+    super::model::audit(&buffer);
 }
