@@ -6,7 +6,7 @@ ARGS ?=
 ROUNDS ?= 200
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60
-# `make bench BENCH=append`: only that one (inline, buffer, append or memory).
+# `make bench BENCH=append`: only that one (inline, buffer, append, memory, waiting, drain, backlog, lanes or soak).
 BENCH ?=
 
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ test: setup ## All tests (the providers' own packages, with which some sign, are
 crash: setup ## kill -9 at random instants, ROUNDS times, and count what was lost
 	ROUNDS=$(ROUNDS) cargo test --locked --test it crash:: -- --nocapture --test-threads 1
 
-bench: ## Ratios against HAProxy, nginx with Lua and a bare log (release build; takes minutes)
+bench: ## Ratios against HAProxy, nginx with Lua and a bare log (release build; half an hour)
 	@.ci/setup bench
 	cargo bench --locked --bench verify
 	cargo bench --locked --bench append -- $(BENCH)
