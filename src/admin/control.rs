@@ -18,6 +18,7 @@ use crate::pauses::Paused;
 use crate::quarantine::{Item, Quarantine};
 use crate::ranges::RangesStatus;
 use crate::receive::{self, Admission, Force, Recheck};
+use crate::redact::HIDDEN;
 use crate::route::{Match, PathPattern, Segment};
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -99,6 +100,12 @@ pub trait Control: Send + Sync + 'static {
     fn closed(&self) -> Vec<(DestinationName, Timestamp)>;
 }
 
+/// The places that an identity is taken from, as they stand in the config.
+fn places(of: Option<&Extract>) -> Vec<String> {
+    let text = of.map(ToString::to_string).unwrap_or_default();
+    text.split(" | ").flat_map(|part| part.split(" + ")).map(str::to_owned).collect()
+}
+
 #[async_trait]
 impl Control for Gateway {
     fn buffer(&self) -> &Arc<dyn Buffer> {
@@ -120,7 +127,10 @@ impl Control for Gateway {
     fn order_key(&self, destination: &DestinationName, event: &Event) -> Option<String> {
         let snapshot = self.snapshot.load();
         let mut destinations = snapshot.config.routes.iter().flat_map(|route| route.mode.destinations());
-        destinations.find(|to| to.name == *destination)?.order.as_ref()?.key(event)
+        let order = destinations.find(|to| to.name == *destination)?.order.as_ref()?;
+        let redact = self.redact(&event.route);
+        let hidden = places(Some(&order.by)).iter().any(|place| redact.hides_place(place));
+        order.key(event).map(|key| if hidden { HIDDEN.to_owned() } else { key })
     }
     fn jobs(&self) -> &Jobs {
         &self.jobs
@@ -143,10 +153,6 @@ impl Control for Gateway {
     fn redact(&self, route: &str) -> Redact {
         let snapshot = self.snapshot.load();
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
-        let places = |of: Option<&Extract>| -> Vec<String> {
-            let text = of.map(ToString::to_string).unwrap_or_default();
-            text.split(" | ").flat_map(|part| part.split(" + ")).map(str::to_owned).collect()
-        };
         let unknown = || Redact::default().with_rules(snapshot.config.redact.clone(), &[], &[]);
         route.map_or_else(unknown, |route| {
             let key = places(route.idempotency.as_ref().map(|of| &of.key));

@@ -90,6 +90,12 @@ impl Redact {
         Self { rules, hides_key, hides_type, ..self }
     }
 
+    /// Whether what is taken from a place, as it stands in the config, stays hidden.
+    pub fn hides_place(&self, place: &str) -> bool {
+        let is_credential = place.strip_prefix("header:").is_some_and(|name| self.hides(name));
+        is_credential || self.rules.hides_place(place)
+    }
+
     /// A body as it is shown.
     pub fn body<'b>(&self, body: &'b [u8]) -> Cow<'b, [u8]> {
         self.rules.body(body)

@@ -41,6 +41,25 @@ async fn lanes(gateway: &Gateway) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_key_that_is_redacted_is_not_shown() {
+    let app = App::start().await;
+    let route = unverified("/in")
+        .set("redact", json!({"body": ["/key"]}))
+        .to(&app)
+        .delivery("retry", json!({"first": "1s", "jitter": "none"}))
+        .delivery("breaker", "off")
+        .delivery("order", json!({"by": "body:/key"}));
+    let gateway = gateway().route(route).start().await;
+    app.behaves(Behaviour::status(500));
+    send(&gateway, "jane@example.org", 0).await;
+    eventually("its lane stands still", async || lanes(&gateway).await["lanes"][0]["state"] == "blocked")
+        .await;
+    let said = lanes(&gateway).await;
+    assert_eq!(said["lanes"][0]["key"], json!("(hidden)"));
+    assert!(!said.to_string().contains("jane"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_key_comes_in_order_over_failures_and_kill_9() {
     let app = App::start().await;
     let mut gateway = gateway().route(ordered(&app, "block")).start().await;

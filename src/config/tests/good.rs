@@ -393,6 +393,9 @@ fn a_greeting_that_would_be_refused_for_lack_of_a_setting_is_warned_of() {
     );
     assert!(route("meta", "    handshake: \"off\"\n").is_empty());
     assert!(route("dropbox", "").is_empty());
+    // `origins` only narrows who may ask.
+    let refused = |line: &String| line.contains("will be refused");
+    assert!(!route("azure-event-grid", "").iter().any(refused));
     // Said once, though two greetings need it; `leaving` has a default.
     assert_eq!(
         route("websub", ""),

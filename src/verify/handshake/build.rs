@@ -221,6 +221,22 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// The same; without an optional one the greeting works as well.
+    pub(super) fn asked(
+        &self,
+        name: &str,
+        optional: bool,
+        at: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Option<&[Secret]> {
+        let lacked = self.lacked.borrow().len();
+        let values = self.param(name, at, problems);
+        if optional {
+            self.lacked.borrow_mut().truncate(lacked);
+        }
+        values
+    }
+
     pub(super) fn uses(&self, secret: &Secret) {
         if self.resolver.is_of_sender(secret) {
             self.of_sender.set(true);

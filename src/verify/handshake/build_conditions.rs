@@ -68,11 +68,13 @@ fn test(spec: &TestSpec, given: &Given<'_>, at: &[&str; 2], problems: &mut Probl
                 return problems.note(&within("matches"), message, "such as `[a-f0-9]{20,32}`");
             }
         },
-        (None, None, Some(param), None) => match given.param(param, &within("param"), problems) {
-            Some(values) => Test::Secret(Secrets::of(values)),
-            None if spec.optional => return Some(Asked::Nothing),
-            None => return None,
-        },
+        (None, None, Some(param), None) => {
+            match given.asked(param, spec.optional, &within("param"), problems) {
+                Some(values) => Test::Secret(Secrets::of(values)),
+                None if spec.optional => return Some(Asked::Nothing),
+                None => return None,
+            }
+        }
         (None, None, None, Some(reference)) => {
             Test::Secret(Secrets::of([&given.secret(reference, &within("secret"), problems)?]))
         }
