@@ -396,12 +396,8 @@ impl Draft<'_> {
 
     /// Takes a delivery out of its queue.
     pub(super) fn leave_queue(&mut self, op: &Settle, turn: Turn, now: Timestamp, effects: &mut Effects) {
-        let (lane, seq) = (&op.lane, op.place.1);
         self.take_turn(op, turn, now, effects);
-        match op.place.0 {
-            0 => self.remove(keys::fresh(lane.id, seq)),
-            due => self.remove(keys::retry(lane.id, due, seq)),
-        }
+        self.remove(keys::queued(op.lane.id, op.place));
     }
 
     /// Writes down what a delivery has come to that is done with, and begins its event's retention if it was the last.

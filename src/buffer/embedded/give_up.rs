@@ -172,7 +172,7 @@ impl Look<'_> {
     fn head(&self, lane: &Lane, seq: u64, id: EventId) -> Result<Option<Found>, BufferError> {
         let due = self.store.get(&keys::retried(lane.id, seq))?.and_then(|value| keys::u64_at(&value, 8));
         for due in [Some(0), due].into_iter().flatten() {
-            let value = self.store.get(&queue_key(lane.id, due, seq))?;
+            let value = self.store.get(&keys::queued(lane.id, (due, seq)))?;
             let entry = value.map(|value| self.decoded(&value)).transpose()?;
             if let Some(entry) = entry.filter(|entry| entry.event == id) {
                 return Ok(Some((due, seq, entry)));
@@ -258,13 +258,6 @@ impl Look<'_> {
 
     fn decoded(&self, value: &[u8]) -> Result<QueueEntry, BufferError> {
         QueueEntry::decode(value).map_err(|e| self.store.malformed("queue entry", "", e))
-    }
-}
-
-fn queue_key(lane: u32, due: u64, seq: u64) -> Key {
-    match due {
-        0 => keys::fresh(lane, seq),
-        due => keys::retry(lane, due, seq),
     }
 }
 
@@ -386,7 +379,7 @@ impl Draft<'_> {
             _ => self.get(&keys::retried(lane, seq))?.and_then(|value| keys::u64_at(&value, 8)),
         };
         for due in [Some(0), due, Some(spot.due)].into_iter().flatten() {
-            if is_there(queue_key(lane, due, seq))? {
+            if is_there(keys::queued(lane, (due, seq)))? {
                 return Ok(Some(Waits::Due((due, seq))));
             }
         }

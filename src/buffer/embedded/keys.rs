@@ -30,6 +30,7 @@
 //! | [`FILL`] | zeros | |
 
 use super::super::{ClaimKey, EventId, LaneKey};
+use super::lane::Place;
 
 /// Of the commit record in `index`. Longer than any other key that starts so, and found by it in the journal.
 pub(super) const COMMIT: &[u8] = b"\0\0tidegate-commit";
@@ -69,6 +70,17 @@ pub(super) fn fresh(destination: u32, seq: u64) -> Key {
 }
 pub(super) fn retry(destination: u32, due: u64, seq: u64) -> Key {
     key(b'R', &[&destination.to_be_bytes(), &due.to_be_bytes(), &seq.to_be_bytes()])
+}
+/// Where a delivery stands that waits at this place: never tried, or due then.
+pub(super) fn queued(destination: u32, (due, seq): Place) -> Key {
+    match due {
+        0 => fresh(destination, seq),
+        due => retry(destination, due, seq),
+    }
+}
+/// The place that the key of a retry says.
+pub(super) fn place_of_retry(key: &[u8]) -> Option<Place> {
+    Some((u64_at(key, 5)?, u64_at(key, 13)?))
 }
 pub(super) fn retried(destination: u32, seq: u64) -> Key {
     key(b'O', &[&destination.to_be_bytes(), &seq.to_be_bytes()])

@@ -131,9 +131,9 @@ fn reserve_strayed(
     let mut found = Vec::new();
     for entry in store.queue(from, keys::retry(lane.id, u64::MAX, u64::MAX)) {
         let (key, entry) = entry?;
-        let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
-        if !lane.state().knows((due, seq)) {
-            found.push(((due, seq), entry));
+        let Some(place) = keys::place_of_retry(&key) else { continue };
+        if !lane.state().knows(place) {
+            found.push((place, entry));
         }
         if found.len() == max {
             break;
@@ -146,7 +146,7 @@ fn reserve_strayed(
     let mut reserved = Vec::with_capacity(found.len());
     for (place, entry) in found {
         // It may have been settled since it was found.
-        if !state.knows(place) && store.get(&keys::retry(lane.id, place.0, place.1))?.is_some() {
+        if !state.knows(place) && store.get(&keys::queued(lane.id, place))?.is_some() {
             state.leases.insert(place, Lease::Reading(entry.accepted));
             reserved.push((place, entry));
         }
@@ -221,8 +221,8 @@ fn reserve_retries(
     let mut end = from;
     for entry in store.queue(keys::retry(lane.id, from.0, from.1), keys::retry(lane.id, u64::MAX, u64::MAX)) {
         let (key, entry) = entry?;
-        let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
-        let place = (due, seq);
+        let Some(place) = keys::place_of_retry(&key) else { continue };
+        let (due, seq) = place;
         if spoken_for.binary_search(&place).is_ok() || lane.state().knows(place) {
             end = (due, seq + 1);
             continue;
@@ -326,11 +326,7 @@ fn still_there(
     }
     let mut there = Vec::with_capacity(found.len());
     for (place, entry) in found.drain(..) {
-        let key = match place.0 {
-            0 => keys::fresh(lane.id, place.1),
-            due => keys::retry(lane.id, due, place.1),
-        };
-        if !state.knows(place) && store.get(&key)?.is_some() {
+        if !state.knows(place) && store.get(&keys::queued(lane.id, place))?.is_some() {
             there.push((place, entry));
         }
     }
@@ -404,7 +400,7 @@ pub(super) fn next_due(store: &Store, lane: &Lane) -> Result<Option<Timestamp>, 
 fn first_retry(store: &Store, lane: &Lane, from: Place) -> Result<Option<u64>, BufferError> {
     for entry in store.queue(keys::retry(lane.id, from.0, from.1), keys::retry(lane.id, u64::MAX, u64::MAX)) {
         let (key, _) = entry?;
-        let (Some(due), Some(seq)) = (keys::u64_at(&key, 5), keys::u64_at(&key, 13)) else { continue };
+        let Some((due, seq)) = keys::place_of_retry(&key) else { continue };
         if !lane.state().knows((due, seq)) {
             return Ok(Some(due));
         }
