@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled, Signable};
+use super::{
+    Compiled, Explanation, KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled, Signable,
+    VerifySpec, compile,
+};
 use crate::clock::Timestamp;
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::providers::Pack;
@@ -29,6 +32,24 @@ pub(crate) fn request(target: &str, headers: &[(&str, &str)], body: &[u8]) -> Re
         params: PathParams::default(),
         body: body.to_vec().into(),
     }
+}
+
+/// A rule as it is written, which is good.
+pub(crate) fn compiled(rule: &str) -> Compiled {
+    let spec: VerifySpec = serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    compile(&spec, &World::default()).unwrap_or_else(|problems| panic!("{rule}: {problems:?}"))
+}
+
+/// What becomes of a request on a route with this rule, beside another route's.
+pub(crate) fn explained(rule: &str, request: &Request, now: Timestamp) -> Explanation {
+    let other = compiled("{ provider: github, secret: the-secret-of-another-route-0123456789 }");
+    compiled(rule).verifier.explain(request, None, now, &[("other", &other.verifier)])
+}
+
+/// What was looked at, a line each.
+pub(crate) fn steps(explanation: &Explanation) -> String {
+    let steps = explanation.ways.iter().flat_map(|way| &way.steps);
+    steps.map(|step| format!("{}: {}\n", step.what, step.text)).collect()
 }
 
 /// A world in which secrets and texts are what they say, unless they are `env:NAME` of a known variable.

@@ -1,16 +1,10 @@
 //! A table of mistakes: what people get wrong, and what they are told.
 
-use super::super::testing::{World, request};
-use super::super::{Compiled, VerifySpec, compile};
+use super::super::testing::{compiled, request};
 use super::*;
 use crate::reason::Reason;
 
 const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
-
-fn compiled(yaml: &str) -> Compiled {
-    let spec: VerifySpec = serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
-    compile(&spec, &World::default()).unwrap_or_else(|problems| panic!("{yaml}: {problems:?}"))
-}
 
 /// A sender's request: signed for `rule` over `body`.
 fn signed(rule: &str, target: &str, body: &[u8]) -> Request {

@@ -3,20 +3,15 @@
 
 use crate::clock::Timestamp;
 use crate::message::Request;
+use crate::verify::Explanation;
 use crate::verify::http_signature::base;
 use crate::verify::http_signature::fields;
-use crate::verify::testing::{World, request};
-use crate::verify::{Compiled, Explanation, compile};
+use crate::verify::testing::{compiled, explained, request, steps};
 
 const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const RULE: &str = "{ http_signature: { algorithms: hmac-sha256, label: sig1 }, \
                     secrets: [{ secret: '0123456789abcdef0123456789abcdef', label: ours }] }";
-
-fn compiled(rule: &str) -> Compiled {
-    let spec = serde_saphyr::from_str(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
-    compile(&spec, &World::default()).unwrap_or_else(|problems| panic!("{rule}: {problems:?}"))
-}
 
 fn signed(rule: &str, bare: &Request, public_url: Option<&str>) -> Request {
     compiled(rule).verifier.sign(bare, public_url, NOW, None).unwrap()
@@ -24,16 +19,6 @@ fn signed(rule: &str, bare: &Request, public_url: Option<&str>) -> Request {
 
 fn sent() -> Request {
     signed(RULE, &request("/in?a=1", &[], b"{}"), None)
-}
-
-fn explained(rule: &str, request: &Request) -> Explanation {
-    let other = compiled("{ provider: github, secret: the-secret-of-another-route-0123456789 }");
-    compiled(rule).verifier.explain(request, None, NOW, &[("other", &other.verifier)])
-}
-
-fn steps(explanation: &Explanation) -> String {
-    let steps = explanation.ways.iter().flat_map(|way| &way.steps);
-    steps.map(|step| format!("{}: {}\n", step.what, step.text)).collect()
 }
 
 fn codes(explanation: &Explanation) -> Vec<&'static str> {
@@ -79,7 +64,7 @@ fn hmac(secret: &str, message: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_good_signature_is_told_step_by_step() {
-    let explanation = explained(RULE, &sent());
+    let explanation = explained(RULE, &sent(), NOW);
     assert!(explanation.decision.is_ok() && explanation.likely().next().is_none(), "{explanation:?}");
     let steps = steps(&explanation);
     for part in [
@@ -172,7 +157,7 @@ fn the_likeliest_mistake_is_named() {
         (signed_by(&good, |base| hmac("the-secret-of-another-route-0123456789", &base)), "other_route"),
         (signed_by(&good, |base| hmac("quite-another-secret", &base)), "unknown"),
     ] {
-        let explanation = explained(RULE, &request);
+        let explanation = explained(RULE, &request, NOW);
         assert!(explanation.decision.is_err(), "{code}: {}", steps(&explanation));
         assert_eq!(codes(&explanation).first(), Some(&code), "{}", steps(&explanation));
         assert!(!format!("{:?}{:?}", explanation.ways[0].steps, explanation.ways[0].likely).contains(SECRET));
@@ -210,7 +195,7 @@ fn keys_that_sign_otherwise_than_they_should_are_recognised() {
         pair.sign(&random, base).unwrap().as_ref().to_vec()
     };
     let right = signed_by(&input("one"), |base| raw(&one, &base));
-    let explanation = explained(&rule, &right);
+    let explanation = explained(&rule, &right, NOW);
     assert!(explanation.decision.is_ok());
     assert!(steps(&explanation).contains("ecdsa-p256-sha256 `one` matches"));
     for (rule, request, code) in [
@@ -226,14 +211,14 @@ fn keys_that_sign_otherwise_than_they_should_are_recognised() {
             "key_window",
         ),
     ] {
-        let explanation = explained(rule, &request);
+        let explanation = explained(rule, &request, NOW);
         assert_eq!(codes(&explanation), [code], "{}", steps(&explanation));
     }
 }
 
 #[test]
 fn the_signed_bytes_are_compared_with_those_of_the_sender() {
-    let explanation = explained(RULE, &sent());
+    let explanation = explained(RULE, &sent(), NOW);
     let way = &explanation.ways[0];
     let ours = String::from_utf8(way.signed[0].clone()).unwrap();
     let told = |theirs: &str| way.differences(theirs.as_bytes()).collect::<Vec<_>>().join("|");
@@ -243,7 +228,7 @@ fn the_signed_bytes_are_compared_with_those_of_the_sender() {
     let place = "the first difference is at byte 53 (line 2, byte 37 of it): here `com/in?a=1\\n\\\"`, there `org/in?a=1\\n\\\"`";
     assert!(other.ends_with(place), "{other}");
     // Schemes of one line have no lines.
-    let github = explained("{ provider: github, secret: abc }", &request("/in", &[], b"{}"));
+    let github = explained("{ provider: github, secret: abc }", &request("/in", &[], b"{}"), NOW);
     let told: Vec<String> = github.ways[0].differences(b"{ }").collect();
     assert_eq!(told, ["2 bytes here, 3 there; the first difference is at byte 1: here `}`, there ` }`"]);
 }
@@ -255,7 +240,7 @@ fn the_right_signature_is_only_said_when_asked_for_and_credentials_never() {
         RULE.replace("label: sig1", "label: sig1, components: ['@method', content-digest, authorization]");
     let right = signed(&rule, &bare, None);
     let forged = with(&right, &[("signature", "sig1=:AAAA:")]);
-    let explanation = explained(&rule, &forged);
+    let explanation = explained(&rule, &forged, NOW);
     assert_eq!(explanation.ways[0].expected, [header(&right, "signature")]);
     let said = format!("{}{:?}", steps(&explanation), explanation.ways[0].likely);
     assert!(!said.contains(&header(&right, "signature")[6..]), "{said}");
@@ -271,6 +256,6 @@ proptest::proptest! {
         body: Vec<u8>,
     ) {
         let headers = [("signature-input", &*input), ("signature", &*signature), ("content-digest", &*digest)];
-        let _ = explained(RULE, &request("/in", &headers, &body));
+        let _ = explained(RULE, &request("/in", &headers, &body), NOW);
     }
 }

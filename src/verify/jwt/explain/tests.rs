@@ -7,19 +7,14 @@ use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::message::Request;
-use crate::verify::testing::{World, request};
-use crate::verify::{Compiled, Explanation, compile};
+use crate::verify::compile;
+use crate::verify::testing::{World, compiled, explained, request, steps};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
 const RULE: &str =
     "{ jwt: { algorithms: HS256, secrets: ['0123456789abcdef0123456789abcdef'], issuer: 'https://i.example',
     audience: tidegate, required_claims: { scope: hooks }, body_hash: { claim: digest, hash: sha256 } } }";
-
-fn compiled(rule: &str) -> Compiled {
-    let spec = serde_saphyr::from_str(rule).unwrap();
-    compile(&spec, &World::default()).unwrap_or_else(|problems| panic!("{problems:?}"))
-}
 
 fn good() -> Value {
     json!({
@@ -60,19 +55,9 @@ fn bearer(token: &str) -> Request {
     sent(&format!("Bearer {token}"))
 }
 
-fn explained(rule: &str, request: &Request) -> Explanation {
-    let other = compiled("{ provider: github, secret: the-secret-of-another-route-0123456789 }");
-    compiled(rule).verifier.explain(request, None, NOW, &[("other", &other.verifier)])
-}
-
-fn steps(explanation: &Explanation) -> String {
-    let steps = explanation.ways.iter().flat_map(|way| &way.steps);
-    steps.map(|step| format!("{}: {}\n", step.what, step.text)).collect()
-}
-
 #[test]
 fn a_good_token_is_told_step_by_step() {
-    let explanation = explained(RULE, &bearer(&token(&good())));
+    let explanation = explained(RULE, &bearer(&token(&good())), NOW);
     assert!(explanation.decision.is_ok() && explanation.likely().next().is_none(), "{explanation:?}");
     let steps = steps(&explanation);
     for part in [
@@ -130,7 +115,7 @@ fn the_likeliest_mistake_is_named() {
         (bearer(&with("digest", json!("0".repeat(64)))), "body"),
         (Request { body: b"{}\n".to_vec().into(), ..bearer(&good_token) }, "final_newline"),
     ] {
-        let explanation = explained(RULE, &request);
+        let explanation = explained(RULE, &request, NOW);
         assert!(explanation.decision.is_err(), "{code}: {}", steps(&explanation));
         let likely: Vec<_> = explanation.likely().map(|likely| likely.code).collect();
         assert_eq!(likely, [code], "{}", steps(&explanation));
