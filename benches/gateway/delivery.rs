@@ -13,6 +13,8 @@ use super::{Bench, drained};
 
 /// Attempts under way at once.
 const CONCURRENCY: usize = 64;
+/// Deliveries of which the cost with a backlog is measured, at least.
+const MEASURED: u64 = 200_000;
 
 pub fn run(bench: &Bench, arguments: &[String]) {
     let named = |what: &str| arguments.iter().any(|word| word == what);
@@ -55,8 +57,22 @@ fn settle(contestant: &Contestant) {
     }
 }
 
-/// Lets the app answer until it has answered `events` more; the gateway's CPU time for each, in microseconds.
-fn deliver(contestant: &Contestant, app: &App, events: u64) -> f64 {
+/// What a number of deliveries cost.
+#[derive(Default)]
+struct Delivered {
+    events: u64,
+    cpu: Duration,
+}
+
+impl Delivered {
+    /// Microseconds of the gateway's CPU time for each.
+    fn cost(&self) -> f64 {
+        self.cpu.as_micros() as f64 / self.events as f64
+    }
+}
+
+/// Lets the app answer until it has answered `events` more.
+fn deliver(contestant: &Contestant, app: &App, events: u64) -> Delivered {
     let (first, cpu) = (app.count.load(Ordering::Relaxed), contestant.cpu());
     app.hangs.store(false, Ordering::Relaxed);
     let deadline = Instant::now() + Duration::from_secs(600);
@@ -65,8 +81,7 @@ fn deliver(contestant: &Contestant, app: &App, events: u64) -> f64 {
         std::thread::sleep(Duration::from_millis(1));
     }
     app.hangs.store(true, Ordering::Relaxed);
-    let delivered = app.count.load(Ordering::Relaxed) - first;
-    (contestant.cpu() - cpu).as_micros() as f64 / delivered as f64
+    Delivered { events: app.count.load(Ordering::Relaxed) - first, cpu: contestant.cpu() - cpu }
 }
 
 fn hanging() -> App {
@@ -118,7 +133,8 @@ fn drain(bench: &Bench, events: u64) {
     println!("  p99 with it                    {:>8.1} ms  {:>5.2} times", ms(busy), ms(busy) / ms(quiet));
 }
 
-/// What one delivery costs with few and with many others waiting.
+/// What one delivery costs with few and with many others waiting: of as many deliveries each time, so that what the store
+/// does now and then (it writes its memory out and merges) has the same share of each.
 fn backlog(bench: &Bench, sizes: &[u64]) {
     println!("\ncost of a delivery with a backlog, events of 1 KiB");
     let app = hanging();
@@ -127,17 +143,22 @@ fn backlog(bench: &Bench, sizes: &[u64]) {
     let load = load(bench, &contestant, 1024, 0);
     let (mut queued, mut reference) = (0, None);
     for size in sizes {
-        fill(&load, size - queued);
-        settle(&contestant);
-        let part = (size * 8 / 10).min(50_000);
-        let cost = deliver(&contestant, &app, part);
+        let mut all = Delivered::default();
+        while all.events < MEASURED {
+            fill(&load, size.saturating_sub(queued));
+            settle(&contestant);
+            let part = deliver(&contestant, &app, (size * 8 / 10).min(MEASURED));
+            all.events += part.events;
+            all.cpu += part.cpu;
+            queued = contestant.metric("tidegate_backlog") as u64;
+        }
+        let cost = all.cost();
         let reference = *reference.get_or_insert(cost);
         println!(
             "  {size:>8} queued               {cost:>8.1} µs CPU {:>5.2}   RSS {} MiB",
             cost / reference,
             contestant.rss()
         );
-        queued = contestant.metric("tidegate_backlog") as u64;
     }
 }
 
@@ -159,7 +180,7 @@ fn lanes(bench: &Bench, events: u64) {
         let sent = fill(&load, events);
         let taken = (contestant.cpu() - before).as_micros() as f64 / sent.requests as f64;
         settle(&contestant);
-        let cost = deliver(&contestant, &app, events * 8 / 10);
+        let cost = deliver(&contestant, &app, events * 8 / 10).cost();
         let (taken_once, delivered_once) = *reference.get_or_insert((taken, cost));
         println!(
             "  {name:<16} taken {taken:>7.1} µs CPU {:>5.2}   delivered {cost:>7.1} µs CPU {:>5.2}   RSS {} MiB",
