@@ -74,7 +74,8 @@ routes:
     }
     std::fs::write(path("secret"), "1234567\n").expect("written");
     let (code, said) = check("one.yaml").await;
-    let warning = "warning: one.yaml:8:13: routes[0].secret: the secret has only 7 byte(s): it can be guessed";
+    let warning =
+        "warning: one.yaml:8:13: routes[0].secret: the secret has only 7 byte(s): it can be guessed";
     assert!(code == Some(0) && said.contains(warning) && !said.contains("1234567"), "{code:?} {said}");
     std::fs::write(path("secret"), "12345678\n").expect("written");
     let (code, said) = check("one.yaml").await;
@@ -85,7 +86,8 @@ routes:
     let warning = "warning: two.yaml:14:15: routes[1].verify.signed: where `{header:x-time}` ends and `{body}` \
                    begins is not fixed";
     assert!(code == Some(0) && said.contains(warning), "{code:?} {said}");
-    let shaped = own.replace("      signature", "      matches: { header:X-Time: '[0-9]{10}' }\n      signature");
+    let shaped =
+        own.replace("      signature", "      matches: { header:X-Time: '[0-9]{10}' }\n      signature");
     std::fs::write(path("two.yaml"), format!("{config}{shaped}")).expect("written");
     let (code, said) = check("two.yaml").await;
     assert!(code == Some(0) && !said.contains("not fixed"), "{code:?} {said}");

@@ -96,7 +96,10 @@ async fn a_secret_that_stands_in_a_body_is_shown_to_nobody_and_delivered() {
     );
     let element = |state: &str| json!({"clientState": state, "changeType": "created", "resource": "users/1"});
     let sent = [
-        json_type("/figma", json!({"event_type": "FILE_COMMENT", "passcode": secret, "file_name": "visible"})),
+        json_type(
+            "/figma",
+            json!({"event_type": "FILE_COMMENT", "passcode": secret, "file_name": "visible"}),
+        ),
         Request::post("/ko-fi", form).header("Content-Type", "application/x-www-form-urlencoded"),
         json_type("/graph", json!({"value": [element(secret)]})),
     ];
@@ -124,8 +127,10 @@ async fn a_secret_that_stands_in_a_body_is_shown_to_nobody_and_delivered() {
     for request in &refused {
         assert_eq!(gateway.send(request).await.status, 401);
     }
-    eventually("both are in quarantine", async || gateway.metric("tidegate_quarantine_items", &[]).await == 2.0)
-        .await;
+    eventually("both are in quarantine", async || {
+        gateway.metric("tidegate_quarantine_items", &[]).await == 2.0
+    })
+    .await;
     let list = gateway.cli_json(&["quarantine", "list"]).await;
     told += &list.to_string();
     for item in list["items"].as_array().expect("items") {
