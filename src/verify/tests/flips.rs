@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::vectors::{Vector, vectors, world};
+use super::vectors::{Vector, vectors};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
 use crate::providers::Pack;
@@ -203,7 +203,7 @@ fn flipped(request: &Request, read: &[String], random: &mut fastrand::Rng) -> Ve
 #[test]
 fn a_flipped_bit_of_what_is_signed_is_refused_for_every_pack() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let (vectors, world) = (vectors(&folder), world(&folder));
+    let (vectors, world) = (vectors(&folder), World::default());
     let seed = 0x7469_6465;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut flips: BTreeMap<&str, usize> =
