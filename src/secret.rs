@@ -105,12 +105,23 @@ mod tests {
                     && !path.ends_with("src/secret.rs")
                 {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    let own = ["subtle", "ct_eq", "constant_time_eq", "verify_slices_are_equal"];
+                    let own = [
+                        "subtle",
+                        "ct_eq",
+                        "constant_time_eq",
+                        "verify_slice",
+                        "verify_slices_are_equal",
+                        "verify_truncated_left",
+                    ];
                     let compares = |line: &&str| {
                         own.iter().any(|word| {
                             line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == *word)
-                        }) || (line.contains(".expose() ==")
-                            || line.contains("== ") && line.ends_with(".expose()"))
+                        }) || [".expose() ==", ".expose() !=", "Map<Secret,", "Set<Secret>"]
+                            .iter()
+                            .any(|way| line.contains(way))
+                            || ["== ", "!= "].iter().any(|way| line.contains(way))
+                                && line.contains(".expose()")
+                                && !line.contains(".expose().")
                     };
                     found.extend(
                         text.lines().filter(compares).map(|line| format!("{}: {line}", path.display())),

@@ -12,7 +12,7 @@ use super::check::Output;
 use super::failure::{Failure, exit};
 use super::output::{Rows, Side, Tone, print};
 use crate::config::load_pack;
-use crate::providers::{self, Fact, Pack, ParamKind, page};
+use crate::providers::{self, Fact, Pack, ParamKind, Repeats, page};
 
 /// List the providers that are known, or show all that is known of one
 ///
@@ -138,8 +138,12 @@ fn whole(pack: &Pack) -> String {
         say("parameter", &format!("{name} ({needed}{kind}): {}", param.about));
     }
     say("key", &pack.repeats());
-    if pack.repeats().ends_with("+ body-hash") {
-        say("", "(the signature does not cover the id: it counts together with the body)");
+    match &pack.idempotency {
+        Repeats::ByKey(_) if !pack.idempotency.is_signed() => {
+            say("", "(the signature does not cover the id: it counts together with the body)");
+        }
+        Repeats::ByEvent(_) => say("", "(all of the event: the signature does not cover it)"),
+        _ => {}
     }
     say("event type", &pack.event_type.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string));
     if !pack.content_types.is_empty() {
@@ -230,7 +234,7 @@ fn detail(pack: &Pack) -> Value {
         "setup": guide.setup,
         "proofs": pack.proofs(),
         "params": params,
-        "idempotency": {"key": pack.repeats(), "covered": !pack.repeats().ends_with("+ body-hash")},
+        "idempotency": {"key": pack.repeats(), "covered": pack.idempotency.is_signed()},
         "event_type": pack.event_type.as_ref().map(ToString::to_string),
         "content_types": pack.content_types,
         "handshake": !pack.handshakes.is_empty(),

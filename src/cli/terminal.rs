@@ -2,7 +2,7 @@
 //! ends it.
 
 use std::io::{IsTerminal, Read, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +48,8 @@ impl Screen {
         let before = stdin.is_terminal().then(|| tcgetattr(&stdin)).transpose()?;
         let screen = Self { before, keys };
         if let Some(before) = &screen.before {
+            // First: a signal that comes while the terminal is ours and nobody heeds it would leave it so.
+            heed_signals(send.clone())?;
             let mut ours = before.clone();
             // Keys come one by one, unseen, and Ctrl-C as a key: the terminal is put back before the program ends.
             ours.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
@@ -55,13 +57,6 @@ impl Screen {
             ours.special_codes[SpecialCodeIndex::VTIME] = 0;
             tcsetattr(&stdin, OptionalActions::Now, &ours)?;
             screen.write(OPEN)?;
-            // As if somebody had pressed it: whoever ends the program finds the terminal as it was.
-            let signalled = send.clone();
-            std::thread::spawn(move || {
-                if until_told_to_end().is_ok() {
-                    let _ = signalled.send(CTRL_C);
-                }
-            });
             // Ends with the program: a read can't be broken off.
             std::thread::spawn(move || {
                 for key in std::io::stdin().lock().bytes() {
@@ -110,22 +105,24 @@ impl Drop for Screen {
     }
 }
 
-/// Waits until the program is told to end. While this waits, the signals do nothing else.
-fn until_told_to_end() -> std::io::Result<()> {
+/// From now on whoever tells the program to end presses Ctrl-C: the terminal is put back as it was.
+fn heed_signals(keys: SyncSender<u8>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (mut term, mut hang_up, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-            signal(SignalKind::interrupt())?,
-        );
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = hang_up.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
-    })
+    let within = runtime.enter();
+    let (mut term, mut hang_up, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?);
+    drop(within);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = hang_up.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        let _ = keys.send(CTRL_C);
+    });
+    Ok(())
 }
 
 const fn after_key(key: u8) -> Then {

@@ -59,7 +59,7 @@ impl Pack {
     /// By what its repeats are known.
     pub fn repeats(&self) -> String {
         match &self.idempotency {
-            Repeats::ByKey(key) => key.to_string(),
+            Repeats::ByKey(key) | Repeats::ByEvent(key) => key.to_string(),
             Repeats::ByBody => "body-hash".to_owned(),
             Repeats::Unknowable => "off".to_owned(),
         }
@@ -125,7 +125,7 @@ pub fn page() -> Result<String, String> {
          `tidegate providers show NAME` says more: what to copy from where, parameters, retries, notes. Any other sender is a\n\
          file of the same form: `provider: ./packs/acme.yaml`.\n\n\
          Idempotency key: where the id of an event stands; `+ body-hash` where no signature covers the id, so that it counts\n\
-         only together with the body. H: the greetings that are answered directly, and what they must\n\
+         only together with the body; `unsigned` where it is all of the event. H: the greetings that are answered directly, and what they must\n\
          prove: `signed` as events are, or a parameter. B: requests carry many events, `split: true` takes them apart.\n\
          R: address ranges are known for `allow: [provider]`: `list` is kept fresh, `snapshot` comes with the release.\n",
         packs.len()
@@ -141,6 +141,8 @@ pub fn page() -> Result<String, String> {
         );
         for pack in within {
             let yes = |is: bool| if is { "yes" } else { "" };
+            let unsigned = if matches!(pack.idempotency, Repeats::ByEvent(_)) { " (unsigned)" } else { "" };
+            let key = pack.repeats() + unsigned;
             let ranges = match pack.ranges.as_deref() {
                 None => "",
                 Some(ranges) if ranges.list.is_some() => "list",
@@ -152,7 +154,7 @@ pub fn page() -> Result<String, String> {
                 pack.guide().docs,
                 pack.name,
                 cell(&pack.proofs().join("; ")),
-                cell(&pack.repeats()),
+                cell(&key),
                 cell(&pack.greetings_in_short()),
                 yes(pack.batch.is_some()),
             );

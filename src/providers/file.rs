@@ -128,8 +128,50 @@ struct IdempotencyFile {
     /// One source, or several that are joined.
     key: Texts,
     /// Whether the signature covers all of it. If not, it is joined with the body's hash: whoever holds one genuine
-    /// request could otherwise use up the id of another.
-    covered: bool,
+    /// request could otherwise use up the id of another. `event`: it does not, but the key is all of the event, where what
+    /// is around it in the body differs from attempt to attempt.
+    covered: Coverage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coverage {
+    Signed,
+    Unsigned,
+    Event,
+}
+
+// As below: a word or a boolean, with errors that say so.
+impl<'de> Deserialize<'de> for Coverage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl serde::de::Visitor<'_> for Words {
+            type Value = Coverage;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`true`, `false` or `event`")
+            }
+            fn visit_bool<E: serde::de::Error>(self, signed: bool) -> Result<Coverage, E> {
+                Ok(if signed { Coverage::Signed } else { Coverage::Unsigned })
+            }
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Coverage, E> {
+                match word {
+                    "event" => Ok(Coverage::Event),
+                    other => {
+                        Err(E::custom(format!("`covered`: `{other}` is none of `true`, `false` and `event`")))
+                    }
+                }
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
+impl JsonSchema for Coverage {
+    fn schema_name() -> Cow<'static, str> {
+        "Coverage".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": [true, false, "event"] })
+    }
 }
 
 /// `off` where the sender's requests carry nothing by which a repeat differs from the next event.
@@ -327,8 +369,10 @@ fn idempotency(written: Option<IdempotencyOrOff>) -> Result<Repeats, SpecProblem
     if parts.is_empty() {
         return Err(wrong(at, "`key` is empty", "name where the id is, or write `idempotency: off`"));
     }
-    if !covered {
-        parts.push(Extract::body_hash());
+    match covered {
+        Coverage::Signed => {}
+        Coverage::Unsigned => parts.push(Extract::body_hash()),
+        Coverage::Event => return Ok(Repeats::ByEvent(Extract::joined(parts))),
     }
     Ok(Repeats::ByKey(Extract::joined(parts)))
 }
@@ -501,6 +545,10 @@ deadline: 10s
         assert!(key(PACK, b"a").starts_with("42|blake3:"));
         assert_ne!(key(PACK, b"a"), key(PACK, b"b"));
         assert_eq!(key(&PACK.replace("covered: false", "covered: true"), b"a"), "42");
+        // All of the event, which nothing covers: as it is, and known to be unsigned.
+        let event = PACK.replace("covered: false", "covered: event");
+        assert_eq!(key(&event, b"a"), "42");
+        assert!(!parse(&event).idempotency.is_signed());
     }
 
     #[test]

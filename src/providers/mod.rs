@@ -140,6 +140,9 @@ pub enum Category {
 pub enum Repeats {
     /// An id of the event's. Ids that the signature does not cover are already joined with the body's hash here.
     ByKey(Extract),
+    /// The event itself, where what is around it in the body differs from attempt to attempt. No signature covers it, and
+    /// it is not joined with the body's hash: nobody can use up this key but by sending that very event.
+    ByEvent(Extract),
     /// The body, which differs from event to event.
     ByBody,
     /// Nothing: two events may be the same byte for byte, so none may be dropped.
@@ -149,8 +152,17 @@ pub enum Repeats {
 impl Repeats {
     pub const fn key(&self) -> Option<&Extract> {
         match self {
-            Repeats::ByKey(key) => Some(key),
+            Repeats::ByKey(key) | Repeats::ByEvent(key) => Some(key),
             Repeats::ByBody | Repeats::Unknowable => None,
+        }
+    }
+
+    /// Whether nobody without the sender's key can give an event another one.
+    pub fn is_signed(&self) -> bool {
+        match self {
+            Repeats::ByKey(key) => !key.to_string().ends_with("+ body-hash"),
+            Repeats::ByBody => true,
+            Repeats::ByEvent(_) | Repeats::Unknowable => false,
         }
     }
 }

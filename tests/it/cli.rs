@@ -34,6 +34,65 @@ routes:
     }
 }
 
+/// A secret that anybody could guess proves nothing, and neither does one whose signed parts can be cut elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_refuses_blank_secrets_and_points_at_short_ones_and_at_open_borders() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let config = "listeners:
+  - address: 127.0.0.1:8443
+admin: { listen: 127.0.0.1:9443 }
+buffer: { path: buffer, min_free: 1MiB }
+routes:
+  - path: /in
+    provider: github
+    secret: file:secret
+    forward_to: http://127.0.0.1:3000
+";
+    let own = "  - path: /own
+    verify:
+      algorithm: hmac-sha256
+      secret: file:long
+      signed: '{header:X-Time}{body}'
+      signature: { from: header:X-Sig, encoding: hex }
+    forward_to: http://127.0.0.1:3000
+";
+    std::fs::write(path("one.yaml"), config).expect("written");
+    std::fs::write(path("long"), "k7Qm2ZrT9xVb4LpW8sYd1NfH6jGc3AeU").expect("written");
+    let check = async |file: &str| {
+        let output = run(folder.path(), &["check", "--config", file]).await;
+        (output.status.code(), text(&output))
+    };
+    for blank in ["", "\n", "\r\n", "   \n", "\t \n\n"] {
+        std::fs::write(path("secret"), blank).expect("written");
+        let (code, said) = check("one.yaml").await;
+        assert_eq!(code, Some(1), "{blank:?}: {said}");
+        assert!(said.contains("error: one.yaml:8:13: routes[0].secret: "), "{blank:?}: {said}");
+        assert!(said.contains("is empty") || said.contains("nothing but white space"), "{blank:?}: {said}");
+        let run = run(folder.path(), &["run", "--config", "one.yaml"]).await;
+        assert!(!run.status.success() && text(&run).contains("one.yaml:8:13"), "{blank:?}: {run:?}");
+    }
+    std::fs::write(path("secret"), "1234567\n").expect("written");
+    let (code, said) = check("one.yaml").await;
+    let warning =
+        "warning: one.yaml:8:13: routes[0].secret: the secret has only 7 byte(s): it can be guessed";
+    assert!(code == Some(0) && said.contains(warning) && !said.contains("1234567"), "{code:?} {said}");
+    std::fs::write(path("secret"), "12345678\n").expect("written");
+    let (code, said) = check("one.yaml").await;
+    assert!(code == Some(0) && !said.contains("byte(s)"), "{code:?} {said}");
+
+    std::fs::write(path("two.yaml"), format!("{config}{own}")).expect("written");
+    let (code, said) = check("two.yaml").await;
+    let warning = "warning: two.yaml:14:15: routes[1].verify.signed: where `{header:x-time}` ends and `{body}` \
+                   begins is not fixed";
+    assert!(code == Some(0) && said.contains(warning), "{code:?} {said}");
+    let shaped =
+        own.replace("      signature", "      matches: { header:X-Time: '[0-9]{10}' }\n      signature");
+    std::fs::write(path("two.yaml"), format!("{config}{shaped}")).expect("written");
+    let (code, said) = check("two.yaml").await;
+    assert!(code == Some(0) && !said.contains("not fixed"), "{code:?} {said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_captured_request_is_verified_offline() {
     let app = App::start().await;

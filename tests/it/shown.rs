@@ -73,6 +73,79 @@ async fn what_is_redacted_is_shown_nowhere_found_by_nobody_and_delivered_whole()
     assert!(String::from_utf8_lossy(&erased.stdout).contains("1 event is deleted"), "{erased:?}");
 }
 
+/// Some senders put their secret into the body: whoever may look at events has no need to know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_stands_in_a_body_is_shown_to_nobody_and_delivered() {
+    let secret = "s3cret-of-the-body-0123456789";
+    let app = App::start().await;
+    let graph = Route::new(json!({
+        "name": "graph", "path": "/graph", "verify": {"provider": "microsoft-graph", "client_state": "file:secrets/graph"},
+    }));
+    let gateway = gateway()
+        .section("quarantine", json!({}))
+        .route(config::provider("figma", "/figma", secret).to(&app))
+        .route(config::provider("ko-fi", "/ko-fi", secret).to(&app))
+        .route(graph.secret("graph", secret).to(&app))
+        .start()
+        .await;
+    let json_type = |path: &str, body: serde_json::Value| {
+        Request::post(path, body.to_string()).header("Content-Type", "application/json")
+    };
+    let form = format!(
+        "data=%7B%22verification_token%22%3A%22{secret}%22%2C%22message_id%22%3A%22m1%22%2C%22type%22%3A%22Donation%22%7D"
+    );
+    let element = |state: &str| json!({"clientState": state, "changeType": "created", "resource": "users/1"});
+    let sent = [
+        json_type(
+            "/figma",
+            json!({"event_type": "FILE_COMMENT", "passcode": secret, "file_name": "visible"}),
+        ),
+        Request::post("/ko-fi", form).header("Content-Type", "application/x-www-form-urlencoded"),
+        json_type("/graph", json!({"value": [element(secret)]})),
+    ];
+    let mut told = String::new();
+    for request in &sent {
+        let answer = gateway.send(request).await;
+        assert!(answer.is_success(), "{answer:?}");
+        for more in [&[][..], &["-o", "json"], &["--body-only"]] {
+            let output = gateway.cli(&[&["events", "show", answer.event_id()], more].concat()).await;
+            assert!(output.status.success(), "{output:?}");
+            let shown = String::from_utf8_lossy(&output.stdout);
+            assert!(shown.contains("hidden"), "{shown}");
+            told += &shown;
+        }
+    }
+    let received = app.receives(3).await;
+    for request in &sent {
+        assert!(received.iter().any(|got| got.body == request.body), "the app gets every byte");
+    }
+    // Refused, but with a secret that is right in it.
+    let refused = [
+        json_type("/graph", json!({"value": [element(secret), element("another")]})),
+        json_type("/figma", json!({"passcode": format!("{secret}x"), "file_name": "visible"})),
+    ];
+    for request in &refused {
+        assert_eq!(gateway.send(request).await.status, 401);
+    }
+    eventually("both are in quarantine", async || {
+        gateway.metric("tidegate_quarantine_items", &[]).await == 2.0
+    })
+    .await;
+    let list = gateway.cli_json(&["quarantine", "list"]).await;
+    told += &list.to_string();
+    for item in list["items"].as_array().expect("items") {
+        let id = item["id"].as_str().expect("an id");
+        told += &gateway.cli_json(&["quarantine", "show", id]).await.to_string();
+        told += &gateway.admin("GET", &format!("/quarantine/{id}/body")).await.expect("answered").text();
+    }
+    for command in [&["events", "list", "-o", "json", "-v"][..], &["routes"]] {
+        told += &String::from_utf8_lossy(&gateway.cli(command).await.stdout);
+    }
+    told += &gateway.log();
+    assert!(told.contains("visible") && told.contains("FILE_COMMENT"), "{told}");
+    assert!(!told.contains(secret), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_whole() {
     let app = App::start().await;

@@ -1,4 +1,5 @@
-//! Shims between the gateway and its machine: disks that fail on command, and hosts that are somewhere else.
+//! Shims between the gateway and its machine: disks that fail on command, hosts that are somewhere else, and a wall
+//! clock that stands still.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,6 +80,13 @@ pub fn host_at(host: &str, port: u16) -> [(&'static str, String); 3] {
         ("TIDEGATE_TEST_HOST", host.to_owned()),
         ("TIDEGATE_TEST_PORT", port.to_string()),
     ]
+}
+
+/// Variables for a gateway whose wall clock stands still at `seconds` (Unix time).
+pub fn clock_at(seconds: u64) -> [(&'static str, String); 2] {
+    static SHIM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let shim = &SHIM.get_or_init(|| compile("clock")).1;
+    [("LD_PRELOAD", shim.to_string_lossy().into_owned()), ("TIDEGATE_TEST_TIME", seconds.to_string())]
 }
 
 /// The shim of that name, and the folder that it lives in.

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use tidegate::providers::ParamKind;
 
 use super::{Request, Route};
@@ -75,7 +76,26 @@ pub fn all() -> Vec<Vector> {
     vectors
 }
 
+/// What `tests/vectors/reference.tsv` lists of each vector: its fingerprint, provider and name.
+pub fn reference() -> Vec<(String, String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/reference.tsv");
+    let text = std::fs::read_to_string(&path).expect("text");
+    let of = |line: &str| {
+        let mut fields = line.split('\t').map(str::to_owned);
+        let mut next = || fields.next().expect("three fields");
+        (next(), next(), next())
+    };
+    text.lines().map(of).collect()
+}
+
 impl Vector {
+    /// Of what is asked and what is to be answered: the first 8 bytes of the SHA-256 of time, answer and request.
+    pub fn fingerprint(&self) -> String {
+        let request = serde_json::to_string(&self.request).expect("JSON");
+        let digest = Sha256::digest(format!("{} {} {request}", self.now, self.expect));
+        hex::encode(&digest[..8])
+    }
+
     pub fn accepted(&self) -> bool {
         self.expect == "accept"
     }

@@ -443,7 +443,7 @@ fn needed(spec: &HandshakeSpec, given: &Given<'_>, problems: &mut Problems<'_>) 
     let names = spec.needs.iter().flat_map(|names| &names.0);
     names.fold(true, |all, name| {
         let values = given.param(name, &["needs"], problems).unwrap_or_default();
-        all && values.iter().any(|value| value.expose() != b"false")
+        all && values.iter().any(|value| !value.is(b"false"))
     })
 }
 

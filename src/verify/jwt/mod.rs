@@ -272,6 +272,12 @@ impl Jwt {
         self.body_hash.is_some()
     }
 
+    /// Whether a token is good for one URL only.
+    #[cfg(test)]
+    pub(super) fn signs_url(&self) -> bool {
+        self.url_hash.is_some()
+    }
+
     /// Whether what stands there can't be changed without the key.
     pub(super) fn covers(&self, location: &Location) -> bool {
         location.token() == Some(&self.location) || (self.signs_body() && location.in_body())

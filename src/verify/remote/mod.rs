@@ -25,7 +25,7 @@ pub use document::{Document, Format, RemoteKey, Unreadable};
 pub(crate) use jwks::parse as parse_jwks;
 
 /// How keys are asked for and read: all that the fetching side needs to know, pinned by config or pack.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Remote {
     pub address: Address,
     /// A JSON body, which is then sent by POST. `{key}` in it stands for the key's name.
@@ -40,31 +40,12 @@ pub struct Remote {
 }
 
 /// Client credentials of OAuth 2 (RFC 6749, section 4.4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Oauth {
     pub url: http::Uri,
     pub client_id: String,
     pub client_secret: Secret,
     pub scope: Option<String>,
-}
-
-impl PartialEq for Remote {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { address, post, headers, oauth, format, ca } = self;
-        let same_headers = headers.len() == other.headers.len()
-            && headers.iter().zip(&other.headers).all(|((a, one), (b, two))| a == b && one.is(two.expose()));
-        same_headers
-            && (address, post, oauth, format, ca)
-                == (&other.address, &other.post, &other.oauth, &other.format, &other.ca)
-    }
-}
-
-impl PartialEq for Oauth {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { url, client_id, client_secret, scope } = self;
-        client_secret.is(other.client_secret.expose())
-            && (url, client_id, scope) == (&other.url, &other.client_id, &other.scope)
-    }
 }
 
 /// What is known of a document now.
