@@ -306,7 +306,8 @@ impl Gateway {
             let wait = if backlog == 1 { "delivery waits" } else { "deliveries wait" };
             format!(
                 "{backlog} {wait} for {destination}, which is not in the config: kept until it is back, or given up \
-                 (`tidegate events give-up --destination {destination}`)"
+                 (`tidegate events give-up --destination {destination}`) and then deleted \
+                 (`tidegate events purge --destination {destination} --yes`)"
             )
         })
         .collect()

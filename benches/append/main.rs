@@ -103,6 +103,7 @@ async fn append(buffer: &dyn Buffer, destination: &DestinationName, body: Bytes)
     let event = event(body);
     let claim = NewClaim {
         key: ClaimKey::new("github", &event.id.0),
+        whose: None,
         window: Duration::from_secs(72 * 3600),
         answer: FirstAnswer { status: 202, content_type: None, body: Bytes::new() },
     };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::{DeadReason, EventFilter, EventId, ValueIs};
+use crate::buffer::{DeadReason, Event, EventFilter, EventId, ValueIs};
 use crate::clock::Timestamp;
 use crate::verify::{JsonPointer, nearest};
 
@@ -114,7 +114,8 @@ impl Conditions {
             since: self.since.as_ref().map(|t| t.timestamp("since")).transpose()?,
             until: self.until.as_ref().map(|t| t.timestamp("until")).transpose()?,
             source: parsed("source", self.source.as_deref())?,
-            idempotency_key: self.key.clone(),
+            // As it is kept with an event: who asks may have the whole of it.
+            idempotency_key: self.key.clone().map(Event::readable_key),
             header: self.header.clone(),
             body: self.value()?,
         })

@@ -75,6 +75,9 @@ pub struct JobView {
     pub changed: u64,
     /// Events that match and were left alone: a delivery is under way, or there was nothing to replay or to give up.
     pub untouched: u64,
+    /// Of an erase: answers of apps, kept for repeats, that are forgotten.
+    #[serde(default)]
+    pub answers: u64,
 }
 
 impl JobView {
@@ -106,6 +109,7 @@ impl From<Job> for JobView {
             matched: job.matched,
             changed: job.changed,
             untouched: job.untouched,
+            answers: job.answers,
             filter: job.filter,
         }
     }

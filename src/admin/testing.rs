@@ -140,7 +140,7 @@ impl Buffer for Memory {
     }
     async fn step(&self, step: Step) -> Result<Job, BufferError> {
         self.check()?;
-        let Step { mut job, events } = step;
+        let Step { mut job, events, .. } = step;
         for id in events {
             let one = Selection::One(id, job.filter.of_deliveries());
             job.changed += match job.task {

@@ -142,6 +142,19 @@ impl fmt::Display for BatchPart {
 }
 
 impl Event {
+    /// The longest readable key, or type, that is kept with an event, in bytes. Claims are made of the whole key.
+    pub const MAX_READABLE: usize = 256;
+
+    /// At most [`Event::MAX_READABLE`] bytes of a text, and only whole characters.
+    pub fn readable_key(mut text: String) -> String {
+        if text.len() > Self::MAX_READABLE {
+            let end = (0..=Self::MAX_READABLE).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+            text.shrink_to_fit();
+        }
+        text
+    }
+
     /// An event from a verified request; there is no other way to make one for storing.
     pub fn from_verified(
         id: EventId,
@@ -185,6 +198,9 @@ impl DestinationName {
     pub fn new(route: &str, destination: &str) -> Self {
         Self(format!("{route}/{destination}").into())
     }
+    pub fn route(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(route, _)| route)
+    }
 }
 impl fmt::Display for DestinationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -209,10 +225,53 @@ impl ClaimKey {
     }
 }
 
+/// Of which route, and of which idempotency key as it is shown, an answer is that a claim keeps, as unkeyed hashes: so that
+/// it is found by what is known of somebody who asks to be forgotten. The claim's own key says more than that (by
+/// which client it came, …), and so can't be made again from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whose {
+    route: [u8; 8],
+    key: [u8; 8],
+}
+
+impl Whose {
+    pub const BYTES: usize = 16;
+
+    pub fn new(route: &str, key: &str) -> Self {
+        Self { route: short_hash(route), key: short_hash(key) }
+    }
+    pub fn is_of_route(self, route: &str) -> bool {
+        self.route == short_hash(route)
+    }
+    pub fn is_of_key(self, key: &str) -> bool {
+        self.key == short_hash(key)
+    }
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.route);
+        bytes[8..].copy_from_slice(&self.key);
+        bytes
+    }
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let (mut route, mut key) = ([0; 8], [0; 8]);
+        route.copy_from_slice(&bytes[..8]);
+        key.copy_from_slice(&bytes[8..]);
+        Self { route, key }
+    }
+}
+
+fn short_hash(text: &str) -> [u8; 8] {
+    let mut short = [0; 8];
+    short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..8]);
+    short
+}
+
 /// A claim to be made, atomically with its event's append.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewClaim {
     pub key: ClaimKey,
+    /// `None`: the answer is the config's own, and says nothing of anybody.
+    pub whose: Option<Whose>,
     /// How long a repeat is recognised.
     pub window: Duration,
     /// What repeats are answered.
@@ -231,6 +290,16 @@ pub struct FirstAnswer {
 impl FirstAnswer {
     /// Bytes of an app's answer that are kept for repeats.
     pub const MAX_BODY: usize = 16 * 1024;
+
+    /// Whether it says anything beyond its status.
+    pub fn has_text(&self) -> bool {
+        self.content_type.is_some() || !self.body.is_empty()
+    }
+
+    /// Its status alone.
+    pub fn bare(&self) -> Self {
+        Self { status: self.status, content_type: None, body: Bytes::new() }
+    }
 }
 
 /// A claim that stands: who was first and what it was answered.
@@ -239,6 +308,26 @@ pub struct Claimed {
     pub event_id: EventId,
     pub answer: FirstAnswer,
     pub expires_at: Timestamp,
+}
+
+/// Claims whose answers are to be forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    pub keys: Vec<ClaimKey>,
+    /// Pass as `after` to go on; `None` at the end.
+    pub next: Option<ClaimKey>,
+}
+
+/// Changes when answers that claims kept have been forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswersAsOf(pub(in crate::buffer) u64);
+
+#[cfg(test)]
+impl AnswersAsOf {
+    /// For buffers that other areas' tests make up.
+    pub(crate) const fn for_tests(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 /// The outcome of an append.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DestinationName, EventFilter, EventId};
+use super::{ClaimKey, DestinationName, EventFilter, EventId};
 use crate::clock::Timestamp;
 
 /// What a job does to the events that it finds, oldest first.
@@ -101,6 +101,9 @@ pub struct Job {
     pub changed: u64,
     /// Matching events that were left alone: a delivery is under way, or there was nothing to replay or to give up.
     pub untouched: u64,
+    /// Answers of apps that were forgotten: those that claims kept for repeats.
+    #[serde(default)]
+    pub answers: u64,
 }
 
 impl Job {
@@ -135,4 +138,13 @@ pub struct Step {
     /// As it will be if the step changes nothing; what it changes is added.
     pub job: Job,
     pub events: Vec<EventId>,
+    /// Claims whose answers are forgotten.
+    pub answers: Vec<ClaimKey>,
+}
+
+impl Step {
+    /// Changes nothing but what is written of the job.
+    pub const fn of(job: Job) -> Self {
+        Self { job, events: Vec::new(), answers: Vec::new() }
+    }
 }

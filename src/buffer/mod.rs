@@ -73,6 +73,19 @@ pub trait Buffer: Send + Sync + 'static {
     /// forget it, and then a repeat reaches the app again, which is at-least-once.
     fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError>;
 
+    /// Claims whose answers an erase by this filter takes away, from behind `after` on, for a bounded time: answers of
+    /// apps alone.
+    async fn answers(&self, filter: EventFilter, after: Option<ClaimKey>) -> Result<Answers, BufferError> {
+        let _ = (filter, after);
+        Ok(Answers::default())
+    }
+
+    /// As of when a claim says what it does: who remembers one asks before it looks, and forgets it once this has
+    /// changed, because its answer may have been erased since. Asked for every repeat, so it must be cheap.
+    fn answers_as_of(&self) -> AnswersAsOf {
+        AnswersAsOf(0)
+    }
+
     /// Up to `max` deliveries of `destination` that are due at `now`, in order of acceptance (retries by due time),
     /// leased to the caller: no later call returns them until they are settled or this process ends.
     async fn lease(

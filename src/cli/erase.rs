@@ -13,8 +13,9 @@ use crate::clock::Timestamp;
 /// Delete what is known of somebody, and make sure that no file holds it any more
 ///
 /// For data-protection requests: deletes the events with an idempotency key, or with a value at a place of their JSON
-/// body, and then writes the buffer's files anew so that nothing of them is left. That reads and writes all that the
-/// buffer holds. An event that is under way is left alone and counted: erase again once it is delivered or given up.
+/// body, and the app's answers that are kept for repeats of that key (or hold that value), and then writes the buffer's files
+/// anew so that nothing of them is left. That reads and writes all that the buffer holds. A hash of the key stays until its
+/// window ends, so that a repeat does not bring back what was erased. An event that is under way is left alone and counted: erase again once it is delivered or given up.
 /// Quarantine, exports and backups are not the buffer's: see to them, too.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\

@@ -142,8 +142,10 @@ impl List {
             ref output if !page.events.is_empty() => print(&table(&page.events, output))?,
             _ => {
                 note(if state == Some(State::Dead) { "no dead letters" } else { "no events" });
-                self.filters.doubt(&client);
             }
+        }
+        if page.events.is_empty() && !self.output.quiet {
+            super::select::doubt(&conditions, &client);
         }
         if let (Some(next), false, Format::Table) = (&page.next, self.output.quiet, self.output.output) {
             note(&format!("more: --after {next}"));

@@ -85,7 +85,7 @@ fn all(
     conditions: &crate::admin::filter::Conditions,
     out: &mut impl Write,
 ) -> Result<u64, Failure> {
-    let (mut after, mut written) = (None, 0);
+    let (mut after, mut written) = (None, 0u64);
     loop {
         let path = format!("/export?{}", query(conditions, MAX_LIMIT, after.as_deref()));
         let (part, next) = client.part(&path, &NEXT)?;
@@ -95,6 +95,9 @@ fn all(
             Some(next) => after = Some(next),
             None => break,
         }
+    }
+    if written == 0 {
+        super::select::doubt(conditions, client);
     }
     out.write_all(&END)?;
     out.flush()?;

@@ -30,6 +30,9 @@ pub struct Import {
 
 /// Bytes of events that are sent at once.
 const PART: usize = 4 * 1024 * 1024;
+/// Where nothing follows, but should.
+const NO_END: &str = "the archive's end (two blocks of zeros) is missing: it is empty, or was cut off; what stood before is \
+                      taken in, the rest is not";
 /// Refused events that are told one by one.
 const TOLD: usize = 20;
 
@@ -50,8 +53,9 @@ impl Import {
         let read = loop {
             match events.read() {
                 Ok(Some((event, deliveries))) => transfer::put(&mut part, &event, deliveries)?,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(None) if events.has_ended() => break Ok(()),
+                Ok(None) => break Err(NO_END.to_owned()),
+                Err(error) => break Err(error.to_string()),
             }
             if part.len() >= PART {
                 send(&client, std::mem::take(&mut part), &mut all)?;
@@ -73,7 +77,7 @@ impl Import {
         for one in refused.iter().take(TOLD) {
             note(&format!("tidegate: {}: {}", one.id, harmless(&one.why)));
         }
-        read.map_err(|e| Failure::No(format!("{name}: {}", harmless(&e.to_string()))))?;
+        read.map_err(|why| Failure::No(format!("{name}: {}", harmless(&why))))?;
         Ok(if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 }

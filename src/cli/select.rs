@@ -6,7 +6,7 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::client::Client;
 use super::failure::Failure;
-use super::output::note;
+use super::output::{harmless, note};
 use crate::admin::filter::{Chosen, Conditions, MAX_IDS, When};
 use crate::admin::views::Status;
 use crate::clock::{Clock, Timestamp};
@@ -120,18 +120,6 @@ impl Filters {
         })
     }
 
-    /// Nothing was found: a route that does not run may be a slip of the pen.
-    pub fn doubt(&self, client: &Client) {
-        let Some(route) = &self.route else { return };
-        // Only a remark: without an answer there is none.
-        let Ok(running) = client.get::<Status>("/status") else { return };
-        let names = || running.setup.routes.iter().map(|r| r.name.as_str());
-        if names().all(|name| name != route) {
-            let meant = nearest(route, names()).map(|near| format!("; did you mean `{near}`?"));
-            note(&format!("the running config has no route `{route}`{}", meant.unwrap_or_default()));
-        }
-    }
-
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -141,6 +129,30 @@ impl Filters {
         let Self { destination, reason, status, .. } = self.clone();
         *self == Self { destination, reason, status, ..Self::default() }
     }
+}
+
+/// Nothing was found: a name that the running config does not know may be a slip of the pen. It may as well be that of a
+/// route that was taken out and whose events have gone, so this is no error.
+pub(super) fn doubt(conditions: &Conditions, client: &Client) {
+    if conditions.route.is_none() && conditions.destination.is_none() {
+        return;
+    }
+    // Only a remark: without an answer there is none.
+    let Ok(running) = client.get::<Status>("/status") else { return };
+    let routes = || running.setup.routes.iter();
+    let destinations = routes().flat_map(|r| r.destinations.iter().map(|d| d.name.as_str()));
+    doubtful("route", conditions.route.as_deref(), routes().map(|r| r.name.as_str()));
+    doubtful("destination", conditions.destination.as_deref(), destinations);
+}
+
+fn doubtful<'n>(kind: &str, asked: Option<&str>, names: impl Iterator<Item = &'n str> + Clone) {
+    let Some(asked) = asked.filter(|asked| names.clone().all(|name| name != *asked)) else { return };
+    let meant = nearest(asked, names).map(|near| format!("; did you mean `{near}`?"));
+    note(&format!(
+        "tidegate: warning: the running config has no {kind} `{}`{}",
+        harmless(asked),
+        meant.unwrap_or_default()
+    ));
 }
 
 /// What is worked on

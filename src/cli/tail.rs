@@ -46,7 +46,7 @@ impl Tail {
         let lines = usize::try_from(self.lines).unwrap_or(MAX_LIMIT);
         let first = page(&client, &conditions, lines.clamp(PAGE, MAX_LIMIT), None)?;
         if first.events.is_empty() {
-            self.filters.doubt(&client);
+            super::select::doubt(&conditions, &client);
         }
         // Those that are there and are not shown are not new either.
         let fresh = shown.fresh(first.events);

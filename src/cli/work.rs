@@ -49,6 +49,7 @@ impl Pace {
     /// Begins a job and waits for its end.
     pub fn work(&self, admin: &AdminArgs, new: NewJob, output: &OutputArgs) -> Result<ExitCode, Failure> {
         let client = Client::new(admin, PATIENCE)?;
+        let asked = new.filter.clone();
         let new = NewJob { rate: self.rate, dry_run: self.dry_run.then_some(true), ..new };
         let mut job: JobView = client.post("/jobs", Some(&new))?;
         if self.background {
@@ -73,6 +74,9 @@ impl Pace {
             OutputArgs { quiet: true, .. } => {}
             _ => print(&format!("{}\n", told(&job)))?,
         }
+        if let Some(filter) = asked.filter(|_| job.matched + job.answers == 0 && !output.quiet) {
+            super::select::doubt(&filter, &client);
+        }
         match job.state.as_str() {
             "done" => Ok(ExitCode::SUCCESS),
             "failed" => {
@@ -87,6 +91,10 @@ impl Pace {
     }
 }
 
+/// What `proxy` and `spill` routes keep to answer repeats with.
+const KEPT: &str = "answer of an app, kept for repeats,";
+const KEPT_MANY: &str = "answers of apps, kept for repeats,";
+
 /// What came of a job, in a sentence.
 pub fn told(job: &JobView) -> String {
     let count =
@@ -97,13 +105,20 @@ pub fn told(job: &JobView) -> String {
             "give_up" => "given up",
             _ => "deleted",
         };
-        return format!("{} would be {verb}, if not under way", count(job.matched, "event", "events"));
+        let mut text = format!("{} would be {verb}, if not under way", count(job.matched, "event", "events"));
+        if job.answers > 0 {
+            text += &format!("; {} would go", count(job.answers, KEPT, KEPT_MANY));
+        }
+        return text;
     }
     let mut text = match job.task.as_str() {
         "replay" => count(job.changed, "delivery is pending again", "deliveries are pending again"),
         "give_up" => count(job.changed, "delivery is given up", "deliveries are given up"),
         _ => count(job.changed, "event is deleted", "events are deleted"),
     };
+    if job.answers > 0 {
+        text += &format!("; {} gone", count(job.answers, &format!("{KEPT} is"), &format!("{KEPT_MANY} are")));
+    }
     if job.task == "erase" && job.state == "done" {
         text += ", and no file of the buffer holds them any more";
     }
@@ -111,7 +126,7 @@ pub fn told(job: &JobView) -> String {
         let why = match job.task.as_str() {
             "replay" => "nothing to replay, or under way",
             "give_up" => "in flight: their answers settle them",
-            _ => "under way",
+            _ => "a delivery is under way: `tidegate events give-up` ends it",
         };
         text += &format!("; {} left alone ({why})", count(job.untouched, "event was", "events were"));
     }

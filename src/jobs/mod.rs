@@ -131,8 +131,9 @@ impl Jobs {
             matched: 0,
             changed: 0,
             untouched: 0,
+            answers: 0,
         };
-        let job = inner.buffer.step(Step { job, events: Vec::new() }).await?;
+        let job = inner.buffer.step(Step::of(job)).await?;
         let mut logged = job.clone();
         logged.forget_whom();
         // Who did what to stored events should be found in the log later.
@@ -181,7 +182,7 @@ impl Jobs {
         match idle {
             // Nobody works on a paused one.
             Some(job) => {
-                let job = self.inner.buffer.step(Step { job, events: Vec::new() }).await?;
+                let job = self.inner.buffer.step(Step::of(job)).await?;
                 self.inner.take_up(job.clone());
                 Ok(job)
             }

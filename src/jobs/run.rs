@@ -94,18 +94,11 @@ impl Inner {
             let page = self.buffer.search(all).await?;
             job.from = page.events.first().map(|(event, _)| event.received_at);
         }
+        if job.task == Task::Erase {
+            self.forget_answers(job).await?;
+        }
         let (mut due, mut written) = (Instant::now(), Instant::now());
-        loop {
-            if let Some(command) = self.told(job.id) {
-                job.state = self.after(command);
-                if command == Command::Cancel {
-                    job.forget_whom();
-                }
-                self.write(job, Vec::new()).await?;
-                if job.state != JobState::Running {
-                    return Ok(());
-                }
-            }
+        while self.goes_on(job).await? {
             if due > Instant::now() {
                 // What it is told wakes it.
                 let _ = tokio::time::timeout_at(due, wake.notified()).await;
@@ -157,6 +150,45 @@ impl Inner {
                 due = due.max(Instant::now() - LOOK) + pause;
             }
         }
+        Ok(())
+    }
+
+    /// Does as it was told. Whether it goes on.
+    async fn goes_on(&self, job: &mut Job) -> Result<bool, BufferError> {
+        if let Some(command) = self.told(job.id) {
+            job.state = self.after(command);
+            if command == Command::Cancel {
+                job.forget_whom();
+            }
+            self.write(job, Vec::new()).await?;
+        }
+        Ok(job.state == JobState::Running)
+    }
+
+    /// The answers of apps that are kept for repeats, whether or not there is an event. Each time that the job is taken
+    /// up, from the first on: those that are forgotten are not found again.
+    async fn forget_answers(&self, job: &mut Job) -> Result<(), BufferError> {
+        let mut after = None;
+        if job.effect == Effect::DryRun {
+            job.answers = 0;
+        }
+        while self.goes_on(job).await? {
+            let page = self.buffer.answers(job.filter.clone(), after).await?;
+            match job.effect {
+                Effect::DryRun => job.answers += page.keys.len() as u64,
+                Effect::Change if page.keys.is_empty() => {}
+                Effect::Change => {
+                    let step = Step { answers: page.keys, ..Step::of(job.clone()) };
+                    *job = self.buffer.step(step).await?;
+                }
+            }
+            self.publish(job);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn told(&self, id: EventId) -> Option<Command> {
@@ -164,7 +196,7 @@ impl Inner {
     }
 
     async fn write(&self, job: &mut Job, events: Vec<EventId>) -> Result<(), BufferError> {
-        *job = self.buffer.step(Step { job: job.clone(), events }).await?;
+        *job = self.buffer.step(Step { events, ..Step::of(job.clone()) }).await?;
         self.publish(job);
         Ok(())
     }

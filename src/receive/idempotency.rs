@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::buffer::{ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim, Origin};
+use crate::buffer::{AnswersAsOf, ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim, Origin, Whose};
 use crate::clock::Timestamp;
 use crate::config::{Idempotency, Mode, Route};
 use crate::message::{PathParams, Request};
@@ -20,9 +20,6 @@ use crate::reason::Reason;
 use crate::verify::Verified;
 
 use super::answers;
-
-/// The longest readable key that is stored with an event, in bytes. Claims are made of the whole key.
-const MAX_READABLE: usize = 256;
 
 /// How long an admission without a key of its own is remembered: longer than two attempts at it are apart.
 const ADMITTED: Duration = Duration::from_secs(24 * 3600);
@@ -43,8 +40,15 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// With an answer of the config's.
     pub fn claim(&self, answer: FirstAnswer) -> NewClaim {
-        NewClaim { key: self.key, window: self.window, answer }
+        NewClaim { key: self.key, whose: None, window: self.window, answer }
+    }
+
+    /// With the app's answer, which an erase must be able to find.
+    pub fn claim_of_app(&self, route: &str, answer: FirstAnswer) -> NewClaim {
+        let whose = answer.has_text().then(|| Whose::new(route, &self.readable));
+        NewClaim { whose, ..self.claim(answer) }
     }
 }
 
@@ -92,7 +96,7 @@ pub fn claim_of(
     };
     let (Some(rule), Some(key)) = (&route.idempotency, &event.idempotency_key) else { return Ok(None) };
     // A shortened one ends at a character's border near the limit.
-    let is_whole = key.len() < MAX_READABLE - 3;
+    let is_whole = key.len() < Event::MAX_READABLE - 3;
     let window = rule.window.saturating_sub(now.since(event.received_at));
     if key.is_empty() || !is_whole || window.is_zero() {
         return Ok(None);
@@ -106,7 +110,7 @@ pub fn claim_of(
         None => ClaimKey::new(&scope, key.as_bytes()),
         Some(_) => unproved(&scope, &event.body, key.as_bytes()),
     };
-    Ok(Some(NewClaim { key, window, answer: answers::acknowledgement(answer) }))
+    Ok(Some(NewClaim { key, whose: None, window, answer: answers::acknowledgement(answer) }))
 }
 
 /// Within what a key is one key: the route, and where its senders don't know each other, the sender. Two of them may
@@ -149,21 +153,17 @@ pub(super) fn of_admission(route: &Route, item: EventId) -> Identity {
     Identity { key, readable: String::new(), window: ADMITTED }
 }
 
-/// `text`, at most [`MAX_READABLE`] bytes of it.
-pub(super) fn shortened(mut text: String) -> String {
-    if text.len() > MAX_READABLE {
-        let end = (0..=MAX_READABLE).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.shrink_to_fit();
-    }
-    text
+/// `text`, as much of it as is kept.
+pub(super) fn shortened(text: String) -> String {
+    Event::readable_key(text)
 }
 
 /// Claims that were met again lately. An entry is only ever made for a claim that stands; that one is missing means
 /// nothing. Most keys come once, so a claim comes in here with its first repeat, and the least lately used is forgotten
-/// first. The cache keeps no time of its own, because whether a claim still stands is the clock's to say.
+/// first. The cache keeps no time of its own, because whether a claim still stands is the clock's to say. What was looked up
+/// before answers were erased counts as forgotten.
 #[derive(Debug)]
-pub(super) struct Recent(Cache<ClaimKey, Arc<Claimed>, HashOfClaim>);
+pub(super) struct Recent(Cache<ClaimKey, (AnswersAsOf, Arc<Claimed>), HashOfClaim>);
 
 type HashOfClaim = BuildHasherDefault<KeyHasher>;
 
@@ -172,7 +172,7 @@ pub(super) type ByClaim<T> = HashMap<ClaimKey, T, HashOfClaim>;
 
 impl Default for Recent {
     fn default() -> Self {
-        let weigh = |_: &ClaimKey, claimed: &Arc<Claimed>| {
+        let weigh = |_: &ClaimKey, (_, claimed): &(AnswersAsOf, Arc<Claimed>)| {
             let answer = &claimed.answer;
             let texts = answer.body.len() + answer.content_type.as_ref().map_or(0, String::len);
             u32::try_from(ENTRY_BYTES + texts).unwrap_or(u32::MAX)
@@ -188,11 +188,13 @@ impl Default for Recent {
 }
 
 impl Recent {
-    pub fn get(&self, key: ClaimKey, now: Timestamp) -> Option<Arc<Claimed>> {
-        self.0.get(&key).filter(|claimed| claimed.expires_at > now)
+    pub fn get(&self, key: ClaimKey, now: Timestamp, as_of: AnswersAsOf) -> Option<Arc<Claimed>> {
+        let (known_as_of, claimed) = self.0.get(&key)?;
+        (known_as_of == as_of && claimed.expires_at > now).then_some(claimed)
     }
-    pub fn insert(&self, key: ClaimKey, claimed: Arc<Claimed>) {
-        self.0.insert(key, claimed);
+    /// `as_of`: from before it was looked up.
+    pub fn insert(&self, key: ClaimKey, claimed: Arc<Claimed>, as_of: AnswersAsOf) {
+        self.0.insert(key, (as_of, claimed));
     }
 }
 
@@ -219,6 +221,8 @@ impl Hasher for KeyHasher {
 mod tests {
     use super::*;
 
+    const AS_OF: AnswersAsOf = AnswersAsOf::for_tests(0);
+
     fn claimed(expires_at: u64) -> Arc<Claimed> {
         let answer = FirstAnswer { status: 202, content_type: None, body: Default::default() };
         Arc::new(Claimed { event_id: EventId::new(Timestamp(1)), answer, expires_at: Timestamp(expires_at) })
@@ -228,11 +232,22 @@ mod tests {
     fn a_claim_is_remembered_until_its_window_ends() {
         let recent = Recent::default();
         let key = ClaimKey::new("r", b"k");
-        assert_eq!(recent.get(key, Timestamp(0)), None);
-        recent.insert(key, claimed(100));
-        assert!(recent.get(key, Timestamp(99)).is_some());
-        assert_eq!(recent.get(key, Timestamp(100)), None);
-        assert_eq!(recent.get(ClaimKey::new("other", b"k"), Timestamp(0)), None);
+        assert_eq!(recent.get(key, Timestamp(0), AS_OF), None);
+        recent.insert(key, claimed(100), AS_OF);
+        assert!(recent.get(key, Timestamp(99), AS_OF).is_some());
+        assert_eq!(recent.get(key, Timestamp(100), AS_OF), None);
+        assert_eq!(recent.get(ClaimKey::new("other", b"k"), Timestamp(0), AS_OF), None);
+    }
+
+    #[test]
+    fn what_was_looked_up_before_answers_were_erased_is_forgotten() {
+        let recent = Recent::default();
+        let key = ClaimKey::new("r", b"k");
+        recent.insert(key, claimed(100), AS_OF);
+        assert_eq!(recent.get(key, Timestamp(0), AnswersAsOf::for_tests(1)), None);
+        // Found before, remembered after.
+        recent.insert(key, claimed(100), AS_OF);
+        assert_eq!(recent.get(key, Timestamp(0), AnswersAsOf::for_tests(1)), None);
     }
 
     #[test]
@@ -241,13 +256,13 @@ mod tests {
         let key = |n: u32| ClaimKey::new("r", &n.to_be_bytes());
         let count = 200_000;
         for n in 0..count {
-            recent.insert(key(n), claimed(u64::MAX));
+            recent.insert(key(n), claimed(u64::MAX), AS_OF);
         }
         recent.0.run_pending_tasks();
         assert!(recent.0.weighted_size() <= MEMORY);
         assert!(recent.0.entry_count() > MEMORY / ENTRY_BYTES as u64 / 2);
-        assert!((count - 10_000..count).all(|n| recent.get(key(n), Timestamp(0)).is_some()));
-        assert!(recent.get(key(0), Timestamp(0)).is_none());
+        assert!((count - 10_000..count).all(|n| recent.get(key(n), Timestamp(0), AS_OF).is_some()));
+        assert!(recent.get(key(0), Timestamp(0), AS_OF).is_none());
     }
 
     #[test]
@@ -260,7 +275,7 @@ mod tests {
                 answer: answer.clone(),
                 expires_at: Timestamp(9),
             };
-            recent.insert(ClaimKey::new("r", &n.to_be_bytes()), Arc::new(claimed));
+            recent.insert(ClaimKey::new("r", &n.to_be_bytes()), Arc::new(claimed), AS_OF);
         }
         recent.0.run_pending_tasks();
         assert!(recent.0.weighted_size() <= MEMORY && recent.0.entry_count() < 32);
@@ -268,9 +283,9 @@ mod tests {
 
     #[test]
     fn a_long_key_is_shortened_at_a_boundary() {
-        assert_eq!(shortened("k".repeat(MAX_READABLE)).len(), MAX_READABLE);
-        let long = shortened("ü".repeat(MAX_READABLE));
-        assert_eq!(long, "ü".repeat(MAX_READABLE / 2));
-        assert_eq!(shortened(format!("k{}", "ü".repeat(MAX_READABLE))).len(), MAX_READABLE - 1);
+        assert_eq!(shortened("k".repeat(Event::MAX_READABLE)).len(), Event::MAX_READABLE);
+        let long = shortened("ü".repeat(Event::MAX_READABLE));
+        assert_eq!(long, "ü".repeat(Event::MAX_READABLE / 2));
+        assert_eq!(shortened(format!("k{}", "ü".repeat(Event::MAX_READABLE))).len(), Event::MAX_READABLE - 1);
     }
 }

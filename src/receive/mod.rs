@@ -106,7 +106,7 @@ impl<A> Context<'_, A> {
         if !self.buffer.may_be_claimed(identity.key) {
             return None;
         }
-        self.intake.recent.get(identity.key, self.clock.now())
+        self.intake.recent.get(identity.key, self.clock.now(), self.buffer.answers_as_of())
     }
 }
 

@@ -122,6 +122,11 @@ impl<R: Read> Events<R> {
         Self { files: Reader::new(from, max_body.max(MAX_METADATA)) }
     }
 
+    /// Whether the archive's own end was read. A part of one has none.
+    pub const fn has_ended(&self) -> bool {
+        self.files.has_ended()
+    }
+
     /// The next event; `None` at the end.
     ///
     /// # Errors

@@ -89,11 +89,17 @@ pub struct Reader<R> {
     from: R,
     /// Bytes of one file's content.
     max: u64,
+    ended: bool,
 }
 
 impl<R: Read> Reader<R> {
     pub const fn new(from: R, max: u64) -> Self {
-        Self { from, max }
+        Self { from, max, ended: false }
+    }
+
+    /// Whether the archive's own end was read: without it, something may be missing that should stand before it.
+    pub const fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// The next regular file; `None` at the end of the archive. What is no regular file is passed over.
@@ -104,7 +110,11 @@ impl<R: Read> Reader<R> {
     pub fn read(&mut self) -> io::Result<Option<Entry>> {
         loop {
             let mut header = [0; BLOCK];
-            if !self.fill(&mut header)? || header == [0; BLOCK] {
+            if !self.fill(&mut header)? {
+                return Ok(None);
+            }
+            if header == [0; BLOCK] {
+                self.ended = true;
                 return Ok(None);
             }
             let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
@@ -191,7 +201,14 @@ mod tests {
     fn an_archive_that_breaks_off_or_is_changed_is_an_error() {
         let mut archive = Vec::new();
         put(&mut archive, "a", 0, &[7; 700]).unwrap();
-        assert_eq!(all(&archive).unwrap().len(), 1, "without its end it is whole still");
+        assert_eq!(all(&archive).unwrap().len(), 1);
+        let ended = |archive: &[u8]| {
+            let mut reader = Reader::new(archive, 1 << 20);
+            while reader.read().unwrap().is_some() {}
+            reader.has_ended()
+        };
+        assert!(ended(&[&archive[..], &END].concat()) && ended(&END));
+        assert!(!ended(&archive) && !ended(b""), "its end is missing, and that is told");
         for len in [1, 511, 513, 900] {
             assert!(all(&archive[..len]).is_err(), "{len}");
         }

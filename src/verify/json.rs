@@ -5,6 +5,7 @@
 //! `null`, objects and arrays have none. Objects and arrays that are skipped cost no stack.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -44,19 +45,21 @@ impl Pointer {
 
     /// The text of the value, `None` if there is none (see the module).
     pub fn text<'b>(&self, document: &'b [u8]) -> Option<Cow<'b, str>> {
-        let raw = self.raw(document)?;
-        match raw.as_bytes().first()? {
-            b'"' => {
-                let inside = raw.get(1..raw.len().checked_sub(1)?)?;
-                if inside.contains('\\') {
-                    serde_json::from_str(raw).ok().map(Cow::Owned)
-                } else {
-                    Some(Cow::Borrowed(inside))
-                }
-            }
-            b'{' | b'[' | b'n' => None,
-            _ => Some(Cow::Borrowed(raw)),
+        text_of(self.raw(document)?)
+    }
+
+    /// Whether any reader could find this text there: at any of the places of a key that stands twice, behind a byte order
+    /// mark, and in a document that is cut off, or that others follow, as far as it can be read. For who must rather
+    /// find too much than miss something; what is decided by a value goes by [`Pointer::text`].
+    pub fn may_be(&self, document: &[u8], text: &str) -> bool {
+        let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
+        let mut reader = serde_json::Deserializer::from_slice(document);
+        let found = Cell::new(false);
+        // Ends with the first document that is none, and that may be found out only behind what was found.
+        while !found.get() && (Any { tokens: &self.0, text, found: &found }).deserialize(&mut reader).is_ok()
+        {
         }
+        found.get()
     }
 
     /// The elements of the array that stands there, each as it is written.
@@ -218,6 +221,98 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 }
 
+/// One level of the walk to any of the places.
+#[derive(Clone, Copy)]
+struct Any<'p> {
+    /// That are still to go.
+    tokens: &'p [Token],
+    text: &'p str,
+    found: &'p Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for Any<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if !self.tokens.is_empty() {
+            return deserializer.deserialize_any(self);
+        }
+        let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+        if text_of(raw.get()).is_some_and(|is| is == self.text) {
+            self.found.set(true);
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for Any<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let [token, tokens @ ..] = self.tokens else { return Ok(()) };
+        while let Some(here) = map.next_key_seed(IsKey(&token.key))? {
+            if here {
+                map.next_value_seed(Any { tokens, ..self })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let [token, tokens @ ..] = self.tokens else { return Ok(()) };
+        for at in 0.. {
+            let more = match token.index == Some(at) {
+                true => seq.next_element_seed(Any { tokens, ..self })?.is_some(),
+                false => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// The text of a value as it is written.
+fn text_of(raw: &str) -> Option<Cow<'_, str>> {
+    match raw.as_bytes().first()? {
+        b'"' => {
+            let inside = raw.get(1..raw.len().checked_sub(1)?)?;
+            if inside.contains('\\') {
+                serde_json::from_str(raw).ok().map(Cow::Owned)
+            } else {
+                Some(Cow::Borrowed(inside))
+            }
+        }
+        b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(raw)),
+    }
+}
+
 /// Whether a key (its escapes undone) is the one that is looked for.
 struct IsKey<'p>(&'p str);
 
@@ -300,6 +395,41 @@ mod tests {
     }
 
     #[test]
+    fn who_must_miss_nothing_finds_it_wherever_a_reader_could() {
+        let may_be = |pointer: &str, document: &str, text: &str| {
+            Pointer::parse(pointer).unwrap().may_be(document.as_bytes(), text)
+        };
+        for found in [
+            r#"{"id":"a"}"#,
+            r#"{"id":"a","id":"b"}"#,
+            r#"{"id":"b","id":"a"}"#,
+            r#"{"id":{"x":1},"\u0069d":"\u0061"}"#,
+            "\u{feff}{\"id\":\"a\"}",
+            r#"{"id":"a"} and so on"#,
+            r#"{"id":"a"}} "#,
+            "{\"id\":\"b\"}\n{\"id\":\"a\"}\n",
+            r#"{"id":"a","cut off": [1, 2"#,
+            r#"1 null {"id":"a"}"#,
+        ] {
+            assert!(may_be("/id", found, "a"), "{found}");
+        }
+        for not in [
+            r#"{"id":"b"}"#,
+            r#"{"x":{"id":"a"}}"#,
+            r#"{"id":["a"]}"#,
+            r#"{"id":null}"#,
+            "",
+            "id=a",
+            "\u{feff}",
+        ] {
+            assert!(!may_be("/id", not, "a"), "{not}");
+        }
+        assert!(may_be("/a/1/id", r#"{"a":[0,{"id":7},0],"a":[]}"#, "7"));
+        assert!(may_be("/a/1/id", r#"{"a":[],"a":[0,{"id":7},0]}"#, "7"));
+        assert!(!may_be("/a/1/id", r#"{"a":[{"id":7}]}"#, "7"));
+    }
+
+    #[test]
     fn deep_nesting_beside_the_value_costs_no_stack() {
         let deep = format!(r#"{{"x":{}{},"id":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(text("/id", &deep).as_deref(), Some("a"));
@@ -318,7 +448,10 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(document in proptest::collection::vec(any::<u8>(), 0..200), pointer in "(/[a-z0-9~/]{0,6}){1,4}") {
             if let Ok(pointer) = Pointer::parse(&pointer) {
-                let _ = pointer.text(&document);
+                if let Some(text) = pointer.text(&document) {
+                    prop_assert!(pointer.may_be(&document, &text));
+                }
+                let _ = pointer.may_be(&document, "x");
                 let _ = pointer.elements(&document);
             }
         }

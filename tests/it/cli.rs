@@ -514,3 +514,32 @@ async fn top_leaves_the_terminal_as_it_was_whatever_ends_it() {
         eventually("the screen is put back", async || shown.lock().ends_with(b"\x1b[?1049l")).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_nobody_knows_is_doubted_where_nothing_is_found() {
+    let app = App::start().await;
+    let gateway = gateway().route(github().to(&app)).start().await;
+    let said = async |arguments: &[&str]| {
+        let output = gateway.cli(arguments).await;
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for command in [
+        &["events", "list"][..],
+        &["events", "list", "-o", "json"],
+        &["dead", "list"],
+        &["events", "replay", "--dry-run"],
+        &["events", "purge", "--yes"],
+        &["erase", "--key", "x", "--dry-run"],
+        &["export", "--file", "none.tar"],
+    ] {
+        let (code, told) = said(&[command, &["--route", "gihub"]].concat()).await;
+        assert_eq!(code, Some(0), "{command:?}: {told}");
+        assert!(told.contains("no route `gihub`; did you mean `github`?"), "{command:?}: {told}");
+        assert!(
+            !said(&[command, &["--route", "github"]].concat()).await.1.contains("warning"),
+            "{command:?}"
+        );
+    }
+    let (_, told) = said(&["dead", "list", "--destination", "github/ap"]).await;
+    assert!(told.contains("no destination `github/ap`; did you mean `github/app`?"), "{told}");
+}

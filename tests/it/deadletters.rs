@@ -1,9 +1,8 @@
 //! Dead letters and what can be done about many events: finding them, replaying them in the background (also through
-//! a `kill -9`), giving them to another destination, moving them to another gateway, and erasing them. `REPLAY` says how many
+//! a `kill -9`), giving them to another destination, and moving them to another gateway. `REPLAY` says how many
 //! dead letters the replay that is killed has (120 unless set).
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -250,78 +249,18 @@ async fn events_move_to_another_gateway_once_and_with_their_state() {
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("write");
     let broken = to.cli(&["import", "cut.tar"]).await;
     assert!(!broken.status.success() && printed(&broken).contains("breaks off"), "{broken:?}");
-}
-
-/// The files below a folder that hold `text`.
-fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder").map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_with(&path, text));
-        // A file of the engine's may go meanwhile.
-        } else if std::fs::read(&path).unwrap_or_default().windows(text.len()).any(|w| w == text.as_bytes()) {
-            found.push(path);
-        }
-    }
-    found
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_erased_is_in_no_file_of_the_buffer() {
-    let app = App::start().await;
-    let gateway = gateway().route(github().to(&app)).start().await;
-    for n in 0..4 {
-        gateway.send(&github_event(n)).await;
-    }
-    app.receives(4).await;
-    gateway.drained().await;
-    let who = ["--pointer", "/user/email", "--equals", "user-002@example.com"];
-    let erase = |more: &'static [&'static str]| [&["erase", "--route", "github"][..], &who, more].concat();
-    let refused = gateway.cli(&erase(&[])).await;
-    assert_eq!(refused.status.code(), Some(2), "it needs --yes");
-    let counted = done(&gateway, &erase(&["--dry-run"])).await;
-    assert!(counted.contains("1 event would be deleted"), "{counted}");
-    let buffer = gateway.path("buffer");
-    assert!(!files_with(&buffer, "user-002@example.com").is_empty());
-    let told = done(&gateway, &erase(&["--yes"])).await;
-    assert!(told.contains("1 event is deleted, and no file"), "{told}");
-    assert_eq!(files_with(&buffer, "user-002@example.com"), Vec::<PathBuf>::new());
-    assert!(!gateway.log().contains("user-002@example.com"), "whom to erase is nobody's to know");
-    let left = gateway.cli_json(&["events", "list"]).await;
-    assert_eq!(left["events"].as_array().expect("events").len(), 3);
-}
-
-/// What compression leaves as it is.
-fn marker(n: usize) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD_NO_PAD.encode(signed::hmac_sha256(b"marker", &n.to_be_bytes()))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_stands_in_tables_and_blob_files_is_erased_from_them_one_after_the_other() {
-    let app = App::start().await;
-    let mut gateway = gateway().route(github().to(&app)).start().await;
-    let long: String = (1_000..1_100).map(marker).collect();
-    for n in 0..30 {
-        let pad = if n % 3 == 0 { long.as_str() } else { "" };
-        let body = format!("{{\"email\":\"{}\",\"id\":{},\"pad\":\"{pad}\"}}", marker(n), unique());
-        assert_eq!(gateway.send(&signed::github(body)).await.status, 202);
-    }
-    gateway.drained().await;
-    // As it is after a while: not only in the journal.
-    assert!(gateway.terminate().await.success());
-    gateway.restart().await;
-    done(&gateway, &["buffer", "compact"]).await;
-    let buffer = gateway.path("buffer");
-    for n in [4, 6, 7, 9] {
-        let email = marker(n);
-        eventually("it is in a file", async || !files_with(&buffer, &email).is_empty()).await;
-        let told = done(&gateway, &["erase", "--pointer", "/email", "--equals", &email, "--yes"]).await;
-        assert!(told.contains("1 event is deleted, and no file"), "{told}");
-        assert_eq!(files_with(&buffer, &email), Vec::<PathBuf>::new(), "{n}");
-    }
-    assert_eq!(gateway.metric("tidegate_buffer_events", &[]).await, 26.0);
+    // Between two events, and before the first: no event breaks off, and still something is missing.
+    std::fs::write(&cut, bytes.strip_suffix(&[0; 1024][..]).expect("an archive has an end")).expect("write");
+    let endless = to.cli(&["import", "cut.tar"]).await;
+    assert_eq!(endless.status.code(), Some(1), "{endless:?}");
+    let told = printed(&endless);
+    assert!(
+        told.contains("3 here already") && told.contains("end (two blocks of zeros) is missing"),
+        "{told}"
+    );
+    let nothing = to.cli(&["import", "-"]).await;
+    assert_eq!(nothing.status.code(), Some(1), "{nothing:?}");
+    assert!(printed(&nothing).contains("end (two blocks of zeros) is missing"), "{nothing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

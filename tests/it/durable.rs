@@ -1,7 +1,7 @@
 //! Promise 1: a 2xx from a buffered route means on disk, synced; nothing acknowledged is ever dropped silently.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::fault::{Fails, Fault};
 use crate::support::*;
@@ -286,6 +286,56 @@ async fn a_failing_sync_stops_acceptance_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_write_stops_acceptance_and_loses_nothing() {
     a_failing_disk_is_never_acknowledged_over(Fails::Write).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_engine_can_not_flush_nobody_waits_for_it_for_ever() {
+    let app = App::start().await;
+    app.refuse().await;
+    let disk = Fault::new();
+    let buffer = json!({"memtable": "1MiB", "stall_after": "500ms"});
+    let mut gateway = gateway()
+        .section("buffer", buffer)
+        .route(github().to(&app).impatient().set("max_body", "2MiB"))
+        .fault(&disk)
+        .start()
+        .await;
+    // It goes on for a second as if nothing were.
+    disk.on(Fails::Flush);
+    let address = gateway.plain();
+    let sending: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn(async move {
+                let (mut acknowledged, until) = (Vec::new(), Instant::now() + Duration::from_secs(20));
+                while Instant::now() < until {
+                    let event = signed::github(noise(512 * 1024));
+                    let answer =
+                        sender::Connection::plain(address).await.expect("connects").send(&event).await;
+                    match answer.expect("answered") {
+                        answer if answer.status == 202 => acknowledged.push(answer.event_id().to_owned()),
+                        answer if answer.reason() == "buffer_unavailable" => break,
+                        _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    let mut acknowledged = Vec::new();
+    for sender in sending {
+        acknowledged.extend(sender.await.expect("each request is answered"));
+    }
+    assert!(acknowledged.len() >= 6, "more than fits into what is flushed at once: {}", acknowledged.len());
+    eventually("it has failed", async || gateway.log().contains("the buffer has failed")).await;
+    gateway.terminate().await;
+    disk.off();
+    app.accept().await;
+    gateway.restart().await;
+    eventually("everything acknowledged arrives", async || {
+        let ids: Vec<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
+        acknowledged.iter().all(|id| ids.contains(id))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,3 +152,54 @@ async fn a_backlog_is_given_up_by_a_job_that_survives_kill_9_and_may_all_be_repl
     assert_eq!(times.len(), EVENTS);
     assert!(times.values().all(|count| *count == 1), "each once");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_destination_that_was_taken_out_is_given_up_and_purged() {
+    let app = App::start().await;
+    app.refuse().await;
+    let ordered = json!({"by": "body:/key"});
+    let routes = [
+        unverified("/in").to(&app).impatient(),
+        unverified("/old").to(&app).impatient().delivery("order", ordered),
+    ];
+    let mut builder = gateway();
+    builder.routes = routes.to_vec();
+    let mut gateway = builder.start().await;
+    for n in 0..4 {
+        let event = json!({"key": n % 2}).to_string();
+        assert_eq!(gateway.send_via(Via::Plain, &Request::post("/old", event)).await.status, 202);
+    }
+    let kept = send(&gateway, "a", 1).await;
+    gateway.builder.routes = vec![routes[0].clone()];
+    gateway.rewrite_config();
+    let reloaded = gateway.cli(&["reload"]).await;
+    let warned = printed(&reloaded);
+    assert!(warned.contains("4 deliveries wait for old/app, which is not in the config"), "{warned}");
+
+    // The very commands that it names, after a restart as well as before.
+    let purge = ["events", "purge", "--destination", "old/app", "--yes"];
+    let told = printed(&gateway.cli(&purge).await);
+    assert!(
+        told.contains("0 events are deleted; 4 events were left alone") && told.contains("give-up"),
+        "{told}"
+    );
+    gateway.kill().await;
+    gateway.restart().await;
+    let give_up = ["events", "give-up", "--destination", "old/app"];
+    for command in [give_up.join(" "), purge[..4].join(" ")] {
+        assert!(warned.contains(&format!("`tidegate {command}")), "{command}: {warned}");
+    }
+    let told = printed(&gateway.cli(&give_up).await);
+    assert!(told.contains("4 deliveries are given up"), "{told}");
+    assert_eq!(gateway.metric("tidegate_dead_letters", &[("destination", "old/app")]).await, 4.0);
+    let told = printed(&gateway.cli(&purge).await);
+    assert!(told.contains("4 events are deleted"), "{told}");
+    let left = gateway.cli_json(&["events", "list"]).await;
+    assert_eq!(
+        (left["events"].as_array().map(Vec::len), &left["events"][0]["id"]),
+        (Some(1), &json!(kept)),
+        "{left}"
+    );
+    let reloaded = printed(&gateway.cli(&["reload"]).await);
+    assert!(!reloaded.contains("old/app"), "{reloaded}");
+}

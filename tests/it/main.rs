@@ -18,6 +18,7 @@ mod clients;
 mod crash;
 mod deadletters;
 mod durable;
+mod erased;
 mod fanout;
 mod floods;
 mod give_up;

@@ -1,6 +1,6 @@
 // A shim beneath the gateway's file layer (LD_PRELOAD): writes and syncs of files under TIDEGATE_FAULT_DIR fail
 // with the error in the file TIDEGATE_FAULT_TRIGGER while that file exists. Its content is "CALLS ERRNO", such as
-// "sync 5" (EIO), "write 28" (ENOSPC) or "all 5"; or "slow MILLISECONDS", by which each sync is delayed.
+// "sync 5" (EIO), "write 28" (ENOSPC) or "all 5"; "tables 28", by which what the engine flushes fails after a second; or "slow MILLISECONDS", by which each sync is delayed.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -32,6 +32,11 @@ static int fault(const char *kind, int fd) {
     if (strcmp(calls, "slow") == 0) {
         if (strcmp(kind, "sync") == 0) usleep(1000u * (unsigned)error);
         return 0;
+    }
+    if (strcmp(calls, "tables") == 0) {
+        if (strcmp(kind, "write") != 0 || !(strstr(path, "/tables/") || strstr(path, "/blobs/"))) return 0;
+        sleep(1);
+        return error;
     }
     return strcmp(calls, "all") == 0 || strcmp(calls, kind) == 0 ? error : 0;
 }

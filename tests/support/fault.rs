@@ -22,6 +22,8 @@ pub enum Fails {
     Write,
     /// Writes, with ENOSPC.
     DiskFull,
+    /// What the engine flushes to tables, with ENOSPC after a second; its journal is well.
+    Flush,
     /// Nothing fails, but each sync takes so many milliseconds more.
     SlowSync(u32),
 }
@@ -41,6 +43,7 @@ impl Fault {
             Fails::Sync => format!("sync {}", libc::EIO),
             Fails::Write => format!("write {}", libc::EIO),
             Fails::DiskFull => format!("write {}", libc::ENOSPC),
+            Fails::Flush => format!("tables {}", libc::ENOSPC),
             Fails::SlowSync(milliseconds) => format!("slow {milliseconds}"),
         };
         // Whole at once: the shim may look at any moment.

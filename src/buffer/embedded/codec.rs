@@ -9,7 +9,7 @@ mod delivery;
 mod event;
 mod totals;
 
-pub(super) use claim::{decode_claim, encode_claim, open_claim, resealed_claim, seal_claim};
+pub(super) use claim::{StoredClaim, decode_claim, encode_claim, open_claim, resealed_claim, seal_claim};
 pub(super) use delivery::{QueueEntry, Record, Told};
 pub(super) use event::{StoredEvent, decode_event, encode_event};
 pub(super) use totals::{CommitRecord, Counters};

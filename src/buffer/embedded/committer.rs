@@ -9,18 +9,16 @@
 //! A failed write or sync poisons the buffer for good; a panic does the same. Nothing is ever tried again on a store
 //! that has failed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fjall::PersistMode;
-use parking_lot::{Condvar, Mutex};
 
 use super::super::{AppendError, BufferError, DeadReason};
-use super::Shared;
-use super::admission::{Space, says_no_room};
+use super::admission::Space;
 use super::apply::{Answer, Effects, Op};
 use super::codec::{CommitRecord, Counters};
 use super::draft::{Draft, Finished};
@@ -30,16 +28,8 @@ use super::retention::{Gave, Swept};
 use super::store::Store;
 use super::waiting::{Promise, Wakes};
 use super::witness::Witness;
+use super::{Shared, watch};
 
-/// Operations and bytes of events that one group takes at most.
-const GROUP_OPS: usize = 4096;
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// Appends and claims that may wait for the committer; beyond it they are refused.
-const QUEUE: usize = 32 * 1024;
-/// How long settlements and claims alone, for which nobody waits, are collected, and how many at most: one small commit
-/// for many of them. Whatever somebody waits for takes them along.
-const LAG: Duration = Duration::from_millis(25);
-const LAG_OPS: usize = 512;
 /// How often the disk is asked for its space, and what is past its time is looked for.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -47,138 +37,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(1);
 /// How long closing waits for readers to end.
 const READERS_END: Duration = Duration::from_secs(5);
-
-/// Work on its way to the committer.
-#[derive(Default)]
-pub(super) struct Inbox {
-    queue: Mutex<Queue>,
-    filled: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    ops: VecDeque<Op>,
-    /// Appends and claims among them: settlements are bounded by leases.
-    bounded: usize,
-    /// Those that somebody waits for.
-    awaited: usize,
-    /// When the queue last began to fill.
-    since: Option<Instant>,
-    state: Intake,
-}
-
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
-enum Intake {
-    #[default]
-    Open,
-    Closing,
-}
-
-/// Why work is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    Closing,
-    Overloaded,
-}
-
-impl From<Refused> for BufferError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Closing => BufferError::Closed,
-            Refused::Overloaded => BufferError::Failed("too much is waiting for the disk".into()),
-        }
-    }
-}
-
-impl From<Refused> for AppendError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Closing => AppendError::Unavailable("shutting down".into()),
-            Refused::Overloaded => AppendError::Unavailable("too much is waiting for the disk".into()),
-        }
-    }
-}
-
-impl Op {
-    const fn is_bounded(&self) -> bool {
-        matches!(self, Op::Append(_) | Op::AppendBatch(_) | Op::Import(_) | Op::Claim { .. })
-    }
-    const fn is_awaited(&self) -> bool {
-        match self {
-            Op::Claim { .. } => false,
-            Op::Settle(settle) => settle.urgent,
-            _ => true,
-        }
-    }
-    fn bytes(&self) -> usize {
-        match self {
-            Op::Append(append) => append.encoded.len(),
-            Op::Import(import) => import.encoded.len(),
-            Op::AppendBatch(append) => append.bytes(),
-            Op::Reseal(reseal) => reseal.bytes(),
-            _ => 0,
-        }
-    }
-}
-
-impl Inbox {
-    pub(super) fn push(&self, op: Op) -> Result<(), Refused> {
-        let mut queue = self.queue.lock();
-        if queue.state == Intake::Closing {
-            return Err(Refused::Closing);
-        }
-        if op.is_bounded() {
-            if queue.bounded >= QUEUE {
-                return Err(Refused::Overloaded);
-            }
-            queue.bounded += 1;
-        }
-        if matches!(op, Op::Close(_)) {
-            queue.state = Intake::Closing;
-        }
-        // What nobody waits for wakes the committer only to make it look at the clock, and when there is much of it.
-        let first = queue.ops.is_empty();
-        if first {
-            queue.since = Some(Instant::now());
-        }
-        let awaited = op.is_awaited();
-        queue.awaited += usize::from(awaited);
-        queue.ops.push_back(op);
-        let wakes = awaited || first || queue.ops.len() == LAG_OPS;
-        drop(queue);
-        if wakes {
-            self.filled.notify_one();
-        }
-        Ok(())
-    }
-
-    /// A group's worth of work, in order; none if nothing came in time.
-    fn take(&self, patience: Duration) -> Vec<Op> {
-        let until = Instant::now() + patience;
-        let mut queue = self.queue.lock();
-        while queue.awaited == 0 && queue.ops.len() < LAG_OPS {
-            let lagging = queue.since.map_or(until, |since| until.min(since + LAG));
-            if self.filled.wait_until(&mut queue, lagging).timed_out() {
-                break;
-            }
-        }
-        let mut group = Vec::with_capacity(queue.ops.len().min(GROUP_OPS));
-        let mut bytes = 0;
-        while group.len() < GROUP_OPS
-            && bytes < GROUP_BYTES
-            && let Some(op) = queue.ops.pop_front()
-        {
-            bytes += op.bytes();
-            queue.bounded -= usize::from(op.is_bounded());
-            queue.awaited -= usize::from(op.is_awaited());
-            group.push(op);
-        }
-        if queue.ops.is_empty() {
-            queue.since = None;
-        }
-        group
-    }
-}
 
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
@@ -333,14 +191,14 @@ impl Committer {
         let Finished { batch, totals, counters, sync } = finished;
         let start = Instant::now();
         self.shared.watch.start();
-        let written = batch.commit();
+        let written = watch::until_taken(&self.store).and_then(|()| batch.commit());
         self.shared.watch.end();
         // Before the watch notices: what waited for this commit is not to be refused for it.
         if self.shared.gate.set_stalled(None) {
             tracing::warn!("the commit that hung has returned");
         }
         if let Err(error) = written {
-            self.fail("a write or sync failed", &error);
+            self.shared.engine_failed("a write or sync failed", &error);
             self.tell(effects, Some(self.shared.gate.failure()));
             return;
         }
@@ -381,6 +239,9 @@ impl Committer {
             });
         }
         if failed.is_none() {
+            if effects.forgotten {
+                self.shared.forgotten.fetch_add(1, Ordering::AcqRel);
+            }
             for (lane, place, upcoming) in effects.settled {
                 let mut state = lane.state();
                 state.leases.remove(&place);
@@ -478,22 +339,6 @@ impl Committer {
         closed
     }
 
-    fn fail(&self, what: &str, error: &fjall::Error) {
-        // What its own threads failed of the engine does not say.
-        let no_room = says_no_room(error).unwrap_or_else(|| {
-            let marks = self.shared.marks();
-            marks.free_bytes().is_ok_and(|free| free < marks.needs)
-        });
-        if no_room {
-            self.shared.want.failed();
-            self.shared.fail(&format!(
-                "{what}: {error}: the volume has no room; the process ends when it has, to be started again"
-            ));
-        } else {
-            self.shared.fail(&format!("{what}: {error}"));
-        }
-    }
-
     /// Asks the disk for its space now and then, and whenever what came in since could have used up the rest.
     fn measure_if_due(&mut self, group: &[Op]) {
         let coming: u64 = group.iter().map(|op| op.bytes() as u64).sum();
@@ -519,7 +364,7 @@ impl Committer {
                 self.shared.publish(space);
                 // Also how a failed flush of the engine's own threads comes to light while nothing is written.
                 if let Err(error) = self.store.db.persist(PersistMode::Buffer) {
-                    self.fail("the engine has failed", &error);
+                    self.shared.engine_failed("the engine has failed", &error);
                 }
             }
             Err(error) => tracing::error!(%error, "the buffer's disk could not be asked for its space"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fjall::{OwnedWriteBatch, PersistMode, Slice};
 
-use super::super::{BufferError, ClaimKey, Claimed, EventId, LaneKey};
+use super::super::{BufferError, ClaimKey, EventId, LaneKey};
 use super::codec::{self, CommitRecord, Counters, Record, StoredEvent};
 use super::directory::Directory;
 use super::keys::{self, Class, Group};
@@ -31,13 +31,13 @@ pub(super) struct Draft<'a> {
     /// Of the destinations touched, as they will be.
     counters: HashMap<u32, (Arc<Lane>, Counters)>,
     before: &'a HashMap<u32, Counters>,
-    index: BTreeMap<Vec<u8>, Option<Slice>>,
+    pub(super) index: BTreeMap<Vec<u8>, Option<Slice>>,
     events: BTreeMap<[u8; 16], Option<Slice>>,
     pub(super) keep: &'a Keep,
     /// Groups whose totals have changed.
     pub(super) groups: BTreeSet<Group>,
     /// Claims made, by expiry: those of one commit that expire together share an entry.
-    expiring: BTreeMap<u64, Vec<ClaimKey>>,
+    pub(super) expiring: BTreeMap<u64, Vec<ClaimKey>>,
     /// Of ordered destinations, those that were looked at.
     pub(super) lanes: HashMap<(u32, LaneKey), Drafted>,
     /// By destination: the earliest due time of the heads that were put into its retry queue.
@@ -239,29 +239,6 @@ impl<'a> Draft<'a> {
         Ok(None)
     }
 
-    // ----------------------------------------------------------------------------------------------------------- claims
-
-    /// The claim of `key` that stands at `now`.
-    pub(super) fn claim(&self, key: ClaimKey, now: u64) -> Result<Option<Claimed>, BufferError> {
-        match self.index.get(keys::claim(key).as_slice()) {
-            Some(None) => Ok(None),
-            Some(Some(value)) => {
-                let claim = codec::open_claim(key, value, &self.keys)
-                    .map_err(|e| self.store.malformed("claim", "", e))?;
-                Ok((claim.expires_at.0 > now).then_some(claim))
-            }
-            None => self.store.standing(key, now),
-        }
-    }
-
-    /// The filter knows of it already.
-    pub(super) fn put_claim(&mut self, key: ClaimKey, claim: &Claimed) {
-        let sealed = codec::seal_claim(key, claim, &self.keys);
-        self.put(keys::claim(key), sealed);
-        self.expiring.entry(claim.expires_at.0).or_default().push(key);
-        self.totals.claims_from = self.totals.claims_from.min(claim.expires_at.0);
-    }
-
     // ----------------------------------------------------------------------------------------------------------- commit
 
     /// Completes the draft with what every commit carries. `synced` is the last commit known to be synced.
@@ -348,7 +325,7 @@ pub(super) struct Retained {
 
 /// The group of the route that a destination belongs to, whether or not that one has retention of its own.
 fn group_of(lane: &Lane) -> Group {
-    Group::of(lane.name.0.split('/').next().unwrap_or_default())
+    Group::of(lane.name.route())
 }
 
 /// Where an event with these deliveries stands in retention, if all are settled: the time of the last settlement.

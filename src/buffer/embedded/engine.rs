@@ -11,17 +11,19 @@ use tokio::sync::Notify;
 
 use super::super::Pressure;
 use super::super::{
-    Admission, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError, ClaimKey, Claimed,
-    Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventId, GivenUp, Imported, Job,
-    LaneBy, LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page, Search, Selection, Settlement,
-    Stats, Step, StoredEndpoint, StuckLane, Task, Verified,
+    Admission, Answers, AnswersAsOf, AppendError, Appended, BatchAppended, Beside, Buffer, BufferError,
+    ClaimKey, Claimed, Delivery, DestinationName, DestinationStats, EndpointChange, Event, EventFilter,
+    EventId, GivenUp, Imported, Job, LaneBy, LaneSearch, LaneStats, Leased, NewBatch, NewClaim, Next, Page,
+    Search, Selection, Settlement, Stats, Step, StoredEndpoint, StuckLane, Task, Verified,
 };
 use super::admission::{Gate, Marks, Space, Want, Watch};
-use super::apply::{Change, Changed, Only, Op, Settle, What};
+use super::apply::{Op, Settle};
+use super::change::{Change, Changed, Only, What};
 use super::codec::Counters;
-use super::committer::{Committer, Inbox};
+use super::committer::Committer;
 use super::directory::Directory;
 use super::endpoints::{self, ChangeEndpoints};
+use super::inbox::Inbox;
 use super::lane::{Lane, Lease};
 use super::notes::{self, Note};
 use super::retention::Keep;
@@ -29,7 +31,8 @@ use super::sealing::{self, Passes};
 use super::shared::Shared;
 use super::store::Store;
 use super::{
-    OpenError, apply, give_up, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting, wire,
+    OpenError, apply, claims, give_up, keys, lane, lanes, lease, open, scrub, select, tidy, verify, waiting,
+    wire,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::BufferSettings;
@@ -77,6 +80,7 @@ impl Embedded {
             stall_after: settings.stall_after,
             directory,
             claims: Mutex::default(),
+            forgotten: AtomicU64::new(0),
             filter: Arc::clone(&store.claims),
             keys: store.keys.clone(),
             metrics,
@@ -127,15 +131,20 @@ impl Embedded {
         self.shared.read(read).await
     }
 
-    async fn apply(
+    async fn apply(&self, what: What, events: Vec<EventId>, only: Only) -> Result<Changed, BufferError> {
+        self.apply_step(what, events, only, Vec::new(), None).await
+    }
+
+    async fn apply_step(
         &self,
         what: What,
         events: Vec<EventId>,
         only: Only,
+        answers: Vec<ClaimKey>,
         job: Option<Box<Job>>,
     ) -> Result<Changed, BufferError> {
         let (done, outcome) = waiting::pair();
-        self.shared.inbox.push(Op::Change(Change { what, events, only, job, done }))?;
+        self.shared.inbox.push(Op::Change(Change { what, events, only, answers, job, done }))?;
         outcome.await.unwrap_or_else(|| Err(BufferError::Failed(self.shared.gate.failure())))
     }
 
@@ -163,7 +172,7 @@ impl Embedded {
             Selection::One(id, filter) => {
                 let only = select::only(&self.shared.directory, &filter);
                 let what = self.what(&task, &[id], &only).await?;
-                let Changed { count, under_way, .. } = self.apply(what, vec![id], only, None).await?;
+                let Changed { count, under_way, .. } = self.apply(what, vec![id], only).await?;
                 return Ok(GivenUp { count, under_way });
             }
             Selection::Matching(filter) => filter,
@@ -177,7 +186,7 @@ impl Embedded {
             let ids: Vec<_> = found.events.iter().map(|(event, _)| event.id).collect();
             if !ids.is_empty() {
                 let what = self.what(&task, &ids, &only).await?;
-                let changed = self.apply(what, ids, only.clone(), None).await?;
+                let changed = self.apply(what, ids, only.clone()).await?;
                 done.count += changed.count;
                 done.under_way += changed.under_way;
             }
@@ -286,6 +295,14 @@ impl Buffer for Embedded {
             self.shared.claims.lock().remove(&key);
             refused.into()
         })
+    }
+
+    async fn answers(&self, filter: EventFilter, after: Option<ClaimKey>) -> Result<Answers, BufferError> {
+        self.read(move |store, _| claims::find(store, &filter, after)).await
+    }
+
+    fn answers_as_of(&self) -> AnswersAsOf {
+        AnswersAsOf(self.shared.forgotten.load(Ordering::Acquire))
     }
 
     async fn lease(
@@ -402,10 +419,10 @@ impl Buffer for Embedded {
 
     async fn step(&self, step: Step) -> Result<Job, BufferError> {
         self.shared.gate.usable()?;
-        let Step { job, events } = step;
+        let Step { job, events, answers } = step;
         let only = select::only(&self.shared.directory, &job.filter);
         let what = self.what(&job.task, &events, &only).await?;
-        let changed = self.apply(what, events, only, Some(Box::new(job))).await?;
+        let changed = self.apply_step(what, events, only, answers, Some(Box::new(job))).await?;
         // It comes back with what it was sent with.
         changed.job.map(|job| *job).ok_or(BufferError::Closed)
     }
@@ -457,10 +474,7 @@ impl Buffer for Embedded {
     async fn compact(&self) -> Result<(), BufferError> {
         self.shared.gate.usable()?;
         let _alone = self.shared.scrubbing.lock().await;
-        self.read(|store, shared| {
-            tidy::free(store, shared).map_err(|e| store.failed("store", "compaction", e))
-        })
-        .await
+        self.read(tidy::free).await
     }
 
     async fn adopt(&self, settings: &BufferSettings) -> Result<(), BufferError> {
@@ -528,7 +542,7 @@ impl Buffer for Embedded {
     async fn close(&self) -> Result<(), BufferError> {
         let (done, outcome) = waiting::pair();
         match self.shared.inbox.push(Op::Close(done)) {
-            Ok(()) => outcome.await.ok_or(BufferError::Closed),
+            Ok(()) => self.shared.closed(outcome).await,
             Err(_) => Err(BufferError::Closed),
         }
     }

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::{BufferError, DeadReason, DeliveryState, Event, EventId, LaneKey};
-use super::apply::{Changed, Effects, Only, Settle};
+use super::apply::{Effects, Settle};
+use super::change::{Changed, Only};
 use super::codec::{QueueEntry, Record, Told};
 use super::directory::Directory;
 use super::draft::Draft;

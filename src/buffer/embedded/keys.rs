@@ -62,6 +62,15 @@ pub(super) fn counters(destination: u32) -> Key {
 pub(super) fn claim(claim: ClaimKey) -> Key {
     key(b'K', &[&claim.0])
 }
+/// Whose claim stands under this key of the index.
+pub(super) fn claim_at(key: &[u8]) -> Option<ClaimKey> {
+    Some(ClaimKey(key.get(1..)?.try_into().ok()?))
+}
+/// The first possible key behind this one.
+pub(super) fn behind(mut key: Key) -> Key {
+    key.push(0);
+    key
+}
 pub(super) fn expiry(at: u64, claim: ClaimKey) -> Key {
     key(b'X', &[&at.to_be_bytes(), &claim.0])
 }

@@ -10,7 +10,9 @@
 mod admission;
 mod apply;
 mod batch;
+mod change;
 mod check;
+mod claims;
 mod codec;
 mod committer;
 mod directory;
@@ -18,7 +20,9 @@ mod draft;
 mod endpoints;
 mod engine;
 mod filter;
+mod flush;
 mod give_up;
+mod inbox;
 mod journal;
 mod keys;
 mod lane;
@@ -37,6 +41,7 @@ mod take_in;
 mod tidy;
 mod verify;
 mod waiting;
+mod watch;
 mod wire;
 mod witness;
 

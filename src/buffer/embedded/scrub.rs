@@ -18,17 +18,16 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
+use fjall::AbstractTree;
 use fjall::compaction::filter::{
     CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
 };
-use fjall::{AbstractTree, Keyspace};
 
 use super::super::BufferError;
-use super::apply::Op;
+use super::Shared;
+use super::flush::{self, LOOK, Patience};
 use super::store::Store;
-use super::{Shared, waiting};
 
 /// The engine begins a new journal when a flush finds more than 64 million bytes in it.
 const JOURNAL: usize = 64_000_000;
@@ -36,11 +35,6 @@ const JOURNAL: usize = 64_000_000;
 const FILL: usize = 1024 * 1024;
 /// Bytes of events that are written anew at once: so much space is needed beside them.
 const SLICE: u64 = 256 * 1024 * 1024;
-/// How long the engine may take to let the old files go.
-const GONE: Duration = Duration::from_secs(60);
-/// Between two looks at what it has let go.
-const LOOK: Duration = Duration::from_millis(5);
-
 type Slice = RangeInclusive<[u8; 16]>;
 
 /// Which events the next compaction writes anew: none, but for a scrub.
@@ -87,96 +81,29 @@ pub(super) async fn scrub(shared: &Arc<Shared>) -> Result<(), BufferError> {
             journals(store)
         })
         .await?;
-    for _ in 0..JOURNAL.div_ceil(FILL) + 1 {
-        fill(shared, FILL).await?;
-    }
-    fill(shared, 0).await?;
+    let fill = |_: &Store, shared: &Shared| {
+        for _ in 0..JOURNAL.div_ceil(FILL) + 1 {
+            flush::fill(shared, FILL)?;
+        }
+        flush::fill(shared, 0)
+    };
+    shared.read(fill).await?;
     shared.read(move |store, shared| let_go(store, shared, &old)).await?;
-    forget(shared).await?;
+    shared.read(flush::forget).await?;
+    shared.read(renew).await
+}
+
+/// Writes all tables and blob files anew, until none of the old ones is left.
+fn renew(store: &Store, shared: &Shared) -> Result<(), BufferError> {
     let patience = Patience::new();
     loop {
-        let old = shared
-            .read(|store, shared| {
-                let old = files(store);
-                rewrite(store, shared).map(|()| old)
-            })
-            .await?;
-        forget(shared).await?;
+        let old = files(store);
+        rewrite(store, shared)?;
+        flush::forget(store, shared)?;
         // One stays if the engine moved events of it while it was written anew.
         let Some(left) = old.iter().find(|path| path.exists()) else { return Ok(()) };
-        patience.is_left(shared, || format!("the engine does not let go of {}", left.display()))?;
+        patience.is_left(store, shared, || format!("the engine does not let go of {}", left.display()))?;
     }
-}
-
-/// The end of waiting for the engine.
-struct Patience(Instant);
-
-impl Patience {
-    fn new() -> Self {
-        Self(Instant::now() + GONE)
-    }
-
-    /// An error if the buffer closes, or nothing came of it for too long.
-    fn is_left(&self, shared: &Shared, or: impl FnOnce() -> String) -> Result<(), BufferError> {
-        if shared.gate.is_closed() {
-            return Err(BufferError::Closed);
-        }
-        if Instant::now() > self.0 {
-            return Err(BufferError::Damaged(or()));
-        }
-        Ok(())
-    }
-}
-
-/// Waits until the engine keeps nothing for readers of before: what was deleted or replaced by now is garbage to the next
-/// compaction, and files that stand in no table's place any more are gone.
-async fn forget(shared: &Arc<Shared>) -> Result<(), BufferError> {
-    let patience = Patience::new();
-    let newest = shared
-        .read(|store, shared| {
-            for keyspace in [&store.index, &store.events] {
-                flush(store, shared, keyspace)?;
-            }
-            Ok([&store.index, &store.events].map(|keyspace| keyspace.tree.current_version().id()))
-        })
-        .await?;
-    loop {
-        // The engine looks after its versions, of all keyspaces, when it sets memory that holds something aside.
-        fill(shared, 0).await?;
-        let forgotten = shared
-            .read(move |store, shared| {
-                flush(store, shared, &store.index)?;
-                let forgotten = oldest(&store.index) >= newest[0] && oldest(&store.events) >= newest[1];
-                if !forgotten {
-                    // Here: who seals anew has no timers.
-                    std::thread::sleep(LOOK);
-                }
-                Ok(forgotten)
-            })
-            .await?;
-        if forgotten {
-            return Ok(());
-        }
-        patience.is_left(shared, || "a reader holds on to what was deleted: try again".into())?;
-    }
-}
-
-/// The oldest version that the engine keeps of a keyspace; each has the number after that of the one before.
-fn oldest(keyspace: &Keyspace) -> u64 {
-    // In this order: a version that comes between the two makes it look older than it is.
-    let newest = keyspace.tree.current_version().id();
-    newest.saturating_sub(keyspace.tree.get_version_history_lock().free_list_len() as u64)
-}
-
-/// Has what is in memory written to tables.
-fn flush(store: &Store, shared: &Shared, keyspace: &Keyspace) -> Result<(), BufferError> {
-    let patience = Patience::new();
-    keyspace.rotate_memtable().map_err(|e| store.failed(keyspace.name(), "flush", e))?;
-    while keyspace.tree.sealed_memtable_count() > 0 {
-        patience.is_left(shared, || "the engine does not flush".into())?;
-        std::thread::sleep(LOOK);
-    }
-    Ok(())
 }
 
 /// The tables and blob files that the store stands in.
@@ -189,13 +116,6 @@ fn files(store: &Store) -> Vec<PathBuf> {
         files.extend(version.blob_files.iter().map(|blobs| blobs.path().to_owned()));
     }
     files
-}
-
-/// Writes so many bytes of nothing in place of the last ones.
-async fn fill(shared: &Shared, bytes: usize) -> Result<(), BufferError> {
-    let (done, outcome) = waiting::pair();
-    shared.inbox.push(Op::Fill(bytes, done))?;
-    outcome.await.unwrap_or_else(|| Err(BufferError::Failed(shared.gate.failure())))
 }
 
 /// Refuses if there is no room to write beside what is there.
@@ -221,9 +141,9 @@ fn journals(store: &Store) -> Result<BTreeSet<PathBuf>, BufferError> {
 fn let_go(store: &Store, shared: &Shared, old: &BTreeSet<PathBuf>) -> Result<(), BufferError> {
     let patience = Patience::new();
     while !journals(store)?.is_disjoint(old) {
-        patience.is_left(shared, || "the engine does not let its old journals go".into())?;
+        patience.is_left(store, shared, || "the engine does not let its old journals go".into())?;
         for keyspace in [&store.index, &store.events] {
-            flush(store, shared, keyspace)?;
+            flush::flush(store, shared, keyspace)?;
         }
         // The engine looks after its journals when a flush is done.
         std::thread::sleep(LOOK);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::{
     Asked, BufferError, Delivery, Event, EventFilter, EventId, Head, HiddenOfRoute, Order, Page, Search,
 };
-use super::apply::Only;
+use super::change::Only;
 use super::codec::{Record, StoredEvent};
 use super::directory::Directory;
 use super::keys;
@@ -219,8 +219,7 @@ impl Look<'_> {
         let search = self.search;
         match (&self.pointer, &search.filter.body) {
             (Some(pointer), Some(value)) => {
-                pointer.text(&event.body).as_deref() == Some(value.equals.as_str())
-                    && !self.hides(event, Asked::Body(&value.pointer))
+                pointer.may_be(&event.body, &value.equals) && !self.hides(event, Asked::Body(&value.pointer))
             }
             _ => true,
         }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::super::{Beside, BufferError, ClaimKey, Claimed, DestinationName, Event};
 use super::admission::{Gate, Marks, Space, Want, Watch};
-use super::committer::Inbox;
 use super::directory::Directory;
 use super::filter::Filter;
+use super::inbox::Inbox;
 use super::lane::{Lane, Target};
 use super::panic_text;
 use super::retention::Keep;
@@ -20,9 +20,6 @@ use super::store::Store;
 use crate::clock::Clock;
 use crate::seal::LiveKeyring;
 use crate::telemetry::Metrics;
-
-/// Between two looks whether a volume without room has some again.
-const ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// What all parts of an open buffer share.
 pub(super) struct Shared {
@@ -41,6 +38,8 @@ pub(super) struct Shared {
     pub(super) directory: Directory,
     /// Claims without an event on their way to disk.
     pub(super) claims: Mutex<HashMap<ClaimKey, Claimed>>,
+    /// How often answers that claims kept were forgotten.
+    pub(super) forgotten: AtomicU64,
     /// Which claims may stand.
     pub(super) filter: Arc<Filter>,
     pub(super) keys: LiveKeyring,
@@ -135,31 +134,6 @@ impl Shared {
         let Ok(store) = self.store() else { return };
         if let Err(error) = store.know_claims(self.clock.now().0, || self.gate.is_closed()) {
             tracing::error!(%error, "not all claims could be read; each is looked up on disk");
-        }
-    }
-
-    /// Watches over commits until the buffer is closed: one that hangs is loud, and nothing new is taken meanwhile.
-    pub(super) fn watch_over(&self) {
-        let look = (self.stall_after / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
-        let mut looked = Instant::now();
-        while !self.gate.is_closed() {
-            std::thread::park_timeout(look);
-            if self.gate.is_failed() && looked.elapsed() >= ROOM_EVERY {
-                self.want.look(&self.marks());
-                looked = Instant::now();
-            }
-            let stalled = self.watch.running().filter(|running| *running >= self.stall_after);
-            let why =
-                stalled.map(|running| format!("a commit has been running for {} ms", running.as_millis()));
-            if self.gate.set_stalled(why.clone()) {
-                match why {
-                    Some(why) => {
-                        tracing::error!(%why, "the buffer's disk hangs: nothing new is taken until it returns");
-                        self.metrics.buffer_trouble("stalled");
-                    }
-                    None => tracing::warn!("the commit that hung has returned"),
-                }
-            }
         }
     }
 }

@@ -145,7 +145,9 @@ impl Store {
     pub(super) fn claim(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError> {
         let value = self.get(&keys::claim(key))?;
         let opened = |v: UserValue| codec::open_claim(key, &v, &self.keys.now());
-        value.map(|v| opened(v).map_err(|e| self.malformed("claim", "", e))).transpose()
+        value
+            .map(|v| opened(v).map(|stored| stored.claimed).map_err(|e| self.malformed("claim", "", e)))
+            .transpose()
     }
 
     /// All jobs; one that can't be read is left out.

@@ -5,24 +5,20 @@
 //! that are only kept to be looked at give way before a new one is refused: as many as should be enough are deleted
 //! (`retention.rs`), then they are compacted away, and only when the disk has said what that gave, more are deleted.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fjall::{AbstractTree, Keyspace, PersistMode};
+use fjall::{AbstractTree, Keyspace};
 
-use super::apply::Op;
+use super::super::BufferError;
 use super::store::Store;
-use super::{Shared, waiting};
+use super::{Shared, flush};
 
 /// Between two runs: each reads and writes much.
 const EVERY: Duration = Duration::from_secs(5);
 /// Where no delivered event was left to be deleted, some may have come after this.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Between two looks at what the engine or the committer is asked for.
-const LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(super) struct Tidy {
@@ -96,8 +92,9 @@ impl Tidy {
         self.last = Some(Instant::now());
         let (shared, store) = (Arc::clone(shared), Arc::clone(store));
         let started = std::thread::Builder::new().name("tidegate-tidy".into()).spawn(move || {
-            if let Err(error) = free(&store, &shared) {
-                tracing::error!(%error, "freeing space failed");
+            match free(&store, &shared) {
+                Ok(()) | Err(BufferError::Closed) => {}
+                Err(error) => tracing::error!(%error, "freeing space failed"),
             }
         });
         match started {
@@ -116,49 +113,27 @@ impl Tidy {
 }
 
 /// Compacts what was deleted away.
-pub(super) fn free(store: &Store, shared: &Shared) -> fjall::Result<()> {
+pub(super) fn free(store: &Store, shared: &Shared) -> Result<(), BufferError> {
     for keyspace in [&store.index, &store.events] {
-        flush(store, keyspace)?;
-        compact(shared, keyspace)?;
+        flush::flush(store, shared, keyspace)?;
+        compact(store, shared, keyspace)?;
     }
-    forget(store, shared)?;
+    flush::forget(store, shared)?;
     // The first compaction finds out which blobs are garbage, the next one lets go of their files.
     if store.events.fragmented_blob_bytes() > 0 {
-        compact(shared, &store.events)?;
-        forget(store, shared)?;
-    }
-    Ok(())
-}
-
-/// Has what is in memory written to tables. Unlike the engine's own waiting this ends if its workers have.
-fn flush(store: &Store, keyspace: &Keyspace) -> fjall::Result<()> {
-    keyspace.rotate_memtable()?;
-    while keyspace.tree.sealed_memtable_count() > 0 {
-        store.db.persist(PersistMode::Buffer)?;
-        std::thread::sleep(LOOK);
+        compact(store, shared, &store.events)?;
+        flush::forget(store, shared)?;
     }
     Ok(())
 }
 
 /// Tables are written anew beside the old ones: without room for that the engine goes on by itself, level by level.
-fn compact(shared: &Shared, keyspace: &Keyspace) -> fjall::Result<()> {
+fn compact(store: &Store, shared: &Shared, keyspace: &Keyspace) -> Result<(), BufferError> {
+    let failed = |e: fjall::Error| store.failed(keyspace.name(), "compaction", e);
     let blobs = keyspace.tree.current_version().blob_files.on_disk_size();
-    if keyspace.disk_space().saturating_sub(blobs) < shared.marks().free_bytes()? {
-        keyspace.major_compact()?;
+    let free = shared.marks().free_bytes().map_err(|e| failed(e.into()))?;
+    if keyspace.disk_space().saturating_sub(blobs) < free {
+        keyspace.major_compact().map_err(failed)?;
     }
     Ok(())
-}
-
-/// The engine keeps files that were replaced until something was written since, and then looks after them when it sets
-/// memory that holds something aside.
-fn forget(store: &Store, shared: &Shared) -> fjall::Result<()> {
-    let (done, mut written) = waiting::pair();
-    if shared.inbox.push(Op::Fill(0, done)).is_err() {
-        return Ok(());
-    }
-    let mut context = Context::from_waker(Waker::noop());
-    while Pin::new(&mut written).poll(&mut context).is_pending() {
-        std::thread::sleep(LOOK);
-    }
-    flush(store, &store.index)
 }

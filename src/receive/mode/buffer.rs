@@ -79,6 +79,7 @@ where
     let answer = answers::acknowledgement(acknowledgement);
     let claim = identity.as_ref().map(|identity| identity.claim(answer.clone()));
     let sending = sending(context, &mut event.origin, id, &event.route);
+    let as_of = context.buffer.answers_as_of();
     let appended = context.buffer.append(event, destinations, claim).await;
     Span::end(sending, appended.as_ref().err());
     match appended {
@@ -92,7 +93,7 @@ where
             let _ = exchange.answer(answers::repeat(&claimed)).await;
             if let Some(identity) = identity {
                 // Whoever repeats once does so again.
-                context.intake.recent.insert(identity.key, Arc::new(claimed));
+                context.intake.recent.insert(identity.key, Arc::new(claimed), as_of);
             }
             Ok(Outcome::Duplicate(first))
         }
@@ -104,6 +105,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::AnswersAsOf;
     use crate::receive::testing::{FakeApp, FakeBuffer, InMemory, Scene, event, identity, now_or_never};
 
     fn settings() -> Acknowledgement {
@@ -133,7 +135,13 @@ mod tests {
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert!(answer.headers.contains(&("tidegate-event-id".into(), id.to_string())));
         assert_eq!(scene.buffer.stored(), [id]);
-        assert!(scene.intake.recent.get(identity("k").key, scene.clock.now()).is_none());
+        assert!(
+            scene
+                .intake
+                .recent
+                .get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0))
+                .is_none()
+        );
     }
 
     #[test]
@@ -147,7 +155,8 @@ mod tests {
         assert!(answer.headers.contains(&("tidegate-duplicate".into(), "true".into())));
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert_eq!(scene.buffer.stored(), [first]);
-        let remembered = scene.intake.recent.get(identity("k").key, scene.clock.now()).unwrap();
+        let remembered =
+            scene.intake.recent.get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0)).unwrap();
         assert_eq!(remembered.event_id, first);
     }
 
@@ -170,7 +179,13 @@ mod tests {
             let (result, exchange, _) = send(&scene, Some(identity("k")));
             assert_eq!(result.map_err(|refused| refused.reason), Err(reason));
             assert!(exchange.answered().is_none());
-            assert!(scene.intake.recent.get(identity("k").key, scene.clock.now()).is_none());
+            assert!(
+                scene
+                    .intake
+                    .recent
+                    .get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0))
+                    .is_none()
+            );
         }
     }
 

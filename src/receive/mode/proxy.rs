@@ -52,6 +52,7 @@ pub(super) struct Call<'a, A> {
     app: &'a A,
     breaker: Guarded<'a>,
     clock: &'a Clock,
+    route: &'a str,
     pub id: EventId,
     outgoing: Outgoing,
     body: Bytes,
@@ -113,6 +114,7 @@ impl<'a, A: App> Call<'a, A> {
             app: &**app,
             breaker,
             clock: context.clock,
+            route: destination.name.route(),
             id,
             outgoing,
             body,
@@ -197,8 +199,9 @@ impl<'a, A: App> Call<'a, A> {
             known => return Ok(known),
         };
         // Whoever was first before us has made its claim before it gave the turn back: look again.
+        let as_of = context.buffer.answers_as_of();
         let Some(claimed) = known(context, identity).await? else { return Ok(Permitted::Forward(turn)) };
-        context.intake.recent.insert(identity.key, claimed.clone());
+        context.intake.recent.insert(identity.key, claimed.clone(), as_of);
         turn.succeed(&claimed);
         Ok(Permitted::Known(claimed))
     }
@@ -254,12 +257,13 @@ impl<'a, A: App> Call<'a, A> {
     pub fn claim(&self, context: &Context<'_, A>, identity: &Identity, answer: FirstAnswer) -> Arc<Claimed> {
         let now = context.clock.now();
         let expires_at = now.saturating_add(identity.window);
-        let written = context.buffer.claim(identity.claim(answer.clone()), self.id);
+        let as_of = context.buffer.answers_as_of();
+        let written = context.buffer.claim(identity.claim_of_app(self.route, answer.clone()), self.id);
         let claimed = Arc::new(Claimed { event_id: self.id, answer, expires_at });
         if let Err(error) = written {
             // The app has it and the sender will be told so; only a repeat after a restart may reach the app again.
             tracing::error!(event = %self.id, %error, "a claim could not be written");
-            context.intake.recent.insert(identity.key, claimed.clone());
+            context.intake.recent.insert(identity.key, claimed.clone(), as_of);
         }
         claimed
     }
@@ -279,7 +283,7 @@ where
     if !context.buffer.may_be_claimed(identity.key) {
         return Ok(None);
     }
-    if let Some(claimed) = context.intake.recent.get(identity.key, context.clock.now()) {
+    if let Some(claimed) = context.remembered(identity) {
         return Ok(Some(claimed));
     }
     match context.buffer.claimed(identity.key).await {

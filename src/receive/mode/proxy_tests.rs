@@ -13,6 +13,7 @@ fn call(scene: &Scene<FakeApp>) -> Call<'_, FakeApp> {
         app: &scene.app,
         breaker: Guarded { breaker: scene.breakers.of(&DestinationName::new("r", "d")), settings: None },
         clock: &scene.clock,
+        route: "r",
         id: EventId::new(scene.clock.now()),
         outgoing: outgoing(),
         body: Bytes::from_static(b"{}"),

@@ -191,6 +191,7 @@ impl<A: App> One<'_, A> {
             Refused::because(reason, format!("not taken by the app ({why}) and not stored: {error}"))
         };
         let sending = sending(context, &mut event.origin, call.id, &spill.route.name);
+        let as_of = context.buffer.answers_as_of();
         let appended = context.buffer.append(event, to, claim).await;
         Span::end(sending, appended.as_ref().err());
         let claimed = match appended {
@@ -207,7 +208,7 @@ impl<A: App> One<'_, A> {
         };
         if let Some(identity) = identity {
             // Whoever repeats once does so again.
-            context.intake.recent.insert(identity.key, claimed.clone());
+            context.intake.recent.insert(identity.key, claimed.clone(), as_of);
         }
         if let Some(turn) = turn {
             turn.succeed(&claimed);

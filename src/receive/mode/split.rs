@@ -45,6 +45,7 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
     drop(request);
     let batch = NewBatch { claim: identity.as_ref().map(|identity| identity.claim(answer.clone())), ..batch };
     let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    let as_of = context.buffer.answers_as_of();
     match context.buffer.append_batch(batch, &names).await {
         Ok(BatchAppended::Stored { .. }) => {
             let _ = exchange.answer(answers::first(&answer, id)).await;
@@ -55,7 +56,7 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
             let _ = exchange.answer(answers::repeat(&claimed)).await;
             if let Some(identity) = identity {
                 // Whoever repeats once does so again.
-                context.intake.recent.insert(identity.key, Arc::new(claimed));
+                context.intake.recent.insert(identity.key, Arc::new(claimed), as_of);
             }
             Ok(Outcome::Duplicate(first))
         }
@@ -119,7 +120,7 @@ fn claim(
     let window = route.idempotency.as_ref()?.window;
     let key = key_of_part(scope, element.key.as_bytes(), &element.body, would_refuse);
     // What its repeats would be answered, were they to come alone: nobody asks.
-    Some(NewClaim { key, window, answer: answer.clone() })
+    Some(NewClaim { key, whose: None, window, answer: answer.clone() })
 }
 
 /// The headers of each event: the request's, but for the type of a body that is no form any more.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::buffer::AnswersAsOf;
 use crate::buffer::ClaimKey;
 use crate::buffer::FirstAnswer;
 use crate::config::{self, Mode};
@@ -133,7 +134,13 @@ fn what_the_buffer_refuses_is_not_remembered() {
         let (result, exchange) = send(&scene, &route(LIST), &[], body);
         assert_eq!(result.map_err(|refused| refused.reason), Err(reason));
         assert!(exchange.answered().is_none());
-        assert!(scene.intake.recent.get(identity(body).key, scene.clock.now()).is_none());
+        assert!(
+            scene
+                .intake
+                .recent
+                .get(identity(body).key, scene.clock.now(), AnswersAsOf::for_tests(0))
+                .is_none()
+        );
     }
 }
 

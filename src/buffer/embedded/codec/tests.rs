@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::super::{
     Attempt, AttemptOutcome, BatchPart, Claimed, DeadReason, DeliveryState, Event, EventId, FirstAnswer,
-    LaneKey, Origin,
+    LaneKey, Origin, Whose,
 };
 use super::super::wire::{Malformed, VERSION};
 use super::delivery::MAX_ERROR;
@@ -120,12 +120,15 @@ fn a_delivery_comes_back_and_its_error_is_cut_at_a_character() {
 
 #[test]
 fn a_claim_comes_back() {
-    let claim = Claimed {
+    let claimed = Claimed {
         event_id: EventId([3; 16]),
         answer: FirstAnswer { status: 202, content_type: Some("text/plain".into()), body: "ok".into() },
         expires_at: Timestamp(99),
     };
-    assert_eq!(decode_claim(&encode_claim(&claim)), Ok(claim));
+    for whose in [None, Some(Whose::new("in", "evt_1"))] {
+        let claim = StoredClaim { claimed: claimed.clone(), whose };
+        assert_eq!(decode_claim(&encode_claim(&claim)), Ok(claim));
+    }
 }
 
 #[test]

@@ -363,7 +363,7 @@ fn make_room(shared: &Shared, made: &mut Option<Instant>) -> Result<(), BufferEr
     while is_tight() {
         if made.is_none_or(|made| made.elapsed() >= ROOM_EVERY) {
             let store = shared.store()?;
-            tidy::free(&store, shared).map_err(|e| store.failed("events", "compaction", e))?;
+            tidy::free(&store, shared)?;
             *made = Some(Instant::now());
         }
         rest(shared, TIGHT)?;

@@ -9,7 +9,7 @@ fn key(n: u64) -> ClaimKey {
 }
 fn claim(key: ClaimKey) -> NewClaim {
     let answer = FirstAnswer { status: 202, content_type: None, body: "ok".into() };
-    NewClaim { key, window: Duration::from_secs(3600), answer }
+    NewClaim { key, whose: None, window: Duration::from_secs(3600), answer }
 }
 
 /// A batch of events with these keys, each with its place in `origin`.

@@ -2,7 +2,7 @@
 
 use super::erased::files_with;
 use super::*;
-use crate::buffer::embedded::codec::{Record, encode_claim};
+use crate::buffer::embedded::codec::{Record, StoredClaim, encode_claim};
 use crate::buffer::embedded::keys;
 use crate::buffer::embedded::sealing::{Anew, Reseal};
 use crate::seal::testing::keyring;
@@ -67,7 +67,7 @@ async fn what_the_first_format_left_in_the_clear_is_sealed_by_the_upgrade() {
     drop(store);
     as_before(&bench, keys::delivery(event.id, to), record.encode()).await;
     let claimed = bench.buffer.claimed(first.key).await.unwrap().unwrap();
-    as_before(&bench, keys::claim(first.key), encode_claim(&claimed)).await;
+    as_before(&bench, keys::claim(first.key), encode_claim(&StoredClaim { claimed, whose: None })).await;
     as_before(&bench, keys::note("breaker/x"), b"\0plain-note".to_vec()).await;
     for text in ["plain-answer", "plain-note", "plain-error"] {
         assert!(!files_with(bench.folder.path(), text).is_empty(), "{text}");

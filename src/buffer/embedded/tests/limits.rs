@@ -179,3 +179,24 @@ async fn scans_start_where_the_queue_is_alive() {
     let lane = bench.buffer.shared.lane(&app());
     assert_eq!(lane.state().floors().0, 501, "a restart knows it too");
 }
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_commit_that_never_returns() {
+    let bench = Bench::new();
+    let shared = &bench.buffer.shared;
+    let (begins, begun) = std::sync::mpsc::channel();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    // As the engine does whose flushes have failed.
+    let hangs = move || {
+        begins.send(()).unwrap();
+        let _ = held.recv();
+    };
+    shared.inbox.push(Op::Run(Box::new(hangs))).unwrap();
+    begun.recv().unwrap();
+    shared.watch.start();
+    shared.fail("the engine has failed");
+    let closed = tokio::time::timeout(Duration::from_secs(20), bench.buffer.close()).await;
+    let closed = closed.expect("it does not wait for ever");
+    assert!(matches!(&closed, Err(BufferError::Failed(why)) if why.contains("hangs")), "{closed:?}");
+    drop(hold);
+}

@@ -154,6 +154,7 @@ pub(super) fn event(now: Timestamp, body: &str) -> Event {
 pub(super) fn claim(key: u64) -> NewClaim {
     NewClaim {
         key: ClaimKey::new("hooks", &key.to_be_bytes()),
+        whose: None,
         window: Duration::from_secs(60),
         answer: FirstAnswer { status: 202, content_type: None, body: "ok".into() },
     }

@@ -1,6 +1,7 @@
 //! Random histories against a simple model in memory, with restarts in between; and a count of everything in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::SeqCst;
 
 use proptest::prelude::*;
 
@@ -48,6 +49,8 @@ enum Step {
         to: u8,
     },
     Sweep,
+    /// Others fill the volume, and leave it again.
+    Full,
     Reopen,
 }
 
@@ -78,6 +81,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => prop::option::of(index()).prop_map(|which| Step::Purge { which }),
         1 => (index(), 0u8..2).prop_map(|(which, to)| Step::Give { which, to }),
         1 => Just(Step::Sweep),
+        1 => Just(Step::Full),
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 1..90)
@@ -167,6 +171,7 @@ async fn run(steps: Vec<Step>, kind: Store) {
         }
     });
     let mut model = Model::default();
+    let mut was_full = false;
     for step in steps {
         let now = bench.now();
         match step {
@@ -195,6 +200,12 @@ async fn run(steps: Vec<Step>, kind: Store) {
             Step::Purge { which } => purge(&bench, &mut model, which).await,
             Step::Give { which, to } => give(&bench, &mut model, which, to).await,
             Step::Sweep => sweep(&bench, &mut model).await,
+            // Once a history: it is the dearest of all.
+            Step::Full if was_full => {}
+            Step::Full => {
+                was_full = true;
+                full(&bench, &mut model).await;
+            }
             Step::Reopen => {
                 sweep(&bench, &mut model).await;
                 audit(&bench.buffer);
@@ -232,6 +243,38 @@ async fn sweep(bench: &Bench, model: &mut Model) {
         }
         stays
     });
+}
+
+/// While there is no room at all, all that is delivered and only kept gives way, and nothing else; then there is room again.
+async fn full(bench: &Bench, model: &mut Model) {
+    sweep(bench, model).await;
+    let shared = &bench.buffer.shared;
+    let before = shared.marks();
+    let mut none = (*before).clone();
+    none.min_free = u64::MAX / 4;
+    shared.set_marks(none);
+    model.settled.retain(|id, (dead, _)| {
+        if !*dead {
+            model.events.remove(id);
+        }
+        *dead
+    });
+    let left = model.events.len() as u64;
+    // Each makes the committer look at the disk, if that is due.
+    let look = async || bench.buffer.sweep().await.unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while !matches!(bench.buffer.admission(), Admission::Full(_)) || shared.events.load(SeqCst) > left {
+        assert!(std::time::Instant::now() < until, "{} events, not {left}", shared.events.load(SeqCst));
+        look().await;
+    }
+    assert_eq!(shared.events.load(SeqCst), left);
+    let refused = bench.buffer.append(bench.event("too much"), &[app()], None).await;
+    assert!(matches!(refused, Err(AppendError::Full(_))), "{refused:?}");
+    shared.set_marks((*before).clone());
+    while bench.buffer.admission() != Admission::Open {
+        assert!(std::time::Instant::now() < until, "it opens again");
+        look().await;
+    }
 }
 
 /// After a restart the order is that of the queues alone.
@@ -389,8 +432,13 @@ async fn give(bench: &Bench, model: &mut Model, which: prop::sample::Index, to: 
         matched: 1,
         changed: 10,
         untouched: 10,
+        answers: 0,
     };
-    let done = bench.buffer.step(crate::buffer::Step { job, events: vec![id] }).await.unwrap();
+    let done = bench
+        .buffer
+        .step(crate::buffer::Step { events: vec![id], ..crate::buffer::Step::of(job) })
+        .await
+        .unwrap();
     let expected = if under_way { (10, 11) } else { (11, 10) };
     assert_eq!((done.changed, done.untouched), expected);
     assert_eq!(bench.buffer.jobs().await.unwrap(), [done], "written with what it did");
