@@ -12,10 +12,9 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
-use crate::trace::Span;
 use crate::verify::Verified;
 
-use super::sending;
+use super::{sending, sent};
 
 pub(in crate::receive) async fn accept<E: Exchange, A>(
     context: &Context<'_, A>,
@@ -80,7 +79,7 @@ where
     let claim = identity.as_ref().map(|identity| identity.claim(answer.clone()));
     let sending = sending(context, &mut event.origin, id, &event.route);
     let appended = context.buffer.append(event, destinations, claim).await;
-    Span::end(sending, appended.as_ref().err());
+    sent(sending, &appended);
     match appended {
         Ok(Appended::Stored) => {
             // If the sender has gone, its resend is recognised.
