@@ -4,6 +4,8 @@
 ARGS ?=
 # Rounds of kill -9 in `make crash`.
 ROUNDS ?= 200
+# Dead letters whose replay is killed in `make crash`.
+REPLAY ?= 2000
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60
 # `make bench BENCH=append`: only that one (inline, buffer, append, memory, waiting, drain, backlog, lanes or soak).
@@ -21,12 +23,13 @@ setup: ## Install what building needs and is missing
 run: setup ## The gateway before a demonstration app, with real events (ARGS=--once: then end)
 	@cargo run --locked -- demo --config conf/quickstart.yaml $(ARGS)
 
-test: setup ## All tests (the providers' own packages, with which some sign, are installed under target/)
+test: setup ## All tests (promtool and the providers' own packages, with which some sign, come under target/)
 	@.ci/setup sdk "$${CARGO_TARGET_DIR:-target}/sdk" || [ $$? -eq 3 ]
+	@.ci/setup promtool "$${CARGO_TARGET_DIR:-target}/promtool" || [ $$? -eq 3 ]
 	cargo test --locked
 
-crash: setup ## kill -9 at random instants, ROUNDS times, and count what was lost
-	ROUNDS=$(ROUNDS) cargo test --locked --test it crash:: -- --nocapture --test-threads 1
+crash: setup ## kill -9 at random instants, ROUNDS times, and count what was lost; then while REPLAY dead letters are replayed
+	ROUNDS=$(ROUNDS) REPLAY=$(REPLAY) cargo test --locked --test it -- --nocapture --test-threads 1 crash:: deadletters::a_replay_goes_on_after_a_kill
 
 bench: ## Ratios against HAProxy, nginx with Lua and a bare log (release build; half an hour)
 	@.ci/setup bench

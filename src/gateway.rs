@@ -213,7 +213,12 @@ impl Gateway {
 
     /// Those of clients that a reload replaced have ended with them.
     fn check_health(&self, snapshot: &Snapshot) {
-        snapshot.upstreams.values().for_each(|upstream| upstream.check_health(&self.runtime));
+        for (name, upstream) in &snapshot.upstreams {
+            let breaker = self.breakers.of(name);
+            upstream.check_health(&self.runtime, move || {
+                breaker.probe_soon("a health check says that the app is up again");
+            });
+        }
     }
 
     /// Not ready from now on. Requests are still taken until the listeners close.

@@ -149,6 +149,9 @@ pub struct KeySetStatus {
     pub age_s: Option<u64>,
     /// Why the last fetch failed; `None` if it did not.
     pub error: Option<String>,
+    /// Names in requests that were never a key's, all of them together: how many are known of. Then this is not about a
+    /// document. 0: it is.
+    pub unknown_names: usize,
     /// Whether people should hear of it if it is wrong: not of names that strangers made up, and not of a key that its
     /// issuer has taken back.
     #[serde(skip)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::buffer::{DestinationName, Stats};
 use crate::pauses;
-use crate::telemetry::{CONTENT_TYPE, Scrape};
+use crate::telemetry::{Format, Scrape};
 use crate::verify::Expiry;
 
 use super::App;
@@ -34,7 +34,9 @@ pub async fn ready(State(app): State<App>) -> Response {
     (status, Json(Readiness { ready: reasons.is_empty(), reasons })).into_response()
 }
 
-pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
+pub async fn metrics(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
     let control = app.control;
     let setup = control.setup();
     let scrape = Scrape {
@@ -50,9 +52,9 @@ pub async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         servers: control.servers(),
     };
     // Reads /proc and formats some hundred lines: not on a thread that serves.
-    let text = tokio::task::spawn_blocking(move || control.metrics().expose(scrape)).await;
+    let text = tokio::task::spawn_blocking(move || format.of(control.metrics().expose(scrape))).await;
     let text = text.map_err(|_| Problem::internal())?;
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 fn secrets(control: &dyn Control) -> Vec<(Arc<str>, String, f64)> {

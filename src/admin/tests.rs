@@ -94,8 +94,11 @@ fn probes_say_whether_and_why_not() {
 fn metrics_hold_the_buffer_and_the_process() {
     let fake = Fake::new(ten());
     let served = Served::on_loopback(fake.clone());
+    let asked = ask(&served, "GET /metrics", "Accept: application/openmetrics-text\r\n", "");
+    assert!(asked.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(asked.text().ends_with("# EOF\n"));
     let metrics = get(&served, "/metrics");
-    assert!(metrics.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(metrics.has("content-type: text/plain; version=0.0.4; charset=utf-8"));
     let text = metrics.text();
     for line in [
         r#"tidegate_backlog{destination="billing/legacy"} 6"#,

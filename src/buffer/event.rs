@@ -344,9 +344,19 @@ pub enum Appended {
 pub struct NewBatch {
     /// What `tidegate-batch` names, and what stands in the request's claim in an event's place.
     pub id: EventId,
-    /// Each with its own claim, if it has a key.
-    pub events: Vec<(Event, Option<NewClaim>)>,
+    /// In the order of the request.
+    pub events: Vec<NewPart>,
     /// Of the request as a whole.
+    pub claim: Option<NewClaim>,
+}
+
+/// One event of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewPart {
+    pub event: Event,
+    /// Where it goes.
+    pub to: Vec<DestinationName>,
+    /// Its own, if it has a key.
     pub claim: Option<NewClaim>,
 }
 

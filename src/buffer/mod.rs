@@ -52,11 +52,7 @@ pub trait Buffer: Send + Sync + 'static {
     /// Stores the events of one request, each with its claim and one pending delivery a destination, and the request's
     /// own claim, as one atomic write, and returns once that write is synced. Events whose claim stands already are left
     /// out; if the request's stands, nothing is stored. All or nothing survives a crash.
-    async fn append_batch(
-        &self,
-        batch: NewBatch,
-        destinations: &[DestinationName],
-    ) -> Result<BatchAppended, AppendError>;
+    async fn append_batch(&self, batch: NewBatch) -> Result<BatchAppended, AppendError>;
 
     /// Whether a claim of `key` may stand. Asked for every request, so it must be cheap: no lookup on disk. It may say
     /// yes of a key that was never claimed, and never says no of one for which `append` or `claim` was called.

@@ -54,6 +54,13 @@ pub enum ClientError {
     Output(#[from] std::io::Error),
 }
 
+impl ClientError {
+    /// Whether the gateway may be gone, or on its way back.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Nobody(..) | Self::Slow(_) | Self::Broken(..))
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, size};
+use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, note, print, print_json, print_list, size};
 use super::select::{Filters, State, Targets};
 use super::show;
 use super::tail::Tail;
@@ -134,16 +134,9 @@ impl List {
                 break;
             }
         }
-        match self.output {
-            OutputArgs { output: Format::Json, .. } => print_json(&page)?,
-            OutputArgs { quiet: true, .. } => {
-                print(&page.events.iter().fold(String::new(), |ids, event| ids + &event.id + "\n"))?;
-            }
-            ref output if !page.events.is_empty() => print(&table(&page.events, output))?,
-            _ => {
-                note(if state == Some(State::Dead) { "no dead letters" } else { "no events" });
-            }
-        }
+        let empty = if state == Some(State::Dead) { "no dead letters" } else { "no events" };
+        let ids = page.events.iter().map(|event| event.id.as_str());
+        print_list(&self.output, &page, ids, empty, |times| table(&page.events, &self.output, times))?;
         if page.events.is_empty() && !self.output.quiet {
             super::select::doubt(&conditions, &client);
         }
@@ -179,8 +172,7 @@ pub(super) fn encoded(text: &str) -> String {
     })
 }
 
-fn table(events: &[EventSummary], output: &OutputArgs) -> String {
-    let times = Times::of(output);
+fn table(events: &[EventSummary], output: &OutputArgs, times: Times) -> String {
     let mut columns = vec![
         ("id", Side::Left),
         ("received", Side::Right),

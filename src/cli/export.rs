@@ -9,7 +9,7 @@ use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::events::query;
 use super::failure::{Failure, exit};
-use super::output::note;
+use super::output::{Format, json, note, print_json};
 use super::select::{Filters, State};
 use crate::admin::filter::MAX_LIMIT;
 use crate::admin::transfer::NEXT;
@@ -36,9 +36,20 @@ pub struct Export {
     /// Where to; made new, and only whole. `-`, and the default: standard output
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// How it is told what was written: on standard output, or beside an archive that goes there, on standard error
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
     /// Say nothing
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "output")]
     quiet: bool,
+}
+
+/// What was written.
+#[derive(Debug, serde::Serialize)]
+struct Exported {
+    /// `None`: to standard output.
+    file: Option<String>,
+    bytes: u64,
 }
 
 impl Export {
@@ -72,8 +83,13 @@ impl Export {
                 written
             }
         };
-        if !self.quiet {
-            note(&format!("exported {}", super::output::size(written)));
+        let file = self.file.filter(|path| *path != Path::new("-")).map(|path| path.display().to_string());
+        let exported = Exported { file, bytes: written };
+        match self.output {
+            Format::Table if self.quiet => {}
+            Format::Table => note(&format!("exported {}", super::output::size(written))),
+            Format::Json if exported.file.is_some() => print_json(&exported)?,
+            Format::Json => note(&json(&exported)?),
         }
         Ok(ExitCode::SUCCESS)
     }

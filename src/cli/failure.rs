@@ -10,6 +10,9 @@ pub enum Failure {
     /// It said no, or there is nobody to ask.
     #[error("{0}")]
     No(String),
+    /// What was begun goes on without this command: the text says where to look.
+    #[error("{0}")]
+    GoesOn(String),
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -23,8 +26,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Says what is wrong on standard error and gives the exit code: 1 it said no, 2 wrong usage, 78 the config is
-    /// bad. A reader of the output that has seen enough (`| head`) is no failure.
+    /// Says what is wrong on standard error and gives the exit code: 1 it said no, 2 wrong usage, 3 it goes on without
+    /// this command, 78 the config is bad. A reader of the output that has seen enough (`| head`) is no failure.
     pub fn report(&self) -> ExitCode {
         if let Failure::Output(error) = self
             && error.kind() == io::ErrorKind::BrokenPipe
@@ -40,6 +43,7 @@ impl Failure {
         match self {
             Failure::No(_) | Failure::Output(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
+            Failure::GoesOn(_) => ExitCode::from(3),
             Failure::Config(_) | Failure::BadConfig(_) => ExitCode::from(78),
         }
     }

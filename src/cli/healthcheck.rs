@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::address::AdminArgs;
 use super::client::Client;
 use super::failure::{Failure, exit};
-use super::output::{harmless, print};
+use super::output::{Format, harmless, print, print_json};
 use crate::admin::views::Readiness;
 
 /// Exit 0 if the running gateway is ready, 1 if not
@@ -19,8 +19,11 @@ pub struct Healthcheck {
     /// Seconds to wait for the answer
     #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
     timeout: u64,
+    /// How the answer is printed; as JSON also where it is not ready
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
     /// Print nothing
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "output")]
     quiet: bool,
 }
 
@@ -34,8 +37,11 @@ impl Healthcheck {
         let (_, body) = client.probe("/readyz")?;
         let readiness: Readiness = serde_json::from_slice(&body)
             .map_err(|_| Failure::No("this is not the admin API of a gateway".into()))?;
+        if self.output == Format::Json {
+            print_json(&readiness)?;
+        }
         if readiness.ready {
-            if !self.quiet {
+            if self.output == Format::Table && !self.quiet {
                 print("ready\n")?;
             }
             return Ok(ExitCode::SUCCESS);

@@ -8,7 +8,9 @@ use super::address::AdminArgs;
 use super::client::{Client, PATIENCE};
 use super::events::encoded;
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, span};
+use super::output::{
+    Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, print_list, span,
+};
 use crate::admin::lanes::{LaneGivenUp, LaneList, WhichLane};
 
 /// List the keys of ordered destinations whose events stand still
@@ -109,19 +111,13 @@ impl Lanes {
             path += &format!("&destination={}", encoded(name));
         }
         let list: LaneList = Client::new(&self.admin, PATIENCE)?.get(&path)?;
-        match self.output.output {
-            Format::Json => print_json(&list)?,
-            Format::Table => print(&text(&list, &self.output))?,
-        }
+        let names = list.lanes.iter().map(|lane| lane.lane.as_str());
+        print_list(&self.output, &list, names, "every key goes on", |times| table(&list, times))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn text(list: &LaneList, output: &OutputArgs) -> String {
-    if list.lanes.is_empty() {
-        return if output.quiet { String::new() } else { "every key goes on\n".to_owned() };
-    }
-    let times = Times::of(output);
+fn table(list: &LaneList, times: Times) -> String {
     let mut rows = Rows::new(&[
         ("destination", Side::Left),
         ("key", Side::Left),

@@ -1,4 +1,5 @@
-//! The command line: one file a command. Exit codes: 0 done, 1 it said no, 2 wrong usage, 78 the config is bad.
+//! The command line: one file a command. Exit codes: 0 done, 1 it said no, 2 wrong usage, 3 a job goes on without
+//! the command that began it, 78 the config is bad.
 //!
 //! Commands that ask a running gateway share `address` (where is it), `client` (ask it), `select` (which events),
 //! `output` and `show` (print what it says) and `failure` (exit codes).
@@ -65,7 +66,8 @@ First steps:
   tidegate dead list                     what the app did not take; `dead replay` tries again
 
 Environment: TIDEGATE_CONFIG, TIDEGATE_ADMIN, TIDEGATE_ADMIN_TOKEN; NO_COLOR turns colours off.
-Exit codes: 0 done, 1 it said no, 2 wrong usage, 78 the config is bad.
+Exit codes: 0 done, 1 it said no, 2 wrong usage, 3 the gateway went away and the job goes on when it is back,
+78 the config is bad.
 `tidegate COMMAND --help` says more than -h.";
 
 #[derive(Subcommand, Debug)]
@@ -273,6 +275,24 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn every_command_prints_for_programs_too() {
+        fn leaves(command: &clap::Command, path: &str, out: &mut Vec<(String, bool)>) {
+            let path = format!("{path} {}", command.get_name());
+            let mut inner = command.get_subcommands().filter(|one| one.get_name() != "help").peekable();
+            if inner.peek().is_none() || !command.is_subcommand_required_set() {
+                out.push((path.clone(), command.get_arguments().any(|arg| arg.get_id() == "output")));
+            }
+            inner.for_each(|one| leaves(one, &path, out));
+        }
+        let mut all = Vec::new();
+        Cli::command().get_subcommands().for_each(|command| leaves(command, "", &mut all));
+        let without: Vec<_> =
+            all.iter().filter(|(_, json)| !json).map(|(path, _)| path.trim_start()).collect();
+        // A server, a show for people, and what has one format of its own.
+        assert_eq!(without, ["run", "schema", "providers page", "completions", "demo"]);
     }
 
     #[test]

@@ -49,8 +49,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::other)?;
-    print(&format!("{text}\n"))
+    print(&(json(value)? + "\n"))
+}
+
+pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    Ok(serde_json::to_string_pretty(value).map_err(std::io::Error::other)?)
 }
 
 /// Prints a list as it was asked for: whole as JSON, its names alone (`--quiet`, one a line), or as a table. Of an empty one

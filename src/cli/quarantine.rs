@@ -10,7 +10,9 @@ use super::admit::{Admit, ReVerify};
 use super::client::{Client, PATIENCE};
 use super::events::{encoded, finished};
 use super::failure::{Failure, exit};
-use super::output::{Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, size};
+use super::output::{
+    Format, OutputArgs, Rows, Side, Times, Tone, harmless, note, print, print_json, print_list, size,
+};
 use super::select::moment;
 use super::show;
 use crate::admin::filter::{MAX_IDS, MAX_LIMIT, When};
@@ -165,15 +167,12 @@ impl List {
                 break;
             }
         }
-        match self.output {
-            OutputArgs { output: Format::Json, .. } => print_json(&page)?,
-            OutputArgs { quiet: true, .. } => {
-                print(&page.items.iter().fold(String::new(), |ids, item| ids + &item.id + "\n"))?;
-            }
-            ref output if !page.items.is_empty() => print(&table(&page.items, output))?,
-            _ if page.on => note("nothing is in quarantine"),
-            _ => note("nothing is in quarantine: the running config has no section `quarantine`"),
-        }
+        let empty = match page.on {
+            true => "nothing is in quarantine",
+            false => "nothing is in quarantine: the running config has no section `quarantine`",
+        };
+        let ids = page.items.iter().map(|item| item.id.as_str());
+        print_list(&self.output, &page, ids, empty, |times| table(&page.items, times))?;
         if let (Some(next), false, Format::Table) = (&page.next, self.output.quiet, self.output.output) {
             note(&format!("more: --after {next}"));
         }
@@ -199,8 +198,7 @@ fn query(conditions: &ItemConditions, limit: usize, after: Option<&str>) -> Stri
     given.collect::<Vec<_>>().join("&")
 }
 
-fn table(items: &[ItemSummary], output: &OutputArgs) -> String {
-    let times = Times::of(output);
+fn table(items: &[ItemSummary], times: Times) -> String {
     let mut rows = Rows::new(&[
         ("id", Side::Left),
         ("received", Side::Right),

@@ -100,12 +100,21 @@ fn reload(of: &ReloadStatus, times: Times) -> String {
 }
 
 fn key_set(of: &KeySet, times: Times) -> String {
+    if of.unknown_names > 0 {
+        let (names, were) = if of.unknown_names == 1 { ("name", "was") } else { ("names", "were") };
+        let error =
+            of.error.as_deref().map(|e| format!(" (one of them: {})", harmless(e))).unwrap_or_default();
+        let (url, count) = (harmless(&of.url), of.unknown_names);
+        return format!(
+            "{url}: {count} {names} in requests that never {were} a key's, which were refused{error}"
+        );
+    }
     let fetched = match &of.fetched_at {
         Some(at) => {
             let keys = if of.keys == 1 { "key" } else { "keys" };
             format!("{} {keys}, fetched {}", of.keys, times.show(at))
         }
-        None => "never fetched: nothing verifies".into(),
+        None => "never fetched: nothing verifies with it".into(),
     };
     let error = of.error.as_deref().map(|e| format!("; the latest fetch failed: {}", harmless(e)));
     format!("{}: {fetched}{}", harmless(&of.url), error.unwrap_or_default())
@@ -273,9 +282,22 @@ mod tests {
                 fetched_at: fetched.then(|| AT.into()),
                 age_seconds: None,
                 error: error.map(Into::into),
+                unknown_names: 0,
             };
             key_set(&set, Times::Utc)
         };
+        let strangers = KeySet {
+            url: "https://a/{key}".into(),
+            keys: 0,
+            fetched_at: None,
+            age_seconds: None,
+            error: Some("the server answered 404".into()),
+            unknown_names: 3,
+        };
+        assert_eq!(
+            key_set(&strangers, Times::Utc),
+            "https://a/{key}: 3 names in requests that never were a key's, which were refused (one of them: the server answered 404)"
+        );
         assert_eq!(set(1, true, None), format!("https://a/jwks: 1 key, fetched {AT}"));
         assert_eq!(
             set(2, true, Some("refused")),
@@ -283,7 +305,7 @@ mod tests {
         );
         assert!(
             set(0, false, Some("refused"))
-                .contains("never fetched: nothing verifies; the latest fetch failed")
+                .contains("never fetched: nothing verifies with it; the latest fetch failed")
         );
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::address::AdminArgs;
-use super::client::{Client, PATIENCE};
+use super::client::{Client, ClientError, PATIENCE};
 use super::failure::Failure;
 use super::output::{Format, OutputArgs, harmless, note, print, print_json};
 use crate::admin::filter::Chosen;
@@ -66,7 +66,14 @@ impl Pace {
             bar.show(&job);
             std::thread::sleep(wait);
             wait = (wait * 2).min(LOOK);
-            job = client.get(&format!("/jobs/{}", job.id))?;
+            job = match client.get(&format!("/jobs/{}", job.id)) {
+                Ok(job) => job,
+                Err(error) if error.is_no_answer() => {
+                    bar.clear();
+                    return goes_on(&job, &error, output);
+                }
+                Err(error) => return Err(error.into()),
+            };
         }
         bar.clear();
         match output {
@@ -94,6 +101,17 @@ impl Pace {
 /// What `proxy` and `spill` routes keep to answer repeats with.
 const KEPT: &str = "answer of an app, kept for repeats,";
 const KEPT_MANY: &str = "answers of apps, kept for repeats,";
+
+/// There is nobody to ask any more: the job is kept, and worked on by the gateway that is started next.
+fn goes_on(job: &JobView, error: &ClientError, output: &OutputArgs) -> Result<ExitCode, Failure> {
+    if output.output == Format::Json {
+        print_json(job)?;
+    }
+    let id = &job.id;
+    Err(Failure::GoesOn(format!(
+        "{error}\njob {id} is not lost: it goes on when the gateway is back; `tidegate jobs show {id}` tells how far it is"
+    )))
+}
 
 /// What came of a job, in a sentence.
 pub fn told(job: &JobView) -> String {

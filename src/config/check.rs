@@ -87,10 +87,14 @@ pub(super) fn check(
     checker.redact = checker.redact(&redact, &Place::root().key("redact"));
     // Before the listeners, which may ask for the ranges of the routes' providers.
     let routes = checker.items::<raw::Route>(value, "routes");
+    let written = routes.len();
     let (routes, table) = checker.routes(&routes, &limits);
     let listeners = checker.items::<raw::Listener>(value, "listeners");
     let listeners = checker.listeners(&listeners);
-    checker.loops(&listeners);
+    // The table counts the broken ones, too.
+    if routes.len() == written {
+        checker.loops(&routes, &table, &listeners);
+    }
     let buffer = checker.section::<raw::Buffer>(value, "buffer").unwrap_or_default();
     let mut buffer = checker.buffer(&buffer);
     let keeps = |route: &Route| Some((route.name.clone(), route.keep.clone()?));

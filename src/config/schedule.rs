@@ -1,10 +1,10 @@
 //! Windows of the week in which a destination gets its deliveries: `22:00-06:00 Europe/Paris`. Reading and deciding,
-//! both pure. Times are those of the zone's clocks: a window that begins in the hour that a spring night skips begins
-//! when the clocks have jumped, one that begins or ends in the doubled hour of an autumn night means the first.
+//! both pure. Times are those of the zone's clocks: a window that begins or ends in the hour that a spring night skips
+//! does so when the clocks jump, one that begins or ends in the doubled hour of an autumn night means the first.
 
 use jiff::ToSpan;
 use jiff::civil::{Date, Time};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use crate::clock::Timestamp;
 
@@ -113,7 +113,14 @@ impl Window {
     }
 
     fn on(&self, day: Date, time: Time) -> Option<jiff::Timestamp> {
-        Some(day.to_datetime(time).to_zoned_datetime(self.zone.clone()).ok()?.timestamp())
+        let told = self.zone.to_ambiguous_zoned_datetime(day.to_datetime(time));
+        let is_skipped = matches!(told.offset(), AmbiguousOffset::Gap { .. });
+        // As if the clocks had not jumped, where they skip it: at the jump or after it.
+        let at = told.compatible().ok()?.timestamp();
+        if !is_skipped {
+            return Some(at);
+        }
+        Some(self.zone.preceding(at.checked_add(1.nanosecond()).ok()?).next()?.timestamp())
     }
 }
 
@@ -185,15 +192,112 @@ mod tests {
         // 29 March 2026: 02:00 becomes 03:00. 25 October 2026: 03:00 becomes 02:00.
         assert_eq!(hours(night, "2026-03-28T21:00:00Z"), open("2026-03-29T04:00:00Z"));
         assert_eq!(hours(night, "2026-10-24T20:00:00Z"), open("2026-10-25T05:00:00Z"));
-        // A window that begins in the skipped hour begins after it; one that lies in it is not that night.
-        assert_eq!(
-            hours(&["02:30-04:00 Europe/Paris"], "2026-03-29T00:30:00Z"),
-            closed("2026-03-29T01:30:00Z")
-        );
-        assert_eq!(
-            hours(&["02:00-03:00 Europe/Paris"], "2026-03-29T00:30:00Z"),
-            closed("2026-03-30T00:00:00Z")
-        );
+    }
+
+    #[test]
+    fn what_begins_or_ends_in_a_skipped_hour_does_so_when_the_clocks_jump() {
+        // Window, a moment before it, when it opens, when it closes.
+        for (window, before, opens, closes) in [
+            // 28 March 2027: 02:00 becomes 03:00 at 01:00Z.
+            (
+                "02:30-03:30 Europe/Paris",
+                "2027-03-28T00:10:00Z",
+                "2027-03-28T01:00:00Z",
+                "2027-03-28T01:30:00Z",
+            ),
+            (
+                "02:00-04:00 Europe/Paris",
+                "2027-03-28T00:10:00Z",
+                "2027-03-28T01:00:00Z",
+                "2027-03-28T02:00:00Z",
+            ),
+            (
+                "01:30-02:15 Europe/Paris",
+                "2027-03-28T00:10:00Z",
+                "2027-03-28T00:30:00Z",
+                "2027-03-28T01:00:00Z",
+            ),
+            (
+                "22:00-02:59 Europe/Paris",
+                "2027-03-27T20:00:00Z",
+                "2027-03-27T21:00:00Z",
+                "2027-03-28T01:00:00Z",
+            ),
+            // All of it is skipped: the next night.
+            (
+                "02:15-02:45 Europe/Paris",
+                "2027-03-28T00:10:00Z",
+                "2027-03-29T00:15:00Z",
+                "2027-03-29T00:45:00Z",
+            ),
+            (
+                "02:00-03:00 Europe/Paris",
+                "2027-03-28T00:10:00Z",
+                "2027-03-29T00:00:00Z",
+                "2027-03-29T01:00:00Z",
+            ),
+            // 31 October 2027: 03:00 becomes 02:00 at 01:00Z; the first of the two is meant.
+            (
+                "02:30-03:30 Europe/Paris",
+                "2027-10-31T00:10:00Z",
+                "2027-10-31T00:30:00Z",
+                "2027-10-31T02:30:00Z",
+            ),
+            (
+                "01:30-02:30 Europe/Paris",
+                "2027-10-30T23:10:00Z",
+                "2027-10-30T23:30:00Z",
+                "2027-10-31T00:30:00Z",
+            ),
+            // 14 March 2027: 02:00 becomes 03:00 at 07:00Z. 7 November: 02:00 becomes 01:00 at 06:00Z.
+            (
+                "02:30-04:00 America/New_York",
+                "2027-03-14T06:10:00Z",
+                "2027-03-14T07:00:00Z",
+                "2027-03-14T08:00:00Z",
+            ),
+            (
+                "01:00-02:30 America/New_York",
+                "2027-03-14T05:10:00Z",
+                "2027-03-14T06:00:00Z",
+                "2027-03-14T07:00:00Z",
+            ),
+            (
+                "01:30-02:30 America/New_York",
+                "2027-11-07T05:10:00Z",
+                "2027-11-07T05:30:00Z",
+                "2027-11-07T07:30:00Z",
+            ),
+            // Half an hour: 3 October 2027, 02:00 becomes 02:30 at 15:30Z the day before. 4 April: 02:00 becomes 01:30 at 15:00Z.
+            (
+                "02:15-03:00 Australia/Lord_Howe",
+                "2027-10-02T15:10:00Z",
+                "2027-10-02T15:30:00Z",
+                "2027-10-02T16:00:00Z",
+            ),
+            (
+                "01:00-02:20 Australia/Lord_Howe",
+                "2027-10-02T14:10:00Z",
+                "2027-10-02T14:30:00Z",
+                "2027-10-02T15:30:00Z",
+            ),
+            (
+                "02:05-02:25 Australia/Lord_Howe",
+                "2027-10-02T15:10:00Z",
+                "2027-10-03T15:05:00Z",
+                "2027-10-03T15:25:00Z",
+            ),
+            (
+                "01:45-02:15 Australia/Lord_Howe",
+                "2027-04-03T14:10:00Z",
+                "2027-04-03T14:45:00Z",
+                "2027-04-03T15:45:00Z",
+            ),
+        ] {
+            assert_eq!(hours(&[window], before), closed(opens), "{window} {before}");
+            assert_eq!(hours(&[window], opens), open(closes), "{window} {opens}");
+            assert!(matches!(hours(&[window], closes), Hours::Closed { .. }), "{window} {closes}");
+        }
     }
 
     #[test]

@@ -289,7 +289,7 @@ pub(super) async fn work<A: App>(
             let trace = spans.as_ref().map(worker::Spans::context);
             parts.push(Part { event: &leased.event, attempt: leased.attempts.saturating_add(1), trace });
         }
-        app.batch(destination, batch, &parts, spans.context()).await
+        app.batch(destination, batch, &parts, spans.call()).await
     };
     let (took, now) = (began.elapsed(), around.clock.now());
     let (mut result, each) = match result {

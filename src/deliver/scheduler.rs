@@ -259,9 +259,6 @@ impl<A: App> Scheduler<A> {
                     }
                 }
                 () = breaker.turned() => due = Due::Unknown,
-                () = recovered(settings.as_deref()) => {
-                    breaker.probe_soon("a health check says that the app is up again");
-                }
                 // While there is work in hand, an arrival can wait; it is not forgotten.
                 () = &mut arrival, if due == Due::Nothing => {
                     arrival.set(arrivals.notified());
@@ -448,14 +445,6 @@ impl<A: App> Scheduler<A> {
         }
         hands.running.shutdown().await;
         self.around.metrics.in_flight(&self.name.0, 0);
-    }
-}
-
-/// When the app of these settings comes back, as far as somebody looks.
-async fn recovered<A: App>(settings: Option<&Settings<A>>) {
-    match settings {
-        Some(settings) => settings.app.recovered().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,9 +12,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Batch, Destination, OnFailure, Retry};
 use crate::message::TraceContext;
 use crate::telemetry::Metrics;
-use crate::trace::{Span, Tracer};
+use crate::trace::{Messaging, Span, Tracer};
 use crate::upstream::batch::{self, Part};
-use crate::upstream::{Affinity, Forward, Upstream, UpstreamError};
+use crate::upstream::{Affinity, Forward, Outgoing, Upstream, UpstreamError};
 
 use super::adaptive::{Adaptive, Bounds};
 use super::backoff;
@@ -30,26 +30,23 @@ const STATUSES: usize = 4 * 1024 * 1024;
 
 /// The way to the app, as a seam.
 pub(super) trait App: Send + Sync + 'static {
-    /// Sends `event`, for the `number`-th time (from 1), as the part of a trace that `trace` names.
+    /// Sends `event`, for the `number`-th time (from 1). `call` records it.
     fn attempt(
         &self,
         destination: &Destination,
         event: &Event,
         number: u32,
-        trace: Option<TraceContext>,
+        call: Option<&Span>,
     ) -> impl Future<Output = Result<Answered, UpstreamError>> + Send;
 
-    /// Sends events as one request, as the part of a trace that `trace` names.
+    /// Sends events as one request. `call` records it.
     fn batch(
         &self,
         destination: &Destination,
         settings: &Batch,
         parts: &[Part<'_>],
-        trace: Option<TraceContext>,
+        call: Option<&Span>,
     ) -> impl Future<Output = Result<BatchAnswered, UpstreamError>> + Send;
-
-    /// Resolves each time that a health check finds a server up again which was down.
-    fn recovered(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl App for Arc<Upstream> {
@@ -58,10 +55,12 @@ impl App for Arc<Upstream> {
         destination: &Destination,
         event: &Event,
         number: u32,
-        trace: Option<TraceContext>,
+        call: Option<&Span>,
     ) -> Result<Answered, UpstreamError> {
         let affinity = Affinity::of_event(&destination.balance, event);
-        let head = Forward { affinity, ..batch::alone(event, number, trace) }.to(destination);
+        let alone = batch::alone(event, number, call.map(Span::context));
+        let head = Forward { affinity, ..alone }.to(destination);
+        let head = Outgoing { went_to: call.and_then(Span::went_to), ..head };
         let mut answer = self.send(&head, event.body.clone()).await?;
         // An answer that breaks off is no answer, whatever its status: the app may have failed while it wrote it.
         let mut drained = 0;
@@ -80,12 +79,15 @@ impl App for Arc<Upstream> {
         destination: &Destination,
         settings: &Batch,
         parts: &[Part<'_>],
-        trace: Option<TraceContext>,
+        call: Option<&Span>,
     ) -> Result<BatchAnswered, UpstreamError> {
         let id = EventId::new(Clock::System.now());
-        let Some((head, body)) = batch::join(parts, settings.format, destination, id, trace) else {
+        let Some((head, body)) =
+            batch::join(parts, settings.format, destination, id, call.map(Span::context))
+        else {
             return Err(UpstreamError::Local("a batch of nothing".into()));
         };
+        let head = Outgoing { went_to: call.and_then(Span::went_to), ..head };
         let mut answer = self.send(&head, body).await?;
         let most = if settings.statuses.is_some() { STATUSES } else { DRAINED };
         let (mut body, mut cut) = (Vec::new(), false);
@@ -98,10 +100,6 @@ impl App for Arc<Upstream> {
         }
         let retry_after = answer.headers.first("retry-after").map(<[u8]>::to_vec);
         Ok(BatchAnswered { answered: Answered { status: answer.status, retry_after }, body, cut })
-    }
-
-    async fn recovered(&self) {
-        self.is_up_again().await;
     }
 }
 
@@ -150,8 +148,8 @@ pub(super) async fn work<A: App>(
 
     let began = Instant::now();
     let spans = Spans::of(around.tracer.as_ref(), &leased);
-    let trace = spans.as_ref().map(Spans::context);
-    let result = app.attempt(destination, &leased.event, leased.attempts.saturating_add(1), trace).await;
+    let call = spans.as_ref().and_then(|spans| spans.call.as_ref());
+    let result = app.attempt(destination, &leased.event, leased.attempts.saturating_add(1), call).await;
     let (took, now) = (began.elapsed(), around.clock.now());
 
     let text = text(&result);
@@ -272,7 +270,7 @@ pub(super) struct Spans {
 impl Spans {
     pub fn of(tracer: Option<&Arc<Tracer>>, leased: &Leased) -> Option<Self> {
         let mut spans = Self::shared(tracer, leased)?;
-        let mut call = tracer?.call(spans.work.context(), leased.event.method.as_str());
+        let mut call = tracer?.call(spans.work.context(), &leased.event.method);
         if leased.attempts > 0 {
             call.set("http.request.resend_count", i64::from(leased.attempts));
         }
@@ -284,23 +282,24 @@ impl Spans {
     fn shared(tracer: Option<&Arc<Tracer>>, leased: &Leased) -> Option<Self> {
         let Leased { event, destination, .. } = leased;
         let (tracer, stored, name) = (tracer?, event.origin.trace?, &*destination.0);
-        let mut work = tracer.stored(stored, format!("process {name}"));
-        work.event(event.id, name);
+        let mut work = tracer.stored(stored, name);
+        work.event(event.id);
         Some(Self { work, call: None })
     }
 
-    /// What the app goes on with.
+    /// Of the work: what stands in a part of a batch.
     pub fn context(&self) -> TraceContext {
-        self.call.as_ref().map_or_else(|| self.work.context(), Span::context)
+        self.work.context()
     }
 
     pub fn end(mut self, result: &Result<Answered, UpstreamError>, text: &str, next: Next) {
-        if !matches!(next, Next::Delivered) {
-            self.work.failed(text.to_owned());
+        let failed = !matches!(next, Next::Delivered);
+        if failed {
+            fails(&mut self.work, result, text);
         }
         // The part ends before the whole.
         if let Some(mut call) = self.call.take() {
-            ends(&mut call, result, text, !matches!(next, Next::Delivered));
+            ends(&mut call, result, text, failed);
         }
     }
 }
@@ -310,7 +309,14 @@ fn ends(call: &mut Span, result: &Result<Answered, UpstreamError>, text: &str, f
         call.answered(answered.status);
     }
     if failed {
-        call.failed(text.to_owned());
+        fails(call, result, text);
+    }
+}
+
+fn fails(span: &mut Span, result: &Result<Answered, UpstreamError>, text: &str) {
+    match result {
+        Ok(answered) => span.failed(answered.status.to_string(), text.to_owned()),
+        Err(error) => span.failed(error.class(), text.to_owned()),
     }
 }
 
@@ -330,8 +336,9 @@ impl BatchSpans {
         let stored: Vec<TraceContext> = leased.clone().filter_map(|one| one.event.origin.trace).collect();
         let call = match (tracer, leased.clone().next()) {
             (Some(tracer), Some(first)) if !stored.is_empty() => {
-                let mut call = tracer.batch(&stored, first.event.method.as_str());
-                call.batch(leased.count(), &destination.name.0);
+                let mut call = tracer.batch(&stored, &first.event.method);
+                call.messaging(Messaging::Process, &destination.name.0);
+                call.events(leased.count());
                 Some(call)
             }
             _ => None,
@@ -343,8 +350,8 @@ impl BatchSpans {
         Self { call, each }
     }
 
-    pub fn context(&self) -> Option<TraceContext> {
-        self.call.as_ref().map(Span::context)
+    pub fn call(&self) -> Option<&Span> {
+        self.call.as_ref()
     }
 
     /// The request has ended.

@@ -169,6 +169,7 @@ impl Remembered {
             fetched_at: good.as_ref().map(|good| good.at),
             age_s: good.map(|good| now.since(good.at).as_secs()),
             error: self.shared.error.lock().clone(),
+            unknown_names: 0,
             alarming: !matches!(*self.shared.state.borrow(), State::Absent(_)),
         }
     }

@@ -159,13 +159,15 @@ impl Named {
             self.good.iter().filter_map(|(_, document)| Some(document?.status(now))).collect();
         let failed = self.others.iter().filter_map(|(_, document)| document.status(now).error);
         let failed: Vec<String> = failed.collect();
-        if let Some(error) = failed.first() {
+        let unknown_names = failed.len();
+        if let Some(error) = failed.into_iter().next() {
             status.push(KeySetStatus {
                 url: self.remote.shown(),
                 keys: 0,
                 fetched_at: None,
                 age_s: None,
-                error: Some(format!("{} names that never were a key's, one of them: {error}", failed.len())),
+                error: Some(error),
+                unknown_names,
                 alarming: false,
             });
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::{AppendError, Appended, BatchAppended, DestinationName, Event, EventId, NewBatch};
+use crate::buffer::{AppendError, Appended, BatchAppended, Event, EventId, NewBatch};
 use crate::config::{Mode, Route};
 use crate::endpoints::Endpoints;
 use crate::gateway::{Gateway, Snapshot};
@@ -92,15 +92,12 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         None => (idempotency::of_admission(route, item.id), None),
     };
     verified.receive_at(now);
-    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
     let answer = answers::acknowledgement(answer);
     if let Some(split) = &route.split {
         let claim = identity.claim(answer.clone());
-        return match taken_apart(route, split, &verified, EventId::new(now), &answer) {
+        return match taken_apart(route, split, destinations, &verified, EventId::new(now), &answer) {
             Ok(None) => Admission::Greeting,
-            Ok(Some(batch)) => {
-                admit_batch(gateway, item, NewBatch { claim: Some(claim), ..batch }, &names).await
-            }
+            Ok(Some(batch)) => admit_batch(gateway, item, NewBatch { claim: Some(claim), ..batch }).await,
             Err(refused) => Admission::NotStored(refused.detail.into_owned()),
         };
     }
@@ -118,17 +115,12 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
 }
 
 /// Where the route takes batches apart: all of the item's events, or none.
-async fn admit_batch(
-    gateway: &Gateway,
-    item: &Item,
-    mut batch: NewBatch,
-    names: &[DestinationName],
-) -> Admission {
-    for (event, _) in &mut batch.events {
-        event.origin.quarantine = Some((item.id, item.received_at));
+async fn admit_batch(gateway: &Gateway, item: &Item, mut batch: NewBatch) -> Admission {
+    for part in &mut batch.events {
+        part.event.origin.quarantine = Some((item.id, item.received_at));
     }
     let id = batch.id;
-    match gateway.buffer.append_batch(batch, names).await {
+    match gateway.buffer.append_batch(batch).await {
         Ok(BatchAppended::Stored { .. }) => Admission::Admitted(id),
         Ok(BatchAppended::Duplicate(first)) => Admission::Duplicate(first.event_id),
         Err(AppendError::Full(why) | AppendError::Unavailable(why)) => Admission::NotStored(why),

@@ -9,7 +9,7 @@ use crate::config::{AccessLog, Route};
 use crate::message::{Head, Method, TraceContext};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
-use crate::trace::Span;
+use crate::trace::{Span, method_word};
 use crate::verify::{Refusal, Verified};
 
 use super::exchange::Exchange;
@@ -103,6 +103,9 @@ impl<'a> Record<'a> {
 
     pub fn route(&mut self, route: &Route) {
         self.route = Some(route.name.clone());
+        if let Some(span) = &mut self.span {
+            span.set("http.route", route.path.clone());
+        }
     }
 
     pub fn client(&mut self, client: &Arc<str>) {
@@ -149,27 +152,29 @@ impl<'a> Record<'a> {
     }
 
     fn tell(&self, span: &mut Span, result: &Result<Outcome, Refused>, status: u16) {
-        span.set("http.request.method", self.method.as_str().to_owned());
-        span.set("client.address", self.source.to_string());
         if status != 0 {
             span.answered(status);
         }
-        if let Some(route) = &self.route {
-            span.name(format!("{} {route}", self.method));
-            span.set("tidegate.route", route.clone());
+        if let Some(name) = &self.route {
+            span.name(format!("{} {name}", method_word(&self.method).unwrap_or("HTTP")));
+            span.set("tidegate.route", name.clone());
         }
         match result {
             Ok(outcome) => {
                 span.set("tidegate.outcome", outcome.word());
                 if let Some(id) = outcome.event() {
-                    span.set("messaging.message.id", id.to_string());
+                    span.event(id);
+                }
+                if status >= 500 {
+                    span.failed_with(status);
                 }
             }
             Err(refused) => {
-                span.set("tidegate.outcome", refused.reason.code());
+                let code = refused.reason.code();
+                span.set("tidegate.outcome", code);
                 // What the sender did wrong is no failure of ours (OpenTelemetry's conventions for HTTP servers).
                 if refused.reason.status() >= 500 {
-                    span.failed(refused.reason.code());
+                    span.failed(code, code);
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 mod definitions;
 mod expose;
+mod format;
 mod instruments;
 mod log;
 mod process;
@@ -20,7 +21,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::reason::Reason;
 
 pub use definitions::{ALL as DEFINITIONS, Definition, In, Kind};
-pub use expose::{CONTENT_TYPE, Scrape};
+pub use expose::Scrape;
+pub use format::Format;
 use instruments::{Counter, Histogram, Labelled, Scale};
 pub use log::{flush, init};
 
@@ -178,7 +180,7 @@ impl Metrics {
     pub fn uptime(&self) -> Duration {
         self.all.started.elapsed()
     }
-    /// Everything in the OpenMetrics text format ([`CONTENT_TYPE`]). Reads `/proc`: not for the request path.
+    /// Everything in the OpenMetrics text format ([`Format::OpenMetrics`]). Reads `/proc`: not for the request path.
     pub fn expose(&self, scrape: Scrape) -> String {
         expose::text(self.all.clone(), scrape)
     }

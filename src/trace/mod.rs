@@ -7,10 +7,12 @@
 //! our own decision, by its id and a number that nobody else knows: a sender can't make us record, neither by a flag nor
 //! by the id that it picks. Where none is, `traceparent` goes on as it came, and nothing is allocated.
 //!
-//! `export` is the way to the collector. Nothing of a path, a query, a header or a body
-//! gets into a span: they may hold what only sender and app should know.
+//! `export` is the way to the collector, `span` what a span says of itself. Nothing of a path, a query, a body, or a
+//! header but `Host` gets into one: they may hold what only sender and app should know. Of a path there is what the
+//! route says of it.
 
 mod export;
+mod span;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -19,14 +21,17 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry::trace::{SpanId, SpanKind, Status};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor};
 
 use crate::config::TraceSettings;
-use crate::message::{Head, TraceContext};
+use crate::message::{Head, Method, TraceContext};
 use crate::telemetry::Metrics;
+
+use span::span_context;
+pub use span::{Messaging, Span, method_word};
 
 /// Why there can be no tracer.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +49,6 @@ pub struct Tracer {
     scope: InstrumentationScope,
 }
 
-/// Links of a span, as OpenTelemetry limits them.
-const MOST_LINKS: usize = 128;
 /// Bits of a hash that are looked at: a share of 1 is then a number, too.
 const SAMPLED_BITS: u32 = 63;
 
@@ -85,38 +88,45 @@ impl Tracer {
         if let Some(data) = &mut span.data {
             data.parent_span_is_remote = parent.is_some();
         }
+        span.received(head);
         Some(span)
     }
 
     /// A part of what has this context: the append of an event to the buffer.
     pub fn sending(self: &Arc<Self>, within: TraceContext, route: &str) -> Span {
-        self.span(within.trace, Some(within.span), SpanKind::Producer, format!("send {route}").into())
+        let mut span =
+            self.span(within.trace, Some(within.span), SpanKind::Producer, format!("send {route}").into());
+        span.messaging(Messaging::Send, route);
+        span
     }
 
     /// A part of what has this context: a request to an app.
-    pub fn call(self: &Arc<Self>, within: TraceContext, method: &str) -> Span {
-        let name = method.to_owned();
-        let mut call = self.span(within.trace, Some(within.span), SpanKind::Client, name.clone().into());
-        call.set("http.request.method", name);
+    pub fn call(self: &Arc<Self>, within: TraceContext, method: &Method) -> Span {
+        let name = method_word(method).unwrap_or("HTTP").to_owned();
+        let mut call = self.span(within.trace, Some(within.span), SpanKind::Client, name.into());
+        call.calls(method);
         call
     }
 
     /// Work on an event that was stored with this context.
-    pub fn stored(self: &Arc<Self>, context: TraceContext, name: String) -> Span {
+    pub fn stored(self: &Arc<Self>, context: TraceContext, destination: &str) -> Span {
+        let name = format!("process {destination}");
         let mut span = self.span(context.trace, Some(context.span), SpanKind::Consumer, name.into());
         if let Some(data) = &mut span.data {
             data.parent_span_is_remote = true;
         }
         span.link(context);
+        span.messaging(Messaging::Process, destination);
         span
     }
 
     /// A request to an app that carries several stored events. It is of none of their traces, and linked to each that is
     /// recorded, as far as there is room.
-    pub fn batch(self: &Arc<Self>, of: &[TraceContext], method: &str) -> Span {
+    pub fn batch(self: &Arc<Self>, of: &[TraceContext], method: &Method) -> Span {
         let trace = fastrand::u128(1..).to_be_bytes();
-        let mut span = self.span(trace, None, SpanKind::Client, method.to_owned().into());
-        span.set("http.request.method", method.to_owned());
+        let name = method_word(method).unwrap_or("HTTP").to_owned();
+        let mut span = self.span(trace, None, SpanKind::Client, name.into());
+        span.calls(method);
         of.iter().for_each(|context| span.link(*context));
         span
     }
@@ -148,90 +158,14 @@ impl Tracer {
             name,
             start_time: SystemTime::now(),
             end_time: SystemTime::UNIX_EPOCH,
-            attributes: Vec::with_capacity(8),
+            attributes: Vec::with_capacity(span::ATTRIBUTES),
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links: SpanLinks::default(),
             status: Status::Unset,
             instrumentation_scope: self.scope.clone(),
         };
-        Span { tracer: self.clone(), context, data: Some(Box::new(data)) }
-    }
-}
-
-fn span_context(context: TraceContext) -> SpanContext {
-    let (trace, span) = (TraceId::from_bytes(context.trace), SpanId::from_bytes(context.span));
-    SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
-}
-
-/// Something that takes time, and is recorded when it ends: when it is dropped.
-#[derive(Debug)]
-pub struct Span {
-    tracer: Arc<Tracer>,
-    context: TraceContext,
-    /// `None` once it has ended.
-    data: Option<Box<SpanData>>,
-}
-
-impl Span {
-    pub const fn context(&self) -> TraceContext {
-        self.context
-    }
-    pub fn name(&mut self, name: String) {
-        if let Some(data) = &mut self.data {
-            data.name = name.into();
-        }
-    }
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        if let Some(data) = &mut self.data {
-            data.attributes.push(KeyValue::new(key, value));
-        }
-    }
-    /// It has to do with that one. Beyond [`MOST_LINKS`] they are only counted.
-    pub fn link(&mut self, to: TraceContext) {
-        let Some(links) = self.data.as_mut().map(|data| &mut data.links) else { return };
-        if links.links.len() < MOST_LINKS {
-            links.links.push(Link::with_context(span_context(to)));
-        } else {
-            links.dropped_count += 1;
-        }
-    }
-    /// What it was to do did not come off.
-    pub fn failed(&mut self, why: impl Into<Cow<'static, str>>) {
-        if let Some(data) = &mut self.data {
-            data.status = Status::error(why);
-        }
-    }
-    /// Ends it, where it is recorded: as a failure, if there is an error.
-    pub fn end(span: Option<Self>, error: Option<&impl std::fmt::Display>) {
-        if let (Some(mut span), Some(error)) = (span, error) {
-            span.failed(error.to_string());
-        }
-    }
-    /// An app answered. Only the caller knows whether that is a failure.
-    pub fn answered(&mut self, status: u16) {
-        self.set("http.response.status_code", i64::from(status));
-    }
-    /// It is about so many stored events.
-    pub fn batch(&mut self, events: usize, destination: &str) {
-        self.set("messaging.system", "tidegate");
-        self.set("messaging.destination.name", destination.to_owned());
-        self.set("messaging.batch.message_count", i64::try_from(events).unwrap_or(i64::MAX));
-    }
-    /// It is about this stored event.
-    pub fn event(&mut self, id: crate::buffer::EventId, destination: &str) {
-        self.set("messaging.system", "tidegate");
-        self.set("messaging.destination.name", destination.to_owned());
-        self.set("messaging.message.id", id.to_string());
-    }
-}
-
-impl Drop for Span {
-    fn drop(&mut self) {
-        if let Some(mut data) = self.data.take() {
-            data.end_time = SystemTime::now();
-            self.tracer.processor.on_end(*data);
-        }
+        Span { tracer: self.clone(), context, went_to: None, data: Some(Box::new(data)) }
     }
 }
 
@@ -305,14 +239,14 @@ mod tests {
         let tracer = tracer(&spans, 1.0);
         let of: Vec<TraceContext> =
             (1..=130).map(|n| TraceContext { trace: [n; 16], span: [n; 8] }).collect();
-        drop(tracer.batch(&of[..2], "POST"));
-        drop(tracer.batch(&of, "POST"));
+        drop(tracer.batch(&of[..2], &Method::POST));
+        drop(tracer.batch(&of, &Method::POST));
         let [two, many] = <[SpanData; 2]>::try_from(spans.take()).unwrap();
         let linked: Vec<_> =
             two.links.links.iter().map(|link| link.span_context.trace_id().to_bytes()).collect();
         assert_eq!(linked, [[1; 16], [2; 16]]);
         assert_eq!((two.span_kind.clone(), two.parent_span_id), (SpanKind::Client, SpanId::INVALID));
-        assert_eq!((many.links.links.len(), many.links.dropped_count), (MOST_LINKS, 2));
+        assert_eq!((many.links.links.len(), many.links.dropped_count), (span::MOST_LINKS, 2));
     }
 
     #[test]
@@ -324,8 +258,8 @@ mod tests {
         let (root, stored) = (reception.context(), sending.context());
         drop(sending);
         drop(reception);
-        let work = tracer.stored(stored, "process in/app".into());
-        drop(tracer.call(work.context(), "POST"));
+        let work = tracer.stored(stored, "in/app");
+        drop(tracer.call(work.context(), &Method::POST));
         drop(work);
         let [sending, reception, call, work] = <[SpanData; 4]>::try_from(spans.take()).unwrap();
         assert!(

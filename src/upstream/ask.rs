@@ -58,7 +58,8 @@ impl Ask {
     ) -> Result<Incoming, UpstreamError> {
         let agent = ("User-Agent", concat!("tidegate/", env!("CARGO_PKG_VERSION")).as_bytes());
         let headers: Headers = headers.into_iter().chain([agent]).collect();
-        let request = Outgoing { method, target: self.target.clone(), headers, affinity: None };
+        let request =
+            Outgoing { method, target: self.target.clone(), headers, affinity: None, went_to: None };
         self.upstream.send_as_is(&request, body).await
     }
 }

@@ -47,6 +47,9 @@ impl Verdict {
     }
 }
 
+/// Who hears that a server is up again.
+type UpAgain = dyn Fn() + Send + Sync;
+
 /// The checks of one client; they end with it.
 #[derive(Debug)]
 pub(super) struct Checks(Vec<AbortHandle>);
@@ -59,16 +62,18 @@ impl Drop for Checks {
 
 impl Upstream {
     /// Begins the health checks that the destination asks for, on `runtime`; again is no more. They end with the last
-    /// clone of this client.
-    pub fn check_health(&self, runtime: &Handle) {
+    /// clone of this client. `up_again` is called each time that a server is up again which was down.
+    pub fn check_health(&self, runtime: &Handle, up_again: impl Fn() + Send + Sync + 'static) {
         let Some(check) = &self.inner.check else { return };
         self.inner.checks.get_or_init(|| {
+            let up_again: Arc<UpAgain> = Arc::new(up_again);
             let servers = 0..self.inner.endpoints.len();
             Checks(
                 servers
                     .map(|server| {
+                        let client = Arc::downgrade(&self.inner);
                         runtime
-                            .spawn(keep_asking(Arc::downgrade(&self.inner), server, check.clone()))
+                            .spawn(keep_asking(client, server, check.clone(), up_again.clone()))
                             .abort_handle()
                     })
                     .collect(),
@@ -76,16 +81,17 @@ impl Upstream {
         });
     }
 
-    /// Resolves each time that a server is up again which was down. For one who waits.
-    pub async fn is_up_again(&self) {
-        self.inner.recovered.notified().await;
-    }
-
     async fn ask(&self, server: usize, check: &HealthCheck) -> Result<u16, UpstreamError> {
         let host = self.inner.endpoints[server].server.origin.authority.clone();
         let headers: Headers =
             [("Host", host.as_bytes()), ("User-Agent", b"tidegate-health-check")].into_iter().collect();
-        let request = Outgoing { method: Method::GET, target: check.path.clone(), headers, affinity: None };
+        let request = Outgoing {
+            method: Method::GET,
+            target: check.path.clone(),
+            headers,
+            affinity: None,
+            went_to: None,
+        };
         let mut limit = Limit::whole(check.timeout);
         let mut answer = self.send_to(server, &request, &Bytes::new(), &mut limit).await?;
         let mut drained = 0;
@@ -99,7 +105,7 @@ impl Upstream {
     }
 }
 
-async fn keep_asking(client: Weak<Inner>, server: usize, check: HealthCheck) {
+async fn keep_asking(client: Weak<Inner>, server: usize, check: HealthCheck, up_again: Arc<UpAgain>) {
     let mut verdict = Verdict::new();
     let mut ticks = tokio::time::interval(check.every.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,8 +127,8 @@ async fn keep_asking(client: Weak<Inner>, server: usize, check: HealthCheck) {
         upstream.inner.balance.checked(server, verdict.up);
         let (destination, name) = (&upstream.inner.name, &upstream.inner.endpoints[server].name);
         if verdict.up {
-            upstream.inner.recovered.notify_one();
             tracing::info!(%destination, upstream = %name, "the upstream is up again");
+            up_again();
         } else {
             tracing::warn!(%destination, upstream = %name, why, "the upstream is down: health checks fail");
         }

@@ -83,6 +83,7 @@ impl Forward<'_> {
             target,
             headers: self.headers(destination, host.as_deref()),
             affinity: self.affinity,
+            went_to: None,
         }
     }
 

@@ -34,6 +34,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod went_to;
 
 /// The parsers of an app's bytes, for fuzzing.
 pub mod parsers {
@@ -64,6 +65,7 @@ pub use error::{SetupError, UpstreamError};
 pub use forward::{EventHeaders, Forward};
 pub use retry_after::retry_after;
 pub use streamed::{Answering, BodyWriter};
+pub use went_to::WentTo;
 
 /// A destination's client. Cheap to clone; pools are per thread.
 ///
@@ -86,8 +88,6 @@ struct Inner {
     timeout: Duration,
     check: Option<HealthCheck>,
     checks: OnceLock<Checks>,
-    /// Told when a server is up again which was down.
-    recovered: tokio::sync::Notify,
 }
 
 /// One upstream server of a destination.
@@ -110,6 +110,8 @@ pub struct Outgoing {
     pub headers: Headers,
     /// The key by which its server is chosen, on destinations that ask for one.
     pub affinity: Option<Affinity>,
+    /// Who wants to know which server it goes to.
+    pub went_to: Option<WentTo>,
 }
 
 /// Where a connection came from.
@@ -164,7 +166,6 @@ impl Upstream {
                 balance: Balance::new(endpoints.iter().map(|endpoint| &*endpoint.name), &destination.balance),
                 check: destination.health.clone(),
                 checks: OnceLock::new(),
-                recovered: tokio::sync::Notify::new(),
                 endpoints,
                 signer: sign::Signer::new(destination)?,
                 http: destination.http,
@@ -237,9 +238,16 @@ impl Upstream {
         body: &Bytes,
         limit: &mut Limit,
     ) -> Result<Incoming, Miss> {
+        self.goes_to(server, request);
         match self.inner.http {
             UpstreamHttp::Http1 => self.send_h1(server, request, body, limit).await,
             UpstreamHttp::Http2 => self.send_h2(server, request, body, limit).await,
+        }
+    }
+
+    fn goes_to(&self, server: usize, request: &Outgoing) {
+        if let Some(told) = &request.went_to {
+            told.tell(&self.inner.endpoints[server].server.origin);
         }
     }
 

@@ -38,6 +38,7 @@ impl Upstream {
         let mut failure = None;
         for server in self.inner.balance.order(request.affinity) {
             let turn = self.inner.balance.turn(server);
+            self.goes_to(server, request);
             let connected = match self.inner.http {
                 UpstreamHttp::Http1 => self.connection(server, request, length).await.map(Wire::H1),
                 UpstreamHttp::Http2 => {

@@ -28,7 +28,7 @@ pub(crate) fn destination(url: &str) -> Destination {
 
 pub(crate) fn post(target: &str) -> Outgoing {
     let headers = [("Host", &b"hooks.example"[..]), ("X-Case", b"\xffKept")].into_iter().collect();
-    Outgoing { method: Method::POST, target: target.into(), headers, affinity: None }
+    Outgoing { method: Method::POST, target: target.into(), headers, affinity: None, went_to: None }
 }
 
 pub(crate) fn get(target: &str) -> Outgoing {

@@ -181,3 +181,21 @@ async fn turned_off_nothing_is_held_and_attempts_count() {
     eventually("all are dead", async || gateway.metric("tidegate_dead_letters", &[]).await == 10.0).await;
     assert_eq!(app.count(), 30);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_health_check_that_finds_the_app_well_lets_the_next_inline_request_probe() {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(503));
+    let health = json!({"path": "/healthz", "every": "50ms", "timeout": "5s", "rise": 1, "fall": 1});
+    let breaker = json!({"failures": 2, "probe_after": "1h", "slow_start": "0s"});
+    let route = unverified("/in").mode("proxy").to(&app).delivery("health", health);
+    let gateway = gateway().route(route.delivery("breaker", breaker)).start().await;
+    let send = async || gateway.send(&Request::post("/in", "{}")).await;
+    eventually("it is open", async || {
+        send().await.header("tidegate-reason") == Some("upstream_paused")
+            && gateway.metric("tidegate_upstream_up", &[]).await == 0.0
+    })
+    .await;
+    app.behaves(Behaviour::status(200));
+    eventually("it is tried again, an hour before its time", async || send().await.status == 200).await;
+}

@@ -187,6 +187,34 @@ async fn a_job_is_paused_over_a_restart_resumed_and_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_job_is_told_that_it_goes_on_when_the_gateway_goes_away() {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(410));
+    let mut gateway = gateway().route(github().to(&app)).start().await;
+    for n in 0..20 {
+        gateway.send(&github_event(n)).await;
+    }
+    dead_letters(&gateway, 20).await;
+    let folder = gateway.folder().to_owned();
+    let waiting = tokio::spawn(async move {
+        let replay = ["dead", "replay", "--all", "--rate", "1", "-o", "json", "--config", "tidegate.yaml"];
+        gateway::run(&folder, &replay).await
+    });
+    let running = async || gateway.cli_json(&["jobs", "list"]).await["jobs"][0]["state"] == "running";
+    eventually("the job has begun", running).await;
+    gateway.kill().await;
+    let waited = waiting.await.expect("the command ends");
+    assert_eq!(waited.status.code(), Some(3), "{waited:?}");
+    let job: serde_json::Value = serde_json::from_slice(&waited.stdout).expect("JSON");
+    let id = job["id"].as_str().expect("an id");
+    let said = String::from_utf8_lossy(&waited.stderr).into_owned();
+    assert!(said.contains("no gateway answers") || said.contains("broke off"), "{said}");
+    assert!(said.contains(&format!("`tidegate jobs show {id}`")) && said.contains("goes on"), "{said}");
+    gateway.restart().await;
+    assert_eq!(gateway.cli_json(&["jobs", "show", id]).await["state"], "running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_given_to_another_destination_when_asked_and_only_then() {
     let (app, other) = (App::start().await, App::start().await);
     let gateway = gateway()
@@ -274,4 +302,12 @@ async fn an_export_to_a_hyphen_goes_to_standard_output() {
     assert!(exported.status.success(), "{exported:?}");
     assert!(exported.stdout.windows(sent.body.len()).any(|bytes| bytes == &sent.body[..]), "{exported:?}");
     assert!(!gateway.path("-").exists());
+    // What was written is told to programs, too: beside the archive where that goes to standard output.
+    let told = gateway.cli_json(&["export", "--file", "all.tar"]).await;
+    let bytes = std::fs::metadata(gateway.path("all.tar")).expect("the archive").len();
+    assert_eq!(told, json!({"file": "all.tar", "bytes": bytes}));
+    let exported = gateway.cli(&["export", "-o", "json"]).await;
+    assert_eq!(exported.stdout.len() as u64, bytes);
+    let told: serde_json::Value = serde_json::from_slice(&exported.stderr).expect("JSON");
+    assert_eq!(told, json!({"file": null, "bytes": bytes}));
 }

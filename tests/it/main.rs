@@ -31,6 +31,7 @@ mod offline;
 mod once;
 mod order;
 mod pace;
+mod promtool;
 mod providers;
 mod ranges;
 mod reasons;

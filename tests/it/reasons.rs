@@ -126,4 +126,6 @@ async fn health_and_readiness_answer() {
     }
     let healthy = gateway.cli(&["healthcheck"]).await;
     assert!(healthy.status.success(), "{healthy:?}");
+    let healthy = gateway.cli_json(&["healthcheck"]).await;
+    assert_eq!(healthy["ready"], true, "{healthy}");
 }

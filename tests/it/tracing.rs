@@ -86,7 +86,24 @@ async fn a_senders_trace_goes_on_through_the_buffer_to_each_attempt_even_after_a
         (says(reception, "http.response.status_code"), says(reception, "tidegate.outcome")),
         ("202".into(), "accepted".into())
     );
+    for (key, value) in [
+        ("http.request.method", "POST"),
+        ("http.route", "/in"),
+        ("url.scheme", "https"),
+        ("server.address", "localhost"),
+        ("server.port", "443"),
+        ("network.protocol.version", "1.1"),
+    ] {
+        assert_eq!(says(reception, key), value, "{key}");
+    }
+    assert!(!has(reception, "error.type") && !has(reception, "url.path"));
     let [sending] = of(SpanKind::Producer)[..] else { panic!("{all:?}") };
+    for (span, operation) in [(sending, "send"), (of(SpanKind::Consumer)[0], "process")] {
+        assert_eq!(says(span, "messaging.system"), "tidegate");
+        assert_eq!(says(span, "messaging.operation.name"), operation);
+        assert_eq!(says(span, "messaging.operation.type"), operation);
+    }
+    assert_eq!(says(sending, "messaging.destination.name"), "in");
     assert_eq!(sending.parent_span_id, reception.span_id);
     assert_eq!(says(sending, "messaging.message.id"), answer.event_id());
     let (work, calls) = (of(SpanKind::Consumer), of(SpanKind::Client));
@@ -100,6 +117,12 @@ async fn a_senders_trace_goes_on_through_the_buffer_to_each_attempt_even_after_a
     }
     let last = calls.iter().max_by_key(|span| span.end_time_unix_nano).expect("a call");
     assert_eq!(says(last, "http.response.status_code"), "200");
+    assert!(calls.iter().all(|call| is_to(call, &app) && says(call, "http.request.method") == "POST"));
+    assert!(
+        !has(last, "error.type")
+            && calls.iter().any(|call| has(call, "error.type") && says(call, "error.type") == "503")
+    );
+    assert!(work.iter().any(|span| has(span, "error.type") && says(span, "error.type") == "503"));
     assert!(calls.iter().filter(|call| call.span_id != last.span_id).all(|call| {
         says(call, "http.response.status_code") == "503" && call.status.as_ref().is_some_and(|s| s.code == 2)
     }));
@@ -138,6 +161,8 @@ async fn a_batch_has_a_trace_of_its_own_that_is_linked_to_those_of_its_events() 
     let [call] = of(SpanKind::Client)[..] else { panic!("{all:?}") };
     assert!(call.parent_span_id.is_empty() && hex::encode(&call.trace_id) != TRACE);
     assert_eq!(says(call, "messaging.batch.message_count"), "2");
+    assert_eq!(says(call, "messaging.operation.name"), "process");
+    assert!(is_to(call, &app));
     assert_eq!(says(call, "http.response.status_code"), "200");
     let (sent, work) = (of(SpanKind::Producer), of(SpanKind::Consumer));
     let linked: Vec<_> = call.links.iter().map(|link| &link.span_id).collect();
@@ -228,6 +253,60 @@ async fn an_inline_request_is_told_by_grpc() {
         gateway.metric("tidegate_trace_spans_total", &[("outcome", "exported")]).await >= 3.0
     })
     .await;
+}
+
+fn has(span: &Span, key: &str) -> bool {
+    span.attributes.iter().any(|attribute| attribute.key == key)
+}
+
+fn is_to(call: &Span, app: &App) -> bool {
+    app.url() == format!("http://{}:{}", says(call, "server.address"), says(call, "server.port"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_names_the_server_that_failed_and_how() {
+    let (app, collector) = (App::start().await, App::start().await);
+    app.behaves(Behaviour::status(500));
+    let nobody = free_port();
+    let dead = format!("http://127.0.0.1:{nobody}");
+    let mut gateway = gateway()
+        .route(unverified("/dead").mode("proxy").forwards_to(&dead))
+        .route(unverified("/some").mode("proxy").forwards_to(&dead).to(&app))
+        .route(pass().set("path", "/through/*").to(&app))
+        .section("tracing", json!({"url": collector.url(), "protocol": "http"}))
+        .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start()
+        .await;
+    for (path, status) in [("/dead", 502), ("/some", 500), ("/through/x", 500)] {
+        assert_eq!(gateway.send(&Request::post(path, "{}")).await.status, status, "{path}");
+    }
+    gateway.terminate().await;
+    let all = exported(&collector);
+    let of = |route: &str| {
+        let reception = all.iter().find(|span| has(span, "http.route") && says(span, "http.route") == route);
+        let reception = reception.expect("the reception");
+        let call = all.iter().find(|span| span.parent_span_id == reception.span_id).expect("the request");
+        assert_eq!((reception.kind(), call.kind()), (SpanKind::Server, SpanKind::Client));
+        (reception, call)
+    };
+    let (reception, call) = of("/dead");
+    assert_eq!(
+        (says(reception, "error.type"), says(call, "error.type")),
+        ("upstream_unavailable".into(), "connect".into())
+    );
+    assert_eq!(says(call, "server.port"), nobody.to_string());
+    assert!(!has(call, "http.response.status_code"));
+    for route in ["/some", "/through/*"] {
+        let (reception, call) = of(route);
+        assert!(is_to(call, &app), "{call:?}");
+        for span in [reception, call] {
+            assert_eq!(
+                (says(span, "error.type"), says(span, "http.response.status_code")),
+                ("500".into(), "500".into())
+            );
+            assert_eq!(span.status.as_ref().map(|status| status.code), Some(2));
+        }
+    }
 }
 
 fn says_outcome(span: &Span) -> Option<String> {

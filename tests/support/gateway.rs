@@ -237,8 +237,10 @@ impl Gateway {
         let answer = self.admin("GET", "/metrics").await;
         let answer = answer.unwrap_or_else(|problem| panic!("no metrics: {problem}:\n{}", self.log()));
         let family = ["_total", "_count", "_sum", "_bucket"].iter().find_map(|end| name.strip_suffix(end));
-        let declared = format!("# TYPE {} ", family.unwrap_or(name));
-        assert!(answer.text().contains(&declared), "there is no metric `{name}`");
+        // A counter is declared with its ending, a histogram without.
+        let declared = [name, family.unwrap_or(name)].map(|name| format!("# TYPE {name} "));
+        let is_there = declared.iter().any(|line| answer.text().contains(line));
+        assert!(is_there, "there is no metric `{name}`");
         let wanted: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         answer
             .text()

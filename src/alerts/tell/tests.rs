@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::AlertTarget;
 
-fn settings(how: TellBy) -> AlertSettings {
+pub(super) fn settings(how: TellBy) -> AlertSettings {
     let config = "listeners: [{ address: \"127.0.0.1:0\" }]\nroutes: [{ path: /x, verify: none, forward_to: \"http://a\" }]\n";
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.yaml");
@@ -12,11 +12,11 @@ fn settings(how: TellBy) -> AlertSettings {
     settings
 }
 
-fn shell(script: &str) -> TellBy {
+pub(super) fn shell(script: &str) -> TellBy {
     TellBy::Command(["sh", "-c", script].map(Into::into).to_vec())
 }
 
-fn notice(settings: &AlertSettings) -> Arc<Notice> {
+pub(super) fn notice(settings: &AlertSettings) -> Arc<Notice> {
     Arc::new(Notice::test(settings, Timestamp(1)))
 }
 

@@ -261,12 +261,8 @@ impl Buffer for Embedded {
         outcome.await.unwrap_or_else(|| Err(self.shared.gone()))
     }
 
-    async fn append_batch(
-        &self,
-        batch: NewBatch,
-        destinations: &[DestinationName],
-    ) -> Result<BatchAppended, AppendError> {
-        let outcome = self.shared.push_batch(batch, destinations)?;
+    async fn append_batch(&self, batch: NewBatch) -> Result<BatchAppended, AppendError> {
+        let outcome = self.shared.push_batch(batch)?;
         outcome.await.unwrap_or_else(|| Err(self.shared.gone()))
     }
 

@@ -10,6 +10,7 @@ use fjall::Slice;
 
 use super::super::{
     AppendError, Appended, BatchAppended, Delivery, DestinationName, Event, Imported, NewBatch, NewClaim,
+    NewPart,
 };
 use super::apply::{Append, Import, Op};
 use super::batch::{self, AppendBatch};
@@ -98,16 +99,12 @@ impl Shared {
         Ok(outcome)
     }
 
-    pub(super) fn push_batch(
-        &self,
-        batch: NewBatch,
-        destinations: &[DestinationName],
-    ) -> Coming<BatchAppended> {
+    pub(super) fn push_batch(&self, batch: NewBatch) -> Coming<BatchAppended> {
         self.gate.admit()?;
-        let lanes = self.lanes(destinations);
         let NewBatch { id, events, claim } = batch;
         let keys = self.keys.hold();
-        let part = |(event, claim): (Event, Option<NewClaim>)| {
+        let part = |NewPart { event, to, claim }: NewPart| {
+            let lanes = self.lanes(&to);
             let encoded = encode(&event, &lanes, &keys)?;
             let targets = self.targets(&lanes, &event);
             Ok(batch::Part { event: Arc::new(event), encoded, targets, claim })

@@ -244,7 +244,8 @@ impl Checker<'_, '_> {
                     let help = "leave the path out of the URL, and the app gets the sender's path";
                     self.warning(place, message, help);
                 }
-                self.forwards.push(Forwards { place: place.clone(), uri: uri.clone() });
+                let route = purpose.route.to_owned();
+                self.forwards.push(Forwards { place: place.clone(), uri: uri.clone(), route });
                 return Some(uri);
             }
             _ => format!("`{text}` is not an http or https URL"),

@@ -79,8 +79,18 @@ impl Checker<'_, '_> {
     fn only_stored(&mut self, key: &str, destination: &Place, purpose: Purpose<'_>) -> bool {
         let stored = purpose.mode == raw::Mode::Buffer;
         if !stored {
-            let help = "with `mode: buffer` events are stored first, and can go in order and together";
-            self.error(&destination.key(key), format!("`{key}` has no meaning inline"), help);
+            let why = match purpose.mode {
+                raw::Mode::Spill => {
+                    "a `spill` route forwards each event at once, and what it has stored is overtaken"
+                }
+                _ => "each event is forwarded at once, while its sender waits",
+            };
+            let help = "use `mode: buffer`, where all are stored first and can go in order and together";
+            self.error(
+                &destination.key(key),
+                format!("no `{key}` here: {why}"),
+                format!("{help}, or remove `{key}`"),
+            );
         }
         stored
     }

@@ -165,12 +165,10 @@ impl Checker<'_, '_> {
             }
             (false, Some(raw::BalanceText::Hash(hash))) => {
                 if raw.batch.is_some() {
-                    let help = "events of several keys go together in a batch: keep one of the two";
-                    self.error(
-                        &place.key("balance"),
-                        "`batch` and a server for each key do not go together",
-                        help,
-                    );
+                    let message = "a batch holds events of several keys and goes to one server, so none can be kept to \
+                                   the server of its key";
+                    let help = "remove `batch`; or batch to servers that take turns: `balance: round-robin`";
+                    self.error(&place.key("balance"), message, help);
                 }
                 self.balance_key(hash, &place.key("balance").key("hash"), purpose)
             }

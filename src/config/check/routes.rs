@@ -140,14 +140,6 @@ impl Checker<'_, '_> {
             deadline: pack.as_ref().and_then(|p| p.deadline.known().copied()),
         };
         let destinations = self.destinations(&raw.forward_to, &place.key("forward_to"), purpose);
-        if split.is_some() && destinations.iter().any(|to| to.when.is_some()) {
-            let help = "remove `split`, or the destinations' `when`";
-            self.error(
-                &place.key("split"),
-                "the events of a batch go to every destination: no `when` is asked",
-                help,
-            );
-        }
         let answer = self.answer(raw, place, pack.as_deref());
         let filtered = destinations.iter().all(|to| to.when.is_some());
         let unwanted = self.unwanted(raw, place, filtered);

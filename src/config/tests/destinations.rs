@@ -86,7 +86,10 @@ fn a_key_that_chooses_the_server_must_be_where_it_can_be_read() {
     assert_eq!(told("{ hash: body-hash }", "    mode: pass"), "on a `pass` route nothing is read of a body");
     assert!(told("{ hash: shop }", "").contains("says no place"));
     let batch = "{ hash: \"header:x\" }, batch: { max_events: 5 }";
-    assert_eq!(told(batch, ""), "`batch` and a server for each key do not go together");
+    assert_eq!(
+        told(batch, ""),
+        "a batch holds events of several keys and goes to one server, so none can be kept to the server of its key"
+    );
     let slip = load_text(&of("{ by: \"header:x\" }", "")).unwrap_err();
     let said: Vec<&str> = slip.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(said, ["the key `hash` is missing", "unknown key `by`"]);

@@ -404,17 +404,45 @@ fn a_greeting_that_would_be_refused_for_lack_of_a_setting_is_warned_of() {
 }
 
 #[test]
-fn a_destination_that_is_the_gateway_itself_is_told() {
-    let own = |url: &str| {
-        let route = format!("  - path: /x\n    verify: none\n    forward_to: {url}\n");
-        routes(&route).replace("127.0.0.1:0", "0.0.0.0:8080")
+fn events_that_come_in_again_for_ever_are_an_error_and_a_hand_over_to_another_route_is_none() {
+    let route = |name: &str, more: &str, to: &str| {
+        format!("  - name: {name}\n    path: /{name}\n    verify: none\n{more}    forward_to: {to}\n")
     };
-    let problem = only(&own("http://localhost:8080"));
-    assert_eq!((problem.key.as_str(), problem.line), ("routes[0].forward_to", 5));
+    let own = |list: &[String]| routes(&list.concat()).replace("127.0.0.1:0", "0.0.0.0:8080");
+    let problem = only(&own(&[route("x", "", "http://localhost:8080")]));
+    assert_eq!((problem.key.as_str(), problem.line), ("routes[0].forward_to", 6));
     assert!(problem.message.contains("the gateway's own listener 0.0.0.0:8080"), "{problem}");
-    let warned = warnings(&own("http://127.0.0.1:8080/other"));
-    assert!(warned.iter().any(|w| w.contains("the gateway's own listener")), "{warned:?}");
-    assert!(!warnings(&own("http://127.0.0.1:8081")).iter().any(|w| w.contains("own listener")));
+    assert!(problem.to_string().contains("(x -> x)"), "{problem}");
+    let is_told = |told: &[String]| told.iter().any(|told| told.contains("own listener"));
+    let free = |list: &[String]| assert!(!is_told(&warnings(&own(list))), "{list:?}");
+
+    // Through its own path, by a rewritten one, below a pattern, over another route, with a host of its own.
+    only(&own(&[route("x", "", "http://127.0.0.1:8080/x")]));
+    only(&own(&[route("x", "", "{ url: \"http://127.0.0.1:8080\", path: { match: \"/x\", to: \"/x\" } }")]));
+    only(&own(&["  - path: /x/{a}/*\n    mode: pass\n    forward_to: http://127.0.0.1:8080\n".to_owned()]));
+    only(&own(&[route("x", "    host: a.example\n", "http://127.0.0.1:8080")]));
+    let there =
+        || route("x", "    host: a.example\n", "{ url: \"http://127.0.0.1:8080/y\", host: upstream }");
+    // The `Host` of what comes to /y is not a.example, so it ends there.
+    warnings(&own(&[there(), route("y", "", "http://127.0.0.1:8080/x")]));
+    let back = "{ url: \"http://localhost:8080/x\", host: upstream }";
+    let here = there().replace("a.example", "localhost");
+    let two = load_text(&own(&[here, route("y", "", back)])).map(|_| ()).unwrap_err();
+    assert_eq!(two.iter().filter(|p| p.message.contains("own listener")).count(), 2, "{two:?}");
+    assert!(two[0].to_string().contains("(x -> y -> x)"), "{two:?}");
+
+    // To other routes, which forward to an app.
+    let app = |more: &str| {
+        "  - name: b\n    path: /x\n    verify: none\n".to_owned() + more + "    forward_to: http://app\n"
+    };
+    free(&[there(), route("y", "", "http://app")]);
+    free(&[
+        route("x", "    host: a.example\n", "{ url: \"http://localhost:8080\", host: upstream }"),
+        app("    host: localhost\n"),
+    ]);
+    free(&[route("x", "", "http://127.0.0.1:8081")]);
+    // To nobody.
+    assert!(is_told(&warnings(&own(&[route("x", "", "http://127.0.0.1:8080/other")]))));
 }
 
 #[test]

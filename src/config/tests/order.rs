@@ -32,6 +32,8 @@ fn an_order_and_a_batch_that_can_not_work_are_refused_at_their_place() {
     }
     for key in ["order: { by: \"query:a\" }", "batch: {}"] {
         let problem = only(&with(key).replace("verify: none", "verify: none\n    mode: proxy"));
-        assert!(problem.message.contains("has no meaning inline"), "{}", problem.message);
+        assert!(problem.message.contains("while its sender waits"), "{}", problem.message);
+        let problem = only(&with(key).replace("verify: none", "verify: none\n    mode: spill"));
+        assert!(problem.message.contains("is overtaken"), "{}", problem.message);
     }
 }

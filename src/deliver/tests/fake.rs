@@ -18,8 +18,9 @@ use crate::deliver::Seams;
 use crate::deliver::batch::BatchAnswered;
 use crate::deliver::classify::Answered;
 use crate::deliver::worker::App;
-use crate::message::{Headers, Method, Scheme, TraceContext};
+use crate::message::{Headers, Method, Scheme};
 use crate::pauses::Pauses;
+use crate::trace::Span;
 use crate::upstream::UpstreamError;
 use crate::upstream::batch::Part;
 
@@ -248,7 +249,7 @@ impl Buffer for Memory {
     ) -> Result<Appended, AppendError> {
         unimplemented!()
     }
-    async fn append_batch(&self, _: NewBatch, _: &[DestinationName]) -> Result<BatchAppended, AppendError> {
+    async fn append_batch(&self, _: NewBatch) -> Result<BatchAppended, AppendError> {
         unimplemented!()
     }
     async fn claimed(&self, _: ClaimKey) -> Result<Option<Claimed>, BufferError> {
@@ -307,8 +308,6 @@ type Doing = Pin<Box<dyn Future<Output = Result2> + Send>>;
 pub(crate) struct Simulated {
     does: Arc<dyn Fn(EventId, u32) -> Doing + Send + Sync>,
     pub seen: Arc<Seen>,
-    /// As a health check would say it.
-    pub recovered: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -324,11 +323,7 @@ impl Simulated {
         F: Fn(EventId, u32) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result2> + Send + 'static,
     {
-        Self {
-            does: Arc::new(move |id, number| Box::pin(does(id, number))),
-            seen: Arc::default(),
-            recovered: Arc::default(),
-        }
+        Self { does: Arc::new(move |id, number| Box::pin(does(id, number))), seen: Arc::default() }
     }
     pub fn calls(&self) -> usize {
         self.seen.calls.load(Ordering::SeqCst)
@@ -347,7 +342,7 @@ impl Drop for Inside {
 }
 
 impl App for Simulated {
-    async fn attempt(&self, _: &Destination, event: &Event, number: u32, _: Option<TraceContext>) -> Result2 {
+    async fn attempt(&self, _: &Destination, event: &Event, number: u32, _: Option<&Span>) -> Result2 {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
         let now = self.seen.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.seen.most.fetch_max(now, Ordering::SeqCst);
@@ -361,7 +356,7 @@ impl App for Simulated {
         _: &Destination,
         settings: &Batch,
         events: &[Part<'_>],
-        _: Option<TraceContext>,
+        _: Option<&Span>,
     ) -> Result<BatchAnswered, UpstreamError> {
         assert!(!events.is_empty() && events.len() <= settings.max_events);
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
@@ -376,10 +371,6 @@ impl App for Simulated {
             answered.status = answered.status.max(own.status);
         }
         Ok(BatchAnswered { answered, body: Vec::new(), cut: false })
-    }
-
-    async fn recovered(&self) {
-        self.recovered.notified().await;
     }
 }
 

@@ -228,14 +228,15 @@ async fn what_was_spared_goes_on_as_soon_as_the_breaker_closes() {
         let calls = app.calls();
         assert!(calls <= 8, "{calls}");
         // Hope in vain costs one probe.
-        app.recovered.notify_one();
+        let breaker = deliverer.seams.breakers.of(&name);
+        breaker.probe_soon("a test");
         sleep(Duration::from_secs(1)).await;
         assert_eq!(app.calls(), calls + 1);
         up.store(true, Ordering::SeqCst);
         sleep(Duration::from_secs(300)).await;
         assert_eq!(app.calls(), calls + 1, "it was asked to wait for an hour");
         match hope {
-            "health check" => app.recovered.notify_one(),
+            "health check" => breaker.probe_soon("a test"),
             "resume" => {
                 pauses.pause(&name.0, clock.now()).await.unwrap();
                 sleep(Duration::from_secs(1)).await;
@@ -243,7 +244,6 @@ async fn what_was_spared_goes_on_as_soon_as_the_breaker_closes() {
             }
             _ => {
                 let settings = BreakerSettings::default();
-                let breaker = deliverer.seams.breakers.of(&name);
                 breaker.probe_soon("a test");
                 breaker.admit_inline(Some(&settings)).unwrap().end(crate::breaker::Outcome::Well, "");
             }

@@ -19,9 +19,9 @@ use crate::deliver::Inner;
 use crate::deliver::batch::BatchAnswered;
 use crate::deliver::classify::Answered;
 use crate::deliver::worker::App;
-use crate::message::TraceContext;
 use crate::pauses::Pauses;
 use crate::route::PathPattern;
+use crate::trace::Span;
 use crate::upstream::UpstreamError;
 use crate::upstream::batch::Part;
 use crate::upstream::testing::destination;
@@ -180,7 +180,6 @@ struct Inside {
     lanes: Mutex<HashSet<LaneKey>>,
     taken: Mutex<HashSet<EventId>>,
     wrong: Mutex<Vec<String>>,
-    recovered: tokio::sync::Notify,
 }
 
 impl World {
@@ -288,13 +287,7 @@ fn is_well(result: &Result2) -> bool {
 }
 
 impl App for World {
-    async fn attempt(
-        &self,
-        to: &Destination,
-        event: &Event,
-        number: u32,
-        _: Option<TraceContext>,
-    ) -> Result2 {
+    async fn attempt(&self, to: &Destination, event: &Event, number: u32, _: Option<&Span>) -> Result2 {
         let _request = self.begins(to, &[(event, number)]);
         let (wait, result) = self.answer(event.id);
         sleep(wait).await;
@@ -309,7 +302,7 @@ impl App for World {
         to: &Destination,
         settings: &Batch,
         parts: &[Part<'_>],
-        _: Option<TraceContext>,
+        _: Option<&Span>,
     ) -> Result<BatchAnswered, UpstreamError> {
         let events: Vec<(&Event, u32)> = parts.iter().map(|part| (part.event, part.attempt)).collect();
         let bytes: usize = events.iter().map(|(event, _)| event.body.len()).sum();
@@ -342,10 +335,6 @@ impl App for World {
         };
         Ok(BatchAnswered { answered, body: Vec::new(), cut: false })
     }
-
-    async fn recovered(&self) {
-        self.0.recovered.notified().await;
-    }
 }
 
 struct Bench {
@@ -373,7 +362,6 @@ impl Bench {
             lanes: Mutex::default(),
             taken: Mutex::default(),
             wrong: Mutex::default(),
-            recovered: tokio::sync::Notify::new(),
         }));
         Self { history, memory, clock: clock(), pauses, world, given_up: HashSet::new() }
     }
@@ -428,7 +416,7 @@ impl Bench {
                     }
                 }
                 Step::Unpark => self.memory.unpark(self.clock.now()),
-                Step::Hope => self.world.0.recovered.notify_one(),
+                Step::Hope => self.world.0.breakers.lock().of(&name).probe_soon("a test"),
                 Step::Pause => {
                     self.pauses.pause(&name.0, self.clock.now()).await.unwrap();
                 }

@@ -246,6 +246,7 @@ async fn made_up_names_push_out_no_good_one_and_are_one_line_of_the_status() {
     let (others, good): (Vec<_>, Vec<_>) = status.iter().partition(|of| !of.alarming);
     assert_eq!((good.len(), good[0].url.clone()), (1, issuer.url("/good")));
     assert_eq!((others.len(), others[0].url.clone()), (1, issuer.url("/{key}")));
+    assert!(others[0].unknown_names > 0 && good[0].unknown_names == 0, "{status:?}");
     assert!(!serde_json::to_string(&status).unwrap().contains("junk"));
 }
 

@@ -12,10 +12,9 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
-use crate::trace::Span;
 use crate::verify::Verified;
 
-use super::sending;
+use super::{sending, sent};
 
 pub(in crate::receive) async fn accept<E: Exchange, A>(
     context: &Context<'_, A>,
@@ -81,7 +80,7 @@ where
     let sending = sending(context, &mut event.origin, id, &event.route);
     let as_of = context.buffer.answers_as_of();
     let appended = context.buffer.append(event, destinations, claim).await;
-    Span::end(sending, appended.as_ref().err());
+    sent(sending, &appended);
     match appended {
         Ok(Appended::Stored) => {
             // If the sender has gone, its resend is recognised.

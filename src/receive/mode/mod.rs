@@ -6,20 +6,32 @@ pub(super) mod proxy;
 pub(super) mod spill;
 pub(super) mod split;
 
-use crate::buffer::{EventId, Origin};
+use crate::buffer::{AppendError, Appended, EventId, Origin};
 use crate::message::{Head, TraceContext};
+use crate::reason::Reason;
 use crate::receive::Context;
 use crate::trace::Span;
 
 /// The request to the app, where its trace is recorded.
 fn call<A>(context: &Context<'_, A>, trace: Option<TraceContext>, head: &Head) -> Option<Span> {
-    Some(context.tracer?.call(trace?, head.method.as_str()))
+    Some(context.tracer?.call(trace?, &head.method))
 }
 
 /// The append of an event, where its trace is recorded; deliveries continue from there.
 fn sending<A>(context: &Context<'_, A>, origin: &mut Origin, id: EventId, route: &str) -> Option<Span> {
     let mut span = context.tracer?.sending(origin.trace?, route);
-    span.event(id, route);
+    span.event(id);
     origin.trace = Some(span.context());
     Some(span)
+}
+
+/// The append has ended.
+fn sent(span: Option<Span>, appended: &Result<Appended, AppendError>) {
+    if let (Some(mut span), Err(error)) = (span, appended) {
+        let reason = match error {
+            AppendError::Full(_) => Reason::BufferFull,
+            AppendError::Unavailable(_) => Reason::BufferUnavailable,
+        };
+        span.failed(reason.code(), error.to_string());
+    }
 }

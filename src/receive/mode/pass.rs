@@ -41,7 +41,7 @@ pub(in crate::receive) async fn stream<E: Exchange, A: App>(
     let body = Body::of(exchange, max_body).await?;
     let head = exchange.head();
     // Ends with this function.
-    let call = call(context, trace, head);
+    let mut call = call(context, trace, head);
     let outgoing = Forward {
         method: &head.method,
         target: &head.target,
@@ -55,7 +55,21 @@ pub(in crate::receive) async fn stream<E: Exchange, A: App>(
         affinity: Affinity::of_head(&destination.balance, head),
     }
     .to(destination);
-    both_ways(&**app, exchange, &outgoing, body, max_body, idle).await
+    let outgoing = Outgoing { went_to: call.as_ref().and_then(Span::went_to), ..outgoing };
+    let result = both_ways(&**app, exchange, &outgoing, body, max_body, idle).await;
+    if let Some(call) = &mut call {
+        match (&result, exchange.status()) {
+            (Err(refused), _) => call.failed(refused.reason.code(), refused.detail.clone()),
+            (Ok(_), Some(status)) => {
+                call.answered(status);
+                if status >= 400 {
+                    call.failed_with(status);
+                }
+            }
+            (Ok(_), None) => {}
+        }
+    }
+    result
 }
 
 /// What of the request follows its head.

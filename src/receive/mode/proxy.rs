@@ -78,7 +78,7 @@ impl<'a, A: App> Call<'a, A> {
         let id = EventId::new(head.received_at);
         let mut span = call(context, request.trace(), head);
         if let Some(span) = &mut span {
-            span.event(id, &destination.name.0);
+            span.event(id);
         }
         let outgoing = Forward {
             method: &head.method,
@@ -102,6 +102,7 @@ impl<'a, A: App> Call<'a, A> {
             affinity: Affinity::of(&destination.balance, request.get()),
         }
         .to(destination);
+        let outgoing = Outgoing { went_to: span.as_ref().and_then(Span::went_to), ..outgoing };
         let Some(app) = context.upstreams.get(&destination.name) else {
             return Err(Refused::internal(format!("no client for {}", destination.name)));
         };
@@ -142,14 +143,18 @@ impl<'a, A: App> Call<'a, A> {
                 let asked = asked.and_then(|value| retry_after(value, self.clock.now()));
                 permit.end(breaker::of_status(status, asked), &format!("status {status}"));
                 if let Some(span) = &self.span {
-                    span.lock().answered(status);
+                    let mut span = span.lock();
+                    span.answered(status);
+                    if status >= 400 {
+                        span.failed_with(status);
+                    }
                 }
                 Ok(incoming)
             }
             Err(error) => {
                 permit.end(breaker::of_error(&error), &error.to_string());
                 if let Some(span) = &self.span {
-                    span.lock().failed(error.to_string());
+                    span.lock().failed(error.class(), error.to_string());
                 }
                 Err(error.into())
             }

@@ -25,11 +25,10 @@ use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
-use crate::trace::Span;
 use crate::verify::Verified;
 
 use super::proxy::{Call, Permitted, repeat};
-use super::sending;
+use super::{sending, sent};
 
 /// Bytes of an answer's body that are held back: as much as is kept of an answer for repeats.
 const HELD: usize = FirstAnswer::MAX_BODY;
@@ -193,7 +192,7 @@ impl<A: App> One<'_, A> {
         let sending = sending(context, &mut event.origin, call.id, &spill.route.name);
         let as_of = context.buffer.answers_as_of();
         let appended = context.buffer.append(event, to, claim).await;
-        Span::end(sending, appended.as_ref().err());
+        sent(sending, &appended);
         let claimed = match appended {
             Ok(Appended::Stored) => {
                 if let (Some(turn), Some(identity)) = (turn, identity) {

@@ -10,9 +10,10 @@ use bytes::Bytes;
 
 use crate::buffer::{
     AppendError, BatchAppended, BatchPart, DestinationName, Event, EventId, FirstAnswer, NewBatch, NewClaim,
+    NewPart,
 };
-use crate::config::{Acknowledgement, Destination, Route};
-use crate::message::{Headers, Request};
+use crate::config::{Acknowledgement, Destination, Route, Unwanted};
+use crate::message::{Head, Headers, Request};
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
 use crate::receive::idempotency::{Identity, key_of_part, scope, shortened};
@@ -21,6 +22,8 @@ use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
 use crate::verify::{Element, NotSplit, Split, Verified};
+
+use super::buffer;
 
 /// Bytes of all events of a batch, each with its copy of the headers: what one write to the disk may be.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -38,18 +41,26 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
 ) -> Result<Outcome, Refused> {
     let answer = answers::acknowledgement(acknowledgement);
     let id = EventId::new(request.get().head.received_at);
-    let Some(batch) = taken_apart(route, split, &request, id, &answer)? else {
+    let Some(mut batch) = taken_apart(route, split, destinations, &request, id, &answer)? else {
         let _ = exchange.answer(answers::first(&answer, id)).await;
         return Ok(Outcome::Handshake);
     };
     drop(request);
-    let batch = NewBatch { claim: identity.as_ref().map(|identity| identity.claim(answer.clone())), ..batch };
-    let names: Vec<DestinationName> = destinations.iter().map(|to| to.name.clone()).collect();
+    let is_wanted = batch.events.iter().any(|part| !part.to.is_empty());
+    if route.unwanted == Unwanted::Drop {
+        if !is_wanted {
+            // A repeat is unwanted again, so nothing must be remembered.
+            let _ = exchange.answer(answers::first(&answer, id)).await;
+            return Ok(Outcome::Unwanted(id));
+        }
+        batch.events.retain(|part| !part.to.is_empty());
+    }
+    batch.claim = identity.as_ref().map(|identity| identity.claim(answer.clone()));
     let as_of = context.buffer.answers_as_of();
-    match context.buffer.append_batch(batch, &names).await {
+    match context.buffer.append_batch(batch).await {
         Ok(BatchAppended::Stored { .. }) => {
             let _ = exchange.answer(answers::first(&answer, id)).await;
-            Ok(Outcome::Accepted(id))
+            Ok(if is_wanted { Outcome::Accepted(id) } else { Outcome::Unwanted(id) })
         }
         Ok(BatchAppended::Duplicate(claimed)) => {
             let first = claimed.event_id;
@@ -65,11 +76,12 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
     }
 }
 
-/// The events of a request, each with its claim; `None` if there are none: some senders try an address out with a batch of
+/// The events of a request, each with its claim and the destinations that want it; `None` if there are none: some senders try an address out with a batch of
 /// nothing, and there is nothing that could be lost. The claim of the request as a whole is the caller's.
 pub(in crate::receive) fn taken_apart(
     route: &Route,
     split: &Split,
+    destinations: &[Arc<Destination>],
     request: &Verified<Request>,
     id: EventId,
     answer: &FirstAnswer,
@@ -81,20 +93,21 @@ pub(in crate::receive) fn taken_apart(
     if elements.is_empty() {
         return Ok(None);
     }
-    let headers = headers(&request.get().head.headers, split);
-    let each = EVENT_BYTES + headers.bytes() + request.get().head.target.len();
+    let headers_of_each = headers(&request.get().head.headers, split);
+    let each = EVENT_BYTES + headers_of_each.bytes() + request.get().head.target.len();
     if each.saturating_mul(elements.len()) > MAX_BYTES {
         let why = format!("{} events of {each} bytes beside their bodies", elements.len());
         return Err(Refused::because(Reason::BatchTooLarge, why));
     }
     let common = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
     let whole = Event::from_verified(id, route.name.clone(), request, None, common);
-    let whole = Event { headers, body: Bytes::new(), ..whole };
+    let whole = Event { headers: headers_of_each.clone(), body: Bytes::new(), ..whole };
     let count = u32::try_from(elements.len()).unwrap_or(u32::MAX);
     let mut ids: Vec<EventId> = elements.iter().map(|_| EventId::new(whole.received_at)).collect();
     // Ids of one millisecond come in any order; within a batch they shall sort as its events do.
     ids.sort_unstable();
     let scope = scope(route, request);
+    let mut places = Places::of(destinations, request.get(), &headers_of_each);
     let part = |(number, (element, event_id)): (u32, (Element, EventId))| {
         let claim = claim(route, &scope, &element, whole.origin.would_refuse, answer);
         let Element { body, key, event_type } = element;
@@ -103,10 +116,41 @@ pub(in crate::receive) fn taken_apart(
         event.event_type = event_type.map(shortened).or(event.event_type);
         event.idempotency_key = claim.is_some().then(|| shortened(key));
         event.origin.batch = Some(BatchPart { id, number, count });
-        (event, claim)
+        let to = places.wanted(&event);
+        NewPart { event, to, claim }
     };
     let events = (1..).zip(elements.into_iter().zip(ids)).map(part).collect();
     Ok(Some(NewBatch { id, events, claim: None }))
+}
+
+/// What the destinations' conditions are asked of.
+enum Places<'d> {
+    /// Every event goes to all.
+    All(Vec<DestinationName>),
+    /// The request as each event has it: with that one's body in turn.
+    Own { destinations: &'d [Arc<Destination>], request: Box<Request> },
+}
+
+impl<'d> Places<'d> {
+    fn of(destinations: &'d [Arc<Destination>], request: &Request, headers: &Headers) -> Self {
+        if destinations.iter().all(|to| to.when.is_none()) {
+            return Self::All(destinations.iter().map(|to| to.name.clone()).collect());
+        }
+        let head = Head { headers: headers.clone(), ..request.head.clone() };
+        let request = Request { head, params: request.params.clone(), body: Bytes::new() };
+        Self::Own { destinations, request: Box::new(request) }
+    }
+
+    /// The destinations that want this event.
+    fn wanted(&mut self, event: &Event) -> Vec<DestinationName> {
+        match self {
+            Self::All(names) => names.clone(),
+            Self::Own { destinations, request } => {
+                request.body = event.body.clone();
+                buffer::wanted(destinations, request, event.event_type.as_deref())
+            }
+        }
+    }
 }
 
 /// The claim of an element.

@@ -8,11 +8,15 @@ use crate::receive::testing::{FakeApp, FakeBuffer, InMemory, Scene, head, identi
 
 /// A config's one route, which takes batches apart.
 fn route(split: &str) -> Arc<Route> {
+    route_to(split, "forward_to: \"http://127.0.0.1:9\"")
+}
+
+fn route_to(split: &str, more: &str) -> Arc<Route> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.yaml");
     let text = format!(
         "listeners: [{{ address: \"127.0.0.1:0\" }}]\nroutes:\n  - {{ name: r, path: /x, verify: none, \
-         idempotency: {{}}, split: {split}, event_type: \"header:X-Kind\", forward_to: \"http://127.0.0.1:9\" }}\n"
+         idempotency: {{}}, split: {split}, event_type: \"header:X-Kind\", {more} }}\n"
     );
     std::fs::write(&path, text).unwrap();
     config::load(&path, &config::Unfetched).unwrap().config.routes[0].clone()
@@ -87,6 +91,44 @@ fn what_came_before_is_left_out_and_a_whole_repeat_gets_the_first_answer() {
     assert_eq!(exchange.answered().unwrap().status, 202);
     let keys: Vec<_> = scene.buffer.events().into_iter().filter_map(|e| e.idempotency_key).collect();
     assert_eq!(keys, ["a", "b", "c"]);
+}
+
+#[test]
+fn each_event_goes_where_its_own_element_is_wanted() {
+    let to = |name: &str, when: &str| format!("{{ name: {name}, url: \"http://a\", when: {{ {when} }} }}");
+    let list = |more: &str| {
+        let all = [
+            to("opened", "event_type: open"),
+            to("big", "\"body:/n\": { gt: 5 }"),
+            to("marked", "\"header:X-Mark\": \"1\", \"body:/n\": { exists: true }"),
+        ];
+        route_to(LIST, &format!("{more}forward_to: [{}]", all.join(", ")))
+    };
+    let body = r#"{"n":9,"events":[{"id":"a","type":"open","n":1},{"id":"b","type":"x","n":6},{"id":"c","type":"x"}]}"#;
+    let went = |route: &Route, mark: &str| {
+        let scene = Scene::new(FakeApp::default());
+        let (result, exchange) = send(&scene, route, &[("X-Mark", mark)], body);
+        assert_eq!(exchange.answered().unwrap().status, 202);
+        (result.unwrap(), scene.buffer.went_to(), scene.buffer.claims())
+    };
+    let keep = list("");
+    let (outcome, sent, claims) = went(&keep, "0");
+    assert!(matches!(outcome, Outcome::Accepted(_)));
+    assert_eq!(sent, [vec!["r/opened"], vec!["r/big"], vec![]], "what the whole has says nothing of each");
+    assert_eq!(claims, 4);
+    assert_eq!(went(&keep, "1").1, [vec!["r/opened", "r/marked"], vec!["r/big", "r/marked"], vec![]]);
+    let (_, sent, claims) = went(&list("unwanted: drop, "), "0");
+    assert_eq!((sent, claims), (vec![vec!["r/opened".to_owned()], vec!["r/big".to_owned()]], 3));
+    let nobody = |more: &str| {
+        let none = to("none", "event_type: other");
+        went(&route_to(LIST, &format!("{more}forward_to: [{none}]")), "0")
+    };
+    let (outcome, sent, claims) = nobody("");
+    assert!(matches!(outcome, Outcome::Unwanted(_)));
+    assert_eq!((sent.len(), claims), (3, 4));
+    let (outcome, sent, claims) = nobody("unwanted: drop, ");
+    assert!(matches!(outcome, Outcome::Unwanted(_)));
+    assert_eq!((sent.len(), claims), (0, 0));
 }
 
 #[test]

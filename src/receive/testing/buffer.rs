@@ -20,7 +20,7 @@ pub struct FakeBuffer {
 
 #[derive(Debug, Default)]
 struct State {
-    stored: Vec<Event>,
+    stored: Vec<(Event, Vec<DestinationName>)>,
     claims: HashMap<ClaimKey, Claimed>,
     trouble: Trouble,
     backlog: Option<(DestinationName, u64)>,
@@ -47,10 +47,15 @@ impl FakeBuffer {
         self.state.lock().backlog = Some((DestinationName(destination.into()), count));
     }
     pub fn stored(&self) -> Vec<EventId> {
-        self.state.lock().stored.iter().map(|event| event.id).collect()
+        self.state.lock().stored.iter().map(|(event, _)| event.id).collect()
     }
     pub fn events(&self) -> Vec<Event> {
-        self.state.lock().stored.clone()
+        self.state.lock().stored.iter().map(|(event, _)| event.clone()).collect()
+    }
+    /// The destinations of each event.
+    pub fn went_to(&self) -> Vec<Vec<String>> {
+        let names = |to: &[DestinationName]| to.iter().map(ToString::to_string).collect();
+        self.state.lock().stored.iter().map(|(_, to)| names(to)).collect()
     }
     pub fn claims(&self) -> usize {
         self.state.lock().claims.len()
@@ -62,7 +67,7 @@ impl Buffer for FakeBuffer {
     async fn append(
         &self,
         event: Event,
-        _: &[DestinationName],
+        destinations: &[DestinationName],
         claim: Option<NewClaim>,
     ) -> Result<Appended, AppendError> {
         let mut state = self.state.lock();
@@ -78,14 +83,10 @@ impl Buffer for FakeBuffer {
             let expires_at = event.received_at.saturating_add(claim.window);
             state.claims.insert(claim.key, Claimed { event_id: event.id, answer: claim.answer, expires_at });
         }
-        state.stored.push(event);
+        state.stored.push((event, destinations.to_vec()));
         Ok(Appended::Stored)
     }
-    async fn append_batch(
-        &self,
-        batch: NewBatch,
-        destinations: &[DestinationName],
-    ) -> Result<BatchAppended, AppendError> {
+    async fn append_batch(&self, batch: NewBatch) -> Result<BatchAppended, AppendError> {
         let NewBatch { id, events, claim } = batch;
         if let Some(claim) = &claim
             && let Some(first) = self.state.lock().claims.get(&claim.key)
@@ -94,8 +95,8 @@ impl Buffer for FakeBuffer {
         }
         let count = events.len();
         let mut stored = 0;
-        for (event, claim) in events {
-            stored += usize::from(self.append(event, destinations, claim).await? == Appended::Stored);
+        for NewPart { event, to, claim } in events {
+            stored += usize::from(self.append(event, &to, claim).await? == Appended::Stored);
         }
         if let Some(claim) = claim {
             self.claim(claim, id).map_err(|error| AppendError::Unavailable(error.to_string()))?;

@@ -82,7 +82,13 @@ pub fn event() -> Event {
 }
 
 pub fn outgoing() -> Outgoing {
-    Outgoing { method: Method::POST, target: "/".into(), headers: Headers::default(), affinity: None }
+    Outgoing {
+        method: Method::POST,
+        target: "/".into(),
+        headers: Headers::default(),
+        affinity: None,
+        went_to: None,
+    }
 }
 
 /// What a request runs in.

@@ -178,7 +178,13 @@ mod tests {
     use crate::message::Headers;
 
     fn request(method: Method, target: &str, fields: &[(&str, &[u8])]) -> Outgoing {
-        Outgoing { method, target: target.into(), headers: fields.iter().copied().collect(), affinity: None }
+        Outgoing {
+            method,
+            target: target.into(),
+            headers: fields.iter().copied().collect(),
+            affinity: None,
+            went_to: None,
+        }
     }
     fn encoded(request: &Outgoing, length: Length) -> Result<String, &'static str> {
         let mut out = Vec::new();
@@ -226,7 +232,8 @@ mod tests {
     fn the_hosts_value_can_be_replaced_in_its_place() {
         let mut out = Vec::new();
         let headers: Headers = [("A", &b"1"[..]), ("host", b"theirs"), ("B", b"2")].into_iter().collect();
-        let get = Outgoing { method: Method::GET, target: "/".into(), headers, affinity: None };
+        let get =
+            Outgoing { method: Method::GET, target: "/".into(), headers, affinity: None, went_to: None };
         encode(&mut out, &get, Some("ours"), "x", Length::Known(0)).unwrap();
         assert_eq!(out, b"GET / HTTP/1.1\r\nA: 1\r\nhost: ours\r\nB: 2\r\n\r\n");
     }

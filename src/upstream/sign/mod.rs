@@ -96,6 +96,7 @@ fn with_headers(request: &Outgoing, added: &[(&str, Vec<u8>)]) -> Outgoing {
         target: request.target.clone(),
         headers: headers.build(),
         affinity: request.affinity,
+        went_to: request.went_to.clone(),
     }
 }
 
@@ -170,7 +171,7 @@ mod tests {
 
     fn request(headers: &[(&str, &str)]) -> Outgoing {
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        Outgoing { method: Method::POST, target: "/a?b=c".into(), headers, affinity: None }
+        Outgoing { method: Method::POST, target: "/a?b=c".into(), headers, affinity: None, went_to: None }
     }
 
     #[test]

@@ -133,7 +133,8 @@ async fn after_a_101_bytes_go_both_ways_and_each_side_can_end_its_own() {
     let upstream = upstream(&app);
     let headers =
         [("Host", &b"h"[..]), ("Connection", b"Upgrade"), ("Upgrade", b"websocket")].into_iter().collect();
-    let upgrade = Outgoing { method: Method::GET, target: "/ws".into(), headers, affinity: None };
+    let upgrade =
+        Outgoing { method: Method::GET, target: "/ws".into(), headers, affinity: None, went_to: None };
     let (mut writer, answering) = upstream.start(&upgrade, None).await.unwrap();
     assert!(writer.write("smuggled".into()).await.is_err(), "nothing may be sent before the app agrees");
     let mut incoming = answering.head().await.unwrap();

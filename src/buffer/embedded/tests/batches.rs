@@ -19,7 +19,7 @@ fn batch(now: Timestamp, whole: u64, keys: &[u64]) -> NewBatch {
     let part = |(number, n): (u32, &u64)| {
         let mut event = event(now, &format!("{n}"));
         event.origin.batch = Some(BatchPart { id, number, count });
-        (event, Some(claim(key(*n))))
+        NewPart { event, to: vec![app()], claim: Some(claim(key(*n))) }
     };
     let events = (1..).zip(keys).map(part).collect();
     NewBatch { id, events, claim: Some(claim(ClaimKey::new("hooks", &whole.to_be_bytes()))) }
@@ -41,16 +41,18 @@ impl Bench {
 #[tokio::test]
 async fn a_batch_is_stored_with_its_claims_and_delivered_in_order() {
     let bench = Bench::new();
-    let sent = batch(bench.now(), 1, &[10, 11, 12]);
+    let mut sent = batch(bench.now(), 1, &[10, 11, 12]);
     let id = sent.id;
-    let parts: Vec<_> = sent.events.iter().map(|(event, _)| event.origin.batch).collect();
-    let outcome = bench.buffer.append_batch(sent, &[app(), other(), app()]).await.unwrap();
+    sent.events[0].to = vec![app(), other(), app()];
+    sent.events[2].to = vec![other(), app()];
+    let parts: Vec<_> = sent.events.iter().map(|part| part.event.origin.batch).collect();
+    let outcome = bench.buffer.append_batch(sent).await.unwrap();
     assert_eq!(outcome, BatchAppended::Stored { stored: 3, duplicates: 0 });
     let bench = bench.reopen();
     let leased = bench.lease(9).await;
     assert_eq!(leased.iter().map(|l| &l.event.body[..]).collect::<Vec<_>>(), [b"10", b"11", b"12"]);
     assert_eq!(leased.iter().map(|l| l.event.origin.batch).collect::<Vec<_>>(), parts);
-    assert_eq!(bench.stats_of(&other()).await.backlog, 3);
+    assert_eq!(bench.stats_of(&other()).await.backlog, 2, "each has destinations of its own");
     let whole = bench.buffer.claimed(ClaimKey::new("hooks", &1u64.to_be_bytes())).await.unwrap().unwrap();
     assert_eq!(whole.event_id, id);
     assert_eq!(bench.buffer.claimed(key(11)).await.unwrap().unwrap().event_id, leased[1].event.id);
@@ -59,9 +61,8 @@ async fn a_batch_is_stored_with_its_claims_and_delivered_in_order() {
 #[tokio::test]
 async fn twins_are_left_out_within_a_batch_and_across() {
     let bench = Bench::new();
-    let append = async |whole, keys: &[u64]| {
-        bench.buffer.append_batch(batch(bench.now(), whole, keys), &[app()]).await.unwrap()
-    };
+    let append =
+        async |whole, keys: &[u64]| bench.buffer.append_batch(batch(bench.now(), whole, keys)).await.unwrap();
     assert_eq!(append(1, &[1, 2, 1]).await, BatchAppended::Stored { stored: 2, duplicates: 1 });
     assert_eq!(append(2, &[2, 3]).await, BatchAppended::Stored { stored: 1, duplicates: 1 });
     // Nothing new in it, but another request: acknowledged, and its own repeats are known.
@@ -83,8 +84,8 @@ async fn without_keys_all_are_stored() {
     let bench = Bench::new();
     let mut sent = batch(bench.now(), 1, &[1, 1]);
     sent.claim = None;
-    sent.events.iter_mut().for_each(|(_, claim)| *claim = None);
-    let outcome = bench.buffer.append_batch(sent, &[app()]).await.unwrap();
+    sent.events.iter_mut().for_each(|part| part.claim = None);
+    let outcome = bench.buffer.append_batch(sent).await.unwrap();
     assert_eq!(outcome, BatchAppended::Stored { stored: 2, duplicates: 0 });
 }
 
@@ -98,7 +99,7 @@ async fn a_crash_at_any_byte_leaves_a_batch_whole_or_not_at_all() {
     let held = tempfile::tempdir().unwrap();
     copy_folder(bench.folder.path(), held.path());
     let keys: Vec<u64> = (0..20).collect();
-    let outcome = bench.buffer.append_batch(batch(bench.now(), 1, &keys), &[app()]).await.unwrap();
+    let outcome = bench.buffer.append_batch(batch(bench.now(), 1, &keys)).await.unwrap();
     assert_eq!(outcome, BatchAppended::Stored { stored: 20, duplicates: 0 });
     let after = std::fs::read(journal(bench.folder.path())).unwrap();
     let end = *super::super::journal::boundaries(&journal(bench.folder.path())).last().unwrap() as usize;
