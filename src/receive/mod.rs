@@ -191,20 +191,20 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
+    // Whose keys is it held against, where they depend on who sends?
+    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
+
     // Is it only a greeting? One that its sender does not sign is answered now, with nothing but words. 405 if it has
-    // the method of one and is none.
-    let greeting = handshake::recognise(route, &request)?;
-    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed()) {
+    // the method of one and is none. Whose secret would answer it and who is nobody is refused below, as with an event.
+    let greeting = handshake::recognise(route, held.as_ref().ok(), &request)?;
+    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed() && !greeting.lacks_sender()) {
         return handshake::unsigned(context, exchange, route, greeting, request).await;
     }
-
-    // Whose keys is it held against, where they depend on who sends? 503.
-    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
 
     // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
     // anything have an effect.
     let key_wait = config.limits.key_wait;
-    let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
+    let request = verify::check(route, held.as_ref(), request, suspicion, key_wait, context, record).await?;
     let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone())).traced(record.trace());
     record.verified(&request);
 

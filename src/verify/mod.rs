@@ -156,6 +156,8 @@ pub trait Resolver {
     fn is_of_sender(&self, _: &Secret) -> bool {
         false
     }
+    /// Takes note of what a greeting signs for whoever asks, with these secrets (as [`secret`](Self::secret) gave them).
+    fn signs_for_strangers(&self, _: handshake::Oracle, _: Vec<Secret>) {}
     /// The source of keys that are fetched: the same for what is asked for in the same way.
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
