@@ -48,7 +48,7 @@ impl Bench {
 
     fn offer_for(&self, route: &Route, body: &[u8], reason: Reason) {
         let request = self.request(body);
-        self.quarantine.offer(route, &request, &Refusal::new(reason, "test"));
+        self.quarantine.offer(route, &request, None, &Refusal::new(reason, "test"));
     }
 
     fn request(&self, body: &[u8]) -> Request {
@@ -171,7 +171,7 @@ fn a_flood_from_one_address_neither_keeps_others_of_its_route_out_nor_pushes_the
     let offer = |client: [u8; 4], body: &[u8]| {
         let mut request = bench.request(body);
         request.head.client = client.into();
-        bench.quarantine.offer(&route, &request, &Refusal::new(Reason::SignatureInvalid, "test"));
+        bench.quarantine.offer(&route, &request, None, &Refusal::new(Reason::SignatureInvalid, "test"));
     };
     let (sender, stranger) = ([192, 0, 2, 1], [10, 6, 6, 6]);
     let flood = |millis: u64| {

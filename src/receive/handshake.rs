@@ -14,7 +14,7 @@ use super::record::Outcome;
 use super::refused::Refused;
 use super::route::lacks;
 use super::tracked::Tracked;
-use super::{Context, mode, visit};
+use super::{Context, endpoint, mode, visit};
 
 /// The handshake that the request is, if it is one. A method that only greetings have is allowed to nothing else.
 pub(super) fn recognise<'r>(
@@ -142,7 +142,10 @@ async fn forward<E: Exchange, A: App>(
     request: Verified<Request>,
 ) -> Result<Outcome, Refused> {
     match route.mode.destinations().first() {
-        Some(destination) => mode::proxy::forward(context, exchange, destination, None, request).await,
+        Some(destination) => {
+            let request = endpoint::hidden(route, request);
+            mode::proxy::forward(context, exchange, destination, None, request).await
+        }
         None => Err(Refused::internal("a route without a destination")),
     }
 }

@@ -154,7 +154,9 @@ async fn way_in<E: Exchange, A: App>(
     record: &mut Record<'_>,
 ) -> Result<Outcome, Refused> {
     // Which rule is asked for? 404, 405.
-    let (route, params) = route::find(config, exchange.head())?;
+    let found = route::find(config, exchange.head());
+    let (route, params) =
+        found.map_err(|refused| endpoint::unlogged(refused, exchange.head(), context.endpoints))?;
     record.route(route);
 
     // Is the address allowed? 403, before a byte of the body is read.
@@ -204,7 +206,8 @@ async fn way_in<E: Exchange, A: App>(
     // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
     // anything have an effect.
     let key_wait = config.limits.key_wait;
-    let request = verify::check(route, held.as_ref(), request, suspicion, key_wait, context, record).await?;
+    let whose = (held.as_ref(), endpoint.as_deref());
+    let request = verify::check(route, whose, request, suspicion, key_wait, context, record).await?;
     let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone())).traced(record.trace());
     record.verified(&request);
 
@@ -216,6 +219,9 @@ async fn way_in<E: Exchange, A: App>(
     if let Some(greeting) = handshake::proved(route, greeting, &request)? {
         return handshake::signed(context, exchange, route, greeting, request).await;
     }
+
+    // What only a client's URL has was looked at: it is neither kept nor passed on.
+    let request = endpoint::hidden(route, request);
 
     // Did we have it before? Then it gets the first one's answer.
     let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, &request));

@@ -13,6 +13,8 @@ pub(super) struct Refused {
     pub reason: Reason,
     /// What exactly was wrong. Never sent to the sender.
     pub detail: Cow<'static, str>,
+    /// The path for the log, if it is not to stand there as sent.
+    pub path: Option<String>,
     /// What `Allow` says, for 405.
     pub allow: Option<String>,
     /// What `Retry-After` says, if another time than the reason's own.
@@ -21,7 +23,7 @@ pub(super) struct Refused {
 
 impl Refused {
     pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), allow: None, retry_after: None }
+        Self { reason, detail: detail.into(), path: None, allow: None, retry_after: None }
     }
 
     /// The app is given a rest for so long.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Enforce, Route};
+use crate::endpoints::Endpoint;
 use crate::message::Request;
 use crate::tenants::Held;
 use crate::verify::{Refusal, Verified};
@@ -29,7 +30,7 @@ pub(super) fn tolerated(route: &Route, found: Result<(), Refusal>) -> Result<Opt
 /// Waits at most `key_wait`, all in all, for keys that are being fetched; a route that only observes waits for none.
 pub(super) async fn check<A: Sync>(
     route: &Route,
-    held: Result<&Held, &Refusal>,
+    (held, endpoint): (Result<&Held, &Refusal>, Option<&Endpoint>),
     request: Request,
     suspicion: Option<Refusal>,
     key_wait: Duration,
@@ -45,7 +46,7 @@ pub(super) async fn check<A: Sync>(
             match proved {
                 Ok(verified) => verified,
                 Err((request, refusal)) => {
-                    context.quarantine.offer(route, &request, &refusal);
+                    context.quarantine.offer(route, &request, endpoint, &refusal);
                     return Err(Refused::because(refusal.reason, refusal.detail));
                 }
             }

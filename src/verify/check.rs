@@ -139,6 +139,17 @@ impl Check {
         }
     }
 
+    /// Whether the address of a request may be among what is signed.
+    pub(super) fn signs_url(&self) -> bool {
+        match &self.how {
+            How::Open | How::Credentials(_) => false,
+            How::Scheme(scheme) => scheme.template.uses_url(),
+            How::Jwt(jwt) => jwt.signs_url(),
+            How::HttpSignature(_) => true,
+            How::Ways(rules) | How::Any(rules) | How::All(rules) => rules.iter().any(Check::signs_url),
+        }
+    }
+
     /// Adds the places of credentials: not of what is signed with one.
     pub(super) fn collect_credentials(&self, into: &mut CredentialPlaces) {
         let mut add = |locations: &mut dyn Iterator<Item = &Location>| {

@@ -138,6 +138,11 @@ impl Verified<Request> {
     pub fn receive_at(&mut self, now: Timestamp) {
         self.value.head.received_at = now;
     }
+
+    /// See [`Request::replace_param`]: for what only verification may see.
+    pub fn replace_param(&mut self, name: &str, by: &str) {
+        self.value.replace_param(name, by);
+    }
 }
 
 /// What compiling a rule needs from outside: `config` implements it over files, environment and packs. Error texts
@@ -314,6 +319,11 @@ impl Verifier {
     /// The same for a key that `pack` says is as genuine as its own requests are: other rules beside it are asked.
     pub fn covers_key_of(&self, pack: &crate::providers::Pack, key: &Extract) -> bool {
         self.check.covers(key, Some(&pack.name)) != Covered::No
+    }
+
+    /// Whether the address of a request may be among what is signed.
+    pub fn signs_url(&self) -> bool {
+        self.check.signs_url()
     }
 
     /// Whether whoever holds a genuine request, but not the key, can't give it another body. Where nothing is signed there

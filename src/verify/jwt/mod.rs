@@ -105,6 +105,11 @@ impl Jwt {
         Ok(label)
     }
 
+    /// Whether the token says for which URL it is.
+    pub(super) const fn signs_url(&self) -> bool {
+        self.url_hash.is_some()
+    }
+
     /// The token in what stands at its place.
     fn token<'v>(&self, value: Option<&'v [u8]>) -> Result<&'v [u8], Refusal> {
         let missing =

@@ -26,6 +26,7 @@ pub enum VerifySpec {
 /// Exactly one way to prove a sender: `provider`, a scheme (in `scheme` or inline), `jwt`, `http_signature`,
 /// `api_key`, `basic`, `bearer`, or several of them in `any` or `all`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-others-beside" = "provider"))]
 pub struct Rule {
     /// The pack that says how this provider signs: a built-in name such as `stripe`, or the path of a pack file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
