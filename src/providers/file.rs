@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
 use super::{
-    Batch, Category, Fact, Guide, GuideAt, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success,
+    Batch, Category, Fact, Guide, GuideAt, Pack, PackAnswer, PackParam, ParamKind, Refusals, Repeats, Sample,
+    Success,
 };
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, PLACE_HELP, SpecProblem, Split, check_pack, parse_duration};
@@ -48,6 +49,9 @@ pub(crate) struct PackFile {
     success: Option<OneOrMany<Word>>,
     #[serde(default)]
     answer: Option<PackAnswer>,
+    /// `empty`: the sender takes no refusal that has a body.
+    #[serde(default)]
+    refusals: Refusals,
     /// How the sender tries again, in a short sentence; `undocumented` if nothing was found on it.
     #[serde(default)]
     retries: Option<String>,
@@ -287,6 +291,7 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
             batch,
             success,
             answer: file.answer,
+            refusals: file.refusals,
             retries: fact(file.retries),
             ranges: ranges.map(Arc::new),
             idempotency,

@@ -104,6 +104,7 @@ fn route(name: &str) -> Route {
         unwanted: Default::default(),
         split: None,
         max_body: 1 << 20,
+        refusals: crate::providers::Refusals::Explained,
         mode: crate::config::Mode::Buffer {
             answer: crate::config::Acknowledgement { status: 202, content_type: None, body: String::new() },
             destinations: Vec::new(),

@@ -150,13 +150,15 @@ async fn verified(
     };
     let held = tenant::find(route, &request.params, endpoint::as_client(client.as_deref())).await;
     let verified = match (held, force) {
-        (Ok(held), Force::No) => held.verify(rule, request, url, at).map_err(|(_, refusal)| match item.endpoint {
-            Some(_) if rule.signs_url() => {
-                let why = "the client's part of the URL is not kept, and the signature may cover it";
-                Refusal { detail: format!("{why}; {}", refusal.detail), ..refusal }
-            }
-            _ => refusal,
-        }),
+        (Ok(held), Force::No) => {
+            held.verify(rule, request, url, at).map_err(|(_, refusal)| match item.endpoint {
+                Some(_) if rule.signs_url() => {
+                    let why = "the client's part of the URL is not kept, and the signature may cover it";
+                    Refusal { detail: format!("{why}; {}", refusal.detail), ..refusal }
+                }
+                _ => refusal,
+            })
+        }
         (Ok(held), Force::Yes) => Ok(held.observe(rule, request, url, at, None)),
         (Err(refusal), Force::No) => Err(refusal),
         (Err(refusal), Force::Yes) => Ok(Held::Nobody.observe(rule, request, url, at, Some(refusal))),

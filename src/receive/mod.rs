@@ -207,7 +207,8 @@ async fn way_in<E: Exchange, A: App>(
     // anything have an effect.
     let key_wait = config.limits.key_wait;
     let whose = (held.as_ref(), endpoint.as_deref());
-    let request = verify::check(route, whose, request, suspicion, key_wait, context, record).await?;
+    let checked = verify::check(route, whose, request, suspicion, key_wait, context, record).await;
+    let request = checked.map_err(|refused| Refused { words: route.refusals, ..refused })?;
     let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone())).traced(record.trace());
     record.verified(&request);
 

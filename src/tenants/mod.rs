@@ -27,7 +27,9 @@ use crate::message::PathParams;
 use crate::providers::Pack;
 use crate::secret::{NoRandomness, Secret, random_text, same, trim_line_end};
 use crate::verify::handshake::{self, Kept, Policy};
-use crate::verify::{Handshakes, KeySource, Remote, Resolver, Signable, SpecProblem, Verifier, VerifySpec, compile};
+use crate::verify::{
+    Handshakes, KeySource, Remote, Resolver, Signable, SpecProblem, Verifier, VerifySpec, compile,
+};
 
 pub use held::Held;
 pub use oracles::Oracles;

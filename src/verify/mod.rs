@@ -339,6 +339,13 @@ impl Verifier {
         found
     }
 
+    /// Algorithms of tokens for which there is no key, and the rule within the rule that accepts them.
+    pub fn idle_algorithms(&self) -> Vec<(Vec<String>, String)> {
+        let mut found = Vec::new();
+        self.check.collect_idle(&mut Vec::new(), &mut found);
+        found
+    }
+
     /// Where the rule reads credentials, for whoever shows requests.
     pub const fn credentials_in(&self) -> &CredentialPlaces {
         &self.credentials

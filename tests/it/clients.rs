@@ -155,7 +155,8 @@ fn from_x(secret: &str, path: &str, body: &str) -> Request {
 fn zoom_greeting(secret: &str, path: &str, token: &str) -> Request {
     let body = json!({"event": "endpoint.url_validation", "payload": {"plainToken": token}}).to_string();
     let time = now();
-    let signature = hex::encode(signed::hmac_sha256(secret.as_bytes(), format!("v0:{time}:{body}").as_bytes()));
+    let signature =
+        hex::encode(signed::hmac_sha256(secret.as_bytes(), format!("v0:{time}:{body}").as_bytes()));
     Request::post(path, body)
         .header("x-zm-request-timestamp", &time.to_string())
         .header("x-zm-signature", &format!("v0={signature}"))
@@ -169,8 +170,10 @@ async fn a_greeting_is_answered_with_its_tenants_secret_and_what_it_signs_is_no_
         Route::new(json!({"name": name, "path": path, "provider": provider, "secret": secret})).to(&app)
     };
     let own = |name: &str, path: &str, secret: &str| {
-        let signature = json!({"from": "header:x-twitter-webhooks-signature", "prefix": "sha256=", "encoding": "base64"});
-        let rule = json!({"algorithm": "hmac-sha256", "signed": "{body}", "signature": signature, "secret": secret});
+        let signature =
+            json!({"from": "header:x-twitter-webhooks-signature", "prefix": "sha256=", "encoding": "base64"});
+        let rule =
+            json!({"algorithm": "hmac-sha256", "signed": "{body}", "signature": signature, "secret": secret});
         Route::new(json!({"name": name, "path": path, "verify": rule})).to(&app)
     };
     let braintree = json!({
@@ -184,7 +187,8 @@ async fn a_greeting_is_answered_with_its_tenants_secret_and_what_it_signs_is_no_
         // The same file in other words, for a tenant and for all, and another secret altogether.
         .route(own("all", "/all", "file:./secrets/acme"))
         .route(own("others", "/others/{who}", "file:secrets/../secrets/{who}"))
-        .route(own("apart", "/apart", "file:secrets/apart").secret("apart", "three"))
+        .route(own("apart", "/apart", "file:apart"))
+        .file("apart", "three")
         .start()
         .await;
 
@@ -261,7 +265,8 @@ fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
         let path = entry.path();
         if path.is_dir() {
             found.extend(files_with(&path, text));
-        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(text.len()).any(|at| at == text.as_bytes())) {
+        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(text.len()).any(|at| at == text.as_bytes()))
+        {
             found.push(path);
         }
     }
@@ -282,10 +287,13 @@ async fn what_only_a_clients_url_has_is_kept_nowhere_and_passed_on_to_nobody() {
     let mut gateway = gateway()
         .route(Route::new(square).secret("shared", "old").to(&app))
         .route(Route::new(inline).to(&app))
-        .route(Route::new(json!({
-            "name": "github", "path": "/in/{endpoint}", "clients": "endpoints", "provider": "github",
-            "secret": "file:secrets/shared",
-        })).to(&app))
+        .route(
+            Route::new(json!({
+                "name": "github", "path": "/in/{endpoint}", "clients": "endpoints", "provider": "github",
+                "secret": "file:secrets/shared",
+            }))
+            .to(&app),
+        )
         .section("log", json!({"access": "all", "level": "debug"}))
         .section("quarantine", json!({"keep": "1h"}))
         .start()
@@ -305,7 +313,8 @@ async fn what_only_a_clients_url_has_is_kept_nowhere_and_passed_on_to_nobody() {
     let answer = gateway.send(&from_square("old", "{\"event_id\":\"1\"}")).await;
     assert!(answer.is_success(), "{answer:?}");
     assert_eq!(gateway.send(&event("old", inline)).await.status, 200);
-    let mut targets: Vec<_> = app.receives(2).await.into_iter().map(|received| received.target().to_owned()).collect();
+    let mut targets: Vec<_> =
+        app.receives(2).await.into_iter().map(|received| received.target().to_owned()).collect();
     targets.sort();
     assert_eq!(targets, ["/inline/endpoint/x", "/square/endpoint"]);
     app.forget();
@@ -333,16 +342,17 @@ async fn what_only_a_clients_url_has_is_kept_nowhere_and_passed_on_to_nobody() {
     }
 
     // With the right secret what was refused is verified after all, but for the scheme that signs the URL.
-    fs::write(gateway.path("secrets/shared"), "new").unwrap();
     app.behaves(Behaviour::status(200));
     gateway.restart().await;
+    fs::write(gateway.path("secrets/shared"), "new").unwrap();
+    gateway.reload().await;
     for item in listed(&gateway).await {
         let id = text(&item, "id");
         let checked = gateway.cli(&["quarantine", "re-verify", id, "-o", "json"]).await;
         let said = String::from_utf8_lossy(&checked.stdout).into_owned();
         match text(&item, "route") {
             "github" => {
-                assert!(said.contains("\"verifies\":true"), "{said}");
+                assert!(said.contains("\"verifies\": true"), "{said}");
                 assert!(gateway.cli(&["quarantine", "admit", id]).await.status.success());
             }
             _ => assert!(said.contains("the client's part of the URL is not kept"), "{said}"),

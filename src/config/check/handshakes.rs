@@ -98,13 +98,7 @@ impl Checker<'_, '_> {
     }
 
     /// `listed`: whether they stand in a list.
-    fn own(
-        &mut self,
-        specs: &[HandshakeSpec],
-        listed: bool,
-        proof: &Proof<'_>,
-        place: &Place,
-    ) -> Greetings {
+    fn own(&mut self, specs: &[HandshakeSpec], listed: bool, proof: &Proof<'_>, place: &Place) -> Greetings {
         let policy = Policy::Answer;
         let compiled = handshake::compile(Written::Own(specs), &proof.spec, policy, &proof.references);
         for secret in self.references.seen_inline.take() {

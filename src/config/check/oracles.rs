@@ -27,7 +27,8 @@ impl Signing {
     /// same provider is none the worse: its own greetings are answered with the secret, too.
     fn helps(&self, other: &Self) -> bool {
         let shared = |a: &Secret| other.secrets.iter().any(|b| same(a.expose(), b.expose()));
-        let is_other = self.route != other.route && (self.provider.is_none() || self.provider != other.provider);
+        let is_other =
+            self.route != other.route && (self.provider.is_none() || self.provider != other.provider);
         is_other
             && (self.signs.iter().any(shared)
                 || self.signs_files.iter().any(|file| other.files.contains(file)))

@@ -202,6 +202,7 @@ impl Checker<'_, '_> {
                 redact,
                 split,
                 max_body,
+                refusals: pack.as_ref().map(|pack| pack.refusals).unwrap_or_default(),
                 mode,
             }),
             // Not without a problem reported, which has returned above.
@@ -334,7 +335,12 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn idempotency(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof<'_>>) -> Option<Idempotency> {
+    fn idempotency(
+        &mut self,
+        raw: &raw::Route,
+        place: &Place,
+        proof: Option<&Proof<'_>>,
+    ) -> Option<Idempotency> {
         if raw.mode == raw::Mode::Pass {
             for (key, written) in [
                 ("idempotency", raw.idempotency.is_some()),

@@ -198,6 +198,7 @@ impl<'c> Checker<'c, '_> {
             Ok(compiled) => {
                 self.warn_of_open_borders(&compiled, form, place);
                 self.warn_of_doubles(raw, place);
+                self.warn_of_idle(&compiled, form, place);
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
                 Some((compiled, spec, references))
             }
@@ -234,6 +235,19 @@ impl<'c> Checker<'c, '_> {
                  cut elsewhere"
             );
             let help = "say what shape the places have, such as `matches: { header:X-Time: \"[0-9]{10}\" }`";
+            self.warning(&place, message, help);
+        }
+    }
+
+    /// Warns of algorithms of tokens that nothing can verify.
+    fn warn_of_idle(&mut self, compiled: &Compiled, form: &Form<'_>, route: &Place) {
+        for (at, name) in compiled.verifier.idle_algorithms() {
+            let place = self.spec_place(&at, form, route).key("jwt").key("algorithms");
+            let help = match name.starts_with("HS") {
+                true => "remove it, or give `secrets`: keys of a set are public and never used for it",
+                false => "remove it, or give a key for it: `public_keys` or `jwks`",
+            };
+            let message = format!("there is no key for {name}: a token with it is never accepted");
             self.warning(&place, message, help);
         }
     }

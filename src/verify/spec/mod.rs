@@ -61,6 +61,10 @@ pub struct Rule {
     /// A fixed token in `Authorization: Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer: Option<Box<BearerSpec>>,
+    /// What this rule is called within an `any`: an idempotency id counts within the rule that proved it, which is otherwise
+    /// told by what it proves with and, from the second of the same kind on, by its number in the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Rules of which one must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any: Option<Vec<VerifySpec>>,
