@@ -20,7 +20,7 @@ use view::{Keys, View, choice, kind_of, list, nearest, plain, spelled, words};
 pub(super) const LATER: &str = "x-later";
 
 /// The schema keyword of a mapping that takes keys of any name, but only beside this one.
-const OTHERS_BESIDE: &str = "x-others-beside";
+pub(super) const OTHERS_BESIDE: &str = "x-others-beside";
 
 /// Of keys that may not be there.
 static CLOSED: Value = Value::Bool(false);

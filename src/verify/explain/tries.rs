@@ -58,7 +58,7 @@ fn headers(scheme: &Scheme, request: &Request, tries: &mut Vec<Try>) {
         if let Some(there) = header_alike(wanted, request) {
             let text = format!("the header `{there}` in the place of `{wanted}`, which is missing");
             // One for an older signature, which says its hash.
-            tries.extend(older(&there, wanted, request));
+            tries.extend(older(&there, wanted, request).filter(|one| one.hash != own_hash(scheme)));
             let header = Some((there, wanted.to_owned()));
             tries.push(Try { header, ..Try::of("header_name", text) });
         }
@@ -271,13 +271,16 @@ fn other_orders(query: &str) -> Vec<String> {
     others
 }
 
-fn hashes(scheme: &Scheme, tries: &mut Vec<Try>) {
-    let own = match &scheme.keys {
+fn own_hash(scheme: &Scheme) -> Option<Hash> {
+    match &scheme.keys {
         Keys::Mac(keys) => keys.first().map(|key| key.value.hash()),
         Keys::Digest(hash, _) => Some(*hash),
         Keys::Token(_) | Keys::Public(_) | Keys::Fetched(_) => None,
-    };
-    let Some(own) = own else { return };
+    }
+}
+
+fn hashes(scheme: &Scheme, tries: &mut Vec<Try>) {
+    let Some(own) = own_hash(scheme) else { return };
     for hash in Hash::ALL.iter().copied().filter(|hash| *hash != own) {
         let text = format!("{} in the place of {}", hash.name(), own.name());
         tries.push(Try { hash: Some(hash), ..Try::of("hash", text) });
