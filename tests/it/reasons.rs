@@ -127,3 +127,15 @@ async fn health_and_readiness_answer() {
     let healthy = gateway.cli(&["healthcheck"]).await;
     assert!(healthy.status.success(), "{healthy:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_takes_no_body_gets_none_with_a_refusal() {
+    let app = App::start().await;
+    let xero = provider("xero", "/hooks/xero", "a-webhooks-key").to(&app);
+    let gateway = gateway().route(xero).route(github().to(&app)).start().await;
+    let refused = gateway.send(&Request::post("/hooks/xero", "{}").header("x-xero-signature", "AAAA")).await;
+    assert_eq!((refused.status, refused.reason(), refused.text()), (401, "signature_invalid", String::new()));
+    assert_eq!(refused.header("content-type"), None);
+    let refused = gateway.send(&Request::post("/hooks/github", "{}")).await;
+    assert!(refused.text().contains("signature_missing"), "{refused:?}");
+}
