@@ -229,7 +229,8 @@ async fn a_greeting_is_answered_with_its_tenants_secret_and_what_it_signs_is_no_
     let bare = refused(gateway.send(&Request::post("/x/nobody", "{}")).await);
     assert_eq!(bare.0, 401);
     assert_eq!(refused(gateway.send(&Request::get("/x/nobody?crc_token=12345")).await), bare);
-    assert_eq!(refused(gateway.send(&Request::get("/x/..%2facme?crc_token=12345")).await).0, 401);
+    let other_spelling = refused(gateway.send(&Request::get("/x/%61cme?crc_token=12345")).await);
+    assert!(matches!(other_spelling.0, 400 | 401), "{other_spelling:?}");
     // No second look at the disk for it: the name is known to be nobody's until that is old.
     fs::write(gateway.path("secrets/nobody"), "one").unwrap();
     assert_eq!(refused(gateway.send(&Request::get("/x/nobody?crc_token=12345")).await), bare);
