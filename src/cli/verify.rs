@@ -297,6 +297,7 @@ mod tests {
             redact: Default::default(),
             split: None,
             max_body: 1024,
+            refusals: crate::providers::Refusals::Explained,
             mode: config::Mode::Buffer {
                 answer: config::Acknowledgement { status: 202, content_type: None, body: String::new() },
                 destinations: Vec::new(),

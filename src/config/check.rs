@@ -9,6 +9,7 @@ mod limits;
 mod listeners;
 mod loops;
 mod names;
+mod oracles;
 mod order;
 mod pace;
 mod places;
@@ -70,6 +71,8 @@ pub(super) fn check(
         pack_problems: RefCell::default(),
         packs: RefCell::default(),
         signable: Arc::default(),
+        oracles: Arc::default(),
+        seen_files: RefCell::default(),
     };
     let mut checker = Checker::new(report, &references);
     let threads = value.get("threads").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
@@ -89,6 +92,7 @@ pub(super) fn check(
     let routes = checker.items::<raw::Route>(value, "routes");
     let written = routes.len();
     let (routes, table) = checker.routes(&routes, &limits);
+    checker.oracles(&references.oracles, &references.signable);
     let listeners = checker.items::<raw::Listener>(value, "listeners");
     let listeners = checker.listeners(&listeners);
     // The table counts the broken ones, too.
@@ -175,6 +179,8 @@ struct Checker<'c, 'r> {
     packs: Vec<(String, Option<Arc<Pack>>)>,
     /// What the routes so far forward to.
     forwards: Vec<loops::Forwards>,
+    /// Of the routes so far: secrets, and which of them answer greetings.
+    signing: Vec<oracles::Signing>,
 }
 
 /// Whose ranges the word `provider` stands for.
@@ -199,6 +205,7 @@ impl<'c, 'r> Checker<'c, 'r> {
             provider_ranges: Vec::new(),
             packs: Vec::new(),
             forwards: Vec::new(),
+            signing: Vec::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::sign::{PathRewrite, Sign};
 use crate::filter::Filter;
 use crate::message::Method;
 use crate::providers::Ranges;
+use crate::providers::Refusals;
 use crate::redact::Rules;
 use crate::route::{Allow, Allowlist, LiveRanges, RouteTable};
 use crate::seal::Keyring;
@@ -195,6 +196,8 @@ pub struct Route {
     pub split: Option<Split>,
     /// Bytes; `u64::MAX` (no limit) on pass routes that say nothing.
     pub max_body: u64,
+    /// What the provider takes for the refusal of what was not verified.
+    pub refusals: Refusals,
     pub mode: Mode,
 }
 

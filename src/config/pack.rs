@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::place::{Place, Step};
-use super::problem::{Problems, Report, sorted};
+use super::problem::{Problems, Report, Scope, sorted};
 use super::source::Document;
 use super::yaml::Kind;
 use super::{schema, shape, source};
@@ -18,17 +18,39 @@ pub fn load_pack(path: &Path) -> Result<Arc<Pack>, Problems> {
     let mut pack = None;
     if let Some(document) = document {
         let mut report = Report::new(&document);
-        let whole = shape::check(&mut report, schema::of_pack()).whole;
-        // What is wrong in its form must be mended before one can say what it means.
-        if report.problems.is_empty() {
-            pack = meaning(whole, &mut report);
-        }
+        let shaped = shape::check(&mut report, schema::of_pack());
         problems.extend(report.problems);
+        if problems.is_empty() {
+            let mut report = Report::new(&document);
+            pack = meaning(shaped.whole, &mut report);
+            problems.extend(report.problems);
+        } else {
+            // What can be told of the rest; that it is not whole was said.
+            let mut report = Report::of(&document, Scope::Written);
+            let _ = meaning(made_whole(shaped.rest), &mut report);
+            problems.extend(report.problems.into_iter().filter(|problem| !problem.key.is_empty()));
+        }
     }
     match pack {
         Some(pack) if problems.is_empty() => Ok(Arc::new(pack)),
         _ => Err(Problems(sorted(problems))),
     }
+}
+
+/// With something where a text is missing that says nothing about how the provider signs.
+fn made_whole(rest: serde_json::Value) -> serde_json::Value {
+    let serde_json::Value::Object(mut map) = rest else { return rest };
+    for (key, value) in [
+        ("name", "unnamed"),
+        ("title", "unnamed"),
+        ("category", "other"),
+        ("docs", "none"),
+        ("checked", "2026-01-01"),
+        ("setup", "none"),
+    ] {
+        map.entry(key).or_insert_with(|| value.into());
+    }
+    map.into()
 }
 
 fn meaning(whole: serde_json::Value, report: &mut Report<'_>) -> Option<Pack> {

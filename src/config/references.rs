@@ -12,6 +12,7 @@ use super::pack::load_pack;
 use super::problem::{Problem, Problems};
 use crate::providers::{self, Pack};
 use crate::secret::{Secret, trim_line_end};
+use crate::tenants::Oracles;
 use crate::verify::{KeySource, Remote, Resolver, Signable};
 
 /// Whether secrets may stand in the config itself.
@@ -38,6 +39,10 @@ pub(super) struct References<'a> {
     pub packs: RefCell<BTreeMap<String, Arc<Pack>>>,
     /// What greetings of the config's routes are answered with.
     pub signable: Arc<Signable>,
+    /// And of those that are answered with a secret of whoever sends.
+    pub oracles: Arc<Oracles>,
+    /// Files with secrets that were read.
+    pub seen_files: RefCell<Vec<(PathBuf, Secret)>>,
 }
 
 impl References<'_> {
@@ -157,7 +162,13 @@ impl Resolver for References<'_> {
             Some(Err(NotFetched::Missing(_))) if !self.outside.secrets_are_needed() => {
                 Ok(Secret::new(STAND_IN.to_vec()))
             }
-            Some(fetched) => self.taken(reference, Secret::new(fetched?)),
+            Some(fetched) => {
+                let secret = self.taken(reference, Secret::new(fetched?))?;
+                if let Some(path) = reference.strip_prefix("file:") {
+                    self.seen_files.borrow_mut().push((self.path(path), secret.clone()));
+                }
+                Ok(secret)
+            }
             None if reference.is_empty() => Err("the secret is empty".into()),
             None if self.inline == Inline::Allowed => {
                 self.seen_inline.borrow_mut().push(reference.to_owned());

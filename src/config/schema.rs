@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::raw::Root;
-use super::shape::LATER;
+use super::shape::{LATER, OTHERS_BESIDE};
 use super::units::UNIT;
 use crate::providers::PackFile;
 
@@ -92,6 +92,7 @@ fn strip(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             map.remove(LATER);
+            map.remove(OTHERS_BESIDE);
             map.remove(UNIT);
             map.values_mut().for_each(strip);
         }

@@ -19,6 +19,12 @@ use view::{Keys, View, choice, kind_of, list, nearest, plain, spelled, words};
 /// The schema keyword of a mapping that lists keys (or of a list of words, words) of later versions.
 pub(super) const LATER: &str = "x-later";
 
+/// The schema keyword of a mapping that takes keys of any name, but only beside this one.
+pub(super) const OTHERS_BESIDE: &str = "x-others-beside";
+
+/// Of keys that may not be there.
+static CLOSED: Value = Value::Bool(false);
+
 /// What the document says, as far as it has the right shape.
 #[derive(Debug, Default)]
 pub(super) struct Shaped {
@@ -121,7 +127,15 @@ impl<'s> Walk<'s> {
                 continue;
             }
             let place = place.key(&entry.key);
-            match keys.properties.get(entry.key.as_str()).copied().or(keys.additional) {
+            // What is neither a text nor a list is none of the values that keys of any name have.
+            let is_closed = match schema.get(OTHERS_BESIDE).and_then(Value::as_str) {
+                Some(key) => {
+                    matches!(entry.value.kind, Kind::Map(_)) || !entries.iter().any(|e| e.key == key)
+                }
+                None => false,
+            };
+            let additional = if is_closed { Some(&CLOSED) } else { keys.additional };
+            match keys.properties.get(entry.key.as_str()).copied().or(additional) {
                 Some(Value::Bool(false)) => {
                     let Some(likely) = self.unknown(entry, &keys, &place) else { continue };
                     let schema = keys.properties.get(likely).copied();

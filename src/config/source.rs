@@ -321,7 +321,8 @@ fn secrets(node: &Node, suspected: bool, masks: &mut Vec<Span>) {
         Kind::List(items) => items.iter().for_each(|item| secrets(item, suspected, masks)),
         Kind::Map(entries) => {
             for entry in entries {
-                let names_a_place = matches!(entry.key.as_str(), "header" | "query" | "label" | "name");
+                let names_a_place =
+                    matches!(entry.key.as_str(), "header" | "query" | "label" | "name" | "from" | "until");
                 let harmless = names_a_place || (entry.key == "key" && !suspected);
                 let suspected = !harmless && (suspected || is_secret_key(&entry.key));
                 secrets(&entry.value, suspected, masks);

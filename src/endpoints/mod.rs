@@ -1,6 +1,7 @@
 //! URLs of clients' own: which client a path's `{endpoint}` is of, and issuing, rotating and revoking them.
 //!
-//! A URL holds 160 random bits; only their SHA-256 is kept, so that whoever reads the buffer can't send. A secret that a
+//! A URL holds 160 random bits; only their SHA-256 is kept, so that whoever reads the buffer can't send: behind
+//! verification [`HIDDEN`] stands in their place, in events and in what is refused, for the app, too. A secret that a
 //! client signs with must be kept as it is, because a signature is checked with it: in the buffer, whose folder only its
 //! owner may read. All of it is in memory (bounded by [`MAX`]), so that a request costs one hash and one lookup; each change
 //! is on disk, synced, before it counts. An old URL that has ended is nobody's at once, and the buffer's housekeeping drops
@@ -23,6 +24,9 @@ use record::Hash;
 
 /// The parameter of a route's path that holds what only a client's URL has.
 pub const ENDPOINT: &str = "endpoint";
+
+/// What stands in a path in the place of what only a client's URL has, once it has been looked up. Nobody's token.
+pub const HIDDEN: &str = "endpoint";
 
 /// Endpoints at once, old ones that still work included.
 pub const MAX: usize = 100_000;
@@ -121,6 +125,29 @@ impl Endpoints {
         let endpoint = known.get(&half(&hash))?;
         (same(&endpoint.hash, &hash) && *endpoint.route == *route && endpoint.is_live(self.clock.now()))
             .then(|| endpoint.clone())
+    }
+
+    /// The URL that was used, by its id, while it works. Looks at all of them.
+    pub fn by_id(&self, route: &str, id: &str) -> Option<Arc<Endpoint>> {
+        let (known, now) = (self.known.read(), self.clock.now());
+        known.values().find(|e| *e.id == *id && *e.route == *route && e.is_live(now)).cloned()
+    }
+
+    /// A path that led nowhere, for the log: without what only a client's URL has, of which it may be a slip. `None` if there
+    /// is nothing of that kind in it.
+    pub fn hidden(&self, path: &str) -> Option<String> {
+        let known = self.known.read();
+        if known.is_empty() {
+            return None;
+        }
+        let mut is_one = false;
+        let segments = path.split('/').map(|segment| {
+            let found = segment.len() == 2 * TOKEN && known.contains_key(&half(&record::hash(segment)));
+            is_one |= found;
+            if found { HIDDEN } else { segment }
+        });
+        let path = segments.collect::<Vec<_>>().join("/");
+        is_one.then_some(path)
     }
 
     /// Those that work now, by route, client and age. Without their secrets nobody else can use them.

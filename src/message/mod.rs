@@ -127,6 +127,22 @@ pub struct Request {
     pub body: Bytes,
 }
 
+impl Request {
+    /// Puts another value into the place of a path parameter's, wherever in the path it stands.
+    pub fn replace_param(&mut self, name: &str, by: &str) {
+        let Some((_, value)) = self.params.0.iter_mut().find(|(known, _)| &**known == name) else { return };
+        self.head.target = with_segment(&self.head.target, value, by);
+        by.clone_into(value);
+    }
+}
+
+/// A target in whose path each segment `value` is another.
+pub(crate) fn with_segment(target: &str, value: &str, by: &str) -> String {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let segments = path.split('/').map(|segment| if segment == value { by } else { segment });
+    segments.collect::<Vec<_>>().join("/") + query
+}
+
 /// Makes `::ffff:192.0.2.1` and `192.0.2.1` the same address.
 pub fn canonical_ip(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
@@ -152,6 +168,18 @@ pub const OUR_PREFIX: &str = "tidegate-";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replaced_parameter_stands_nowhere_in_the_path() {
+        for (target, expected) in [
+            ("/in/abc", "/in/x"),
+            ("/in/abc/abcd?q=abc", "/in/x/abcd?q=abc"),
+            ("/abc/abc?", "/x/x?"),
+            ("/in/ab", "/in/ab"),
+        ] {
+            assert_eq!(with_segment(target, "abc", "x"), expected);
+        }
+    }
 
     fn head(authority: &str, target: &str) -> Head {
         Head {

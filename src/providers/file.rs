@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::ranges::{self, Format, Place, RangeList, Ranges};
 use super::{
-    Batch, Category, Fact, Guide, GuideAt, Pack, PackAnswer, PackParam, ParamKind, Repeats, Sample, Success,
+    Batch, Category, Fact, Guide, GuideAt, Pack, PackAnswer, PackParam, ParamKind, Refusals, Repeats, Sample,
+    Success,
 };
 use crate::verify::spec::{HandshakeSpec, Rule, Texts};
 use crate::verify::{Extract, PLACE_HELP, SpecProblem, Split, check_pack, parse_duration};
@@ -48,6 +49,9 @@ pub(crate) struct PackFile {
     success: Option<OneOrMany<Word>>,
     #[serde(default)]
     answer: Option<PackAnswer>,
+    /// `empty`: the sender takes no refusal that has a body.
+    #[serde(default)]
+    refusals: Refusals,
     /// How the sender tries again, in a short sentence; `undocumented` if nothing was found on it.
     #[serde(default)]
     retries: Option<String>,
@@ -258,31 +262,35 @@ fn wrong(at: &[&str], message: impl Into<String>, help: &str) -> SpecProblem {
 
 /// What a user's pack means, if it can work; else everything that is wrong with it.
 pub(crate) fn checked(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
-    let mut empty = Vec::new();
+    let mut faults = Vec::new();
     for (key, text, help) in [
         ("title", &file.title, "what people call the sender"),
         ("setup", &file.setup, "say where the user finds what the route needs"),
     ] {
         if text.trim().is_empty() {
-            empty.push(wrong(&[key], format!("`{key}` is empty"), help));
+            faults.push(wrong(&[key], format!("`{key}` is empty"), help));
         }
     }
-    let pack = match (pack(file), empty) {
-        (Ok(pack), empty) if empty.is_empty() => pack,
-        (Ok(_), empty) => return Err(empty),
-        (Err(faults), empty) => return Err([faults, empty].concat()),
-    };
-    check_pack(&pack)?;
-    Ok(pack)
+    let (pack, more) = pack(file);
+    faults.extend(more);
+    // What refers to a parameter that is not whole would be said to be wrong, too.
+    let is_of_params = |fault: &SpecProblem| fault.at.first().is_some_and(|key| key == "params");
+    if !faults.iter().any(is_of_params)
+        && let Err(more) = check_pack(&pack)
+    {
+        faults.extend(more);
+    }
+    if faults.is_empty() { Ok(pack) } else { Err(faults) }
 }
 
 /// Reads a pack of our own in the form that the build script gave it. The tests have checked it.
 pub(super) fn built_in(json: &str, guide: &'static str) -> Result<Pack, String> {
     let file = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    let pack = pack(file).map_err(|problems| {
-        let lines = problems.iter().map(|problem| format!("`{}`: {}", problem.at.join("."), problem.message));
-        lines.collect::<Vec<_>>().join("; ")
-    })?;
+    let (pack, faults) = pack(file);
+    if !faults.is_empty() {
+        let lines = faults.iter().map(|fault| format!("`{}`: {}", fault.at.join("."), fault.message));
+        return Err(lines.collect::<Vec<_>>().join("; "));
+    }
     Ok(Pack { guide: GuideAt::Embedded(guide), ..pack })
 }
 
@@ -295,7 +303,8 @@ impl Faults {
     }
 }
 
-fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
+/// What a pack means, but for what is wrong with it.
+fn pack(file: PackFile) -> (Pack, Vec<SpecProblem>) {
     let mut faults = Faults(Vec::new());
     let named = !file.name.is_empty()
         && file.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -322,31 +331,29 @@ fn pack(file: PackFile) -> Result<Pack, Vec<SpecProblem>> {
     if verify.is_empty() {
         faults.0.push(wrong(&["verify"], "`verify` is empty", "say how the sender signs"));
     }
-    match (idempotency, success, faults.0) {
-        (Some(idempotency), Some(success), none) if none.is_empty() => Ok(Pack {
-            category: file.category,
-            content_types: file.content_types,
-            batch,
-            success,
-            answer: file.answer,
-            retries: fact(file.retries),
-            ranges: ranges.map(Arc::new),
-            idempotency,
-            handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
-            event_type,
-            deadline,
-            params,
-            verify,
-            name: file.name,
-            title: file.title,
-            checked: file.checked,
-            guide: GuideAt::Read(
-                Guide { docs: file.docs, setup: file.setup, samples: file.samples, notes: file.notes }
-                    .trimmed(),
-            ),
-        }),
-        (_, _, faults) => Err(faults),
-    }
+    let pack = Pack {
+        category: file.category,
+        content_types: file.content_types,
+        batch,
+        success: success.unwrap_or(Success::Any2xx),
+        answer: file.answer,
+        refusals: file.refusals,
+        retries: fact(file.retries),
+        ranges: ranges.map(Arc::new),
+        idempotency: idempotency.unwrap_or(Repeats::ByBody),
+        handshakes: file.handshake.map(OneOrMany::into_vec).unwrap_or_default(),
+        event_type,
+        deadline,
+        params,
+        verify,
+        name: file.name,
+        title: file.title,
+        checked: file.checked,
+        guide: GuideAt::Read(
+            Guide { docs: file.docs, setup: file.setup, samples: file.samples, notes: file.notes }.trimmed(),
+        ),
+    };
+    (pack, faults.0)
 }
 
 fn source(at: &[&str], text: &str) -> Result<Extract, SpecProblem> {

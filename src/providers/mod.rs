@@ -49,6 +49,7 @@ pub struct Pack {
     pub success: Success,
     /// What the sender must be answered about an event, where a status is not enough.
     pub answer: Option<PackAnswer>,
+    pub refusals: Refusals,
     /// How the sender tries again, in plain text.
     pub retries: Fact<String>,
     /// Where it sends from, if it says so.
@@ -112,6 +113,17 @@ impl<T> Fact<T> {
             Self::Undocumented | Self::Unsaid => None,
         }
     }
+}
+
+/// How a sender is told that it was not verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusals {
+    /// With a body that says the reason.
+    #[default]
+    Explained,
+    /// By status and headers alone.
+    Empty,
 }
 
 /// What kind of service a provider is, for whoever looks for one in the list.

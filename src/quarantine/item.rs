@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::buffer::EventId;
 use crate::clock::Timestamp;
+use crate::endpoints::{ENDPOINT, Endpoint, HIDDEN};
+use crate::message::with_segment;
 use crate::message::{Head, Headers, Method, PathParams, Request, Scheme, Version};
 use crate::reason::Reason;
 use crate::seal::{Keyring, Kind, NotOpened, SEALED};
@@ -36,8 +38,10 @@ pub struct Item {
     pub received_at: Timestamp,
     pub expires_at: Timestamp,
     pub method: Method,
-    /// Path and query as sent.
+    /// Path and query as sent, but for what only a client's URL has.
     pub target: String,
+    /// The id of the client's URL that was used.
+    pub endpoint: Option<String>,
     pub authority: String,
     /// What a trusted hop said the sender asked for: schemes may sign it.
     pub asked_authority: Option<String>,
@@ -49,7 +53,13 @@ pub struct Item {
 }
 
 impl Item {
-    pub(super) fn new(route: &str, request: &Request, refusal: &Refusal, keep: Duration) -> Self {
+    pub(super) fn new(
+        route: &str,
+        request: &Request,
+        endpoint: Option<&Endpoint>,
+        refusal: &Refusal,
+        keep: Duration,
+    ) -> Self {
         let head = &request.head;
         Self {
             id: EventId::new(head.received_at),
@@ -59,7 +69,11 @@ impl Item {
             received_at: head.received_at,
             expires_at: head.received_at.saturating_add(keep),
             method: head.method.clone(),
-            target: head.target.clone(),
+            target: match (endpoint, request.params.get(ENDPOINT)) {
+                (Some(_), Some(token)) => with_segment(&head.target, token, HIDDEN),
+                _ => head.target.clone(),
+            },
+            endpoint: endpoint.map(|endpoint| endpoint.id.to_string()),
             authority: head.authority.clone(),
             asked_authority: head.asked_authority.clone(),
             scheme: head.scheme,
@@ -110,6 +124,7 @@ impl Item {
             expires_at: self.expires_at,
             method: self.method.as_str().to_owned(),
             target: self.target.clone(),
+            endpoint: self.endpoint.clone(),
             authority: self.authority.clone(),
             asked_authority: self.asked_authority.clone(),
             https: self.scheme == Scheme::Https,
@@ -162,6 +177,7 @@ impl Item {
             received_at: line.received_at,
             expires_at: line.expires_at,
             target: line.target,
+            endpoint: line.endpoint,
             authority: line.authority,
             asked_authority: line.asked_authority,
             source: line.source,
@@ -267,6 +283,8 @@ struct Line {
     expires_at: Timestamp,
     method: String,
     target: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
     authority: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked_authority: Option<String>,
@@ -313,7 +331,7 @@ mod tests {
         let mut request = request("/in?x=1", &[("X-A", "1"), ("x-a", "2")], body);
         request.head.headers = [("X-A", &b"1"[..]), ("x-a", b"\xff\x00")].into_iter().collect();
         let refusal = Refusal::new(Reason::SignatureInvalid, "no \"key\"\n");
-        Item::new("billing", &request, &refusal, Duration::from_secs(5))
+        Item::new("billing", &request, None, &refusal, Duration::from_secs(5))
     }
 
     proptest! {

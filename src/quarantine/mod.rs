@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::buffer::{Beside, EventId};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{KeepRefused, QuarantineSettings, Route};
+use crate::endpoints::Endpoint;
 use crate::message::Request;
 use crate::seal::Keyring;
 use crate::telemetry::Metrics;
@@ -121,8 +122,8 @@ impl Quarantine {
         self.shared.settings.store(settings.map(Arc::new));
     }
 
-    /// Keeps a request that `route` has refused, if it may be kept. Cheap where quarantine is off; never waits.
-    pub fn offer(&self, route: &Route, request: &Request, refusal: &Refusal) {
+    /// Keeps a request that `route` has refused, if it may be kept; `endpoint` is the client's URL that was used. Cheap where quarantine is off; never waits.
+    pub fn offer(&self, route: &Route, request: &Request, endpoint: Option<&Endpoint>, refusal: &Refusal) {
         let shared = &*self.shared;
         let settings = shared.settings.load();
         let Some(settings) = &*settings else { return };
@@ -140,7 +141,7 @@ impl Quarantine {
         }
         let weight = Item::weight(request);
         let before = shared.waiting.fetch_add(weight, Ordering::Relaxed);
-        let item = Item::new(&route.name, request, refusal, settings.keep);
+        let item = Item::new(&route.name, request, endpoint, refusal, settings.keep);
         if before.saturating_add(weight) > QUEUE_BYTES
             || self.to_writer.try_send(Waiting { item, weight }).is_err()
         {

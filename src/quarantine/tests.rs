@@ -48,7 +48,7 @@ impl Bench {
 
     fn offer_for(&self, route: &Route, body: &[u8], reason: Reason) {
         let request = self.request(body);
-        self.quarantine.offer(route, &request, &Refusal::new(reason, "test"));
+        self.quarantine.offer(route, &request, None, &Refusal::new(reason, "test"));
     }
 
     fn request(&self, body: &[u8]) -> Request {
@@ -104,6 +104,7 @@ fn route(name: &str) -> Route {
         unwanted: Default::default(),
         split: None,
         max_body: 1 << 20,
+        refusals: crate::providers::Refusals::Explained,
         mode: crate::config::Mode::Buffer {
             answer: crate::config::Acknowledgement { status: 202, content_type: None, body: String::new() },
             destinations: Vec::new(),
@@ -171,7 +172,7 @@ fn a_flood_from_one_address_neither_keeps_others_of_its_route_out_nor_pushes_the
     let offer = |client: [u8; 4], body: &[u8]| {
         let mut request = bench.request(body);
         request.head.client = client.into();
-        bench.quarantine.offer(&route, &request, &Refusal::new(Reason::SignatureInvalid, "test"));
+        bench.quarantine.offer(&route, &request, None, &Refusal::new(Reason::SignatureInvalid, "test"));
     };
     let (sender, stranger) = ([192, 0, 2, 1], [10, 6, 6, 6]);
     let flood = |millis: u64| {

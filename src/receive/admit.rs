@@ -136,18 +136,26 @@ async fn verified(
 ) -> Result<Verified<Request>, Refusal> {
     let (rule, url, at) = (&route.verify, route.public_url.as_deref(), item.received_at);
     // A URL that has ended since: who used it can't be told any more.
-    let client = match endpoint::find(route, &request.params, endpoints) {
+    let client = match endpoint::of_item(route, item, &request.params, endpoints) {
         Ok(client) => client,
         Err(ended) => return Err(Refusal::new(ended.reason, "the client's URL has ended")),
     };
     let held = tenant::find(route, &request.params, endpoint::as_client(client.as_deref())).await;
     let verified = match (held, force) {
-        (Ok(held), Force::No) => held.verify(rule, request, url, at).map_err(|(_, refusal)| refusal),
+        (Ok(held), Force::No) => {
+            held.verify(rule, request, url, at).map_err(|(_, refusal)| match item.endpoint {
+                Some(_) if rule.signs_url() => {
+                    let why = "the client's part of the URL is not kept, and the signature may cover it";
+                    Refusal { detail: format!("{why}; {}", refusal.detail), ..refusal }
+                }
+                _ => refusal,
+            })
+        }
         (Ok(held), Force::Yes) => Ok(held.observe(rule, request, url, at, None)),
         (Err(refusal), Force::No) => Err(refusal),
         (Err(refusal), Force::Yes) => Ok(Held::Nobody.observe(rule, request, url, at, Some(refusal))),
     }?;
-    Ok(verified.by_client(client.map(|client| client.client.clone())))
+    Ok(endpoint::hidden(route, verified.by_client(client.map(|client| client.client.clone()))))
 }
 
 /// The route that refused an item, as it is now, and the request with the parameters of its path.

@@ -4,6 +4,7 @@
 use crate::config::{Clients, Route};
 use crate::message::{Method, Request};
 use crate::reason::Reason;
+use crate::tenants::Held;
 use crate::verify::handshake::{Handshake, Reply};
 use crate::verify::{Policy, Verified};
 
@@ -13,11 +14,15 @@ use super::record::Outcome;
 use super::refused::Refused;
 use super::route::lacks;
 use super::tracked::Tracked;
-use super::{Context, mode, visit};
+use super::{Context, endpoint, mode, visit};
 
 /// The handshake that the request is, if it is one. A method that only greetings have is allowed to nothing else.
-pub(super) fn recognise<'r>(route: &'r Route, request: &Request) -> Result<Option<&'r Handshake>, Refused> {
-    let found = route.handshakes.recognise(request);
+pub(super) fn recognise<'r>(
+    route: &'r Route,
+    held: Option<&'r Held>,
+    request: &Request,
+) -> Result<Option<&'r Handshake>, Refused> {
+    let found = route.handshakes.recognise_of(held.and_then(Held::handshakes), request);
     if found.is_none() && route.greeting_methods.contains(&request.head.method) {
         if route.clients == Clients::Endpoints {
             return Err(Reason::NoRoute.into());
@@ -75,6 +80,10 @@ pub(super) async fn signed<E: Exchange, A: App>(
     request: Verified<Request>,
 ) -> Result<Outcome, Refused> {
     match route.handshakes.policy {
+        Policy::Answer if greeting.lacks_sender() => Err(Refused::because(
+            Reason::HandshakeRefused,
+            "the secret that it would be answered with is not there for this sender",
+        )),
         Policy::Answer => answer(exchange, route, greeting, request.get()).await,
         Policy::Forward => forward(context, exchange, route, request).await,
     }
@@ -133,7 +142,10 @@ async fn forward<E: Exchange, A: App>(
     request: Verified<Request>,
 ) -> Result<Outcome, Refused> {
     match route.mode.destinations().first() {
-        Some(destination) => mode::proxy::forward(context, exchange, destination, None, request).await,
+        Some(destination) => {
+            let request = endpoint::hidden(route, request);
+            mode::proxy::forward(context, exchange, destination, None, request).await
+        }
         None => Err(Refused::internal("a route without a destination")),
     }
 }

@@ -154,7 +154,9 @@ async fn way_in<E: Exchange, A: App>(
     record: &mut Record<'_>,
 ) -> Result<Outcome, Refused> {
     // Which rule is asked for? 404, 405.
-    let (route, params) = route::find(config, exchange.head())?;
+    let found = route::find(config, exchange.head());
+    let (route, params) =
+        found.map_err(|refused| endpoint::unlogged(refused, exchange.head(), context.endpoints))?;
     record.route(route);
 
     // Is the address allowed? 403, before a byte of the body is read.
@@ -191,20 +193,22 @@ async fn way_in<E: Exchange, A: App>(
     let (body, _reserved) = body::read(exchange, route.max_body, &context.intake.budget, limit).await?;
     let request = Request { head: exchange.head().clone(), params, body };
 
+    // Whose keys is it held against, where they depend on who sends?
+    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
+
     // Is it only a greeting? One that its sender does not sign is answered now, with nothing but words. 405 if it has
-    // the method of one and is none.
-    let greeting = handshake::recognise(route, &request)?;
-    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed()) {
+    // the method of one and is none. Whose secret would answer it and who is nobody is refused below, as with an event.
+    let greeting = handshake::recognise(route, held.as_ref().ok(), &request)?;
+    if let Some(greeting) = greeting.filter(|greeting| !greeting.is_signed() && !greeting.lacks_sender()) {
         return handshake::unsigned(context, exchange, route, greeting, request).await;
     }
-
-    // Whose keys is it held against, where they depend on who sends? 503.
-    let held = tenant::find(route, &request.params, endpoint::as_client(endpoint.as_deref())).await;
 
     // Who sent it? 401, 403, 503; a route that only observes records the answer and goes on. Only from here on may
     // anything have an effect.
     let key_wait = config.limits.key_wait;
-    let request = verify::check(route, held, request, suspicion, key_wait, context, record).await?;
+    let whose = (held.as_ref(), endpoint.as_deref());
+    let checked = verify::check(route, whose, request, suspicion, key_wait, context, record).await;
+    let request = checked.map_err(|refused| Refused { words: route.refusals, ..refused })?;
     let request = request.by_client(endpoint.map(|endpoint| endpoint.client.clone())).traced(record.trace());
     record.verified(&request);
 
@@ -216,6 +220,9 @@ async fn way_in<E: Exchange, A: App>(
     if let Some(greeting) = handshake::proved(route, greeting, &request)? {
         return handshake::signed(context, exchange, route, greeting, request).await;
     }
+
+    // What only a client's URL has was looked at: it is neither kept nor passed on.
+    let request = endpoint::hidden(route, request);
 
     // Did we have it before? Then it gets the first one's answer.
     let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, &request));

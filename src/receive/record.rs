@@ -191,7 +191,7 @@ impl<'a> Record<'a> {
         // Below a route its name says enough, and the path may hold something that only the sender should know.
         let path = match self.route {
             Some(_) => None,
-            None => Some(clipped(head.path())),
+            None => Some(clipped(refused.path.as_deref().unwrap_or(head.path()))),
         };
         macro_rules! line {
             ($level:ident) => {

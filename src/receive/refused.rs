@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::message::Answer;
+use crate::providers::Refusals;
 use crate::reason::Reason;
 use crate::upstream::UpstreamError;
 
@@ -13,6 +16,10 @@ pub(super) struct Refused {
     pub reason: Reason,
     /// What exactly was wrong. Never sent to the sender.
     pub detail: Cow<'static, str>,
+    /// How it is said.
+    pub words: Refusals,
+    /// The path for the log, if it is not to stand there as sent.
+    pub path: Option<String>,
     /// What `Allow` says, for 405.
     pub allow: Option<String>,
     /// What `Retry-After` says, if another time than the reason's own.
@@ -21,7 +28,14 @@ pub(super) struct Refused {
 
 impl Refused {
     pub fn because(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), allow: None, retry_after: None }
+        Self {
+            reason,
+            detail: detail.into(),
+            words: Refusals::Explained,
+            path: None,
+            allow: None,
+            retry_after: None,
+        }
     }
 
     /// The app is given a rest for so long.
@@ -35,6 +49,10 @@ impl Refused {
 
     pub fn answer(&self) -> Answer {
         let mut answer = Answer::refusal(self.reason);
+        if self.words == Refusals::Empty {
+            answer.body = Bytes::new();
+            answer.headers.retain(|(name, _)| *name != "content-type");
+        }
         if let Some(rest) = self.retry_after {
             let secs = rest.as_secs() + u64::from(rest.subsec_nanos() > 0);
             answer.headers.retain(|(name, _)| *name != "retry-after");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Enforce, Route};
+use crate::endpoints::Endpoint;
 use crate::message::Request;
 use crate::tenants::Held;
 use crate::verify::{Refusal, Verified};
@@ -29,7 +30,7 @@ pub(super) fn tolerated(route: &Route, found: Result<(), Refusal>) -> Result<Opt
 /// Waits at most `key_wait`, all in all, for keys that are being fetched; a route that only observes waits for none.
 pub(super) async fn check<A: Sync>(
     route: &Route,
-    held: Result<Held, Refusal>,
+    (held, endpoint): (Result<&Held, &Refusal>, Option<&Endpoint>),
     request: Request,
     suspicion: Option<Refusal>,
     key_wait: Duration,
@@ -39,13 +40,13 @@ pub(super) async fn check<A: Sync>(
     let verified = match route.enforce {
         Enforce::On => {
             let proved = match held {
-                Ok(held) => prove(route, &held, request, key_wait, context).await,
-                Err(refusal) => Err((Box::new(request), refusal)),
+                Ok(held) => prove(route, held, request, key_wait, context).await,
+                Err(refusal) => Err((Box::new(request), refusal.clone())),
             };
             match proved {
                 Ok(verified) => verified,
                 Err((request, refusal)) => {
-                    context.quarantine.offer(route, &request, &refusal);
+                    context.quarantine.offer(route, &request, endpoint, &refusal);
                     return Err(Refused::because(refusal.reason, refusal.detail));
                 }
             }
@@ -54,7 +55,7 @@ pub(super) async fn check<A: Sync>(
             let (url, now) = (route.public_url.as_deref(), context.clock.now());
             let (held, suspicion) = match held {
                 Ok(held) => (held, suspicion),
-                Err(refusal) => (Held::Nobody, suspicion.or(Some(refusal))),
+                Err(refusal) => (&Held::Nobody, suspicion.or_else(|| Some(refusal.clone()))),
             };
             held.observe(&route.verify, request, url, now, suspicion)
         }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::Tenant;
+use super::{Tenant, TenantRules};
 use crate::clock::Timestamp;
 use crate::message::Request;
 use crate::reason::Reason;
-use crate::verify::{Refusal, Verified, Verifier};
+use crate::verify::{Handshakes, Refusal, Verified, Verifier};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub enum Held {
     /// The route's rule: it is the same for all.
     Route,
-    Tenant(Arc<Verifier>),
+    Tenant(Arc<TenantRules>),
     /// Nobody is known by this name: whatever is sent is refused.
     Nobody,
 }
@@ -23,7 +23,7 @@ impl Held {
     pub fn of(tenant: Option<Tenant>) -> Result<Self, Refusal> {
         match tenant {
             None => Ok(Held::Route),
-            Some(Tenant::Known(verifier)) => Ok(Held::Tenant(verifier)),
+            Some(Tenant::Known(rules)) => Ok(Held::Tenant(rules)),
             Some(Tenant::Unknown) => Ok(Held::Nobody),
             Some(Tenant::Broken(why)) => Err(Refusal::new(Reason::KeyUnavailable, why.to_string())),
         }
@@ -32,10 +32,18 @@ impl Held {
     /// The rule; `route` is the route's own.
     pub fn rule<'a>(&'a self, route: &'a Verifier) -> &'a Verifier {
         match self {
-            Held::Tenant(verifier) => verifier,
+            Held::Tenant(rules) => &rules.verifier,
             // The route's own rule has keys that nobody has in the place of a tenant's: who is unknown is refused for the
             // same reasons, after the same work, as who signs wrongly.
             Held::Route | Held::Nobody => route,
+        }
+    }
+
+    /// Greetings that are told or answered with secrets of whoever sends, with those secrets.
+    pub fn handshakes(&self) -> Option<&Handshakes> {
+        match self {
+            Held::Tenant(rules) => Some(&rules.handshakes),
+            Held::Route | Held::Nobody => None,
         }
     }
 

@@ -3,14 +3,16 @@
 //!
 //! Verification stays pure: a rule is compiled once for each tenant, and kept, so that a request finds its verifier in
 //! memory before `verify` begins. Here live the references with parameters (`reference`) and the cache; reading is done
-//! off the threads that serve. What is read counts for a configured time, so a file that was added, changed or removed
+//! off the threads that serve. Greetings that are answered with such a secret are compiled with the rule. What is read counts for a configured time, so a file that was added, changed or removed
 //! is seen without a reload.
 //!
 //! Promise 2: a tenant that is not known has no verifier, and is refused by one with keys that nobody has, so that
-//! neither the answer nor its time tells which tenants there are. Promise 5: both caches are bounded, apart from each
+//! neither the answer nor its time tells which tenants there are (an answered greeting does: it can only be right for who
+//! is there). What a tenant's secret signs for strangers is no event of his (`oracles`). Promise 5: both caches are bounded, apart from each
 //! other (who tries names does not push those who are known out), and few files are read at once.
 
 mod held;
+mod oracles;
 mod reference;
 
 use std::collections::HashMap;
@@ -23,10 +25,14 @@ use tokio::sync::Semaphore;
 
 use crate::message::PathParams;
 use crate::providers::Pack;
-use crate::secret::{NoRandomness, Secret, random_text, trim_line_end};
-use crate::verify::{KeySource, Remote, Resolver, Signable, SpecProblem, Verifier, VerifySpec, compile};
+use crate::secret::{NoRandomness, Secret, random_text, same, trim_line_end};
+use crate::verify::handshake::{self, Kept, Policy};
+use crate::verify::{
+    Handshakes, KeySource, Remote, Resolver, Signable, SpecProblem, Verifier, VerifySpec, compile,
+};
 
 pub use held::Held;
+pub use oracles::Oracles;
 pub use reference::Reference;
 
 /// In the place of a secret: the one that was made for the client whose URL was used.
@@ -49,6 +55,10 @@ pub struct Shared {
     pub packs: HashMap<String, Arc<Pack>>,
     /// What greetings of the config's routes are answered with.
     pub signable: Arc<Signable>,
+    /// And those that are answered with secrets of whoever sends.
+    pub oracles: Arc<Oracles>,
+    /// The route's own, if some of them are.
+    pub greetings: Option<(Kept, Policy)>,
 }
 
 /// A rule and its tenants. Lives as long as the config that it is of: a reload begins with empty caches.
@@ -79,11 +89,18 @@ pub enum Needs {
 /// Whose request it is.
 #[derive(Clone, Debug)]
 pub enum Tenant {
-    Known(Arc<Verifier>),
+    Known(Arc<TenantRules>),
     /// There is no file for it.
     Unknown,
     /// What there is for it can't be used; the text is for the log.
     Broken(Arc<str>),
+}
+
+/// A tenant's rule, and the greetings that ask for its secrets or are answered with them (and perhaps others).
+#[derive(Debug)]
+pub struct TenantRules {
+    pub verifier: Verifier,
+    pub handshakes: Handshakes,
 }
 
 /// A client with a URL of its own, as far as its rule is concerned.
@@ -196,11 +213,19 @@ impl Tenants {
 
     /// The same without memory: reads the files. Blocks.
     pub fn load(&self, params: &PathParams, client: Option<Client<'_>>) -> Tenant {
+        // A copy: what this tenant's secret could sign is nobody else's, and would stay.
+        let signable = Arc::new(self.shared.signable.copy());
         let mut files = HashMap::with_capacity(self.references.len());
         for reference in &self.references {
             let Some(path) = reference.path(params) else { return Tenant::Unknown };
-            match read(&self.base.join(&path)) {
-                Ok(bytes) => files.insert(reference.written.as_str(), bytes),
+            let file = self.base.join(&path);
+            match read(&file) {
+                Ok(bytes) => {
+                    if let Some(bytes) = &bytes {
+                        self.shared.oracles.note(&file, &Secret::new(bytes.clone()), &signable);
+                    }
+                    files.insert(reference.written.as_str(), bytes)
+                }
                 Err(error) => {
                     return Tenant::Broken(format!("{}: {error}", path.display()).into());
                 }
@@ -209,11 +234,18 @@ impl Tenants {
         if !self.references.is_empty() && files.values().all(Option::is_none) {
             return Tenant::Unknown;
         }
-        // A copy: what this tenant's secret could sign is nobody else's, and would stay.
-        let signable = Arc::new(self.shared.signable.copy());
         let resolver = Resolved { tenants: self, files, client, signable };
-        match compile(&self.spec, &resolver) {
-            Ok(compiled) => Tenant::Known(Arc::new(compiled.verifier)),
+        let greetings = self.shared.greetings.as_ref();
+        let compiled = compile(&self.spec, &resolver).and_then(|compiled| {
+            let handshakes = greetings
+                .map(|(kept, policy)| handshake::compile(kept.written(), &self.spec, *policy, &resolver));
+            Ok(TenantRules {
+                verifier: compiled.verifier,
+                handshakes: handshakes.transpose()?.unwrap_or_default(),
+            })
+        });
+        match compiled {
+            Ok(rules) => Tenant::Known(Arc::new(rules)),
             Err(problems) => {
                 let text =
                     |SpecProblem { at, message, .. }: &SpecProblem| format!("{}: {message}", at.join("."));
@@ -272,6 +304,10 @@ impl Resolver for Resolved<'_> {
             None => return Self::same(&self.tenants.shared.secrets, reference),
         };
         Ok(secret.unwrap_or_else(|| self.tenants.decoy.clone()))
+    }
+
+    fn is_of_sender(&self, secret: &Secret) -> bool {
+        same(secret.expose(), self.tenants.decoy.expose())
     }
 
     fn text(&self, reference: &str) -> Result<String, String> {

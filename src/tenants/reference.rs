@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::oracles::normal;
 use crate::message::PathParams;
 
 /// Longest value that may name a file, in bytes.
@@ -56,6 +57,17 @@ impl Reference {
         }
     }
 
+    /// The same with its whole path, below `base`, in one spelling.
+    pub(super) fn normal(&self, base: &Path) -> Option<Self> {
+        let path = base.join(self.written.strip_prefix("file:")?);
+        Self::parse(&format!("file:{}", normal(&path).to_str()?))?.ok()
+    }
+
+    /// Whether a path is that of some request's file. Both in one spelling.
+    pub(super) fn could_be(&self, path: &str) -> bool {
+        could_be(&self.pieces, path)
+    }
+
     /// The file for a request, as a path from where relative ones start. `None` if a value can't name a file.
     pub fn path(&self, params: &PathParams) -> Option<PathBuf> {
         let mut path = String::new();
@@ -96,6 +108,17 @@ fn pieces(path: &str) -> Result<Vec<Piece>, String> {
         pieces.push(Piece::Text(rest.to_owned()));
     }
     Ok(pieces)
+}
+
+fn could_be(pieces: &[Piece], path: &str) -> bool {
+    match pieces {
+        [] => path.is_empty(),
+        [Piece::Text(text), rest @ ..] => path.strip_prefix(&**text).is_some_and(|path| could_be(rest, path)),
+        // Plain values are ASCII.
+        [Piece::Parameter(_), rest @ ..] => (1..=path.len().min(MAX_VALUE))
+            .take_while(|end| path.get(..*end).is_some_and(is_plain))
+            .any(|end| could_be(rest, &path[end..])),
+    }
 }
 
 /// Whether a value is a plain file name and nothing else.
@@ -146,6 +169,23 @@ mod tests {
             assert_eq!(path(bad), None, "{bad:?}");
         }
         assert_eq!(reference.path(&PathParams::default()), None);
+    }
+
+    #[test]
+    fn a_path_is_some_requests_file_in_any_spelling() {
+        let reference = Reference::parse("file:./secrets/../secrets/{a}-{b}.key").unwrap().unwrap();
+        let whole = reference.normal(Path::new("/etc/tg")).unwrap();
+        for (path, is_one) in [
+            ("/etc/tg/secrets/x-y.key", true),
+            ("/etc/tg/secrets/x-y-z.key", true),
+            ("/etc/tg/secrets/-y.key", false),
+            ("/etc/tg/secrets/xy.key", false),
+            ("/etc/tg/secrets/x-y.key2", false),
+            ("/etc/tg/secrets/in/x-y.key", false),
+            ("/etc/secrets/x-y.key", false),
+        ] {
+            assert_eq!(whole.could_be(path), is_one, "{path}");
+        }
     }
 
     proptest! {

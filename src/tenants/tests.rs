@@ -49,7 +49,7 @@ fn signed(secret: &str) -> Request {
 
 fn accepts(tenant: &Tenant, secret: &str) -> bool {
     match tenant {
-        Tenant::Known(verifier) => verifier.verify(signed(secret), None, NOW).is_ok(),
+        Tenant::Known(rules) => rules.verifier.verify(signed(secret), None, NOW).is_ok(),
         Tenant::Unknown | Tenant::Broken(_) => false,
     }
 }
@@ -125,8 +125,8 @@ async fn a_public_key_can_be_a_tenants_too() {
     // RFC 8032, section 7.1, test 1: the empty message.
     let signature = "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b\
                      d25bf5f0595bbe24655141438e7a100b";
-    assert!(acme.verify(request("/", &[("X", signature)], b""), None, NOW).is_ok());
-    let refused = acme.verify(request("/", &[("X", signature)], b"x"), None, NOW).unwrap_err().1;
+    assert!(acme.verifier.verify(request("/", &[("X", signature)], b""), None, NOW).is_ok());
+    let refused = acme.verifier.verify(request("/", &[("X", signature)], b"x"), None, NOW).unwrap_err().1;
     assert_eq!(refused.reason, Reason::SignatureInvalid);
     fs::write(folder.path().join("bolt"), "no key").unwrap();
     assert!(matches!(tenants.find(&params("bolt"), None).await, Tenant::Broken(_)));

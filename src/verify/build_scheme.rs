@@ -14,7 +14,7 @@ use super::json::Pointer;
 use super::locate::Location;
 use super::mac::{Hash, MacKey};
 use super::public_key::{Asymmetric, PublicKey};
-use super::scheme::{BodyDigest, GivenSecret, GivenSecrets, Keys, Labelled, Scheme, TimeRule};
+use super::scheme::{self, BodyDigest, GivenSecret, GivenSecrets, Keys, Labelled, Scheme, TimeRule};
 use super::shape::Shape;
 use super::signatures::{SignatureForm, TimeFrom};
 use super::spec::{KeySpec, SchemeSpec, SecretSpec, SignatureSpec, Texts, TimestampSpec};
@@ -203,7 +203,7 @@ pub(super) fn build(
     let open_border =
         (algorithm != Some(Algorithm::Token)).then(|| border::open(&template, borders)).flatten();
     let edges = border::edges(&template, borders);
-    let scheme = Scheme {
+    let mut scheme = Scheme {
         when,
         only,
         from,
@@ -216,11 +216,13 @@ pub(super) fn build(
         shapes,
         body_digest: lift(body_digest)?,
         each: lift(each)?,
+        pointers: Box::default(),
         keys: keys?,
         given: given_secrets?,
         signable: building.resolver.signable(),
     };
     check_coverage(&scheme, problems);
+    scheme.pointers = scheme::pointers(&scheme);
     Some(scheme)
 }
 

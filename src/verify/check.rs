@@ -21,6 +21,8 @@ use crate::reason::Reason;
 pub(super) struct Check {
     pub(super) by: Arc<str>,
     pub(super) how: How,
+    /// What the user calls it among the rules of an `any`.
+    pub(super) name: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,10 @@ pub(super) enum Covered {
 }
 
 impl Check {
+    pub(super) fn new(by: impl Into<Arc<str>>, how: How) -> Self {
+        Self { by: by.into(), how, name: None }
+    }
+
     pub(super) fn run(
         &self,
         request: &Request,
@@ -139,6 +145,17 @@ impl Check {
         }
     }
 
+    /// Whether the address of a request may be among what is signed.
+    pub(super) fn signs_url(&self) -> bool {
+        match &self.how {
+            How::Open | How::Credentials(_) => false,
+            How::Scheme(scheme) => scheme.template.uses_url(),
+            How::Jwt(jwt) => jwt.signs_url(),
+            How::HttpSignature(_) => true,
+            How::Ways(rules) | How::Any(rules) | How::All(rules) => rules.iter().any(Check::signs_url),
+        }
+    }
+
     /// Adds the places of credentials: not of what is signed with one.
     pub(super) fn collect_credentials(&self, into: &mut CredentialPlaces) {
         let mut add = |locations: &mut dyn Iterator<Item = &Location>| {
@@ -204,6 +221,24 @@ impl Check {
         }
     }
 
+    /// Adds algorithms of tokens for which there is no key. A pack's stand at its rule, and are not the user's.
+    pub(super) fn collect_idle(&self, at: &mut Vec<String>, into: &mut Vec<(Vec<String>, String)>) {
+        let (rules, word) = match &self.how {
+            How::Jwt(jwt) if &*self.by == "jwt" => {
+                into.extend(jwt.idle().map(|name| (at.clone(), name)));
+                return;
+            }
+            How::Any(rules) => (rules, "any"),
+            How::All(rules) => (rules, "all"),
+            _ => return,
+        };
+        for (index, rule) in rules.iter().enumerate() {
+            at.extend([word.to_owned(), index.to_string()]);
+            rule.collect_idle(at, into);
+            at.truncate(at.len() - 2);
+        }
+    }
+
     /// Whether who holds a genuine request, but not the key, can give it another value of `key`. `pack`: the name of the
     /// provider whose word for it is taken, since the key is its own.
     pub(super) fn covers(&self, key: &Extract, pack: Option<&str>) -> Covered {
@@ -251,16 +286,21 @@ fn every(rules: &[Check], key: &Extract, pack: Option<&str>) -> Covered {
     })
 }
 
-/// What the rule that held is called among its like: by what proves (`bearer`), and from the second of these on by its
-/// number too (`bearer#2`), so that a rule keeps its name whatever else comes and goes. `None` where there is no other.
+/// What the rule that held is called among its like: as the user calls it (`@partners`); else by what proves (`bearer`),
+/// and from the second of these on by its number too (`bearer#2`), so that a rule keeps its name whatever else comes and
+/// goes. `None` where there is no other.
+///
+/// Not by what is in it: keys come and go, and the repeats of an event must be known all the while.
 fn way_of(rules: &[Check], matched: usize, within: Option<Arc<str>>) -> Option<Arc<str>> {
     let (before, rule) = (rules.get(..matched)?, rules.get(matched)?);
     if rules.len() == 1 {
         return within;
     }
-    let own: Arc<str> = match before.iter().filter(|other| other.by == rule.by).count() {
-        0 => rule.by.clone(),
-        alike => format!("{}#{}", rule.by, alike + 1).into(),
+    let is_like = |other: &&Check| other.name.is_none() && other.by == rule.by;
+    let own: Arc<str> = match (&rule.name, before.iter().filter(is_like).count()) {
+        (Some(name), _) => format!("@{name}").into(),
+        (None, 0) => rule.by.clone(),
+        (None, alike) => format!("{}#{}", rule.by, alike + 1).into(),
     };
     joined(Some(own), "/", within)
 }

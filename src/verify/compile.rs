@@ -15,6 +15,9 @@ use super::{Compiled, Resolver, SpecProblem, Verifier, http_signature, jwt, near
 use crate::providers::Pack;
 use crate::secret::Secret;
 
+/// Longest name of a rule, in bytes.
+const MAX_NAME: usize = 64;
+
 /// Rules within rules; deeper ones are a mistake.
 const MAX_DEPTH: usize = 8;
 
@@ -24,8 +27,12 @@ pub fn compile(spec: &VerifySpec, resolver: &dyn Resolver) -> Result<Compiled, V
     let mut list = Vec::new();
     let mut packs = Vec::new();
     let check = match spec {
-        VerifySpec::None => Some(Check { by: "none".into(), how: How::Open }),
-        VerifySpec::Rule(rule) => rule_of(rule, resolver, &mut packs, &mut Problems::new(&mut list), 0),
+        VerifySpec::None => Some(Check::new("none", How::Open)),
+        VerifySpec::Rule(rule) => {
+            let problems = &mut Problems::new(&mut list);
+            nameless(rule, problems);
+            rule_of(rule, resolver, &mut packs, problems, 0)
+        }
     };
     match check {
         Some(check) if list.is_empty() => {
@@ -61,7 +68,7 @@ pub fn awaiting_keys(spec: &VerifySpec, resolver: &dyn Resolver) -> Option<Compi
         return None;
     }
     // One of none must hold: none ever does.
-    let check = Check { by: pack.name.as_str().into(), how: How::Any(Vec::new()) };
+    let check = Check::new(pack.name.as_str(), How::Any(Vec::new()));
     Some(Compiled { verifier: Verifier::of(check, Vec::new()), pack: Some(pack) })
 }
 
@@ -80,6 +87,7 @@ const RULE_KEYS: &[&str] = &[
     "bearer",
     "any",
     "all",
+    "name",
     "algorithm",
     "signed",
     "matches",
@@ -172,8 +180,8 @@ fn rule_of(
             let tolerance = rule.tolerance.as_deref();
             let given = Given { secrets: &secrets, public_keys, param_secrets: &[], tolerance };
             let built = build_scheme::build(scheme, given, &building, problems, within);
-            let by = scheme.algorithm.as_deref().unwrap_or("scheme").into();
-            built.map(|scheme| Check { by, how: How::Scheme(Box::new(scheme)) })
+            let by = scheme.algorithm.as_deref().unwrap_or("scheme");
+            built.map(|scheme| Check::new(by, How::Scheme(Box::new(scheme))))
         }
         Way::HttpSignature => {
             let building = Building { resolver, params: &Params::new() };
@@ -238,6 +246,30 @@ pub(super) fn unknown_params(rule: &Rule, known: &[&str], problems: &mut Problem
     }
 }
 
+/// Only rules of an `any` have names.
+fn nameless(rule: &Rule, problems: &mut Problems<'_>) {
+    if rule.name.is_some() {
+        let message = "`name` has no meaning here: it tells the rules of an `any` apart";
+        problems.note::<()>(&["name"], message, "remove it");
+    }
+}
+
+/// What a rule of an `any` is called.
+fn name_of(rule: &Rule, rules: &[VerifySpec], at: usize, problems: &mut Problems<'_>) -> Option<Arc<str>> {
+    let name = rule.name.as_deref()?;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(legal) {
+        let help = format!("a name has letters, digits, `.`, `_` and `-`, at most {MAX_NAME}");
+        return problems.note(&["name"], format!("`{name}` is not a name"), help);
+    }
+    let has_it = |other: &VerifySpec| matches!(other, VerifySpec::Rule(other) if other.name == rule.name);
+    if rules[..at].iter().any(has_it) {
+        let help = "ids count within the rule of a name: give each its own";
+        return problems.note(&["name"], format!("another rule of this `any` is named `{name}`"), help);
+    }
+    Some(name.into())
+}
+
 fn several(
     rules: &[VerifySpec],
     word: &'static str,
@@ -260,14 +292,24 @@ fn several(
                 let message = format!("`none` within `{word}` would make the rule mean nothing");
                 problems.note::<()>(&[], message, "remove it; to take requests from anyone, write `verify: none` alone, and to try a rule out, `enforce: observe`");
             }
-            VerifySpec::Rule(rule) => checks.extend(rule_of(rule, resolver, packs, problems, depth + 1)),
+            VerifySpec::Rule(rule) => {
+                let name = match word {
+                    "any" => name_of(rule, rules, at, problems),
+                    _ => {
+                        nameless(rule, problems);
+                        None
+                    }
+                };
+                let check = rule_of(rule, resolver, packs, problems, depth + 1);
+                checks.extend(check.map(|check| Check { name, ..check }));
+            }
         }
     }
     if word == "any" {
-        return Some(Check { by: "any".into(), how: How::Any(checks) });
+        return Some(Check::new("any", How::Any(checks)));
     }
-    let by = checks.iter().map(|check| &*check.by).collect::<Vec<_>>().join("+").into();
-    Some(Check { by, how: How::All(checks) })
+    let by = checks.iter().map(|check| &*check.by).collect::<Vec<_>>().join("+");
+    Some(Check::new(by, How::All(checks)))
 }
 
 /// `jwt`, `api_key`, `basic` and `bearer`, with the keys that stand beside it for a pack's user.
@@ -279,7 +321,7 @@ pub(super) fn inner(
     building: &Building<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<Check> {
-    let of = |by: &str, how: How| Check { by: by.into(), how };
+    let of = |by: &str, how: How| Check::new(by, how);
     if let Some(spec) = &rule.jwt {
         let problems = &mut problems.within(&["jwt"]);
         let jwt = jwt::build(spec, secrets, public_keys, building, problems)?;

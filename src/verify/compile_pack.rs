@@ -86,7 +86,7 @@ pub(super) fn provider(
                 .map(|scheme| How::Scheme(Box::new(scheme)))
         };
         problems.lift_from_pack(count);
-        ways.extend(how.map(|how| Check { by: pack.name.as_str().into(), how }));
+        ways.extend(how.map(|how| Check::new(pack.name.as_str(), how)));
     }
     if ways.is_empty() && problems.count() == before {
         let (key, what) = match needs {
@@ -106,7 +106,7 @@ pub(super) fn provider(
         (Some(only), true) => Some(only),
         (Some(last), false) => {
             ways.push(last);
-            Some(Check { by, how: How::Ways(ways) })
+            Some(Check::new(by, How::Ways(ways)))
         }
         (None, _) => None,
     }

@@ -32,7 +32,7 @@ pub(super) fn free<'l>(
     each: Option<&Pointer>,
 ) -> Result<&'l Location, SignError> {
     let body = each.and_then(|each| each.elements(&request.body)?.first().copied()).unwrap_or(&request.body);
-    let view = View { request, body };
+    let view = View::of_body(request, body);
     let is_free = |location: &&Location| {
         let value = location.find(view).ok().flatten();
         location.in_body() && value.is_some_and(|value| contains(&value, SIGNATURE.as_bytes()))

@@ -1,4 +1,5 @@
-//! Single values out of a JSON body by pointer (RFC 6901), in one walk and without building a tree.
+//! Single values out of a JSON body by pointer (RFC 6901), in one walk and without building a tree; several of them in one
+//! walk a level ([`texts`]), so that what a request costs grows with how deep they are and not with how many.
 //!
 //! The whole document must be well-formed. A key that stands twice on the way to the value makes it ambiguous: two
 //! parsers could read two values, so there is none. Strings, numbers (digits kept) and booleans have a text;
@@ -82,6 +83,145 @@ impl Pointer {
         let found = Walk(&self.0).deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         found.map(RawValue::get)
+    }
+}
+
+/// The text of a value as it is written.
+fn text_of(raw: &str) -> Option<Cow<'_, str>> {
+    match raw.as_bytes().first()? {
+        b'"' => {
+            let inside = raw.get(1..raw.len().checked_sub(1)?)?;
+            if inside.contains('\\') {
+                serde_json::from_str(raw).ok().map(Cow::Owned)
+            } else {
+                Some(Cow::Borrowed(inside))
+            }
+        }
+        b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(raw)),
+    }
+}
+
+/// What [`Pointer::text`] gives for each of `pointers`.
+pub(super) fn texts<'b>(pointers: &[Pointer], document: &'b [u8]) -> Vec<Option<Cow<'b, str>>> {
+    if let [only] = pointers {
+        return vec![only.text(document)];
+    }
+    let mut raw = vec![None; pointers.len()];
+    let targets = pointers.iter().enumerate().map(|(at, pointer)| (at, &*pointer.0)).collect();
+    level(document, targets, &mut raw);
+    raw.into_iter().map(|raw| text_of(raw?)).collect()
+}
+
+/// Pointers that go on in the same way.
+struct Group<'p> {
+    token: &'p Token,
+    /// Which they are, and what is still to go behind `token`.
+    targets: Vec<(usize, &'p [Token])>,
+}
+
+fn level<'b>(document: &'b [u8], targets: Vec<(usize, &[Token])>, into: &mut [Option<&'b str>]) {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (at, tokens) in targets {
+        let Some((token, rest)) = tokens.split_first() else { continue };
+        match groups.iter_mut().find(|group| group.token == token) {
+            Some(group) => group.targets.push((at, rest)),
+            None => groups.push(Group { token, targets: vec![(at, rest)] }),
+        }
+    }
+    let Some(values) = values(document, &groups) else { return };
+    for (group, value) in groups.into_iter().zip(values) {
+        let Some(value) = value.map(RawValue::get) else { continue };
+        let (ended, deeper): (Vec<_>, Vec<_>) =
+            group.targets.into_iter().partition(|(_, rest)| rest.is_empty());
+        for (at, _) in ended {
+            into[at] = Some(value);
+        }
+        if !deeper.is_empty() {
+            level(value.as_bytes(), deeper, into);
+        }
+    }
+}
+
+/// The values of an object or array at which the groups go on; `None` if it is neither or not well-formed.
+fn values<'b>(document: &'b [u8], groups: &[Group<'_>]) -> Option<Vec<Option<&'b RawValue>>> {
+    let mut reader = serde_json::Deserializer::from_slice(document);
+    let found = match document.iter().find(|byte| !byte.is_ascii_whitespace())? {
+        b'{' => (&mut reader).deserialize_map(Values(groups)),
+        b'[' => (&mut reader).deserialize_seq(Values(groups)),
+        _ => return None,
+    };
+    reader.end().ok()?;
+    found.ok()
+}
+
+struct Values<'g>(&'g [Group<'g>]);
+
+impl<'de> Visitor<'de> for Values<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = vec![None; self.0.len()];
+        let mut seen = vec![false; self.0.len()];
+        while let Some(which) = map.next_key_seed(WhichKey(self.0))? {
+            match which {
+                // A key that stands twice has no value.
+                Some(group) if seen[group] => {
+                    map.next_value::<IgnoredAny>()?;
+                    found[group] = None;
+                }
+                Some(group) => {
+                    seen[group] = true;
+                    found[group] = Some(map.next_value::<&RawValue>()?);
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut found = vec![None; self.0.len()];
+        for at in 0usize.. {
+            match self.0.iter().position(|group| group.token.index == Some(at)) {
+                Some(group) => match seq.next_element::<&RawValue>()? {
+                    Some(value) => found[group] = Some(value),
+                    None => break,
+                },
+                None => {
+                    if seq.next_element::<IgnoredAny>()?.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Which of the keys that are looked for a key (its escapes undone) is.
+struct WhichKey<'g>(&'g [Group<'g>]);
+
+impl<'de> DeserializeSeed<'de> for WhichKey<'_> {
+    type Value = Option<usize>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for WhichKey<'_> {
+    type Value = Option<usize>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|group| &*group.token.key == key))
     }
 }
 
@@ -297,22 +437,6 @@ impl<'de> Visitor<'de> for Any<'_> {
     }
 }
 
-/// The text of a value as it is written.
-fn text_of(raw: &str) -> Option<Cow<'_, str>> {
-    match raw.as_bytes().first()? {
-        b'"' => {
-            let inside = raw.get(1..raw.len().checked_sub(1)?)?;
-            if inside.contains('\\') {
-                serde_json::from_str(raw).ok().map(Cow::Owned)
-            } else {
-                Some(Cow::Borrowed(inside))
-            }
-        }
-        b'{' | b'[' | b'n' => None,
-        _ => Some(Cow::Borrowed(raw)),
-    }
-}
-
 /// Whether a key (its escapes undone) is the one that is looked for.
 struct IsKey<'p>(&'p str);
 
@@ -444,7 +568,46 @@ mod tests {
         assert!(Pointer::parse("/v").unwrap().elements(br#"{"v":{}}"#).is_none());
     }
 
+    /// Each by itself, and all together.
+    fn both(pointers: &[&str], document: &[u8]) -> [Vec<Option<String>>; 2] {
+        let pointers: Vec<Pointer> = pointers.iter().map(|text| Pointer::parse(text).unwrap()).collect();
+        let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+        [
+            pointers.iter().map(|pointer| owned(pointer.text(document))).collect(),
+            texts(&pointers, document).into_iter().map(owned).collect(),
+        ]
+    }
+
+    #[test]
+    fn many_values_are_found_as_each_by_itself() {
+        let pointers =
+            ["/a", "/a/b", "/a/b/1/c", "/a/b/01", "/a/b/0", "/x/y", "/twice", "/twice/in", "/a/deep/z", "/"];
+        for document in [
+            r#" {"a": {"b": [1, {"c": "x\n"}], "deep": {"z": -0.10}}, "x": 1e400, "twice": {"in": 1}, "": true} "#,
+            r#"{"a": "v", "twice": {"in": 1}, "twice": {"in": 1}, "x": {"y": 1, "y": 2}}"#,
+            r#"{"a": {"b": {"0": "k", "1": {"c": null}}}, "\u0061": 1}"#,
+            r#"[{"a": 1}]"#,
+            r#"{"a": 1} x"#,
+            r#"{"a": 1"#,
+            "7",
+            "",
+        ] {
+            let [single, together] = both(&pointers, document.as_bytes());
+            assert_eq!(single, together, "{document}");
+        }
+        let [single, together] = both(&["/a", "/b/c"], b"{\"o\":\"\xff\",\"a\":\"1\",\"b\":{\"c\":2}}");
+        assert_eq!(single, together);
+    }
+
     proptest! {
+        #[test]
+        fn any_document_gives_the_same_one_by_one_and_together(
+            document in r#"([{}\[\],:"ab0]|"a":|"b":|\{"a":|1,|"x"){0,12}"#,
+        ) {
+            let [single, together] = both(&["/a", "/a/a", "/a/b/0", "/b", "/0", "/0/a"], document.as_bytes());
+            prop_assert_eq!(single, together);
+        }
+
         #[test]
         fn no_bytes_make_it_panic(document in proptest::collection::vec(any::<u8>(), 0..200), pointer in "(/[a-z0-9~/]{0,6}){1,4}") {
             if let Ok(pointer) = Pointer::parse(&pointer) {

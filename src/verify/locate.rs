@@ -3,11 +3,12 @@
 //! `PLACE#jwt/pointer` (a claim of the token that stands there).
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fmt;
 
 use super::encoding::decode_base64_secret;
 use super::form;
-use super::json::Pointer;
+use super::json::{self, Pointer};
 use crate::message::Request;
 
 /// Something that may be there once is there twice.
@@ -20,11 +21,57 @@ pub(super) struct View<'r> {
     pub(super) request: &'r Request,
     /// The request's body, or one element of it where a scheme signs each element.
     pub(super) body: &'r [u8],
+    /// What is read of the body's JSON, where several values are: see [`Values`].
+    pub(super) values: Option<&'r Values<'r>>,
 }
 
 impl<'r> View<'r> {
     pub(super) fn of(request: &'r Request) -> Self {
-        Self { request, body: &request.body }
+        Self { request, body: &request.body, values: None }
+    }
+    /// The same request with another body.
+    pub(super) fn of_body(request: &'r Request, body: &'r [u8]) -> Self {
+        Self { request, body, values: None }
+    }
+}
+
+/// Values of a JSON body that are asked for again and again: all are read at once, when the first is asked for.
+pub(super) struct Values<'r> {
+    pointers: &'r [Pointer],
+    body: &'r [u8],
+    found: OnceCell<Vec<Option<Value>>>,
+}
+
+/// A value, without a copy where it stands in the body as it is.
+enum Value {
+    Within(std::ops::Range<usize>),
+    Unescaped(String),
+}
+
+impl<'r> Values<'r> {
+    pub(super) fn of(pointers: &'r [Pointer], body: &'r [u8]) -> Self {
+        Self { pointers, body, found: OnceCell::new() }
+    }
+
+    /// `None` if it is none of those that are read together.
+    fn get(&'r self, pointer: &Pointer) -> Option<Option<&'r [u8]>> {
+        let at = self.pointers.iter().position(|known| known == pointer)?;
+        let found = self.found.get_or_init(|| {
+            let value = |text: Cow<'_, str>| match text {
+                // It is a part of the body.
+                Cow::Borrowed(text) => {
+                    let start = (text.as_ptr() as usize).saturating_sub(self.body.as_ptr() as usize);
+                    Value::Within(start..start + text.len())
+                }
+                Cow::Owned(text) => Value::Unescaped(text),
+            };
+            json::texts(self.pointers, self.body).into_iter().map(|text| text.map(value)).collect()
+        });
+        Some(match found.get(at) {
+            Some(Some(Value::Within(range))) => self.body.get(range.clone()),
+            Some(Some(Value::Unescaped(text))) => Some(text.as_bytes()),
+            Some(None) | None => None,
+        })
     }
 }
 
@@ -139,10 +186,23 @@ impl Location {
                     pointer.text(&json).map(|text| Cow::Owned(text.into_owned().into_bytes()))
                 }))
             }
-            Location::Body(pointer) => Ok(pointer.text(view.body).map(|text| match text {
-                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-            })),
+            Location::Body(pointer) => {
+                if let Some(known) = view.values.and_then(|values| values.get(pointer)) {
+                    return Ok(known.map(Cow::Borrowed));
+                }
+                Ok(pointer.text(view.body).map(|text| match text {
+                    Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                    Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+                }))
+            }
+        }
+    }
+
+    /// What is read of the body's JSON.
+    pub(super) fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Location::Body(pointer) => Some(pointer),
+            _ => None,
         }
     }
 
@@ -234,6 +294,22 @@ mod tests {
         assert_eq!(find("form:j#/a", &r), Ok(Some("b".into())));
         assert_eq!(find("body:/id", &r), Ok(None));
         assert_eq!(find("body:/id", &request("/", &[], br#"{"id":7}"#)), Ok(Some("7".into())));
+    }
+
+    #[test]
+    fn values_that_are_read_together_are_those_that_are_read_alone() {
+        let r = request("/", &[], br#"{"a": {"b": 7, "c": "x\ny"}, "d": "z"}"#);
+        let places =
+            ["body:/a/b", "body:/a/c", "body:/d", "body:/e"].map(|text| Location::parse(text).unwrap());
+        let pointers: Vec<Pointer> = places.iter().filter_map(Location::pointer).take(3).cloned().collect();
+        let values = Values::of(&pointers, &r.body);
+        for place in &places {
+            let together = place.find(View { values: Some(&values), ..View::of(&r) });
+            assert_eq!(together, place.find(View::of(&r)), "{place}");
+        }
+        assert!(matches!(values.get(&pointers[0]), Some(Some(b"7"))));
+        let other = Pointer::parse("/e").unwrap();
+        assert!(values.get(&other).is_none());
     }
 
     #[test]

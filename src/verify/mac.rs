@@ -38,6 +38,17 @@ impl Output {
 impl Hash {
     pub(super) const ALL: &[Hash] = &[Hash::Sha256, Hash::Sha1, Hash::Sha512, Hash::Sha384];
 
+    /// Bytes of a digest.
+    pub(super) const fn length(self) -> usize {
+        match self {
+            Hash::Md5 => 16,
+            Hash::Sha1 => 20,
+            Hash::Sha256 => 32,
+            Hash::Sha384 => 48,
+            Hash::Sha512 => 64,
+        }
+    }
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Hash::Md5 => "MD5",

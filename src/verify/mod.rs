@@ -138,6 +138,11 @@ impl Verified<Request> {
     pub fn receive_at(&mut self, now: Timestamp) {
         self.value.head.received_at = now;
     }
+
+    /// See [`Request::replace_param`]: for what only verification may see.
+    pub fn replace_param(&mut self, name: &str, by: &str) {
+        self.value.replace_param(name, by);
+    }
 }
 
 /// What compiling a rule needs from outside: `config` implements it over files, environment and packs. Error texts
@@ -156,6 +161,8 @@ pub trait Resolver {
     fn is_of_sender(&self, _: &Secret) -> bool {
         false
     }
+    /// Takes note of what a greeting signs for whoever asks, with these secrets (as [`secret`](Self::secret) gave them).
+    fn signs_for_strangers(&self, _: handshake::Oracle, _: Vec<Secret>) {}
     /// The source of keys that are fetched: the same for what is asked for in the same way.
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String>;
     /// The pack of a provider: a built-in name, or the path of a pack file.
@@ -314,6 +321,11 @@ impl Verifier {
         self.check.covers(key, Some(&pack.name)) != Covered::No
     }
 
+    /// Whether the address of a request may be among what is signed.
+    pub fn signs_url(&self) -> bool {
+        self.check.signs_url()
+    }
+
     /// Whether whoever holds a genuine request, but not the key, can't give it another body. Where nothing is signed there
     /// is no such request: whoever holds one holds the credential too.
     pub fn covers_body(&self) -> bool {
@@ -324,6 +336,13 @@ impl Verifier {
     pub fn open_borders(&self) -> Vec<OpenBorder> {
         let mut found = Vec::new();
         self.check.collect_open_borders(&mut Vec::new(), &mut found);
+        found
+    }
+
+    /// Algorithms of tokens for which there is no key, and the rule within the rule that accepts them.
+    pub fn idle_algorithms(&self) -> Vec<(Vec<String>, String)> {
+        let mut found = Vec::new();
+        self.check.collect_idle(&mut Vec::new(), &mut found);
         found
     }
 

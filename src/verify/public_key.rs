@@ -48,6 +48,17 @@ impl Asymmetric {
         Asymmetric::RsaPssSha512,
     ];
 
+    /// Bytes of a signature, at least; `None` where they differ too much.
+    pub(super) fn signature_length(self) -> Option<usize> {
+        match self {
+            Asymmetric::Ed25519 | Asymmetric::EcdsaP256Sha256Fixed => Some(64),
+            Asymmetric::EcdsaP384Sha384Fixed => Some(96),
+            Asymmetric::EcdsaP256Sha256 | Asymmetric::EcdsaP384Sha384 => None,
+            // Of the shortest keys.
+            _ => Some(256),
+        }
+    }
+
     fn kind(self) -> Kind {
         match self {
             Asymmetric::Ed25519 => Kind::Ed25519,

@@ -10,7 +10,7 @@ use super::condition::Condition;
 use super::encoding::{Encoding, MAX_SIGNATURE};
 use super::fetched::Fetched;
 use super::json::{Elements, Pointer};
-use super::locate::{Location, View};
+use super::locate::{Location, Values, View};
 use super::mac::{Hash, MacKey};
 use super::public_key::PublicKey;
 use super::refusal::{Refusal, at};
@@ -48,6 +48,8 @@ pub(super) struct Scheme {
     pub(super) open_border: Option<(String, String)>,
     pub(super) body_digest: Option<BodyDigest>,
     pub(super) each: Option<Pointer>,
+    /// All that is read of the body's JSON.
+    pub(super) pointers: Box<[Pointer]>,
     pub(super) keys: Keys,
     /// The shared secrets as they were given: only looked at to explain a refusal.
     pub(super) given: GivenSecrets,
@@ -129,7 +131,8 @@ impl Scheme {
         public_url: Option<&str>,
         now: Timestamp,
     ) -> Result<Match, Refusal> {
-        let whole = View::of(request);
+        let values = Values::of(&self.pointers, &request.body);
+        let whole = View { values: Some(&values), ..View::of(request) };
         for condition in &self.when {
             condition.holds(whole)?;
         }
@@ -151,7 +154,9 @@ impl Scheme {
         };
         let mut label = None;
         for element in elements {
-            label = self.check_one(View { request, body: element }, public_url, now)?;
+            let values = Values::of(&self.pointers, element);
+            let view = View { values: Some(&values), ..View::of_body(request, element) };
+            label = self.check_one(view, public_url, now)?;
         }
         Ok(label)
     }
@@ -420,6 +425,19 @@ impl Scheme {
                 _ => None,
             })
     }
+}
+
+/// The values of the body's JSON that a scheme reads.
+pub(super) fn pointers(scheme: &Scheme) -> Box<[Pointer]> {
+    let shaped = scheme.shapes.iter().map(|(location, _)| location);
+    let edges = scheme.edges.iter().map(Edge::location);
+    let mut pointers: Vec<Pointer> = Vec::new();
+    for pointer in scheme.locations().chain(shaped).chain(edges).filter_map(Location::pointer) {
+        if !pointers.contains(pointer) {
+            pointers.push(pointer.clone());
+        }
+    }
+    pointers.into()
 }
 
 impl Keys {

@@ -146,7 +146,7 @@ impl Scheme {
         let signatures: Result<Vec<String>, SignError> = bodies
             .into_iter()
             .map(|body| {
-                self.value(View { request: &request, body }, public_url, (now, time_beside), private_key)
+                self.value(View::of_body(&request, body), public_url, (now, time_beside), private_key)
             })
             .collect();
         draft::put(&mut request, place, &signatures?)?;

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::support::*;
 
 fn signed_by(secret: &str, path: &str) -> Request {
@@ -136,12 +139,230 @@ async fn a_tenants_provider_is_greeted_where_the_answer_needs_no_secret() {
     }
     let answer = gateway.send(&Request::get("/dropbox/acme?challenge=c-2")).await;
     assert_eq!((answer.status, answer.text()), (200, "c-2".into()));
-    // X signs its answer with the secret, before it is known whose it is.
-    let x = json!({"name": "x", "path": "/x/{team}", "provider": "x", "secret": "file:secrets/{team}.slack"});
-    let refused =
-        crate::support::gateway().route(Route::new(x).secret("acme.slack", "s").to(&app)).try_start().await;
-    let said = refused.err().map(|ended| ended.output).unwrap_or_default();
-    assert!(said.contains("the answer to greetings is made with the secret"), "{said}");
+}
+
+fn base64_mac(secret: &str, text: &str) -> String {
+    STANDARD.encode(signed::hmac_sha256(secret.as_bytes(), text.as_bytes()))
+}
+
+/// What X sends: an event, signed.
+fn from_x(secret: &str, path: &str, body: &str) -> Request {
+    Request::post(path, body)
+        .header("x-twitter-webhooks-signature", &format!("sha256={}", base64_mac(secret, body)))
+}
+
+/// Zoom's greeting, signed.
+fn zoom_greeting(secret: &str, path: &str, token: &str) -> Request {
+    let body = json!({"event": "endpoint.url_validation", "payload": {"plainToken": token}}).to_string();
+    let time = now();
+    let signature =
+        hex::encode(signed::hmac_sha256(secret.as_bytes(), format!("v0:{time}:{body}").as_bytes()));
+    Request::post(path, body)
+        .header("x-zm-request-timestamp", &time.to_string())
+        .header("x-zm-signature", &format!("v0={signature}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_is_answered_with_its_tenants_secret_and_what_it_signs_is_no_event_on_any_route() {
+    let app = App::start().await;
+    let route = |name: &str, provider: &str, secret: &str| {
+        let path = format!("/{name}/{{team}}");
+        Route::new(json!({"name": name, "path": path, "provider": provider, "secret": secret})).to(&app)
+    };
+    let own = |name: &str, path: &str, secret: &str| {
+        let signature =
+            json!({"from": "header:x-twitter-webhooks-signature", "prefix": "sha256=", "encoding": "base64"});
+        let rule =
+            json!({"algorithm": "hmac-sha256", "signed": "{body}", "signature": signature, "secret": secret});
+        Route::new(json!({"name": name, "path": path, "verify": rule})).to(&app)
+    };
+    let braintree = json!({
+        "name": "braintree", "path": "/braintree/{team}",
+        "verify": {"provider": "braintree", "secret": "file:secrets/{team}", "public_key": "integration_public_key"},
+    });
+    let gateway = gateway()
+        .route(route("x", "x", "file:secrets/{team}").secret("acme", "one").secret("bolt", "two"))
+        .route(route("zoom", "zoom", "file:secrets/{team}"))
+        .route(Route::new(braintree).to(&app))
+        // The same file in other words, for a tenant and for all, and another secret altogether.
+        .route(own("all", "/all", "file:./secrets/acme"))
+        .route(own("others", "/others/{who}", "file:secrets/../secrets/{who}"))
+        .route(own("apart", "/apart", "file:apart"))
+        .file("apart", "three")
+        .start()
+        .await;
+
+    // X asks unsigned: each tenant has an answer of its own, and events of its own.
+    for (team, secret) in [("acme", "one"), ("bolt", "two")] {
+        let answer = gateway.send(&Request::get(&format!("/x/{team}?crc_token=12345"))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.text().contains(&base64_mac(secret, "12345")), "{answer:?}");
+        let path = format!("/x/{team}");
+        assert_eq!(gateway.send(&from_x(secret, &path, "{\"a\":1}")).await.status, 200);
+        assert_eq!(gateway.send(&from_x("three", &path, "{\"a\":2}")).await.status, 401);
+    }
+    // What was signed for whoever asked is taken nowhere where the file is the secret; elsewhere it may be an event.
+    for path in ["/x/acme", "/all", "/others/acme"] {
+        let answer = gateway.send(&from_x("one", path, "12345")).await;
+        assert_eq!((answer.status, answer.reason()), (401, "signature_invalid"), "{path}");
+        let answer = gateway.send(&from_x("one", path, "{\"a\":12345}")).await;
+        assert!(answer.is_success(), "{path}: {answer:?}");
+    }
+    assert_eq!(gateway.send(&from_x("three", "/apart", "12345")).await.status, 202);
+    let answer = gateway.send(&Request::get("/braintree/acme?bt_challenge=deadbeefdeadbeefdeadbeef")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let (signature, payload) = (answer.text(), "deadbeefdeadbeefdeadbeef");
+    let body = format!("bt_signature={}&bt_payload={payload}", signature.replace('|', "%7C"));
+    let forged =
+        Request::post("/braintree/acme", body).header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(gateway.send(&forged).await.status, 401);
+
+    // Zoom signs its greeting.
+    let answer = gateway.send(&zoom_greeting("two", "/zoom/bolt", "qgg8vlvZRS6UYooatFL8Aw")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let expected = hex::encode(signed::hmac_sha256(b"two", b"qgg8vlvZRS6UYooatFL8Aw"));
+    assert!(answer.text().contains(&expected), "{answer:?}");
+    assert_eq!(gateway.send(&zoom_greeting("one", "/zoom/bolt", "abc")).await.status, 401);
+
+    // Who is unknown is refused as with any request that proves nothing.
+    let refused = |answer: Answer| (answer.status, answer.reason().to_owned(), answer.text());
+    let bare = refused(gateway.send(&Request::post("/x/nobody", "{}")).await);
+    assert_eq!(bare.0, 401);
+    assert_eq!(refused(gateway.send(&Request::get("/x/nobody?crc_token=12345")).await), bare);
+    let other_spelling = refused(gateway.send(&Request::get("/x/%61cme?crc_token=12345")).await);
+    assert!(matches!(other_spelling.0, 400 | 401), "{other_spelling:?}");
+    // No second look at the disk for it: the name is known to be nobody's until that is old.
+    fs::write(gateway.path("secrets/nobody"), "one").unwrap();
+    assert_eq!(refused(gateway.send(&Request::get("/x/nobody?crc_token=12345")).await), bare);
+    assert_eq!(gateway.send(&zoom_greeting("one", "/zoom/nowhere", "abc")).await.status, 401);
+    // A method that only greetings have is for nothing else.
+    assert_eq!(gateway.send(&Request::get("/x/acme")).await.status, 405);
+
+    let check = gateway.cli(&["check"]).await;
+    let said = String::from_utf8_lossy(&check.stderr).into_owned() + &String::from_utf8_lossy(&check.stdout);
+    assert!(said.contains("greetings of `x` are answered with a secret of this route"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_greeting_is_answered_with_its_secret_and_a_strangers_is_nobodys() {
+    let app = App::start().await;
+    let route = json!({
+        "name": "x", "path": "/x/{endpoint}", "clients": "endpoints", "provider": "x", "secret": "client:secret",
+    });
+    let gateway = gateway().route(Route::new(route).to(&app)).start().await;
+    let issued = gateway.cli_json(&["endpoints", "create", "--route", "x", "--client", "acme"]).await;
+    let (path, secret) = (text(&issued, "path"), text(&issued, "secret"));
+    let answer = gateway.send(&Request::get(&format!("{path}?crc_token=12345"))).await;
+    assert!(answer.text().contains(&base64_mac(secret, "12345")), "{answer:?}");
+    assert_eq!(gateway.send(&from_x(secret, path, "{}")).await.status, 200);
+    assert_eq!(gateway.send(&from_x(secret, path, "12345")).await.status, 401);
+    assert_eq!(gateway.send(&Request::get("/x/0000?crc_token=12345")).await.status, 404);
+}
+
+/// Every file below a folder that holds a text.
+fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(text.len()).any(|at| at == text.as_bytes()))
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_clients_url_has_is_kept_nowhere_and_passed_on_to_nobody() {
+    let app = App::start().await;
+    let square = json!({
+        "name": "square", "path": "/square/{endpoint}", "clients": "endpoints", "public_url": "https://hooks.example.com",
+        "provider": "square", "secret": "file:secrets/shared",
+    });
+    let inline = json!({
+        "name": "inline", "path": "/inline/{endpoint}/x", "clients": "endpoints", "provider": "github", "mode": "proxy",
+        "secret": "file:secrets/shared",
+    });
+    let mut gateway = gateway()
+        .route(Route::new(square).secret("shared", "old").to(&app))
+        .route(Route::new(inline).to(&app))
+        .route(
+            Route::new(json!({
+                "name": "github", "path": "/in/{endpoint}", "clients": "endpoints", "provider": "github",
+                "secret": "file:secrets/shared",
+            }))
+            .to(&app),
+        )
+        .section("log", json!({"access": "all", "level": "debug"}))
+        .section("quarantine", json!({"keep": "1h"}))
+        .start()
+        .await;
+    let mut paths = Vec::new();
+    for route in ["square", "inline", "github"] {
+        let issued = gateway.cli_json(&["endpoints", "create", "--route", route, "--client", "acme"]).await;
+        paths.push(text(&issued, "path").to_owned());
+    }
+    let [square, inline, github] = &paths[..] else { panic!("three") };
+    let from_square = |secret: &str, body: &str| {
+        let signed = format!("https://hooks.example.com{square}{body}");
+        Request::post(square, body).header("x-square-hmacsha256-signature", &base64_mac(secret, &signed))
+    };
+
+    // The scheme that signs the URL holds; the app gets a word in the place of what only the URL has.
+    let answer = gateway.send(&from_square("old", "{\"event_id\":\"1\"}")).await;
+    assert!(answer.is_success(), "{answer:?}");
+    assert_eq!(gateway.send(&event("old", inline)).await.status, 200);
+    let mut targets: Vec<_> =
+        app.receives(2).await.into_iter().map(|received| received.target().to_owned()).collect();
+    targets.sort();
+    assert_eq!(targets, ["/inline/endpoint/x", "/square/endpoint"]);
+    app.forget();
+    // Refused, and kept; slips that lead nowhere.
+    assert_eq!(gateway.send(&from_square("new", "{\"event_id\":\"2\"}")).await.status, 401);
+    assert_eq!(gateway.send(&event("new", github)).await.status, 401);
+    for slip in [format!("{github}/"), format!("/out{github}")] {
+        assert_eq!(gateway.send(&event("old", &slip)).await.status, 404);
+    }
+    assert_eq!(gateway.send(&Request::get(github)).await.status, 404);
+    let listed = async |gateway: &Gateway| {
+        let items = gateway.cli_json(&["quarantine", "list"]).await["items"].as_array().cloned();
+        items.unwrap_or_default()
+    };
+    eventually("both are in quarantine", async || listed(&gateway).await.len() == 2).await;
+    // Waits for its app in the buffer when the process ends.
+    app.behaves(Behaviour::status(503));
+    assert!(gateway.send(&event("old", github)).await.is_success());
+    gateway.kill().await;
+    for path in &paths {
+        let token = path.split('/').nth(2).unwrap();
+        assert_eq!(token.len(), 40, "{path}");
+        assert_eq!(files_with(gateway.folder(), token), Vec::<std::path::PathBuf>::new());
+        assert!(!gateway.log().contains(token));
+    }
+
+    // With the right secret what was refused is verified after all, but for the scheme that signs the URL.
+    app.behaves(Behaviour::status(200));
+    gateway.restart().await;
+    fs::write(gateway.path("secrets/shared"), "new").unwrap();
+    gateway.reload().await;
+    for item in listed(&gateway).await {
+        let id = text(&item, "id");
+        let checked = gateway.cli(&["quarantine", "re-verify", id, "-o", "json"]).await;
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        match text(&item, "route") {
+            "github" => {
+                assert!(said.contains("\"verifies\": true"), "{said}");
+                assert!(gateway.cli(&["quarantine", "admit", id]).await.status.success());
+            }
+            _ => assert!(said.contains("the client's part of the URL is not kept"), "{said}"),
+        }
+    }
+    for received in app.receives(2).await {
+        assert_eq!(received.target(), "/in/endpoint");
+        assert_eq!(received.all("tidegate-client"), ["acme"]);
+    }
 }
 
 /// GitHub's signature over a body of its own for each call, by whoever has `secret`.

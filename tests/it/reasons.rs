@@ -129,3 +129,17 @@ async fn health_and_readiness_answer() {
     let healthy = gateway.cli_json(&["healthcheck"]).await;
     assert_eq!(healthy["ready"], true, "{healthy}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_takes_no_body_gets_none_with_a_refusal() {
+    let app = App::start().await;
+    let xero =
+        json!({"name": "xero", "path": "/hooks/xero", "provider": "xero", "secret": "file:secrets/xero"});
+    let xero = Route::new(xero).secret("xero", "a-webhooks-key").to(&app);
+    let gateway = gateway().route(xero).route(github().to(&app)).start().await;
+    let refused = gateway.send(&Request::post("/hooks/xero", "{}").header("x-xero-signature", "AAAA")).await;
+    assert_eq!((refused.status, refused.reason(), refused.text()), (401, "signature_invalid", String::new()));
+    assert_eq!(refused.header("content-type"), None);
+    let refused = gateway.send(&Request::post("/hooks/github", "{}")).await;
+    assert!(refused.text().contains("signature_missing"), "{refused:?}");
+}

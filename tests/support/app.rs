@@ -69,6 +69,10 @@ pub struct Received {
 }
 
 impl Received {
+    /// Path and query as asked for.
+    pub fn target(&self) -> &str {
+        self.request_line.split(' ').nth(1).unwrap_or_default()
+    }
     pub fn header(&self, name: &str) -> Option<&str> {
         wire::field(&self.headers, name)
     }

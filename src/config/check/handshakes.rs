@@ -6,25 +6,28 @@ use crate::config::place::Place;
 use crate::config::raw::{self, HandshakeWord};
 use crate::message::Method;
 use crate::providers::Pack;
-use crate::verify::handshake::{self, Written};
+use crate::verify::handshake::{self, Kept, Written};
 use crate::verify::spec::HandshakeSpec;
 use crate::verify::{Handshakes, Policy, SpecProblem};
+
+/// A route's greetings; and as they are written, if some of them ask for or are answered with secrets of whoever sends.
+type Greetings = (Handshakes, Option<(Kept, Policy)>);
 
 impl Checker<'_, '_> {
     pub(super) fn handshakes(
         &mut self,
         raw: &raw::Route,
         place: &Place,
-        proof: Option<&Proof>,
-    ) -> Handshakes {
-        let Some(proof) = proof.filter(|_| raw.mode != raw::Mode::Pass) else { return Handshakes::default() };
+        proof: Option<&Proof<'_>>,
+    ) -> Greetings {
+        let Some(proof) = proof.filter(|_| raw.mode != raw::Mode::Pass) else { return Greetings::default() };
         let own = place.key("handshake");
         let word = match &raw.handshake {
             Some(raw::Handshake::One(spec)) => {
-                return self.own(raw, std::slice::from_ref(spec), false, proof, &own);
+                return self.own(std::slice::from_ref(spec), false, proof, &own);
             }
-            Some(raw::Handshake::Many(specs)) => return self.own(raw, specs, true, proof, &own),
-            Some(raw::Handshake::Word(HandshakeWord::Off)) => return Handshakes::default(),
+            Some(raw::Handshake::Many(specs)) => return self.own(specs, true, proof, &own),
+            Some(raw::Handshake::Word(HandshakeWord::Off)) => return Greetings::default(),
             Some(raw::Handshake::Word(word)) => Some(*word),
             None => None,
         };
@@ -38,7 +41,7 @@ impl Checker<'_, '_> {
                 let help = "give each of them a route of its own, write the `handshake` yourself, or `handshake: off`";
                 self.warning(place, message, help);
             }
-            return Handshakes::default();
+            return Greetings::default();
         };
         let shows = word == Some(HandshakeWord::Show);
         if shows && !pack.handshakes.iter().any(|spec| spec.show.is_some()) {
@@ -54,22 +57,22 @@ impl Checker<'_, '_> {
             _ => Policy::Answer,
         };
         let written = Written::Pack { pack, shows };
-        let Some(references) = self.of_route(raw, place) else { return Handshakes::default() };
-        let compiled = handshake::compile(written, &proof.spec, policy, &references);
+        let compiled = handshake::compile(written, &proof.spec, policy, &proof.references);
         // They stand in the rule, where they have been warned of.
         self.references.seen_inline.take();
         match compiled {
             Ok(handshakes) => {
-                self.same_for_all(&handshakes, &place.key("provider"));
                 self.warn_of_lacking(&handshakes, pack, raw, place);
-                handshakes
+                let kept = || (Kept::Pack { pack: pack.clone(), shows }, policy);
+                let kept = handshakes.depend_on_sender().then(kept);
+                (handshakes, kept)
             }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
                     let message = format!("in the pack, at `handshake.{}`: {message}", at.join("."));
                     self.error(place, message, help.unwrap_or_default());
                 }
-                Handshakes::default()
+                Greetings::default()
             }
         }
     }
@@ -94,26 +97,10 @@ impl Checker<'_, '_> {
         }
     }
 
-    /// Greetings are the same for all who send.
-    fn same_for_all(&mut self, handshakes: &Handshakes, place: &Place) {
-        if handshakes.depend_on_sender() {
-            let help = "write `handshake: forward`, so that the app answers greetings, or `handshake: off`";
-            let message = "the answer to greetings is made with the secret, which depends on who sends here";
-            self.error(place, message, help);
-        }
-    }
-
     /// `listed`: whether they stand in a list.
-    fn own(
-        &mut self,
-        raw: &raw::Route,
-        specs: &[HandshakeSpec],
-        listed: bool,
-        proof: &Proof,
-        place: &Place,
-    ) -> Handshakes {
-        let Some(references) = self.of_route(raw, place) else { return Handshakes::default() };
-        let compiled = handshake::compile(Written::Own(specs), &proof.spec, Policy::Answer, &references);
+    fn own(&mut self, specs: &[HandshakeSpec], listed: bool, proof: &Proof<'_>, place: &Place) -> Greetings {
+        let policy = Policy::Answer;
+        let compiled = handshake::compile(Written::Own(specs), &proof.spec, policy, &proof.references);
         for secret in self.references.seen_inline.take() {
             let at = self.find(place, &secret);
             if at != *place {
@@ -123,7 +110,6 @@ impl Checker<'_, '_> {
         }
         match compiled {
             Ok(handshakes) => {
-                self.same_for_all(&handshakes, place);
                 for at in handshakes.sign_uncovered(&proof.compiled.verifier) {
                     let at = if listed { place.index(at) } else { place.clone() };
                     let at = ["answer", "proof", "signed"].iter().fold(at, |at, key| at.key(key));
@@ -132,7 +118,8 @@ impl Checker<'_, '_> {
                     let help = "sign only places that the sender signs, or for which `when` or `must` has a `matches`";
                     self.error(&at, message, help);
                 }
-                handshakes
+                let kept = handshakes.depend_on_sender().then(|| (Kept::Own(specs.to_vec()), policy));
+                (handshakes, kept)
             }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
@@ -140,7 +127,7 @@ impl Checker<'_, '_> {
                     let at = steps.iter().fold(place.clone(), |place, step| self.descend(&place, step));
                     self.error(&at, message, help.unwrap_or_default());
                 }
-                Handshakes::default()
+                Greetings::default()
             }
         }
     }

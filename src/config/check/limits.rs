@@ -12,7 +12,7 @@ impl Checker<'_, '_> {
         &mut self,
         route: &raw::Route,
         place: &Place,
-        proof: Option<&Proof>,
+        proof: Option<&Proof<'_>>,
     ) -> Option<RateLimits> {
         let raw = route.rate_limit.as_ref()?;
         let place = place.key("rate_limit");

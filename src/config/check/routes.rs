@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
+use super::oracles::provider;
 use super::places::Has;
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
@@ -111,7 +112,10 @@ impl Checker<'_, '_> {
         };
         let allow = raw.allow.as_ref().map(|texts| self.allow(texts, &place.key("allow"), whose));
         self.packs.push((name.to_owned(), pack.clone()));
-        let handshakes = self.handshakes(raw, place, proof.as_ref());
+        let (handshakes, greetings) = self.handshakes(raw, place, proof.as_ref());
+        if let Some(proof) = &proof {
+            self.signing.push(proof.references.signing(name, place, provider(pack.as_ref())));
+        }
         let mut methods = methods(raw);
         let greeting_methods = self.greeting_methods(&handshakes, &methods, place);
         methods.extend(greeting_methods.iter().cloned());
@@ -172,8 +176,8 @@ impl Checker<'_, '_> {
                 greeting_methods,
                 allow,
                 rate_limit,
+                tenants: proof.references.tenants(&proof.spec, greetings, self.secrets.refresh),
                 verify: proof.compiled.verifier,
-                tenants: proof.tenants,
                 clients: raw.clients.map_or(Clients::Any, |raw::Clients::Endpoints| Clients::Endpoints),
                 enforce,
                 quarantine: match raw.quarantine {
@@ -190,6 +194,7 @@ impl Checker<'_, '_> {
                 redact,
                 split,
                 max_body,
+                refusals: pack.as_ref().map(|pack| pack.refusals).unwrap_or_default(),
                 mode,
             }),
             // Not without a problem reported, which has returned above.
@@ -198,7 +203,7 @@ impl Checker<'_, '_> {
         (rule, route)
     }
 
-    fn enforce(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Enforce {
+    fn enforce(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof<'_>>) -> Enforce {
         let place = place.key("enforce");
         match raw.enforce {
             None => Enforce::On,
@@ -322,7 +327,12 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn idempotency(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Idempotency> {
+    fn idempotency(
+        &mut self,
+        raw: &raw::Route,
+        place: &Place,
+        proof: Option<&Proof<'_>>,
+    ) -> Option<Idempotency> {
         if raw.mode == raw::Mode::Pass {
             for (key, written) in [
                 ("idempotency", raw.idempotency.is_some()),
@@ -398,7 +408,7 @@ impl Checker<'_, '_> {
         Some(Idempotency { key, window: window.0 })
     }
 
-    fn split(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof>) -> Option<Split> {
+    fn split(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof<'_>>) -> Option<Split> {
         let place = place.key("split");
         let own = match raw.split.as_ref()? {
             raw::SplitOrNot::Whether(false) => return None,

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Checker;
+use super::tenants::OfRoute;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::units::Time;
 use crate::providers::{self, Pack};
-use crate::tenants::Tenants;
 use crate::verify::{self, Compiled, Expiry, OpenBorder, SpecProblem, VerifySpec};
 
 /// A route's rule, and what else the checks want to know of it.
-pub(super) struct Proof {
+pub(super) struct Proof<'c> {
     pub compiled: Compiled,
-    /// Where keys depend on who sends.
-    pub tenants: Option<Arc<Tenants>>,
+    /// What it refers to, which may depend on who sends.
+    pub references: OfRoute<'c>,
     /// The rule as written.
     pub spec: VerifySpec,
     kind: Kind,
@@ -32,7 +32,7 @@ enum Kind {
     Rule,
 }
 
-impl Proof {
+impl Proof<'_> {
     /// Whether the route asks for no proof at all.
     pub fn is_none(&self) -> bool {
         self.kind == Kind::None
@@ -56,8 +56,8 @@ impl Keys {
     }
 }
 
-/// A rule that may run, as written, and its tenants where keys depend on who sends.
-type Ready = (Compiled, VerifySpec, Option<Arc<Tenants>>);
+/// A rule that may run, as written, and what it refers to.
+type Ready<'c> = (Compiled, VerifySpec, OfRoute<'c>);
 
 /// Where the parts of a rule are written.
 enum Form<'a> {
@@ -67,9 +67,9 @@ enum Form<'a> {
     Long(Place),
 }
 
-impl Checker<'_, '_> {
+impl<'c> Checker<'c, '_> {
     /// `None` only with a problem reported.
-    pub(super) fn proof(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof> {
+    pub(super) fn proof(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof<'c>> {
         if raw.mode == raw::Mode::Pass {
             for (key, written) in [
                 ("verify", raw.verify.is_some()),
@@ -117,13 +117,13 @@ impl Checker<'_, '_> {
         }
     }
 
-    fn none(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof> {
+    fn none(&mut self, raw: &raw::Route, place: &Place) -> Option<Proof<'c>> {
         let form = Form::Long(place.key("verify"));
-        let (compiled, spec, tenants) = self.compiled(raw, &json!("none"), &form, place)?;
-        Some(Proof { compiled, tenants, spec, kind: Kind::None, tolerance: None })
+        let (compiled, spec, references) = self.compiled(raw, &json!("none"), &form, place)?;
+        Some(Proof { compiled, references, spec, kind: Kind::None, tolerance: None })
     }
 
-    fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof> {
+    fn short(&mut self, raw: &raw::Route, provider: &str, place: &Place) -> Option<Proof<'c>> {
         let secrets = match (&raw.secret, &raw.secrets) {
             (Some(_), Some(_)) => {
                 let help = "put all that are live into `secrets`";
@@ -135,24 +135,24 @@ impl Checker<'_, '_> {
             (None, None) => Vec::new(),
         };
         let spec = VerifySpec::of_provider(provider, secrets);
-        let (compiled, spec, tenants) = self.compile(raw, spec, &Form::Short(raw), place)?;
-        Some(Proof { compiled, tenants, spec, kind: Kind::Rule, tolerance: None })
+        let (compiled, spec, references) = self.compile(raw, spec, &Form::Short(raw), place)?;
+        Some(Proof { compiled, references, spec, kind: Kind::Rule, tolerance: None })
     }
 
-    fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof> {
+    fn long(&mut self, raw: &raw::Route, written: &Value, place: &Place) -> Option<Proof<'c>> {
         let rule = place.key("verify");
         let kind = if written == "none" { Kind::None } else { Kind::Rule };
         if kind == Kind::None && raw.mode.is_buffered() && raw.allow.is_none() && raw.clients.is_none() {
             let help = "on a private network add the route's `allow`, which says so; else use `provider` or a `verify` rule";
             self.warning(&rule, "this route takes events from anyone", help);
         }
-        let (compiled, spec, tenants) = self.compiled(raw, written, &Form::Long(rule.clone()), place)?;
+        let (compiled, spec, references) = self.compiled(raw, written, &Form::Long(rule.clone()), place)?;
         if compiled.pack.is_none() && !compiled.verifier.covers_body() {
             let message = "the signature does not cover the body: with one genuine request anyone may send any other body";
             let help = "if the sender signs the body, put `{body}` (or a digest of it) into what is `signed`";
             self.warning(&rule, message, help);
         }
-        Some(Proof { compiled, tenants, spec, kind, tolerance: tolerance(written) })
+        Some(Proof { compiled, references, spec, kind, tolerance: tolerance(written) })
     }
 
     fn compiled(
@@ -161,7 +161,7 @@ impl Checker<'_, '_> {
         written: &Value,
         form: &Form<'_>,
         place: &Place,
-    ) -> Option<Ready> {
+    ) -> Option<Ready<'c>> {
         let spec = match serde_json::from_value::<VerifySpec>(written.clone()) {
             Ok(spec) => spec,
             Err(error) => {
@@ -179,7 +179,8 @@ impl Checker<'_, '_> {
         spec: VerifySpec,
         form: &Form<'_>,
         place: &Place,
-    ) -> Option<Ready> {
+    ) -> Option<Ready<'c>> {
+        let references = self.of_route(raw, place)?;
         if Keys::of(raw) == Keys::Awaited
             && let Some(compiled) = verify::awaiting_keys(&spec, self.references)
         {
@@ -189,18 +190,17 @@ impl Checker<'_, '_> {
                 message,
                 "store the secret that the sender's greeting brings, and name it here",
             );
-            return Some((compiled, spec, None));
+            return Some((compiled, spec, references));
         }
-        let references = self.of_route(raw, place)?;
         let compiled = verify::compile(&spec, &references);
         self.warn_of_inline_secrets(place);
         match compiled {
             Ok(compiled) => {
                 self.warn_of_open_borders(&compiled, form, place);
                 self.warn_of_doubles(raw, place);
+                self.warn_of_idle(&compiled, form, place);
                 self.warn_of_expiry(compiled.verifier.expiries(), form, place);
-                let tenants = references.tenants(&spec, self.secrets.refresh);
-                Some((compiled, spec, tenants))
+                Some((compiled, spec, references))
             }
             Err(problems) => {
                 for SpecProblem { at, message, help } in problems {
@@ -235,6 +235,19 @@ impl Checker<'_, '_> {
                  cut elsewhere"
             );
             let help = "say what shape the places have, such as `matches: { header:X-Time: \"[0-9]{10}\" }`";
+            self.warning(&place, message, help);
+        }
+    }
+
+    /// Warns of algorithms of tokens that nothing can verify.
+    fn warn_of_idle(&mut self, compiled: &Compiled, form: &Form<'_>, route: &Place) {
+        for (at, name) in compiled.verifier.idle_algorithms() {
+            let place = self.spec_place(&at, form, route).key("jwt").key("algorithms");
+            let help = match name.starts_with("HS") {
+                true => "remove it, or give `secrets`: keys of a set are public and never used for it",
+                false => "remove it, or give a key for it: `public_keys` or `jwks`",
+            };
+            let message = format!("there is no key for {name}: a token with it is never accepted");
             self.warning(&place, message, help);
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Checker;
+use super::oracles::Signing;
 use crate::config::place::Place;
 use crate::config::raw;
 use crate::config::references::References;
@@ -15,6 +16,7 @@ use crate::providers::Pack;
 use crate::route::PathPattern;
 use crate::secret::{NoRandomness, Secret, same};
 use crate::tenants::{CLIENT_SECRET, Needs, Reference, Shared, Tenants, decoy};
+use crate::verify::handshake::{Kept, Oracle, Policy};
 use crate::verify::{KeySource, Remote, Resolver, Signable, VerifySpec, nearest};
 
 /// A config's references as one route sees them.
@@ -25,6 +27,8 @@ pub(super) struct OfRoute<'a> {
     clients: Option<raw::Clients>,
     decoy: Secret,
     seen: RefCell<Seen>,
+    /// What greetings sign for whoever asks, and with which secrets.
+    oracles: RefCell<Vec<(Oracle, Vec<Secret>)>>,
 }
 
 #[derive(Default)]
@@ -56,22 +60,50 @@ impl<'a> OfRoute<'a> {
             clients: raw.clients,
             decoy: decoy()?,
             seen: RefCell::default(),
+            oracles: RefCell::default(),
         })
     }
 
-    /// Whether anything that was asked for depends on who sends.
-    pub(super) fn depend_on_sender(&self) -> bool {
-        let seen = self.seen.borrow();
-        seen.needs == Needs::Secret || !seen.files.is_empty()
-    }
-
-    /// The tenants of the rule that was compiled with these references; `None` if nothing in it depends on the sender.
-    pub(super) fn tenants(self, spec: &VerifySpec, refresh: Duration) -> Option<Arc<Tenants>> {
-        let depends = self.depend_on_sender();
+    /// The tenants of the rule and the greetings that were compiled with these references; `None` if nothing in them depends
+    /// on the sender. `greetings`: the route's, if some of them do.
+    pub(super) fn tenants(
+        self,
+        spec: &VerifySpec,
+        greetings: Option<(Kept, Policy)>,
+        refresh: Duration,
+    ) -> Option<Arc<Tenants>> {
         let Seen { mut shared, files, needs } = self.seen.into_inner();
+        let depends = needs == Needs::Secret || !files.is_empty();
         shared.signable = self.references.signable();
+        shared.oracles = self.references.oracles.clone();
+        shared.greetings = greetings;
         let base = self.references.base.clone();
         depends.then(|| Arc::new(Tenants::new(spec.clone(), shared, files, needs, base, self.decoy, refresh)))
+    }
+
+    /// The route's secrets, and with which of them greetings are answered for whoever asks. What is signed with those of
+    /// whoever sends is noted for all routes.
+    pub(super) fn signing(&self, route: &str, place: &Place, provider: Option<String>) -> Signing {
+        let seen = self.seen.borrow();
+        let (mut signs, mut signs_files) = (Vec::new(), Vec::new());
+        for (oracle, secrets) in self.oracles.take() {
+            let (of_sender, of_all): (Vec<_>, Vec<_>) =
+                secrets.into_iter().partition(|secret| self.is_of_sender(secret));
+            signs.extend(of_all);
+            if !of_sender.is_empty() && !seen.files.is_empty() {
+                signs_files.clone_from(&seen.files);
+                self.references.oracles.add(&seen.files, &self.references.base, oracle);
+            }
+        }
+        Signing {
+            route: route.to_owned(),
+            place: place.clone(),
+            provider,
+            secrets: seen.shared.secrets.values().cloned().collect(),
+            files: seen.files.clone(),
+            signs,
+            signs_files,
+        }
     }
 
     /// Whether a reference depends on who sends; the error says why it can't.
@@ -127,6 +159,10 @@ impl Resolver for OfRoute<'_> {
 
     fn is_of_sender(&self, secret: &Secret) -> bool {
         same(secret.expose(), self.decoy.expose())
+    }
+
+    fn signs_for_strangers(&self, oracle: Oracle, secrets: Vec<Secret>) {
+        self.oracles.borrow_mut().push((oracle, secrets));
     }
 
     fn keys(&self, remote: Remote) -> Result<Arc<dyn KeySource>, String> {

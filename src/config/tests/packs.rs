@@ -103,6 +103,22 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn what_is_missing_hides_nothing_of_what_is_wrong() {
+    let text = PACK
+        .replace("category: other\ndocs: https://acme.example/webhooks\n", "")
+        .replace("setup: Acme shows the secret once.\n", "")
+        .replace("hmac-sha256", "hmac-sha265")
+        .replace("header:X-Id", "X-Id");
+    let said = problems(&text);
+    for expected in
+        ["`category` is missing", "`docs` is missing", "`setup` is missing", "`hmac-sha265`", "says no place"]
+    {
+        assert!(said.iter().any(|p| p.message.contains(expected)), "{expected}: {said:#?}");
+    }
+    assert_eq!(said.len(), 5, "{said:#?}");
+}
+
+#[test]
 fn a_config_shows_what_is_wrong_in_its_pack() {
     let (folder, _) = file(&PACK.replace("encoding: hex", "encoding: hexx"));
     let config = folder.path().join("tidegate.yml");

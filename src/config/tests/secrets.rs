@@ -46,6 +46,29 @@ fn the_end_of_a_secret_is_warned_of_where_it_is_written() {
 }
 
 #[test]
+fn a_time_of_a_secret_is_quoted_where_it_is_wrong() {
+    let text = routes(
+        "  - { path: /x, provider: github, secrets: [{ secret: env:SECRET, until: tomorrow }], forward_to: 'http://a' }\n",
+    );
+    let problem = only(&text);
+    assert!(problem.snippet.contains("until: tomorrow"), "{problem}");
+}
+
+#[test]
+fn an_algorithm_of_tokens_that_nothing_verifies_is_warned_of() {
+    let warnings = |jwt: &str| {
+        let text =
+            routes(&format!("  - {{ path: /x, verify: {{ jwt: {{ {jwt} }} }}, forward_to: 'http://a' }}\n"));
+        load_text(&text).unwrap().warnings
+    };
+    let said = warnings("algorithms: [HS256, RS256], jwks: 'https://id.example.com/keys'");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].message.starts_with("there is no key for HS256"), "{}", said[0].message);
+    assert_eq!(said[0].key, "routes[0].verify.jwt.algorithms");
+    assert!(warnings("algorithms: [RS256], jwks: 'https://id.example.com/keys'").is_empty());
+}
+
+#[test]
 fn a_secret_that_depends_on_the_path_is_checked_as_far_as_it_can_be() {
     let route = |path: &str, secret: &str| {
         routes(&format!(

@@ -14,6 +14,26 @@ fn an_unknown_key_is_named_with_its_place_and_the_likely_meaning() {
 }
 
 #[test]
+fn an_unknown_key_of_a_rule_is_no_parameter_of_a_pack() {
+    let route =
+        |verify: &str| routes(&format!("  - path: /a\n    verify:\n{verify}    forward_to: http://a\n"));
+    let text = route(
+        "      algorithm: hmac-sha256\n      signatur: { from: \"header:X\", encoding: hex }\n      secret: env:SECRET\n",
+    );
+    let problem = only(&text);
+    assert_eq!((problem.line, problem.column), (6, 7), "{problem}");
+    assert_eq!(problem.message, "unknown key `signatur`");
+    assert_eq!(problem.help.as_deref(), Some("did you mean `signature`?"));
+    // Beside a provider a text may be its parameter; a mapping never is.
+    let text = route("      provider: github\n      secret: env:SECRET\n      toleranc: { of: 5m }\n");
+    assert!(problems(&text)[0].contains("unknown key `toleranc`"), "{:?}", problems(&text));
+    let text = route(
+        "      any:\n        - { provider: github, secret: env:SECRET }\n        - { berer: { tokens: [env:SECRET] } }\n",
+    );
+    assert!(problems(&text).iter().any(|said| said.contains("unknown key `berer`")), "{:?}", problems(&text));
+}
+
+#[test]
 fn everything_that_is_wrong_is_said_at_once_in_order() {
     let text = routes(
         "  - path: /a\n    forward_to: ftp://a\n  - path: b\n    verify: none\n    forward_to: http://a\n    \

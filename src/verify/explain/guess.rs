@@ -1,16 +1,18 @@
 //! Mistakes that are tried one by one, then two by two: which one, undone, makes the signature right?
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::encoding::Encoding;
+use super::super::locate::View;
 use super::super::mac::{Hash, MacKey};
 use super::super::refusal::Refusal;
 use super::super::scheme::{Keys, Labelled, Scheme, TimeRule};
 use super::super::sign::with_headers;
 use super::super::template::{Filling, Template};
 use super::super::time::TimeFormat;
-use super::{Asked, Likely, bodies, tries};
+use super::{Asked, Likely, UNKNOWN, bodies, count, hints, signature_lengths, tries};
 use crate::reason::Reason;
 use crate::secret::Secret;
 
@@ -78,7 +80,7 @@ pub(super) fn likely(
         found.push(Likely::new("clock", format!("its time is off, too: {}", refusal.detail)));
     }
     if found.is_empty() {
-        found.extend(unexplained(scheme, refusal));
+        found.extend(unexplained(scheme, refusal, asked));
     }
     found
 }
@@ -92,7 +94,25 @@ fn clock_text(scheme: &Scheme, refusal: &Refusal) -> String {
     )
 }
 
-fn unexplained(scheme: &Scheme, refusal: &Refusal) -> Option<Likely> {
+/// The label of the key for which the request is right but for its time.
+pub(super) fn at_any_time(scheme: &Scheme, asked: &Asked<'_>) -> Option<Option<Arc<str>>> {
+    let mut scheme = scheme.clone();
+    if let Some(rule) = &mut scheme.timestamp {
+        rule.tolerance = Duration::MAX;
+    }
+    scheme.check(asked.request, asked.public_url, asked.now).ok()
+}
+
+fn unexplained(scheme: &Scheme, refusal: &Refusal, asked: &Asked<'_>) -> Option<Likely> {
+    if let Some(cut) = cut_off(scheme, asked) {
+        return Some(cut);
+    }
+    if refusal.reason != Reason::SignatureMissing
+        && !scheme.given.secrets.is_empty()
+        && let Some(test_mode) = hints::test_mode(asked.request)
+    {
+        return Some(test_mode);
+    }
     let text = match (refusal.reason, &scheme.keys) {
         (Reason::SignatureMissing, _) => {
             "nothing that could hold the signature is there: another provider, a request that was not sent by the provider \
@@ -113,7 +133,23 @@ fn unexplained(scheme: &Scheme, refusal: &Refusal) -> Option<Likely> {
              provider's test mode), or a body that was changed on its way in a way that can't be undone"
         }
     };
-    Some(Likely::new("unknown", text))
+    Some(Likely::new(UNKNOWN, text))
+}
+
+/// No signature that is there has the length that signatures have here.
+fn cut_off(scheme: &Scheme, asked: &Asked<'_>) -> Option<Likely> {
+    let wanted = match &scheme.keys {
+        Keys::Mac(keys) => keys.first()?.value.hash().length(),
+        Keys::Digest(hash, _) => hash.length(),
+        Keys::Public(keys) => keys.first()?.value.algorithm().signature_length()?,
+        Keys::Fetched(fetched) => fetched.algorithm.signature_length()?,
+        Keys::Token(_) => return None,
+    };
+    let (lengths, odd) = signature_lengths(scheme, View::of(asked.request));
+    let longest = lengths.iter().max().filter(|longest| odd == 0 && **longest < wanted)?;
+    let text =
+        format!("the signature is cut off: it has {}, and {wanted} are needed", count(*longest, "byte"));
+    Some(Likely::new("signature_cut", text))
 }
 
 impl Try {

@@ -8,11 +8,13 @@
 pub(super) mod bodies;
 pub(super) mod credential;
 mod guess;
+mod hints;
 #[cfg(test)]
 mod tests;
 pub(super) mod tries;
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -28,6 +30,7 @@ use super::template::Filling;
 use super::time::distance;
 use crate::clock::Timestamp;
 use crate::message::Request;
+use crate::reason::Reason;
 use crate::secret::Secret;
 
 /// Bytes of what is signed that are shown at its beginning and end.
@@ -40,13 +43,16 @@ pub struct Explanation {
     pub decision: Result<(Arc<str>, Option<Arc<str>>), Refusal>,
     /// Each way in which the rule can be met, in its order.
     pub ways: Vec<Way>,
+    /// What the request as a whole tells, where no mistake makes it right.
+    pub hint: Option<Likely>,
 }
 
 impl Explanation {
     /// The likeliest mistakes, the likeliest first. None if the request is accepted.
     pub fn likely(&self) -> impl Iterator<Item = &Likely> {
         let refused = self.decision.is_err();
-        self.ways.iter().filter(move |_| refused).flat_map(|way| &way.likely)
+        let found = self.hint.iter().chain(self.ways.iter().flat_map(|way| &way.likely));
+        found.filter(move |likely| refused && (self.hint.is_none() || likely.code != UNKNOWN))
     }
 }
 
@@ -119,6 +125,9 @@ impl Likely {
     }
 }
 
+/// The code of a refusal that no mistake explains.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// Secrets of another route's rule.
 pub(super) struct Foreign<'o> {
     pub(super) route: &'o str,
@@ -141,7 +150,44 @@ pub(super) fn explain(
     let decision = connection.and_then(|()| rule.check.run(request, public_url, now));
     let asked = Asked { request, public_url, now, foreign: &foreign };
     collect(&rule.check, None, &asked, &mut ways);
-    Explanation { decision: decision.map(|proof| (proof.by, proof.label)), ways }
+    let explained = ways.iter().flat_map(|way| &way.likely).any(|likely| likely.code != UNKNOWN);
+    let hint = match &decision {
+        Err(refusal) if !explained && says_little(refusal.reason) => {
+            let mut own = BTreeSet::new();
+            rule.check.collect_names(&mut own);
+            hints::other_provider(request, &own)
+        }
+        _ => None,
+    };
+    Explanation { decision: decision.map(|proof| (proof.by, proof.label)), ways, hint }
+}
+
+/// Whether it may be that the request is not for this rule at all.
+fn says_little(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::SignatureMissing
+            | Reason::SignatureInvalid
+            | Reason::TokenInvalid
+            | Reason::CredentialsMissing
+            | Reason::CredentialsInvalid
+    )
+}
+
+/// One of several must hold: a way that can't be explained says nothing where another can, and says it once.
+fn told_once(ways: &mut [Way]) {
+    let is_unknown = |likely: &Likely| likely.code == UNKNOWN;
+    let explained = ways.iter().any(|way| way.likely.iter().any(|likely| !is_unknown(likely)));
+    // Of several the one for which there was something to look at.
+    let unknown = |way: &Way| way.likely.iter().any(is_unknown);
+    let was_looked_at = |way: &Way| {
+        unknown(way) && way.decision.as_ref().is_err_and(|why| why.reason != Reason::SignatureMissing)
+    };
+    let telling = ways.iter().position(was_looked_at).or_else(|| ways.iter().position(unknown));
+    let telling = telling.filter(|_| !explained);
+    for (_, way) in ways.iter_mut().enumerate().filter(|(at, _)| telling != Some(*at)) {
+        way.likely.retain(|likely| !is_unknown(likely));
+    }
 }
 
 /// What is explained.
@@ -182,10 +228,14 @@ fn collect(check: &Check, name: Option<String>, asked: &Asked<'_>, ways: &mut Ve
             });
         }
         How::Ways(rules) | How::Any(rules) | How::All(rules) => {
+            let before = ways.len();
             for (index, rule) in rules.iter().enumerate() {
                 let same = rules.iter().filter(|other| other.by == rule.by).count();
                 let numbered = (same > 1).then(|| format!("{}, way {}", rule.by, index + 1));
                 collect(rule, numbered, asked, ways);
+            }
+            if !matches!(check.how, How::All(_)) {
+                told_once(&mut ways[before..]);
             }
         }
     }
@@ -208,6 +258,14 @@ fn connection_way(refusal: Refusal) -> Way {
 }
 
 impl Check {
+    /// Hands out what it is called: of a pack's rules the provider's name.
+    fn collect_names(&self, into: &mut BTreeSet<String>) {
+        into.insert(self.by.to_string());
+        if let How::Ways(rules) | How::Any(rules) | How::All(rules) = &self.how {
+            rules.iter().for_each(|rule| rule.collect_names(into));
+        }
+    }
+
     /// Hands out the shared secrets as they were given.
     fn collect_given(&self, into: &mut dyn FnMut(&Secret)) {
         match &self.how {
@@ -276,7 +334,14 @@ fn scheme_way(scheme: &Scheme, name: String, asked: &Asked<'_>) -> Way {
             step("signed", format!("its URL is {}", printable(url.as_bytes(), 2048)));
         }
     }
-    step("secrets", secrets_step(scheme, &decision, asked.now));
+    let matched = match &decision {
+        Err(refusal) if refusal.reason == Reason::TimestampOutOfTolerance => {
+            guess::at_any_time(scheme, asked)
+        }
+        Ok(label) => Some(label.clone()),
+        Err(_) => None,
+    };
+    step("secrets", secrets_step(scheme, matched.as_ref(), decision.is_ok(), asked.now));
     let expected =
         if decision.is_err() && applies.is_none() { expected(scheme, &filling) } else { Vec::new() };
     let likely = match &decision {
@@ -316,17 +381,7 @@ fn signature_step(scheme: &Scheme, view: View<'_>) -> String {
             Err(_) => format!("{location} is there twice"),
             Ok(None) => format!("{location} is missing"),
             Ok(Some(value)) => {
-                let mut buffer = [0; MAX_SIGNATURE];
-                let mut lengths = Vec::new();
-                let mut odd = 0;
-                for group in scheme.form.groups(&value).take(MAX_SIGNATURES) {
-                    for signature in scheme.form.signatures(group) {
-                        match scheme.form.encoding.decode(signature, &mut buffer) {
-                            Some(bytes) => lengths.push(bytes.len().to_string()),
-                            None => odd += 1,
-                        }
-                    }
-                }
+                let (lengths, odd) = lengths_in(scheme, &value);
                 match (matches!(scheme.keys, Keys::Token(_)), lengths.len(), odd) {
                     (true, n, odd) => format!("{location} holds {}", count(n + odd, "token")),
                     (_, 0, 0) => format!("{location} holds no {}", scheme.form.expected()),
@@ -341,7 +396,7 @@ fn signature_step(scheme: &Scheme, view: View<'_>) -> String {
                         "{location} holds {} in {:?} of {} bytes",
                         count(n, "signature"),
                         scheme.form.encoding,
-                        lengths.join(", ")
+                        lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
                     ),
                 }
             }
@@ -349,6 +404,32 @@ fn signature_step(scheme: &Scheme, view: View<'_>) -> String {
         texts.push(text);
     }
     texts.join("; ")
+}
+
+/// The bytes of each signature that can be read, and how many can't be.
+fn lengths_in(scheme: &Scheme, value: &[u8]) -> (Vec<usize>, usize) {
+    let mut buffer = [0; MAX_SIGNATURE];
+    let (mut lengths, mut odd) = (Vec::new(), 0);
+    for group in scheme.form.groups(value).take(MAX_SIGNATURES) {
+        for signature in scheme.form.signatures(group) {
+            match scheme.form.encoding.decode(signature, &mut buffer) {
+                Some(bytes) => lengths.push(bytes.len()),
+                None => odd += 1,
+            }
+        }
+    }
+    (lengths, odd)
+}
+
+/// The same, wherever signatures may stand.
+fn signature_lengths(scheme: &Scheme, view: View<'_>) -> (Vec<usize>, usize) {
+    let (mut lengths, mut odd) = (Vec::new(), 0);
+    for value in scheme.from.iter().filter_map(|location| location.find(view).ok().flatten()) {
+        let (more, more_odd) = lengths_in(scheme, &value);
+        lengths.extend(more);
+        odd += more_odd;
+    }
+    (lengths, odd)
 }
 
 fn time_step(rule: &TimeRule, text: Option<&[u8]>, now: Timestamp) -> String {
@@ -383,7 +464,13 @@ fn signed_text(bytes: &[u8], without_secret: bool) -> String {
     }
 }
 
-fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>, now: Timestamp) -> String {
+/// `matched`: the label of the key that is right, whatever the time (`in_time`: at this one).
+fn secrets_step(
+    scheme: &Scheme,
+    matched: Option<&Option<Arc<str>>>,
+    in_time: bool,
+    now: Timestamp,
+) -> String {
     let kind = match &scheme.keys {
         Keys::Mac(keys) => keys.first().map(|key| format!("HMAC with {}", key.value.hash().name())),
         Keys::Digest(hash, _) => Some(format!("{} over the secret and the rest", hash.name())),
@@ -396,10 +483,11 @@ fn secrets_step(scheme: &Scheme, decision: &Result<Option<Arc<str>>, Refusal>, n
         Keys::Fetched(_) => "fetched keys".into(),
         keys => count(keys.live(now), "secret"),
     };
-    let matched = match decision {
-        Ok(Some(label)) => format!("`{label}` matches"),
-        Ok(None) => "one matches".into(),
-        Err(_) => "none was found to match".into(),
+    let apart = if in_time { "" } else { ", the time apart" };
+    let matched = match matched {
+        Some(Some(label)) => format!("`{label}` matches{apart}"),
+        Some(None) => format!("one matches{apart}"),
+        None => "none was found to match".into(),
     };
     let asleep = match scheme.keys.len() - scheme.keys.live(now) {
         0 => String::new(),

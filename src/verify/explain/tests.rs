@@ -2,6 +2,7 @@
 
 use super::super::testing::{compiled, request};
 use super::*;
+use crate::message::Head;
 use crate::reason::Reason;
 
 const NOW: Timestamp = Timestamp::from_secs(1_764_000_000);
@@ -183,6 +184,8 @@ fn a_time_that_is_off_is_told_apart_from_a_wrong_signature() {
     let likely: Vec<_> = explanation.likely().collect();
     assert_eq!((likely.len(), likely[0].code), (1, "clock"));
     assert!(likely[0].text.contains("3600 s"), "{}", likely[0].text);
+    let secrets = explanation.ways[0].steps.iter().find(|step| step.what == "secrets").unwrap();
+    assert!(secrets.text.contains("one matches, the time apart"), "{}", secrets.text);
     let wrong = with_body(&request, b"{ }");
     let explanation = rule.verifier.explain(&wrong, None, late, &[]);
     assert_eq!(explanation.decision.as_ref().unwrap_err().reason, Reason::TimestampOutOfTolerance);
@@ -195,6 +198,71 @@ fn a_time_that_is_off_is_told_apart_from_a_wrong_signature() {
     };
     let request = signed(&timed("unix-ms"), "/in", b"{}");
     assert_eq!(codes(&timed("unix"), &request).first(), Some(&"time_unit"));
+}
+
+#[test]
+fn a_provider_of_several_ways_has_one_word_for_what_is_wrong() {
+    let twilio = "{ provider: twilio, secret: abcdef }";
+    let form = |request: Request| Request {
+        head: Head {
+            headers: request
+                .head
+                .headers
+                .iter()
+                .chain([("Content-Type", &b"application/x-www-form-urlencoded"[..])])
+                .collect(),
+            ..request.head
+        },
+        ..request
+    };
+    let mut sent = form(signed(twilio, "/in?b=2&a=1", b"x=1"));
+    sent.head.scheme = crate::message::Scheme::Http;
+    assert_eq!(codes(twilio, &sent), ["url_scheme"]);
+    let other = form(signed("{ provider: twilio, secret: another-one }", "/in", b"x=1"));
+    assert_eq!(codes(twilio, &other), ["unknown"]);
+    // Sorted on the way, with two parts and with more than are tried one by one.
+    for (sent, arrived) in [("/in?b=2&a=1", "/in?a=1&b=2"), ("/in?e&d&c&b&a", "/in?a&b&c&d&e")] {
+        let mut request = form(signed(twilio, sent, b"x=1"));
+        request.head.target = arrived.into();
+        assert_eq!(codes(twilio, &request), ["url_query_order"], "{sent}");
+    }
+}
+
+#[test]
+fn a_request_of_another_provider_is_known_by_its_headers() {
+    let stripe = signed("{ provider: stripe, secret: whsec_abc }", "/in", b"{}");
+    assert_eq!(codes(GITHUB, &stripe), ["other_provider"]);
+    let explanation = compiled(GITHUB).verifier.explain(&stripe, None, NOW, &[]);
+    let text = &explanation.likely().next().unwrap().text;
+    assert!(text.contains("Stripe") && text.contains("stripe-signature"), "{text}");
+    // GitHub's name for its signature others have, too; its other headers tell.
+    let mut github = signed(GITHUB, "/in", b"{}");
+    github = crate::verify::sign::with_headers(&github, &[("X-GitHub-Event".into(), "push".into())]);
+    let explanation =
+        compiled("{ provider: stripe, secret: whsec_abc }").verifier.explain(&github, None, NOW, &[]);
+    let text = &explanation.likely().next().unwrap().text;
+    assert!(text.contains("GitHub"), "{text}");
+}
+
+#[test]
+fn what_the_request_tells_of_itself_is_said() {
+    let stripe = "{ provider: stripe, secret: whsec_abc }";
+    let other = "{ provider: stripe, secret: whsec_of_test_mode }";
+    assert_eq!(codes(stripe, &signed(other, "/in", br#"{"id":"e","livemode":false}"#)), ["test_mode"]);
+    assert_eq!(codes(stripe, &signed(other, "/in", br#"{"id":"e","livemode":true}"#)), ["unknown"]);
+    // A part of a signature.
+    let cut = request("/in", &[("X-Hub-Signature-256", "sha256=ab")], b"{}");
+    let explanation = compiled(GITHUB).verifier.explain(&cut, None, NOW, &[]);
+    let likely = explanation.likely().next().unwrap();
+    assert_eq!(
+        (likely.code, likely.text.contains("1 byte, and 32")),
+        ("signature_cut", true),
+        "{}",
+        likely.text
+    );
+    // The older one of two.
+    let sha1 = "{ algorithm: hmac-sha1, signature: { from: header:X-Hub-Signature, prefix: 'sha1=', encoding: hex }, secret: abcdef }";
+    assert_eq!(codes(GITHUB, &signed(sha1, "/in", b"{}")), ["older_signature"]);
 }
 
 #[test]

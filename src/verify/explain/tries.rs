@@ -57,10 +57,32 @@ fn headers(scheme: &Scheme, request: &Request, tries: &mut Vec<Try>) {
         }
         if let Some(there) = header_alike(wanted, request) {
             let text = format!("the header `{there}` in the place of `{wanted}`, which is missing");
+            // One for an older signature, which says its hash.
+            tries.extend(older(&there, wanted, request).filter(|one| one.hash != own_hash(scheme)));
             let header = Some((there, wanted.to_owned()));
             tries.push(Try { header, ..Try::of("header_name", text) });
         }
     }
+}
+
+/// `X-Signature: sha1=…` in the place of `X-Signature-256: sha256=…`.
+fn older(there: &str, wanted: &str, request: &Request) -> Option<Try> {
+    let value = request.head.headers.first(there)?;
+    let prefix = std::str::from_utf8(&value[..=value.iter().position(|byte| *byte == b'=')?]).ok()?;
+    let named =
+        |hash: &&Hash| hash.name().replace('-', "").eq_ignore_ascii_case(prefix.trim_end_matches('='));
+    let hash = *Hash::ALL.iter().find(named)?;
+    let text = format!(
+        "the header `{there}`, which is signed with {}, in the place of `{wanted}`, which is missing: the sender (or a proxy) \
+         leaves the newer one out",
+        hash.name()
+    );
+    Some(Try {
+        header: Some((there.to_owned(), wanted.to_owned())),
+        hash: Some(hash),
+        prefix: Some(prefix.to_owned()),
+        ..Try::of("older_signature", text)
+    })
 }
 
 /// A header of the request whose name is nearly `wanted`.
@@ -187,6 +209,13 @@ pub(in crate::verify) fn addresses(asked: &Asked<'_>, tries: &mut Vec<Try>) {
             add("url_slash", text, base(), format!("{path}/{query}"));
         }
     }
+    for other in other_orders(query.trim_start_matches('?')) {
+        let text = format!(
+            "the URL with its query in another order (`?{}`): something on the way sorts it",
+            printable(other.as_bytes(), 200)
+        );
+        add("url_query_order", &text, base(), format!("{path}?{other}"));
+    }
     if !query.is_empty() {
         add("url_query", "the URL without its query", base(), path.to_owned());
     }
@@ -205,13 +234,53 @@ pub(in crate::verify) fn addresses(asked: &Asked<'_>, tries: &mut Vec<Try>) {
     }
 }
 
-fn hashes(scheme: &Scheme, tries: &mut Vec<Try>) {
-    let own = match &scheme.keys {
+/// Parts of a query of which all orders are tried; of more only a few.
+const MAX_ORDERED: usize = 4;
+
+fn other_orders(query: &str) -> Vec<String> {
+    let parts: Vec<&str> = query.split('&').collect();
+    let mut orders: Vec<Vec<&str>> = Vec::new();
+    if parts.len() <= MAX_ORDERED {
+        orders.push(Vec::new());
+        for (at, part) in parts.iter().enumerate() {
+            orders = orders
+                .iter()
+                .flat_map(|order| {
+                    (0..=at).map(move |place| {
+                        let mut order = order.clone();
+                        order.insert(place, part);
+                        order
+                    })
+                })
+                .collect();
+        }
+    } else {
+        let mut sorted = parts.clone();
+        sorted.sort_unstable();
+        orders.push(parts.iter().rev().copied().collect());
+        orders.push(sorted.iter().rev().copied().collect());
+        orders.push(sorted);
+    }
+    let joined = orders.into_iter().map(|order| order.join("&")).filter(|other| other != query);
+    let mut others: Vec<String> = Vec::new();
+    for other in joined {
+        if !others.contains(&other) {
+            others.push(other);
+        }
+    }
+    others
+}
+
+fn own_hash(scheme: &Scheme) -> Option<Hash> {
+    match &scheme.keys {
         Keys::Mac(keys) => keys.first().map(|key| key.value.hash()),
         Keys::Digest(hash, _) => Some(*hash),
         Keys::Token(_) | Keys::Public(_) | Keys::Fetched(_) => None,
-    };
-    let Some(own) = own else { return };
+    }
+}
+
+fn hashes(scheme: &Scheme, tries: &mut Vec<Try>) {
+    let Some(own) = own_hash(scheme) else { return };
     for hash in Hash::ALL.iter().copied().filter(|hash| *hash != own) {
         let text = format!("{} in the place of {}", hash.name(), own.name());
         tries.push(Try { hash: Some(hash), ..Try::of("hash", text) });

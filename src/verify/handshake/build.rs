@@ -27,6 +27,22 @@ pub enum Written<'a> {
     Own(&'a [HandshakeSpec]),
 }
 
+/// [`Written`], kept for those whose secrets come later.
+#[derive(Clone, Debug)]
+pub enum Kept {
+    Pack { pack: Arc<Pack>, shows: bool },
+    Own(Vec<HandshakeSpec>),
+}
+
+impl Kept {
+    pub fn written(&self) -> Written<'_> {
+        match self {
+            Kept::Pack { pack, shows } => Written::Pack { pack, shows: *shows },
+            Kept::Own(specs) => Written::Own(specs),
+        }
+    }
+}
+
 /// Compiles handshakes with what `rule`, the route's, gives: secrets and a pack's parameters. Problems of own
 /// handshakes begin with their index; a pack's were found when the pack was read, so there are none. What is wrong
 /// with the rule itself is not said again.
@@ -58,7 +74,7 @@ pub fn compile(
         given.lacked.take();
         given.of_sender.take();
         let compiled = handshake(spec, &given, policy, problems);
-        list.extend(compiled.map(|one| Handshake { of_sender: given.of_sender.get(), ..one }));
+        list.extend(compiled.map(|one| Handshake { of_sender: given.of_sender.get(), at, ..one }));
         if matches!(written, Written::Own(_)) {
             // A pack's are noted with its rule.
             oracle::note(spec, &given, &signable);
@@ -363,6 +379,7 @@ fn handshake(
             visit: None,
             warn: None,
             of_sender: false,
+            at: 0,
         });
     }
     let warn = match &spec.warn {
@@ -406,6 +423,7 @@ fn handshake(
         visit,
         warn,
         of_sender: false,
+        at: 0,
     })
 }
 

@@ -32,8 +32,9 @@ use crate::message::{Answer, Head, Method, PathParams, Request};
 use crate::reason::Reason;
 
 pub(super) use build::check_pack;
-pub use build::{Written, compile, unanswered};
+pub use build::{Kept, Written, compile, unanswered};
 use condition::Condition;
+pub use oracle::Oracle;
 pub(super) use oracle::note_pack;
 use reply::{Echo, Template, Text};
 
@@ -69,8 +70,10 @@ pub struct Handshake {
     show: Option<Show>,
     visit: Option<Visit>,
     warn: Option<Warn>,
-    /// Whether what it asks for or is answered with is a secret of whoever sends.
+    /// Whether what it asks for or is answered with is a secret of whoever sends, which is not known here.
     of_sender: bool,
+    /// Its place among those that are written.
+    at: usize,
 }
 
 /// A secret that the sender brings is shown so many times until the config is read again: who tries to flood the log
@@ -150,6 +153,20 @@ impl Handshakes {
         self.list.iter().find(|handshake| handshake.is_of(request))
     }
 
+    /// The same for a sender of whom `own` are the handshakes with his secrets. Without them, or where he has no such
+    /// secret, it may be one that can't be answered: [`lacks_sender`](Handshake::lacks_sender).
+    pub fn recognise_of<'h>(
+        &'h self,
+        own: Option<&'h Handshakes>,
+        request: &Request,
+    ) -> Option<&'h Handshake> {
+        let his = |shared: &'h Handshake| match own.filter(|_| shared.of_sender) {
+            Some(own) => own.list.iter().find(|one| one.at == shared.at).unwrap_or(shared),
+            None => shared,
+        };
+        self.list.iter().map(his).find(|handshake| handshake.is_of(request))
+    }
+
     /// Greetings (by their place) that would sign, of a request that `verifier` lets in, something that it does not cover:
     /// whoever has captured one could put anything there.
     pub fn sign_uncovered<'h>(&'h self, verifier: &'h Verifier) -> impl Iterator<Item = usize> + 'h {
@@ -198,6 +215,11 @@ impl Handshake {
             && proof.signed.is_of_places_and_body()
             && places.into_iter().all(|place| verifier.covers(&place))
             && (!proof.signed.covers_body() || verifier.covers_body())
+    }
+
+    /// Whether it asks for or is answered with a secret of its sender, who is not known or has none.
+    pub const fn lacks_sender(&self) -> bool {
+        self.of_sender
     }
 
     /// Whether the route's rule must hold before it is answered.

@@ -1,5 +1,6 @@
 //! Which texts a handshake would sign for whoever asks, with which secrets: for [`Signable`], whose rules then refuse
-//! them as events.
+//! them as events. Where the secret is a tenant's it is not known yet; then the [`Oracle`] is told to the resolver, which
+//! adds each secret that it may be.
 
 use super::build::Given;
 use crate::providers::Pack;
@@ -11,7 +12,7 @@ use crate::verify::locate::Location;
 use crate::verify::mac::MacKey;
 use crate::verify::shape::Shape;
 use crate::verify::signable::{By, Signable};
-use crate::verify::spec::{ConditionSpec, HandshakeSpec, ProofSpec, Rule};
+use crate::verify::spec::{ConditionSpec, HandshakeSpec, KeySpec, ProofSpec, Rule};
 use crate::verify::template::Template;
 
 /// Adds what the handshakes of a pack sign with the secrets of `rule`, whether this route answers them or not: what was
@@ -26,20 +27,43 @@ pub(in crate::verify) fn note_pack(pack: &Pack, rule: &Rule, resolver: &dyn Reso
 /// Adds what one handshake signs for strangers: of a greeting that is signed itself only its sender has an answer. What is
 /// wrong with it is said elsewhere.
 pub(super) fn note(spec: &HandshakeSpec, given: &Given<'_>, into: &Signable) {
-    if spec.signed != Some(false) {
-        return;
+    let Some((oracle, proof)) = Oracle::of(spec, given) else { return };
+    let secrets = secrets(proof, given);
+    for secret in secrets.iter().filter(|secret| !given.resolver.is_of_sender(secret)) {
+        oracle.note(secret, into);
     }
-    let Some(proof) = spec.answer.as_ref().and_then(|answer| answer.proof.as_ref()) else { return };
-    let Ok(signed) = Template::parse(&proof.signed, &|name| given.text(name)) else { return };
-    let Some(algorithm) = Algorithm::parse(&proof.algorithm) else { return };
-    for secret in secrets(proof, given) {
+    given.resolver.signs_for_strangers(oracle, secrets);
+}
+
+/// What one greeting signs for whoever asks, whatever the secret.
+#[derive(Debug)]
+pub struct Oracle {
+    spec: HandshakeSpec,
+    signed: Template,
+    algorithm: Algorithm,
+    key: Option<KeySpec>,
+}
+
+impl Oracle {
+    /// And the proof that it makes; `None` if it makes none for strangers.
+    fn of<'s>(spec: &'s HandshakeSpec, given: &Given<'_>) -> Option<(Self, &'s ProofSpec)> {
+        if spec.signed != Some(false) {
+            return None;
+        }
+        let proof = spec.answer.as_ref()?.proof.as_ref()?;
+        let signed = Template::parse(&proof.signed, &|name| given.text(name)).ok()?;
+        let algorithm = Algorithm::parse(&proof.algorithm)?;
+        Some((Self { spec: spec.clone(), signed, algorithm, key: proof.key.clone() }, proof))
+    }
+
+    /// Adds what it signs with `secret`.
+    pub fn note(&self, secret: &Secret, into: &Signable) {
         let mut ignored = Vec::new();
-        let derived = derive(&secret, proof.key.as_ref(), &[], &mut Problems::new(&mut ignored));
-        let Some(secret) = derived else { continue };
-        let Some(shape) = signed.shape(&|location| shape_of(spec, location), secret.expose()) else {
-            continue;
-        };
-        match algorithm {
+        let derived = derive(secret, self.key.as_ref(), &[], &mut Problems::new(&mut ignored));
+        let Some(secret) = derived else { return };
+        let shape = self.signed.shape(&|location| shape_of(&self.spec, location), secret.expose());
+        let Some(shape) = shape else { return };
+        match self.algorithm {
             Algorithm::Hmac(hash) => {
                 if let Some(key) = MacKey::new(hash, secret.expose()) {
                     into.add(shape, By::Mac(Box::new(key)));

@@ -162,7 +162,14 @@ pub(in crate::verify) fn build(
     let max_age = duration(spec.max_age.as_deref(), "max_age", problems);
     let body_hash = spec.body_hash.as_ref().map(|claim| claim_digest(claim, "body_hash", problems));
     let url_hash = spec.url_hash.as_ref().map(|claim| claim_digest(claim, "url_hash", problems));
+    // What a set holds is not known yet; it is never shared secrets.
+    let kept = |algorithm: &Algorithm| keys.iter().any(|key: &Key| key.algorithms.contains(algorithm));
+    let in_set = |algorithm: &Algorithm| {
+        (fetched || spec.x5c.is_some()) && algorithm.family() != AlgorithmFamily::Hmac
+    };
+    let idle = algorithms.iter().copied().filter(|one| !kept(one) && !in_set(one)).collect();
     Some(Jwt {
+        idle,
         location: location?,
         bare: spec.from.is_some(),
         algorithms,

@@ -58,6 +58,8 @@ pub(super) struct Jwt {
     algorithms: Vec<Algorithm>,
     keys: Vec<Key>,
     set: Option<KeySet>,
+    /// Those of `algorithms` for which there is no key.
+    idle: Vec<Algorithm>,
     x5c: Option<X5c>,
     issuers: Vec<String>,
     audiences: Vec<String>,
@@ -103,6 +105,16 @@ impl Jwt {
         // Last: whose token is right in all else may be told that this route is not for it.
         self.check_claims(&claims)?;
         Ok(label)
+    }
+
+    /// Names of algorithms that are accepted and for which there is no key.
+    pub(super) fn idle(&self) -> impl Iterator<Item = String> {
+        self.idle.iter().map(|algorithm| format!("{algorithm:?}"))
+    }
+
+    /// Whether the token says for which URL it is.
+    pub(super) const fn signs_url(&self) -> bool {
+        self.url_hash.is_some()
     }
 
     /// The token in what stands at its place.
@@ -270,12 +282,6 @@ impl Jwt {
     /// Whether a token is good for one body only: it holds the body's digest, or is in the body itself.
     pub(super) fn signs_body(&self) -> bool {
         self.body_hash.is_some()
-    }
-
-    /// Whether a token is good for one URL only.
-    #[cfg(test)]
-    pub(super) fn signs_url(&self) -> bool {
-        self.url_hash.is_some()
     }
 
     /// Whether what stands there can't be changed without the key.

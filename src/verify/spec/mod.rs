@@ -26,6 +26,7 @@ pub enum VerifySpec {
 /// Exactly one way to prove a sender: `provider`, a scheme (in `scheme` or inline), `jwt`, `http_signature`,
 /// `api_key`, `basic`, `bearer`, or several of them in `any` or `all`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-others-beside" = "provider"))]
 pub struct Rule {
     /// The pack that says how this provider signs: a built-in name such as `stripe`, or the path of a pack file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +61,10 @@ pub struct Rule {
     /// A fixed token in `Authorization: Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer: Option<Box<BearerSpec>>,
+    /// What this rule is called within an `any`: an idempotency id counts within the rule that proved it, which is otherwise
+    /// told by what it proves with and, from the second of the same kind on, by its number in the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Rules of which one must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub any: Option<Vec<VerifySpec>>,

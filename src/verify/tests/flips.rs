@@ -105,7 +105,7 @@ fn of_scheme(scheme: &Scheme, request: &Request, public_url: Option<&str>) -> Op
         None => vec![&request.body[..]],
     };
     let elements: Option<Vec<_>> =
-        bodies.into_iter().map(|body| of_body(scheme, View { request, body }, public_url)).collect();
+        bodies.into_iter().map(|body| of_body(scheme, View::of_body(request, body), public_url)).collect();
     elements.map(Essence)
 }
 

@@ -89,6 +89,12 @@ fn what_makes_no_sense_does_not_compile() {
     for (rule, expected) in [
         ("{ }", "does not say what proves the sender"),
         ("{ any: [] }", "any: `any` is empty"),
+        ("{ any: [{ provider: gitlab, secret: s, name: 'a b' }] }", "any.0.name: `a b` is not a name"),
+        (
+            "{ any: [{ provider: gitlab, secret: s, name: a }, { provider: github, secret: s, name: a }] }",
+            "any.1.name: another rule of this `any` is named `a`",
+        ),
+        ("{ provider: gitlab, secret: s, name: a }", "name: `name` has no meaning here"),
         ("{ all: [] }", "all: `all` is empty"),
         ("{ provider: github }", "github needs a secret"),
         ("{ provider: github, secrets: [] }", "github needs a secret"),
@@ -200,6 +206,10 @@ fn which_rule_of_several_held_is_told_apart() {
     assert_eq!(way(many, &bearer("t")).as_deref(), Some("bearer"));
     assert_eq!(way(many, &bearer("u")).as_deref(), Some("bearer#2"));
     assert_eq!(way(many, &gitlab).as_deref(), Some("gitlab"));
+    // A name goes with its rule, and those without are counted as before.
+    let named = "{ any: [{ bearer: { tokens: [u] }, name: them }, { provider: gitlab, secret: s }, { bearer: { tokens: [t] } }] }";
+    assert_eq!(way(named, &bearer("u")).as_deref(), Some("@them"));
+    assert_eq!(way(named, &bearer("t")).as_deref(), Some("bearer"));
     // Where there is one rule, all is as it was.
     for one in ["{ provider: gitlab, secret: s }", "{ any: [{ provider: gitlab, secrets: [x, s] }] }"] {
         assert_eq!(way(one, &gitlab), None, "{one}");
