@@ -154,10 +154,8 @@ fn whole(pack: &Pack) -> String {
     }
     if let Some(batch) = &pack.batch {
         let place = batch.place.as_deref().unwrap_or("body");
-        say(
-            "batch",
-            &format!("{place}, each known by {}; `split: true` takes it apart", batch.key.join(" + ")),
-        );
+        let by = if batch.key.is_empty() { "its hash".to_owned() } else { batch.key.join(" + ") };
+        say("batch", &format!("{place}, each known by {by}; `split: true` takes it apart"));
     }
     say("deadline", &fact(&pack.deadline, |deadline| format!("{} s", deadline.as_secs_f64())));
     say("success", &pack.successes());

@@ -288,6 +288,7 @@ mod tests {
             greeting_methods: Vec::new(),
             handshakes: crate::verify::Handshakes::default(),
             idempotency: Some(config::Idempotency {
+                by_bytes: None,
                 key: crate::verify::Extract::parse("body:/id").unwrap(),
                 window: std::time::Duration::from_secs(60),
             }),

@@ -226,8 +226,9 @@ impl JsonSchema for IdempotencyOrOff {
 struct BatchFile {
     /// Where the array is: `body`, `body:/json/pointer`, or `form:FIELD`.
     events: String,
-    /// Pointers within an element.
-    key: Texts,
+    /// Pointers within an element. Without them, and where one is not there, an element is known by its hash.
+    #[serde(default)]
+    key: Option<Texts>,
     #[serde(default)]
     event_type: Option<String>,
 }
@@ -414,7 +415,8 @@ fn success(written: Option<OneOrMany<Word>>) -> Result<Success, SpecProblem> {
 
 fn batch(file: BatchFile) -> Result<Batch, SpecProblem> {
     let place = (file.events != "body").then_some(file.events);
-    let batch = Batch { place, key: file.key.0, event_type: file.event_type };
+    let batch =
+        Batch { place, key: file.key.map(|key| key.0).unwrap_or_default(), event_type: file.event_type };
     Split::compile(&batch, Split::MAX)
         .map_err(|error| wrong(&["batch"], error, "such as `{ events: body:/events, key: /id }`"))?;
     Ok(batch)

@@ -184,7 +184,7 @@ impl Repeats {
 pub struct Batch {
     /// Where the array is, such as `body:/events`; `None` if it is the body.
     pub place: Option<String>,
-    /// JSON pointers within an element, joined.
+    /// JSON pointers within an element, joined; if none, it is known by its hash.
     pub key: Vec<String>,
     pub event_type: Option<String>,
 }

@@ -83,9 +83,9 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
         return Admission::Greeting;
     }
     let now = gateway.clock.now();
-    let (identity, readable) = match &route.idempotency {
-        Some(rule) => {
-            let mut identity = idempotency::identify(route, rule, &verified);
+    let identity = route.idempotency.as_ref().and_then(|rule| idempotency::identify(route, rule, &verified));
+    let (identity, readable) = match identity {
+        Some(mut identity) => {
             let readable = std::mem::take(&mut identity.readable);
             (identity, Some(readable))
         }

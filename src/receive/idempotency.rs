@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::buffer::{AnswersAsOf, ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim, Origin, Whose};
 use crate::clock::Timestamp;
-use crate::config::{Idempotency, Mode, Route};
-use crate::message::{PathParams, Request};
+use crate::config::{ByBytes, Idempotency, Mode, Route};
+use crate::message::{Head, Method, PathParams, Request};
 use crate::reason::Reason;
 use crate::verify::Verified;
 
@@ -53,15 +53,29 @@ impl Identity {
 }
 
 /// Who was let through without proof claims in a place of its own, and only for the very same body: nobody may take the
-/// place of a proved sender's event.
-pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Request>) -> Identity {
+/// place of a proved sender's event. `None` where nothing tells one event from the next.
+pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Request>) -> Option<Identity> {
+    if rule.by_bytes.is_some_and(|bytes| !tells_apart(bytes, route, request.get())) {
+        return None;
+    }
     let key = rule.key.key(request.get());
     let scope = scope(route, request);
     let claimed = match request.would_refuse() {
         None => ClaimKey::new(&scope, key.as_bytes()),
         Some(_) => unproved(&scope, &request.get().body, key.as_bytes()),
     };
-    Identity { key: claimed, readable: shortened(key), window: rule.window }
+    Some(Identity { key: claimed, readable: shortened(key), window: rule.window })
+}
+
+/// Whether a request may be known by its bytes alone. What is asked of an app by GET may have another answer each time,
+/// and a request with nothing in it is like every other.
+fn tells_apart(bytes: ByBytes, route: &Route, request: &Request) -> bool {
+    let Head { method, .. } = &request.head;
+    let is_asked =
+        matches!(*method, Method::GET | Method::HEAD) && !matches!(route.mode, Mode::Buffer { .. });
+    let is_empty =
+        request.body.is_empty() && !(bytes.query && request.head.query().is_some_and(|q| !q.is_empty()));
+    !is_asked && !is_empty
 }
 
 fn unproved(scope: &str, body: &[u8], key: &[u8]) -> ClaimKey {
@@ -102,7 +116,8 @@ pub fn claim_of(
         return Ok(None);
     }
     let Origin { client, way, .. } = &event.origin;
-    let scope = scope_of(route, params, client.as_deref(), way.as_deref());
+    let asked = Asked { method: &event.method, target: &event.target, params };
+    let scope = scope_of(route, &asked, client.as_deref(), way.as_deref());
     let key = match event.origin.would_refuse {
         would_refuse if event.origin.batch.is_some() => {
             key_of_part(&scope, key.as_bytes(), &event.body, would_refuse)
@@ -113,29 +128,51 @@ pub fn claim_of(
     Ok(Some(NewClaim { key, whose: None, window, answer: answers::acknowledgement(answer) }))
 }
 
-/// Within what a key is one key: the route, and where its senders don't know each other, the sender. Two of them may
-/// give the same id to different events; and where any of several rules proves a sender, who passes one of them must
-/// not take the id of another's event.
+/// Within what a key is one key: the route, which of its paths and methods was asked for, and where its senders don't
+/// know each other, the sender. Two of them may give the same id to different events; and where any of several rules or
+/// credentials proves a sender, who passes one of them must not take the id of another's event.
 pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
     let (client, way) = (request.client().map(|client| &**client), request.way().map(|way| &**way));
-    scope_of(route, &request.get().params, client, way)
+    let Request { head, params, .. } = request.get();
+    scope_of(route, &Asked { method: &head.method, target: &head.target, params }, client, way)
+}
+
+/// What a request asks for.
+struct Asked<'r> {
+    method: &'r Method,
+    target: &'r str,
+    params: &'r PathParams,
 }
 
 fn scope_of<'r>(
     route: &'r Route,
-    params: &PathParams,
+    asked: &Asked<'_>,
     client: Option<&str>,
     way: Option<&str>,
 ) -> Cow<'r, str> {
-    if route.tenants.is_none() && client.is_none() && way.is_none() {
+    let (path, query) = asked.target.split_once('?').unwrap_or((asked.target, ""));
+    let one_method = route.methods.len() == 1;
+    let by_query = route.idempotency.as_ref().and_then(|rule| rule.by_bytes).is_some_and(|bytes| bytes.query);
+    let query = if by_query { query } else { "" };
+    let is_below = route.path.ends_with("/*");
+    let is_one = asked.params.0.is_empty() && !is_below && one_method && query.is_empty();
+    if is_one && client.is_none() && way.is_none() {
         return Cow::Borrowed(&route.name);
     }
     // No route's name has a space.
     let mut scope = format!("{} of", route.name);
-    for name in route.tenants.iter().flat_map(|tenants| tenants.parameters()) {
-        let value = params.get(name).unwrap_or_default();
-        // The length keeps two values from being read as one.
+    // The lengths keep two values from being read as one.
+    for (_, value) in &asked.params.0 {
         let _ = write!(scope, " {}:{value}", value.len());
+    }
+    if !one_method {
+        let _ = write!(scope, " {}", asked.method);
+    }
+    if is_below {
+        let _ = write!(scope, " at {}:{path}", path.len());
+    }
+    if !query.is_empty() {
+        let _ = write!(scope, " ?{}:{query}", query.len());
     }
     if let Some(client) = client {
         let _ = write!(scope, " client {client}");

@@ -225,7 +225,7 @@ async fn way_in<E: Exchange, A: App>(
     let request = endpoint::hidden(route, request);
 
     // Did we have it before? Then it gets the first one's answer.
-    let identity = route.idempotency.as_ref().map(|rule| idempotency::identify(route, rule, &request));
+    let identity = route.idempotency.as_ref().and_then(|rule| idempotency::identify(route, rule, &request));
     if let Some(first) = identity.as_ref().and_then(|identity| context.remembered(identity)) {
         let _ = exchange.answer(answers::repeat(&first)).await;
         return Ok(Outcome::Duplicate(first.event_id));

@@ -70,9 +70,6 @@ impl Split {
             }
         };
         let key = batch.key.iter().map(|text| Pointer::parse(text)).collect::<Result<Box<[_]>, _>>()?;
-        if key.is_empty() {
-            return Err("the elements need a `key`, such as `/id`".to_owned());
-        }
         let event_type = batch.event_type.as_deref().map(Pointer::parse).transpose()?;
         Ok(Self { array, key, event_type, bound: true, max })
     }

@@ -44,7 +44,7 @@ pub(super) enum How {
 pub(super) struct Proof {
     pub(super) by: Arc<str>,
     pub(super) label: Option<Arc<str>>,
-    /// Which of several rules (`any`) it was, where there are several.
+    /// Which of several rules (`any`) it was, where there are several, and who of several that one rule tells apart.
     pub(super) way: Option<Arc<str>>,
 }
 
@@ -74,12 +74,21 @@ impl Check {
         let label = match &self.how {
             How::Open => None,
             How::Scheme(scheme) => scheme.check(request, public_url, now)?,
-            How::Jwt(jwt) => jwt.check(request, public_url, now)?,
+            How::Jwt(jwt) => {
+                let (label, subject) = jwt.prove(request, public_url, now)?;
+                way = subject;
+                label
+            }
             How::HttpSignature(signature) => signature.check(request, public_url, now)?,
-            How::Credentials(credentials) => credentials.check(request, now)?,
+            How::Credentials(credentials) => {
+                let label = credentials.check(request, now)?;
+                way = label.clone().filter(|_| credentials.has_several_holders());
+                label
+            }
             How::Ways(ways) => {
                 let (matched, proof) = first(ways, request, public_url, now)?;
                 contradicted(ways, matched, request)?;
+                way = proof.way;
                 proof.label
             }
             How::Any(rules) => {

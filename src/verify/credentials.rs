@@ -110,6 +110,11 @@ impl Credentials {
         })
     }
 
+    /// Whether those who hold these may be several: users, or keys that are called differently.
+    pub(super) fn has_several_holders(&self) -> bool {
+        self.keys.windows(2).any(|two| two[0].label != two[1].label)
+    }
+
     /// The credentials that are known by more than their digests.
     pub(super) fn plain(&self) -> impl Iterator<Item = &Secret> {
         self.keys.iter().filter_map(|one| one.value.plain.as_ref())

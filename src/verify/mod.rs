@@ -332,6 +332,11 @@ impl Verifier {
         self.covers(&Extract::at(locate::Location::Whole))
     }
 
+    /// The same for the query.
+    pub fn covers_query(&self) -> bool {
+        Extract::parse("query:any").is_ok_and(|any| self.covers(&any))
+    }
+
     /// Signed parts of which the border could be moved, and where in the rule they stand.
     pub fn open_borders(&self) -> Vec<OpenBorder> {
         let mut found = Vec::new();

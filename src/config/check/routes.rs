@@ -10,7 +10,7 @@ use super::places::Has;
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
 use crate::config::model::{
-    Acknowledgement, Clients, Enforce, Idempotency, KeepRefused, Limits, Mode, Route,
+    Acknowledgement, ByBytes, Clients, Enforce, Idempotency, KeepRefused, Limits, Mode, Route,
 };
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
@@ -362,6 +362,7 @@ impl Checker<'_, '_> {
             return None;
         }
         let standard = repeats.and_then(Repeats::key).cloned();
+        let is_chosen = key.is_some() || standard.is_some();
         let (key, own) = match (key, standard) {
             (Some(own), standard) => {
                 let extract = self.extract(own, &place.key("key"))?;
@@ -395,6 +396,9 @@ impl Checker<'_, '_> {
             }
             Extract::joined(vec![key, Extract::body_hash()])
         };
+        let by_bytes = (!is_chosen).then(|| ByBytes {
+            query: proof.is_none_or(|Proof { compiled, .. }| compiled.verifier.covers_query()),
+        });
         let window = window.unwrap_or(Time(WINDOW));
         self.not_zero(&place, "window", window);
         if let Some(tolerance) = proof.and_then(|p| p.tolerance)
@@ -405,7 +409,7 @@ impl Checker<'_, '_> {
             let help = "a window of at least twice the `tolerance` leaves no gap for a replay";
             self.warning(&place.key("window"), message, help);
         }
-        Some(Idempotency { key, window: window.0 })
+        Some(Idempotency { key, by_bytes, window: window.0 })
     }
 
     fn split(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof<'_>>) -> Option<Split> {
@@ -423,6 +427,7 @@ impl Checker<'_, '_> {
         let proof = proof?;
         let pack = proof.compiled.pack.as_ref();
         let batch = pack.and_then(|pack| pack.batch.as_ref());
+        let is_own = own.events.is_some();
         let (place_of_array, standard_key) = match (own.events, batch) {
             (Some(own), _) => ((own != "body").then_some(own), None),
             (None, Some(batch)) => (batch.place.clone(), Some(batch.key.clone())),
@@ -439,6 +444,14 @@ impl Checker<'_, '_> {
             Some(raw::TextOrList::List(texts)) => texts,
             None => standard_key.unwrap_or_default(),
         };
+        if key.is_empty() && is_own {
+            self.error(
+                &place,
+                "the elements need a `key`",
+                "such as `/id`: an id that each element has of its own",
+            );
+            return None;
+        }
         let event_type = own.event_type.or_else(|| batch.and_then(|batch| batch.event_type.clone()));
         let batch = Batch { place: place_of_array, key, event_type };
         match Split::compile(&batch, own.max_events.unwrap_or(Split::MAX)) {

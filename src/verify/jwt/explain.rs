@@ -36,7 +36,7 @@ impl<'t> Seen<'t> {
 
 impl Jwt {
     pub(in crate::verify) fn explain(&self, name: String, asked: &Asked<'_>) -> Way {
-        let decision = self.check(asked.request, asked.public_url, asked.now);
+        let decision = self.prove(asked.request, asked.public_url, asked.now).map(|(label, _)| label);
         let value = self.location.find(View::of(asked.request)).ok().flatten();
         let token = self.token(value.as_deref());
         let seen = token.as_ref().ok().and_then(|token| Seen::of(token));

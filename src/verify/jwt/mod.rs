@@ -83,12 +83,13 @@ struct ClaimDigest {
 }
 
 impl Jwt {
-    pub(super) fn check(
+    /// The label of the key that signed the token, and whose the token is (`sub`).
+    pub(super) fn prove(
         &self,
         request: &Request,
         public_url: Option<&str>,
         now: Timestamp,
-    ) -> Result<Match, Refusal> {
+    ) -> Result<(Match, Option<Arc<str>>), Refusal> {
         let value = at(&self.location, self.location.find(View::of(request)))?;
         let token = self.token(value.as_deref())?;
         let (claims, label) = self.verified_claims(token, request.head.client, now)?;
@@ -104,7 +105,8 @@ impl Jwt {
         }
         // Last: whose token is right in all else may be told that this route is not for it.
         self.check_claims(&claims)?;
-        Ok(label)
+        let subject = claims.get("sub").and_then(Value::as_str).map(Into::into);
+        Ok((label, subject))
     }
 
     /// Names of algorithms that are accepted and for which there is no key.
