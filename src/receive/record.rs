@@ -146,7 +146,10 @@ impl<'a> Record<'a> {
         }
         match (result, self.access) {
             (_, AccessLog::Off) | (Ok(_), AccessLog::Errors) => {}
-            (Err(refused), _) => self.log_refused(refused, status, took, exchange.head()),
+            (Err(refused), _) => {
+                let how = if exchange.broke_off() { "broken off" } else { "refused" };
+                self.log_refused(how, refused, status, took, exchange.head());
+            }
             (Ok(outcome), AccessLog::All) => self.log_taken(*outcome, status, took),
         }
     }
@@ -187,7 +190,8 @@ impl<'a> Record<'a> {
         self.metrics.answered(route, took);
     }
 
-    fn log_refused(&self, refused: &Refused, status: u16, took: Duration, head: &Head) {
+    /// `how` it ended: with an answer of ours, or within the app's, of which `status` is then the beginning.
+    fn log_refused(&self, how: &str, refused: &Refused, status: u16, took: Duration, head: &Head) {
         // Below a route its name says enough, and the path may hold something that only the sender should know.
         let path = match self.route {
             Some(_) => None,
@@ -208,7 +212,7 @@ impl<'a> Record<'a> {
                     status,
                     took_ms = millis(took),
                     detail = (!refused.detail.is_empty()).then_some(&*refused.detail),
-                    "refused"
+                    "{how}"
                 )
             };
         }
@@ -329,6 +333,22 @@ mod tests {
         assert_eq!(lines[0]["detail"], "no secret of 2 matched");
         assert_eq!((&lines[0]["level"], &lines[0]["path"]), (&"INFO".into(), &"/hooks/x".into()));
         assert!(!lines[0].to_string().contains("token"));
+    }
+
+    #[test]
+    fn an_answer_that_broke_off_within_is_not_called_refused() {
+        let lines = logged(|| {
+            let metrics = Metrics::default();
+            let mut exchange = InMemory::post("/hooks/x");
+            let record = Record::begin(&metrics, AccessLog::Errors, exchange.head(), None);
+            let mut tracked = Tracked::new(&mut exchange);
+            now_or_never(tracked.start(200, &crate::message::Headers::default())).unwrap();
+            let refused = Refused::because(Reason::UpstreamUnavailable, "broken: early end");
+            now_or_never(tracked.refuse(&refused));
+            record.end(&Err(refused), &tracked);
+        });
+        assert_eq!((&lines[0]["message"], &lines[0]["status"]), (&"broken off".into(), &200.into()));
+        assert_eq!(lines[0]["reason"], "upstream_unavailable");
     }
 
     #[test]

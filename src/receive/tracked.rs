@@ -23,8 +23,10 @@ enum Progress {
     Unanswered,
     /// `start` was called; `finish` was not.
     Streaming,
-    /// Whole, or broken off.
+    /// Whole.
     Over,
+    /// The sender can tell that something is missing.
+    BrokenOff,
 }
 
 impl<'e, E: Exchange> Tracked<'e, E> {
@@ -40,12 +42,16 @@ impl<'e, E: Exchange> Tracked<'e, E> {
                 let _ = self.answer(refused.answer()).await;
             }
             Progress::Streaming => self.abort(),
-            Progress::Over => {}
+            Progress::Over | Progress::BrokenOff => {}
         }
     }
 
     pub fn status(&self) -> Option<u16> {
         self.begun.map(|(status, _)| status)
+    }
+    /// Whether the answer was begun and not brought to its end.
+    pub fn broke_off(&self) -> bool {
+        self.progress == Progress::BrokenOff
     }
     pub fn answered_at(&self) -> Option<Instant> {
         self.begun.map(|(_, at)| at)
@@ -87,7 +93,7 @@ impl<E: Exchange> Exchange for Tracked<'_, E> {
         self.inner.finish().await
     }
     fn abort(&mut self) {
-        self.progress = Progress::Over;
+        self.progress = Progress::BrokenOff;
         self.inner.abort();
     }
 }

@@ -59,12 +59,72 @@ struct Standing {
 pub(super) struct Turn {
     servers: Arc<[Standing]>,
     server: usize,
+    began: Instant,
+    /// What the head of its answer said, until the end of it has said more: whether the server is well.
+    so_far: Option<bool>,
+}
+
+impl Turn {
+    /// The head of its answer says whether the server is well. It holds if nobody reads to the end.
+    pub fn begins(&mut self, well: bool) {
+        self.so_far = Some(well);
+    }
+
+    /// The answer has ended as it began.
+    pub fn ends(&mut self) {
+        if let Some(well) = self.so_far.take() {
+            self.tell(well);
+        }
+    }
+
+    /// The answer breaks off within. `well`: the server had no part in that.
+    pub fn breaks_off(&mut self, well: bool) {
+        if self.so_far.take().is_some() {
+            self.tell(well);
+        }
+    }
+
+    /// There is no answer. `well`: the server had no part in that.
+    pub fn fails(&self, well: bool) {
+        self.tell(well);
+    }
+
+    fn tell(&self, well: bool) {
+        self.servers[self.server].answered(well, millis(self.began));
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.ends();
         self.servers[self.server].in_flight.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+impl Standing {
+    /// It answered, and is well or not.
+    fn answered(&self, well: bool, now: u64) {
+        if !well {
+            let failures = self.sick.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            if let Some(further) = failures.checked_sub(SICK_AFTER) {
+                self.skip(further, now);
+            }
+        } else if self.sick.load(Ordering::Relaxed) != 0
+            && self.sick.swap(0, Ordering::Relaxed) >= SICK_AFTER
+        {
+            self.skip_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn skip(&self, earlier: u32, now: u64) {
+        let skip = FIRST_SKIP.saturating_mul(1 << earlier.min(10)).min(LONGEST_SKIP);
+        let until = now.saturating_add(u64::try_from(skip.as_millis()).unwrap_or(0));
+        self.skip_until.store(until, Ordering::Relaxed);
+    }
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 impl Balance {
@@ -121,7 +181,7 @@ impl Balance {
     /// Counts a request as in flight until the turn is dropped.
     pub fn turn(&self, server: usize) -> Turn {
         self.servers[server].in_flight.fetch_add(1, Ordering::Relaxed);
-        Turn { servers: self.servers.clone(), server }
+        Turn { servers: self.servers.clone(), server, began: self.began, so_far: None }
     }
     pub fn in_flight(&self, server: usize) -> usize {
         self.servers[server].in_flight.load(Ordering::Relaxed)
@@ -137,29 +197,8 @@ impl Balance {
     }
 
     pub fn unreachable(&self, server: usize) {
-        let failures = self.servers[server].failures.fetch_add(1, Ordering::Relaxed);
-        self.skip(server, failures);
-    }
-
-    /// It answered, and is well or not.
-    pub fn answered(&self, server: usize, well: bool) {
         let standing = &self.servers[server];
-        if !well {
-            let failures = standing.sick.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            if let Some(further) = failures.checked_sub(SICK_AFTER) {
-                self.skip(server, further);
-            }
-        } else if standing.sick.load(Ordering::Relaxed) != 0
-            && standing.sick.swap(0, Ordering::Relaxed) >= SICK_AFTER
-        {
-            standing.skip_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn skip(&self, server: usize, earlier: u32) {
-        let skip = FIRST_SKIP.saturating_mul(1 << earlier.min(10)).min(LONGEST_SKIP);
-        let until = self.now().saturating_add(u64::try_from(skip.as_millis()).unwrap_or(0));
-        self.servers[server].skip_until.store(until, Ordering::Relaxed);
+        standing.skip(standing.failures.fetch_add(1, Ordering::Relaxed), self.now());
     }
 
     /// What the health checks say.
@@ -180,7 +219,7 @@ impl Balance {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+        millis(self.began)
     }
 }
 
@@ -325,7 +364,7 @@ mod tests {
         let balance = new(2, &Balancing::RoundRobin);
         for n in 0..SICK_AFTER {
             assert!(order(&balance).contains(&0), "{n}");
-            balance.answered(0, false);
+            balance.turn(0).fails(false);
         }
         assert_eq!((order(&balance), balance.word(0)), (vec![1], "skipped"));
         // That it can be reached does not make it well.
@@ -334,10 +373,16 @@ mod tests {
         assert_eq!(order(&balance), [1]);
         tokio::time::advance(FIRST_SKIP).await;
         assert!(order(&balance).contains(&0), "it has another try");
-        balance.answered(0, false);
+        let mut turn = balance.turn(0);
+        turn.begins(true);
+        turn.breaks_off(false);
+        drop(turn);
         tokio::time::advance(FIRST_SKIP).await;
         assert_eq!(order(&balance), [1], "longer this time");
-        balance.answered(0, true);
+        let mut turn = balance.turn(0);
+        turn.begins(true);
+        assert_eq!(order(&balance), [1], "a head alone is no whole answer");
+        turn.ends();
         assert!(order(&balance).contains(&0));
     }
 }

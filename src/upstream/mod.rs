@@ -200,14 +200,14 @@ impl Upstream {
         let mut limit = Limit::whole(self.inner.timeout);
         let mut failure = None;
         for server in self.inner.balance.order(request.affinity) {
-            let turn = self.inner.balance.turn(server);
+            let mut turn = self.inner.balance.turn(server);
             match self.try_server(server, request, &body, &mut limit).await {
                 Ok(incoming) => {
-                    self.inner.balance.answered(server, incoming.status < 500);
-                    return Ok(Incoming { _turn: Some(turn), ..incoming });
+                    turn.begins(incoming.status < 500);
+                    return Ok(Incoming { turn: Some(turn), ..incoming });
                 }
                 Err(Miss::Final(error)) => {
-                    self.inner.balance.answered(server, error.is_ours());
+                    turn.fails(error.is_ours());
                     return Err(error);
                 }
                 Err(Miss::Unreachable(error)) => failure = Some(worse(failure, error)),
@@ -297,7 +297,7 @@ impl Upstream {
             status: head.status,
             headers: head.headers,
             body: Body::H1(Box::new(body)),
-            _turn: None,
+            turn: None,
         })
     }
 
@@ -402,8 +402,8 @@ pub struct Incoming {
     /// As received (on HTTP/2 with lower-case names), those of the hop included.
     pub headers: Headers,
     body: Body,
-    /// Ends with it.
-    _turn: Option<Turn>,
+    /// Ends with it, and tells how it ended.
+    turn: Option<Turn>,
 }
 
 /// How one server of a destination stands.
@@ -429,7 +429,7 @@ impl Incoming {
             status,
             headers,
             body: Body::H2(Box::new(h2::Body::new(response.into_body(), limit))),
-            _turn: None,
+            turn: None,
         }
     }
 
@@ -444,9 +444,15 @@ impl Incoming {
     /// The next piece of the body, `None` at its end (then the connection goes back to its pool). After a 101: raw
     /// bytes. Safe to cancel. After an error the same error comes again: a body that broke never looks complete.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        match &mut self.body {
+        let chunk = match &mut self.body {
             Body::H1(body) => body.chunk().await,
             Body::H2(body) => body.chunk().await,
+        };
+        match (&chunk, &mut self.turn) {
+            (Ok(None), Some(turn)) => turn.ends(),
+            (Err(error), Some(turn)) => turn.breaks_off(error.is_ours()),
+            _ => {}
         }
+        chunk
     }
 }

@@ -214,7 +214,7 @@ impl Answering {
     pub async fn head(mut self) -> Result<Incoming, UpstreamError> {
         let turn = self.turn.take();
         let incoming = self.await_head().await?;
-        Ok(Incoming { _turn: turn, ..incoming })
+        Ok(Incoming { turn, ..incoming })
     }
 
     async fn await_head(self) -> Result<Incoming, UpstreamError> {
@@ -235,7 +235,7 @@ impl Answering {
                     status: head.status,
                     headers: head.headers,
                     body: Body::H1(Box::new(body)),
-                    _turn: None,
+                    turn: None,
                 })
             }
             Exchange::H2 { answer, progress, repeat } => {

@@ -5,6 +5,7 @@ pub(super) mod pass;
 pub(super) mod proxy;
 pub(super) mod spill;
 pub(super) mod split;
+mod under_way;
 
 use crate::buffer::{AppendError, Appended, EventId, Origin};
 use crate::message::{Head, TraceContext};

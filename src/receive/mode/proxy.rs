@@ -30,6 +30,7 @@ use crate::upstream::{Affinity, EventHeaders, Forward, Outgoing, UpstreamError, 
 use crate::verify::Verified;
 
 use super::call;
+use super::under_way::UnderWay;
 
 pub(in crate::receive) async fn forward<E: Exchange, A: App>(
     context: &Context<'_, A>,
@@ -124,8 +125,8 @@ impl<'a, A: App> Call<'a, A> {
         })
     }
 
-    /// Sends it, if the app is not given a rest. The head of the answer says how the app is.
-    pub async fn send(&self) -> Result<A::Answer, Refused> {
+    /// Sends it, if the app is not given a rest.
+    pub async fn send(&self) -> Result<UnderWay<A::Answer>, Refused> {
         let Guarded { breaker, settings } = &self.breaker;
         let permit = match breaker.admit_inline(*settings) {
             Ok(permit) => permit,
@@ -141,7 +142,6 @@ impl<'a, A: App> Call<'a, A> {
                 let status = incoming.status();
                 let asked = incoming.headers().first("retry-after");
                 let asked = asked.and_then(|value| retry_after(value, self.clock.now()));
-                permit.end(breaker::of_status(status, asked), &format!("status {status}"));
                 if let Some(span) = &self.span {
                     let mut span = span.lock();
                     span.answered(status);
@@ -149,7 +149,7 @@ impl<'a, A: App> Call<'a, A> {
                         span.failed_with(status);
                     }
                 }
-                Ok(incoming)
+                Ok(UnderWay::new(incoming, asked, permit))
             }
             Err(error) => {
                 permit.end(breaker::of_error(&error), &error.to_string());
@@ -163,7 +163,7 @@ impl<'a, A: App> Call<'a, A> {
 
     async fn relay<E: Exchange>(&self, exchange: &mut Tracked<'_, E>) -> Result<Outcome, Refused> {
         let mut incoming = self.send().await?;
-        let sender = self.start(exchange, &incoming).await?;
+        let sender = self.start(exchange, &mut incoming).await?;
         self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
         Ok(Outcome::Forwarded(self.id))
     }
@@ -184,12 +184,12 @@ impl<'a, A: App> Call<'a, A> {
         if !(200..300).contains(&incoming.status()) {
             // Not a success: the next may try, while this sender is told what the app said.
             drop(turn);
-            let sender = self.start(exchange, &incoming).await?;
+            let sender = self.start(exchange, &mut incoming).await?;
             self.stream(&mut incoming, sender, |_| ()).await?.finish().await;
             return Ok(Outcome::Forwarded(self.id));
         }
         let mut kept = answers::Kept::of(incoming.status(), incoming.headers());
-        let sender = self.start(exchange, &incoming).await?;
+        let sender = self.start(exchange, &mut incoming).await?;
         let sender = self.stream(&mut incoming, sender, |chunk| kept.push(chunk)).await?;
         // Claimed before the sender sees the end, so that a repeat of what it saw succeed is always recognised.
         turn.succeed(&self.claim(context, identity, kept.into_answer()));
@@ -238,25 +238,39 @@ impl<'a, A: App> Call<'a, A> {
     pub async fn start<'s, 'e, E: Exchange>(
         &self,
         exchange: &'s mut Tracked<'e, E>,
-        incoming: &impl AppAnswer,
+        incoming: &mut UnderWay<A::Answer>,
     ) -> Result<Sender<'s, 'e, E>, Refused> {
-        Sender::start(exchange, incoming, self.id, self.timeout).await
+        let started = Sender::start(exchange, incoming, self.id, self.timeout).await;
+        if started.is_err() {
+            // It does not fit the sender; the app has said what it had to say.
+            incoming.is_enough();
+        }
+        started
     }
 
     /// Passes the app's answer on to its end. A sender that leaves does not end it: whether the app has succeeded
     /// must be known. An `Err` is the app's break.
     pub async fn stream<'s, 'e, E: Exchange>(
         &self,
-        incoming: &mut A::Answer,
+        incoming: &mut UnderWay<A::Answer>,
         mut sender: Sender<'s, 'e, E>,
         mut seen: impl FnMut(&[u8]),
     ) -> Result<Sender<'s, 'e, E>, UpstreamError> {
-        while let Some(chunk) = incoming.chunk().await? {
+        while let Some(chunk) = self.next(incoming).await? {
             seen(&chunk);
             // The destination's timeout is the app's: a sender that reads slowly does not use it up.
             incoming.extend(sender.write(chunk).await);
         }
         Ok(sender)
+    }
+
+    /// The next piece of the app's answer.
+    pub async fn next(&self, incoming: &mut UnderWay<A::Answer>) -> Result<Option<Bytes>, UpstreamError> {
+        let chunk = incoming.chunk().await;
+        if let (Err(error), Some(span)) = (&chunk, &self.span) {
+            span.lock().failed(error.class(), error.to_string());
+        }
+        chunk
     }
 
     pub fn claim(&self, context: &Context<'_, A>, identity: &Identity, answer: FirstAnswer) -> Arc<Claimed> {

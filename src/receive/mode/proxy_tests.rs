@@ -150,6 +150,42 @@ fn an_answer_that_breaks_is_broken_off_and_releases_the_claim() {
 }
 
 #[test]
+fn answers_that_break_off_open_the_breaker_and_a_sender_that_left_does_not() {
+    let settings = BreakerSettings { failures: 2, ..BreakerSettings::default() };
+    let half = || Script::answers(200, &["half"]).then_breaks();
+    let scene = Scene::new(FakeApp::new([half(), Script::answers(200, &["whole"]), half(), half()]));
+    let breaker = scene.breakers.of(&DestinationName::new("r", "d"));
+    let send = |mut exchange: InMemory| {
+        let mut tracked = Tracked::new(&mut exchange);
+        let mut call = call(&scene);
+        call.breaker.settings = Some(&settings);
+        now_or_never(call.relay(&mut tracked)).map_err(|refused| refused.reason)
+    };
+    let phase = || breaker.status().phase;
+    let broken = Err(Reason::UpstreamUnavailable);
+    assert_eq!(send(InMemory::post("/")), broken);
+    assert!(send(InMemory::post("/").gone()).is_ok(), "the app's answer was whole");
+    assert_eq!(send(InMemory::post("/")), broken);
+    assert_eq!(phase(), breaker::Phase::Closed, "the one between was a success");
+    assert_eq!(send(InMemory::post("/")), broken);
+    assert_eq!(phase(), breaker::Phase::Open);
+}
+
+#[test]
+fn an_answer_that_nobody_heard_to_its_end_says_nothing() {
+    let scene = Scene::new(FakeApp::new([Script::answers(200, &["a", "b"]).after(1)]));
+    let settings = BreakerSettings { failures: 1, ..BreakerSettings::default() };
+    let mut call = call(&scene);
+    call.breaker.settings = Some(&settings);
+    within(async {
+        call.breaker.breaker.admit(Some(&settings)).unwrap().end(breaker::Outcome::Sick { asked: None }, "");
+        tokio::time::sleep(settings.probe_after).await;
+        drop(call.send().await.unwrap());
+        assert_eq!(call.breaker.breaker.status().transitions.closed, 0, "the probe is still to come");
+    });
+}
+
+#[test]
 fn a_success_counts_though_its_sender_has_gone() {
     let scene = Scene::new(FakeApp::default());
     let Ok(Outcome::Forwarded(id)) = now_or_never(send(&scene, &mut InMemory::post("/").gone())) else {

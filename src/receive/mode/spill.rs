@@ -28,6 +28,7 @@ use crate::receive::{Context, answers};
 use crate::verify::Verified;
 
 use super::proxy::{Call, Permitted, repeat};
+use super::under_way::UnderWay;
 use super::{sending, sent};
 
 /// Bytes of an answer's body that are held back: as much as is kept of an answer for repeats.
@@ -96,7 +97,7 @@ impl<A: App> One<'_, A> {
         let Heard { mut incoming, held, extent } = heard;
         let status = incoming.status();
         let success = (200..300).contains(&status);
-        let mut sender = match self.call.start(&mut *exchange, &incoming).await {
+        let mut sender = match self.call.start(&mut *exchange, &mut incoming).await {
             Ok(sender) => sender,
             // Nothing was sent: the app's answer has a head that can't be said.
             Err(refused) => return self.store(exchange, turn, &refused.detail).await,
@@ -132,7 +133,7 @@ impl<A: App> One<'_, A> {
     }
 
     /// Sends it and waits for an answer that settles what happens. An `Err` says why there is none.
-    async fn hear(&self) -> Result<Heard<A::Answer>, Cow<'static, str>> {
+    async fn hear(&self) -> Result<Heard<UnderWay<A::Answer>>, Cow<'static, str>> {
         if self.context.pauses.of(&self.spill.destination.name).is_some() {
             return Err("paused by an operator".into());
         }
@@ -142,7 +143,7 @@ impl<A: App> One<'_, A> {
         }
         let (mut held, mut bytes) = (Vec::new(), 0);
         while bytes <= HELD {
-            match incoming.chunk().await {
+            match self.call.next(&mut incoming).await {
                 Ok(Some(piece)) => {
                     bytes += piece.len();
                     held.push(piece);

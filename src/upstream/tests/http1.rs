@@ -149,6 +149,22 @@ async fn an_app_that_takes_too_long_is_given_up_in_each_phase() {
 }
 
 #[tokio::test]
+async fn a_server_whose_answers_break_off_is_passed_over() {
+    const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
+    const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwhole";
+    let (breaks, well) = (App::start(&[&[Read, Send(HALF)]]).await, App::start(&[&[Read, Send(WHOLE)]]).await);
+    let mut settings = destination(&breaks.url());
+    settings.upstreams.push(well.url().parse().unwrap());
+    let upstream = Upstream::new(&settings).unwrap();
+    let mut broken = 0;
+    for _ in 0..20 {
+        broken += usize::from(outcome(&upstream, pattern(9)).await.is_err());
+    }
+    assert_eq!(broken, 5);
+    assert_eq!(upstream.servers()[0].state, "skipped");
+}
+
+#[tokio::test]
 async fn refused_and_unknown_are_told_apart() {
     let refused = Upstream::new(&destination(&format!("http://{}", nobody().await))).unwrap();
     let error = outcome(&refused, Bytes::new()).await.unwrap_err();
