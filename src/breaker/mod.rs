@@ -287,7 +287,11 @@ impl Drop for Permit {
 
 /// What a failure to get an answer says about the app.
 pub fn of_error(error: &UpstreamError) -> Outcome {
-    if error.is_ours() { Outcome::Ours } else { Outcome::Sick { asked: None } }
+    match error {
+        UpstreamError::Unprocessed(_) => Outcome::Unknown,
+        error if error.is_ours() => Outcome::Ours,
+        _ => Outcome::Sick { asked: None },
+    }
 }
 
 /// What an answer says about the app: a server error, a time-out and "too many" mean that it can't, whatever it is
@@ -307,6 +311,17 @@ mod tests {
 
     fn begun(breaker: &Arc<Breaker>, settings: &BreakerSettings, times: usize) -> Vec<Permit> {
         (0..times).map_while(|_| breaker.admit_inline(Some(settings)).ok()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_app_did_not_process_says_nothing_about_it() {
+        let breaker = Breakers::default().of(&DestinationName::new("r", "d"));
+        let settings = BreakerSettings { failures: 1, ..BreakerSettings::default() };
+        let outcome = of_error(&UpstreamError::Unprocessed("refused".into()));
+        for permit in begun(&breaker, &settings, 20) {
+            permit.end(outcome, "");
+        }
+        assert_eq!(breaker.status().phase, Phase::Closed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,9 +7,9 @@
 //!   for: the delivery is dead at once, so that an operator sees it at once.
 //! - Age alone ends nothing: a delivery that was held back beyond `max_age` (by its breaker, a pause, a schedule, a rate, a
 //!   gateway that was down) is tried once more, and only if that try fails, and counts, is it too old.
-//! - What the gateway could not do itself (no address for the name, no file descriptor) is not the app's failure: it
-//!   uses up no attempt, and is tried again for as long as it takes. Nor does what fails while the destination's breaker
-//!   is not closed (see `breaker`).
+//! - What the gateway could not do itself (no address for the name, no file descriptor), and what the app says it did not
+//!   process (HTTP/2), is not the app's failure: it uses up no attempt, and is tried again for as long as it takes. Nor does
+//!   what fails while the destination's breaker is not closed (see `breaker`).
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) enum Finding {
         /// How long the app asked to be left alone.
         asked: Option<Duration>,
     },
-    /// The gateway's own failure.
+    /// The gateway's own failure, or one that is nobody's: nothing was tried.
     Ours,
 }
 
@@ -58,6 +58,7 @@ pub(super) fn finding(result: &Result<Answered, UpstreamError>, retry: &Retry, n
         Ok(Answered { retry_after, .. }) => Finding::Failure {
             asked: retry_after.as_deref().and_then(|value| upstream::retry_after(value, now)),
         },
+        Err(UpstreamError::Unprocessed(_)) => Finding::Ours,
         Err(error) if error.is_ours() => Finding::Ours,
         Err(_) => Finding::Failure { asked: None },
     }
@@ -133,6 +134,7 @@ mod tests {
         }
         assert_eq!(finding(Err(UpstreamError::Dns(text()))), Finding::Ours);
         assert_eq!(finding(Err(UpstreamError::Local(text()))), Finding::Ours);
+        assert_eq!(finding(Err(UpstreamError::Unprocessed(text()))), Finding::Ours);
     }
 
     #[test]

@@ -195,7 +195,7 @@ pub(super) fn next(
         (Finding::GivenUp, _) => (Some(attempt), dies(DeadReason::GivenUp, order)),
         // Held, nothing charged: it is due, and goes when the breaker lets it.
         (Finding::Failure { .. } | Finding::Ours, Charge::Spared) => (None, Next::Release),
-        // The breaker never charges for what is ours.
+        // The breaker holds what is ours; what is left was not processed, and is charged to nobody.
         (Finding::Ours, Charge::Counts) => {
             (None, Next::Retry(now.saturating_add(backoff::ceiling(retry, 1))))
         }

@@ -23,10 +23,14 @@ pub enum UpstreamError {
     Broken(String),
     #[error("protocol: {0}")]
     Protocol(String),
+    /// The app says that it has done nothing with the request, again and again (HTTP/2). It is charged for nothing.
+    #[error("unprocessed: {0}")]
+    Unprocessed(String),
 }
 
 impl UpstreamError {
-    /// One word for logs and metrics: `connect`, `tls`, `dns`, `local`, `timeout`, `broken`, `protocol`.
+    /// One word for logs and metrics: `connect`, `tls`, `dns`, `local`, `timeout`, `broken`, `protocol`,
+    /// `unprocessed`.
     pub const fn class(&self) -> &'static str {
         match self {
             UpstreamError::Connect(_) => "connect",
@@ -36,10 +40,11 @@ impl UpstreamError {
             UpstreamError::Timeout(_) => "timeout",
             UpstreamError::Broken(_) => "broken",
             UpstreamError::Protocol(_) => "protocol",
+            UpstreamError::Unprocessed(_) => "unprocessed",
         }
     }
 
-    /// Whether the app had no part in it, so that it is not charged for it.
+    /// Whether the app had no part in it, because the gateway could not even ask it.
     pub const fn is_ours(&self) -> bool {
         matches!(self, UpstreamError::Dns(_) | UpstreamError::Local(_))
     }

@@ -1,12 +1,14 @@
 //! HTTP/2 to the app, on hyper's client: one shared connection per thread and upstream server.
 //!
-//! A stream that the app refused (REFUSED_STREAM), or that came after its GOAWAY, was not processed and may be sent
-//! again; so may one on a connection that turned out closed. Names are lower case on this wire, and the order between
+//! A stream that the app refused (REFUSED_STREAM), or that came after its GOAWAY, was not processed (RFC 9113 section 8.7): it
+//! is sent again a few times, and is nobody's failure if that is not enough. One on a connection that turned out closed is
+//! sent again once. Until the app has said how many streams it allows there is one. Names are lower case on this wire, and the order between
 //! different names is not kept by it: that is the protocol's, not ours.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,7 +28,18 @@ use super::origin::Origin;
 use super::{From, Outgoing, UpstreamError};
 
 /// What requests are sent through; clones share one connection.
-pub(super) type Sender = http2::SendRequest<RequestBody>;
+#[derive(Clone, Debug)]
+pub(super) struct Sender {
+    requests: http2::SendRequest<RequestBody>,
+    /// Tells its connection from all others.
+    pub connection: u64,
+}
+
+impl Sender {
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+}
 
 /// Bytes the app may send ahead on one stream, and on one connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -36,14 +49,21 @@ const MAX_HEAD: u32 = 64 * 1024;
 /// A connection with requests under way is asked for a sign of life this often, and given this long.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams before the app has said how many it allows.
+const FIRST_STREAMS: usize = 1;
+/// How long a request that was not processed waits before it is sent again, each time. The first time another
+/// connection is most likely all it takes.
+pub(super) const WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(250)];
 
 /// Begins HTTP/2 on a connection.
 pub(super) async fn handshake(stream: Stream) -> Result<Sender, UpstreamError> {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    let (requests, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEAD)
+        .initial_max_send_streams(FIRST_STREAMS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(stream))
@@ -53,7 +73,7 @@ pub(super) async fn handshake(stream: Stream) -> Result<Sender, UpstreamError> {
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok(sender)
+    Ok(Sender { requests, connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed) })
 }
 
 /// Why there is no head of an answer.
@@ -61,6 +81,8 @@ pub(super) async fn handshake(stream: Stream) -> Result<Sender, UpstreamError> {
 pub(super) struct Failure {
     pub error: UpstreamError,
     pub processed: Processed,
+    /// Where it happened.
+    pub connection: u64,
 }
 
 /// What is known of a request that was not answered.
@@ -74,12 +96,13 @@ pub(super) enum Processed {
 }
 
 impl Failure {
-    /// Whether the request may go out once more; a closed connection excuses it only if it came from the pool.
-    pub fn may_repeat(&self, from: From) -> bool {
+    /// How long to wait before the request goes out once more, after `repeats` repeats; `None`: it does not. A closed
+    /// connection excuses it only if it came from the pool.
+    pub fn again(&self, from: From, repeats: usize) -> Option<Duration> {
         match self.processed {
-            Processed::No => true,
-            Processed::Closed => from == From::Pool,
-            Processed::Maybe => false,
+            Processed::No => WAITS.get(repeats).copied(),
+            Processed::Closed => (from == From::Pool && repeats == 0).then_some(Duration::ZERO),
+            Processed::Maybe => None,
         }
     }
 }
@@ -130,28 +153,31 @@ pub(super) async fn exchange(
     sender: &mut Sender,
     request: Request<RequestBody>,
 ) -> Result<Response<hyper::body::Incoming>, Failure> {
-    let ready = sender.ready().await;
-    ready
-        .map_err(|error| Failure { error: UpstreamError::Broken(text(&error)), processed: Processed::No })?;
-    sender.try_send_request(request).await.map_err(|mut failed| {
+    let connection = sender.connection;
+    if let Err(error) = sender.requests.ready().await {
+        return Err(Failure { error: classified(&error), processed: Processed::No, connection });
+    }
+    sender.requests.try_send_request(request).await.map_err(|mut failed| {
         let unsent = failed.take_message().is_some();
         let error = failed.into_error();
         let processed = if unsent { Processed::No } else { processed(&error) };
-        Failure { error: classified(&error), processed }
+        Failure { error: classified(&error), processed, connection }
     })
 }
 
 fn processed(error: &hyper::Error) -> Processed {
     match protocol_error(error) {
-        Some(refused) if refused.is_remote() && refused.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-            Processed::No
-        }
-        // Streams that the app began to process before its GOAWAY are not ended by it.
-        Some(goaway) if goaway.is_remote() && goaway.is_go_away() => Processed::No,
+        Some(protocol) if is_refusal(protocol) => Processed::No,
         Some(_) => Processed::Maybe,
         None if is_io(error) || error.is_canceled() || error.is_closed() => Processed::Closed,
         None => Processed::Maybe,
     }
+}
+
+/// Whether the app says that it has done nothing with the stream.
+fn is_refusal(error: &h2::Error) -> bool {
+    // Streams that the app began to process before its GOAWAY are not ended by it.
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// hyper unpacks a broken connection's error.
@@ -165,9 +191,18 @@ fn protocol_error(error: &hyper::Error) -> Option<&h2::Error> {
 
 fn classified(error: &hyper::Error) -> UpstreamError {
     match protocol_error(error) {
+        Some(protocol) if is_refusal(protocol) => UpstreamError::Unprocessed(text(error)),
         // What we found wrong with its frames.
         Some(protocol) if protocol.is_library() => UpstreamError::Protocol(text(error)),
         _ => UpstreamError::Broken(text(error)),
+    }
+}
+
+/// What broke an answer that was begun: it was processed, whatever the app says.
+fn within(error: &hyper::Error) -> UpstreamError {
+    match classified(error) {
+        UpstreamError::Unprocessed(why) => UpstreamError::Broken(why),
+        error => error,
     }
 }
 
@@ -328,7 +363,7 @@ impl Body {
                             return Poll::Ready(Ok(Some(data)));
                         }
                     }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(classified(&error))),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(within(&error))),
                     Poll::Ready(None) => return Poll::Ready(Ok(None)),
                     Poll::Pending => {
                         ready!(self.limit.poll_expired(cx));

@@ -3,9 +3,10 @@
 //! Bytes go out as they came in (promise 4): on HTTP/1.1 the request head is written with the names' case and order as
 //! received. Here is no retrying by policy (that is `deliver`'s), only
 //!
-//! - the passing over of an upstream that can't be reached (nothing was sent to it), and
+//! - the passing over of an upstream that can't be reached (nothing was sent to it),
+//! - a few repeats of a request of which an HTTP/2 app says that it did not process it, and
 //! - one repeat, on a fresh connection, of a request whose *pooled* connection turned out closed or reset before any
-//!   byte of an answer, or which an HTTP/2 app says it did not process. An app that fails in just that way while it
+//!   byte of an answer. An app that fails in just that way while it
 //!   works on the request sees it twice: deliveries are at least once anyway, and inline forwarding sends the same
 //!   event id again. [`Upstream::start`] repeats only requests without a body whose method is idempotent. After a byte
 //!   of an answer nothing is ever sent twice.
@@ -123,8 +124,8 @@ enum From {
 
 /// Why one upstream gave no answer.
 enum Miss {
-    /// Nothing was sent: the next upstream may be tried.
-    Unreachable(UpstreamError),
+    /// Nothing was sent, or nothing was done with it: the next upstream may be tried.
+    Untouched(UpstreamError),
     Final(UpstreamError),
 }
 
@@ -210,7 +211,7 @@ impl Upstream {
                     turn.fails(error.is_ours());
                     return Err(error);
                 }
-                Err(Miss::Unreachable(error)) => failure = Some(worse(failure, error)),
+                Err(Miss::Untouched(error)) => failure = Some(worse(failure, error)),
             }
             if limit.deadline() <= tokio::time::Instant::now() {
                 break;
@@ -228,7 +229,7 @@ impl Upstream {
         limit: &mut Limit,
     ) -> Result<Incoming, UpstreamError> {
         let sent = self.try_server(server, request, body, limit).await;
-        sent.map_err(|(Miss::Unreachable(error) | Miss::Final(error))| error)
+        sent.map_err(|(Miss::Untouched(error) | Miss::Final(error))| error)
     }
 
     async fn try_server(
@@ -274,7 +275,7 @@ impl Upstream {
                 done => return done.map_err(|failure| Miss::Final(failure.error)),
             }
         }
-        let stream = self.connect(server, limit).await.map_err(Miss::Unreachable)?;
+        let stream = self.connect(server, limit).await.map_err(Miss::Untouched)?;
         let done = self.exchange_h1(h1::Conn::new(stream), server, request, body, limit).await;
         done.map_err(|failure| Miss::Final(failure.error))
     }
@@ -308,19 +309,28 @@ impl Upstream {
         body: &Bytes,
         limit: &mut Limit,
     ) -> Result<Incoming, Miss> {
-        let mut repeated = false;
+        let mut repeats = 0;
         loop {
-            let (mut sender, from) = self.sender(server, limit).await.map_err(Miss::Unreachable)?;
+            let (mut sender, from) = self.sender(server, limit).await.map_err(Miss::Untouched)?;
             let request = self.h2_request(server, request, h2::RequestBody::whole(body.clone()));
             let exchange = h2::exchange(&mut sender, request.map_err(Miss::Final)?);
-            match tokio::time::timeout_at(limit.deadline(), exchange).await {
+            let failure = match tokio::time::timeout_at(limit.deadline(), exchange).await {
                 Ok(Ok(response)) => return Ok(Incoming::h2(response, std::mem::replace(limit, Limit::None))),
-                Ok(Err(failure)) if failure.may_repeat(from) && !repeated => {
-                    pool::unshare(self.key(server));
-                    repeated = true;
-                }
-                Ok(Err(failure)) => return Err(Miss::Final(failure.error)),
+                Ok(Err(failure)) => failure,
                 Err(_) => return Err(Miss::Final(UpstreamError::Timeout("answer"))),
+            };
+            let again = failure.again(from, repeats).map(|wait| tokio::time::Instant::now() + wait);
+            match (again.filter(|at| *at < limit.deadline()), failure.error) {
+                (Some(at), _) => {
+                    pool::unshare(self.key(server), failure.connection);
+                    tokio::time::sleep_until(at).await;
+                    repeats += 1;
+                }
+                (None, error @ UpstreamError::Unprocessed(_)) => {
+                    pool::unshare(self.key(server), failure.connection);
+                    return Err(Miss::Untouched(error));
+                }
+                (None, error) => return Err(Miss::Final(error)),
             }
         }
     }

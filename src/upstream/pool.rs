@@ -93,9 +93,14 @@ pub(super) fn share(key: Key, sender: h2::Sender) {
     with_pool(|pool| pool.h2.insert(key, (Instant::now(), sender)));
 }
 
-/// Takes no new requests to this HTTP/2 connection (it was told to go away).
-pub(super) fn unshare(key: Key) {
-    with_pool(|pool| pool.h2.remove(&key));
+/// Takes no new requests to this HTTP/2 connection (it was told to go away). Of several who are told so, the later ones
+/// leave the one alone that the first has opened since.
+pub(super) fn unshare(key: Key, connection: u64) {
+    with_pool(|pool| {
+        if pool.h2.get(&key).is_some_and(|(_, sender)| sender.connection == connection) {
+            pool.h2.remove(&key);
+        }
+    });
 }
 
 fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {

@@ -252,8 +252,8 @@ impl Answering {
                 match (answered, repeat) {
                     (None, _) => Err(UpstreamError::Timeout("answer")),
                     (Some(Ok(response)), _) => Ok(Incoming::h2(response, Limit::gap(upstream.stall()))),
-                    (Some(Err(failure)), Some(request)) if failure.may_repeat(From::Pool) => {
-                        pool::unshare(upstream.key(server));
+                    (Some(Err(failure)), Some(request)) if failure.again(From::Pool, 0).is_some() => {
+                        pool::unshare(upstream.key(server), failure.connection);
                         upstream.once_more(server, &request).await
                     }
                     (Some(Err(failure)), _) => Err(failure.error),

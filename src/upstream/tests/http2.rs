@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::config::{Destination, UpstreamHttp};
+use crate::upstream::h2::WAITS;
 use crate::upstream::testing::*;
 use crate::upstream::{Upstream, UpstreamError};
 
@@ -126,13 +127,13 @@ async fn a_streamed_request_that_is_broken_off_does_not_look_complete_to_the_app
     assert!(head.await.unwrap().is_err());
 }
 
-/// A server that speaks just enough of HTTP/2's frames to refuse.
-async fn refusing(first_answer: &'static [u8], refused: Arc<AtomicUsize>) -> App {
+/// A server that speaks just enough of HTTP/2's frames to refuse, on its first connections.
+async fn refusing(first_answer: &'static [u8], refused: Arc<AtomicUsize>, connections: usize) -> App {
     const PREFACE: usize = 24;
     App::with(move |mut socket, n| {
         let refused = refused.clone();
         async move {
-            if n > 0 {
+            if n >= connections {
                 let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ = server.serve_connection(TokioIo::new(socket), service_fn(echo)).await;
                 return;
@@ -158,19 +159,90 @@ async fn refusing(first_answer: &'static [u8], refused: Arc<AtomicUsize>) -> App
     .await
 }
 
+// RST_STREAM(REFUSED_STREAM) on stream 1; GOAWAY(NO_ERROR) with last stream 0.
+const REFUSED: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 #[tokio::test]
-async fn a_request_that_the_app_says_it_did_not_process_is_sent_again() {
-    // RST_STREAM(REFUSED_STREAM) on stream 1; GOAWAY(NO_ERROR) with last stream 0.
-    const REFUSED: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
-    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+async fn a_request_that_the_app_says_it_did_not_process_is_sent_again_a_few_times() {
+    for answer in [REFUSED, GOAWAY] {
+        for times in [1, WAITS.len()] {
+            let refused = Arc::new(AtomicUsize::new(0));
+            let app = refusing(answer, refused.clone(), times).await;
+            let upstream = Upstream::new(&http2(&app)).unwrap();
+            let mut incoming = upstream.send(&post("/"), pattern(100)).await.unwrap();
+            assert_eq!(body(&mut incoming).await.unwrap(), pattern(100));
+            assert_eq!((refused.load(Ordering::SeqCst), app.connections()), (times, times + 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_processes_nothing_is_charged_for_nothing_and_another_is_asked() {
     for answer in [REFUSED, GOAWAY] {
         let refused = Arc::new(AtomicUsize::new(0));
-        let app = refusing(answer, refused.clone()).await;
+        let app = refusing(answer, refused.clone(), usize::MAX).await;
         let upstream = Upstream::new(&http2(&app)).unwrap();
-        let mut incoming = upstream.send(&post("/"), pattern(100)).await.unwrap();
-        assert_eq!(body(&mut incoming).await.unwrap(), pattern(100));
-        assert_eq!((refused.load(Ordering::SeqCst), app.connections()), (1, 2));
+        for _ in 0..2 {
+            let error = upstream.send(&post("/"), pattern(100)).await.unwrap_err();
+            assert_eq!(error.class(), "unprocessed", "{error}");
+        }
+        assert_eq!(refused.load(Ordering::SeqCst), 2 * (1 + WAITS.len()));
+        assert_eq!(upstream.servers()[0].state, "up");
+
+        let other = self::app().await;
+        let mut both = http2(&app);
+        both.upstreams.push(other.url().parse().unwrap());
+        let both = Upstream::new(&both).unwrap();
+        for _ in 0..2 {
+            assert_eq!(both.send(&post("/"), pattern(100)).await.unwrap().status, 200);
+        }
     }
+}
+
+#[tokio::test]
+async fn one_stream_is_opened_until_the_app_has_said_how_many_it_allows() {
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    let (told, mut opened) = mpsc::unbounded_channel();
+    let app = App::with(move |mut socket, _| {
+        let told = told.clone();
+        async move {
+            socket.read_exact(&mut [0; PREFACE]).await.unwrap();
+            let mut streams = 0;
+            loop {
+                let mut frame = [0; 9];
+                socket.read_exact(&mut frame).await.unwrap();
+                let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize;
+                socket.read_exact(&mut vec![0; length]).await.unwrap();
+                match (frame[3], frame[4]) {
+                    (HEADERS, _) => {
+                        streams += 1;
+                        // Only now: SETTINGS with MAX_CONCURRENT_STREAMS 2.
+                        if streams == 1 {
+                            socket.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2]).await.unwrap();
+                        }
+                    }
+                    // Its ACK: the client has read it.
+                    (SETTINGS, 1) => break,
+                    _ => {}
+                }
+            }
+            told.send(streams).unwrap();
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let upstream = Upstream::new(&http2(&app)).unwrap();
+    let requests: Vec<_> = (0..16)
+        .map(|_| {
+            let upstream = upstream.clone();
+            tokio::spawn(async move { upstream.send(&post("/"), Bytes::new()).await.map(drop) })
+        })
+        .collect();
+    assert_eq!(opened.recv().await, Some(1));
+    requests.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
@@ -178,7 +250,7 @@ async fn a_request_that_may_have_been_processed_is_not_sent_again() {
     // RST_STREAM(INTERNAL_ERROR) on stream 1.
     const INTERNAL: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2];
     let refused = Arc::new(AtomicUsize::new(0));
-    let app = refusing(INTERNAL, refused.clone()).await;
+    let app = refusing(INTERNAL, refused.clone(), 1).await;
     let upstream = Upstream::new(&http2(&app)).unwrap();
     let error = upstream.send(&post("/"), pattern(100)).await.unwrap_err();
     assert_eq!(error.class(), "broken");
