@@ -45,6 +45,7 @@ impl Tail {
         let mut shown = Shown::default();
         let lines = usize::try_from(self.lines).unwrap_or(MAX_LIMIT);
         let first = page(&client, &conditions, lines.clamp(PAGE, MAX_LIMIT), None)?;
+        shown.looked_through.clone_from(&first.next);
         if first.events.is_empty() {
             super::select::doubt(&conditions, &client);
         }
@@ -55,7 +56,8 @@ impl Tail {
         loop {
             std::thread::sleep(LOOK_EVERY);
             match look(&shown, |after| page(&client, &conditions, PAGE, after)) {
-                Ok(Look { events, missed }) => {
+                Ok(Look { events, looked_through, missed }) => {
+                    shown.looked_through = looked_through.or(shown.looked_through.take());
                     if std::mem::take(&mut silent) {
                         note("tidegate: the gateway answers again");
                     }
@@ -118,23 +120,29 @@ fn page(
 struct Look {
     /// Newest first; some of them may have been shown.
     events: Vec<EventSummary>,
+    /// See [`Shown`].
+    looked_through: Option<String>,
     /// There was more than one look goes back.
     missed: bool,
 }
 
-/// Goes back, page by page, until what is there was shown before.
+/// Goes back, page by page, until what is there was shown, or looked through, before.
 fn look(
     shown: &Shown,
     mut page: impl FnMut(Option<&str>) -> Result<EventPage, Failure>,
 ) -> Result<Look, Failure> {
-    let mut found = Look { events: Vec::new(), missed: false };
+    let mut found = Look { events: Vec::new(), looked_through: None, missed: false };
     let mut after: Option<String> = None;
     for _ in 0..PAGES {
         let EventPage { events, next } = page(after.as_deref())?;
         let known = events.iter().any(|event| shown.ids.contains(&event.id));
         found.events.extend(events);
-        // Without any that was shown there is nothing to meet: the first page is all that is new for certain.
-        if known || next.is_none() || shown.ids.is_empty() {
+        if after.is_none() {
+            found.looked_through.clone_from(&next);
+        }
+        // Ids grow with time. Where few events are looked for, one that was shown may be far back.
+        let old = next.as_ref() <= shown.looked_through.as_ref();
+        if known || next.is_none() || old {
             return Ok(found);
         }
         after = next;
@@ -148,6 +156,8 @@ fn look(
 struct Shown {
     ids: HashSet<String>,
     order: VecDeque<String>,
+    /// Where the newest page of the last look ended: what is older was there before. `None`: nothing was.
+    looked_through: Option<String>,
 }
 
 impl Shown {
@@ -208,6 +218,35 @@ mod tests {
             seen.extend(ids(&shown.fresh(found.events)));
         }
         assert_eq!(seen, (30..1300).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_burst_into_an_empty_store_is_shown_whole() {
+        let found = look(&Shown::default(), pages(400)).unwrap();
+        assert_eq!((found.events.len(), found.missed), (400, false));
+        // More than one look goes back.
+        assert!(look(&Shown::default(), pages(5000)).unwrap().missed);
+    }
+
+    #[test]
+    fn one_that_matches_nothing_goes_back_no_further_than_the_last_look() {
+        // The gateway looks through 50 events for a page, and finds nothing.
+        let asked = std::cell::Cell::new(0);
+        let nothing = |newest| {
+            let mut all = pages(newest);
+            let asked = &asked;
+            move |after: Option<&str>| {
+                asked.set(asked.get() + 1);
+                Ok(EventPage { events: Vec::new(), ..all(after)? })
+            }
+        };
+        let mut shown = Shown { looked_through: pages(5000)(None).unwrap().next, ..Shown::default() };
+        for (newest, pages) in [(5000, 1), (5120, 4), (5120, 1)] {
+            asked.set(0);
+            let found = look(&shown, nothing(newest)).unwrap();
+            assert_eq!((asked.get(), found.missed), (pages, false), "{newest}");
+            shown.looked_through = found.looked_through;
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How requests to an app are changed and signed, as checked. How it is written is `raw`'s.
 
+use std::path::PathBuf;
+
 use http::Uri;
 use regex::Regex;
 
@@ -98,6 +100,8 @@ impl Part {
 pub struct OAuth2 {
     /// https, or http on loopback.
     pub token_url: Uri,
+    /// Root certificates (PEM) to trust there instead of the public ones.
+    pub ca: Option<PathBuf>,
     pub client_id: String,
     pub secret: Secret,
     pub scope: Option<String>,

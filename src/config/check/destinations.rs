@@ -293,7 +293,7 @@ impl Checker<'_, '_> {
     }
 
     /// Reports a file that can't be read, or holds nothing of its kind.
-    fn pem(&mut self, written: &str, place: &Place, kind: Pem) {
+    pub(super) fn pem(&mut self, written: &str, place: &Place, kind: Pem) {
         let path = self.references.path(written);
         let problem = match self.references.outside.pem(&path) {
             Err(error) => error,
@@ -389,7 +389,7 @@ fn has_good_port(authority: &http::uri::Authority) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Pem {
+pub(super) enum Pem {
     Certificates,
     Key,
 }

@@ -6,6 +6,7 @@ use http::Uri;
 use regex::RegexBuilder;
 
 use super::Checker;
+use super::destinations::Pem;
 use crate::config::is_loopback;
 use crate::config::place::Place;
 use crate::config::raw::{self, SignScheme};
@@ -80,6 +81,7 @@ impl Checker<'_, '_> {
             ("timestamp_header", raw.timestamp_header.is_some(), hmac),
             ("user", raw.user.is_some(), basic),
             ("token_url", raw.token_url.is_some(), oauth2),
+            ("ca", raw.ca.is_some(), oauth2),
             ("client_id", raw.client_id.is_some(), oauth2),
             ("scope", raw.scope.is_some(), oauth2),
             ("audience", raw.audience.is_some(), oauth2),
@@ -165,8 +167,12 @@ impl Checker<'_, '_> {
             let help = "write `https://id.example.com/oauth/token` (over http only from a loopback address)";
             self.error(&at, format!("`{url}` is no URL that a secret may be sent to"), help);
         }
+        if let Some(ca) = &raw.ca {
+            self.pem(ca, &place.key("ca"), Pem::Certificates);
+        }
         Some(OAuth2 {
             token_url: token_url?,
+            ca: raw.ca.as_ref().map(|path| self.references.path(path)),
             client_id: client_id?,
             secret: secret?,
             scope: raw.scope.clone(),

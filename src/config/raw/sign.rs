@@ -10,7 +10,8 @@ use serde::Deserialize;
 pub(in crate::config) struct Sign {
     /// `standard-webhooks`: `webhook-id` (the event's id), `webhook-timestamp` and `webhook-signature`. `hmac`: a MAC of
     /// `signed` in `header`. `basic` and `bearer`: `Authorization`. `oauth2`: a token that is fetched from `token_url` with
-    /// client credentials, kept, renewed before it ends, and fetched once more if the app answers 401.
+    /// client credentials, kept, renewed before it ends, and fetched once more if the app answers 401 (at most every
+    /// 10 s; in between its 401 counts).
     pub scheme: SignScheme,
     /// A reference to the secret: `env:NAME` or `file:PATH`. The signing secret (for `standard-webhooks` as `whsec_…`), the
     /// password, the bearer token, or the client's secret.
@@ -32,6 +33,8 @@ pub(in crate::config) struct Sign {
     pub user: Option<String>,
     /// `oauth2`: where tokens come from, over https.
     pub token_url: Option<String>,
+    /// `oauth2`: trust these roots (PEM file) at `token_url` instead of the public ones.
+    pub ca: Option<String>,
     /// `oauth2`: the client's id.
     pub client_id: Option<String>,
     /// `oauth2`: the scope to ask for. Default: none.

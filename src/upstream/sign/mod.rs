@@ -64,11 +64,12 @@ impl Signer {
         Ok(Some(Signed { request: with_headers(request, &added), token: None }))
     }
 
-    /// The request with a new token, where the app did not take the last one; `None`: it bears none.
+    /// The request with a new token, where the app did not take the last one; `None`: it bears none, or there is no
+    /// point in another.
     pub async fn renewed(&self, refused: &Signed) -> Result<Option<Signed>, UpstreamError> {
         let (How::Token(tokens), Some(old)) = (&self.how, &refused.token) else { return Ok(None) };
         let token = tokens.renewed(old).await?;
-        Ok(Some(Signed::with(&refused.request, token)))
+        Ok(token.map(|token| Signed::with(&refused.request, token)))
     }
 }
 

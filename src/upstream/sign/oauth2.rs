@@ -1,6 +1,7 @@
 //! Tokens by OAuth 2.0 client credentials (RFC 6749): fetched when first needed, kept until shortly before they end, and
 //! fetched once more when the app refuses one. One fetch at a time; a failed one is not tried again for a second. That
-//! there is no token is the gateway's own trouble and never charged to the app.
+//! there is no token is the gateway's own trouble and never charged to the app. An app that refuses fresh tokens, too, has
+//! given its answer: another token is fetched for it at most every [`REFUSED_EVERY`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::config::OAuth2;
+use crate::config::{OAuth2, TrustedRoots};
 use crate::message::Method;
 use crate::secret::Secret;
 
@@ -30,6 +31,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 const EARLY: Duration = Duration::from_secs(60);
 /// After a fetch that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two fetches because the app refused the last token.
+const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
 /// One token, ready to be sent.
 #[derive(Debug)]
@@ -47,8 +50,17 @@ pub(super) struct Tokens {
     basic: Secret,
     form: Bytes,
     token: ArcSwapOption<Token>,
-    /// Held while one is fetched: when the last fetch failed, and why.
-    fetching: Mutex<Option<(Instant, String)>>,
+    /// Held while one is fetched.
+    fetching: Mutex<Last>,
+}
+
+/// What came of the last fetches.
+#[derive(Debug, Default)]
+struct Last {
+    /// When the last one failed, and why.
+    failed: Option<(Instant, String)>,
+    /// When a token that the app refused was replaced.
+    replaced: Option<Instant>,
 }
 
 #[derive(serde::Deserialize)]
@@ -63,7 +75,8 @@ impl Tokens {
     pub fn new(settings: &OAuth2, timeout: Duration) -> Result<Self, SetupError> {
         let url = &settings.token_url;
         let timeout = timeout.min(TIMEOUT);
-        let client = Ask::new("oauth2", url, None, timeout, timeout)?;
+        let ca = settings.ca.clone().map(TrustedRoots::File);
+        let client = Ask::new("oauth2", url, ca, timeout, timeout)?;
         let pair =
             format!("{}:{}", escaped(settings.client_id.as_bytes()), escaped(settings.secret.expose()));
         let basic = format!("Basic {}", STANDARD.encode(zeroize::Zeroizing::new(pair).as_bytes()));
@@ -78,7 +91,7 @@ impl Tokens {
             basic: Secret::new(basic.into_bytes()),
             form: form.into(),
             token: ArcSwapOption::empty(),
-            fetching: Mutex::new(None),
+            fetching: Mutex::default(),
         })
     }
 
@@ -104,31 +117,36 @@ impl Tokens {
         }
     }
 
-    /// Another one than `old`, which the app refused.
-    pub async fn renewed(&self, old: &Arc<Token>) -> Result<Arc<Token>, UpstreamError> {
+    /// Another one than `old`, which the app refused; `None`: it has just refused one that was fetched for that reason.
+    pub async fn renewed(&self, old: &Arc<Token>) -> Result<Option<Arc<Token>>, UpstreamError> {
         let mut last = self.fetching.lock().await;
         match self.token.load_full() {
-            Some(token) if !Arc::ptr_eq(&token, old) => Ok(token),
-            _ => self.fetch(&mut last).await,
+            Some(token) if !Arc::ptr_eq(&token, old) => Ok(Some(token)),
+            _ if last.replaced.is_some_and(|at| at.elapsed() < REFUSED_EVERY) => Ok(None),
+            _ => {
+                let token = self.fetch(&mut last).await?;
+                last.replaced = Some(Instant::now());
+                Ok(Some(token))
+            }
         }
     }
 
-    async fn fetch(&self, last: &mut Option<(Instant, String)>) -> Result<Arc<Token>, UpstreamError> {
-        if let Some((at, why)) = last
+    async fn fetch(&self, last: &mut Last) -> Result<Arc<Token>, UpstreamError> {
+        if let Some((at, why)) = &last.failed
             && at.elapsed() < PAUSE
         {
             return Err(UpstreamError::Local(why.clone()));
         }
         match self.ask().await {
             Ok(token) => {
-                *last = None;
+                last.failed = None;
                 let token = Arc::new(token);
                 self.token.store(Some(token.clone()));
                 Ok(token)
             }
             Err(why) => {
                 let why = format!("no OAuth2 token: {why}");
-                *last = Some((Instant::now(), why.clone()));
+                last.failed = Some((Instant::now(), why.clone()));
                 Err(UpstreamError::Local(why))
             }
         }
