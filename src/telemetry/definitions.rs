@@ -177,7 +177,7 @@ metrics! {
     ALERT_NOTICES = "tidegate_alert_notices", Number, Counter, ["outcome"],
         "Notices of alerts, one for each target: sent, failed (given up), dropped (too many waited)";
     TRACE_SPANS = "tidegate_trace_spans", Number, Counter, ["outcome"],
-        "Spans of traces: exported to their collector, or lost because it could not be reached";
+        "Spans of traces: exported to their collector, or lost because it could not be reached or did not keep up";
     LOG_LINES_DROPPED = "tidegate_log_lines_dropped", Number, Counter, [],
         "Log lines dropped because whatever reads standard error did not keep up";
     BUILD = "tidegate_build", Number, Info, ["version"],

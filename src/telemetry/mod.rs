@@ -152,9 +152,15 @@ impl Metrics {
     pub fn alert_notice(&self, outcome: &'static str) {
         self.all.alert_notices.with(outcome, Counter::inc);
     }
-    /// Spans of traces were `exported` to their collector, or `lost` because it could not be reached.
+    /// Spans of traces were `exported` to their collector, or `lost` because it could not be reached
+    /// or did not keep up.
     pub fn spans(&self, outcome: &'static str, count: u64) {
         self.all.spans.with(outcome, |spans| spans.add(count));
+    }
+    /// How many of them.
+    #[cfg(test)]
+    pub fn spans_counted(&self, outcome: &'static str) -> u64 {
+        self.all.spans.with(outcome, Counter::get)
     }
     /// What a route was sent since the process started.
     pub fn route_counts(&self, route: &str) -> RouteCounts {

@@ -1,9 +1,8 @@
-//! How spans get to the collector: OTLP over gRPC or HTTP. Batches, and what is dropped when the collector lags, are the
-//! SDK's; which spans there are is `super`'s.
+//! How spans get to the collector: OTLP over gRPC or HTTP. Batches are the SDK's; which spans there are is `super`'s.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +14,9 @@ use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter as SpanExport, SpanProcessor,
+};
 use tokio::runtime::Handle;
 
 use super::TraceError;
@@ -27,13 +28,17 @@ use crate::upstream::Ask;
 /// Bytes of a collector's answer that are read.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// The exporter that the settings ask for. Within the runtime that shall do the work.
-pub(super) fn exporter(settings: &TraceSettings, metrics: Arc<Metrics>) -> Result<Counted, TraceError> {
-    let inner = match settings.protocol {
+/// Spans that wait for the collector, where `OTEL_BSP_MAX_QUEUE_SIZE` does not say it; the SDK's own default.
+const ROOM: usize = 2048;
+
+/// The way to the collector that the settings ask for. Within the runtime that shall do the work.
+pub(super) fn queue(settings: &TraceSettings, metrics: Arc<Metrics>) -> Result<Queue, TraceError> {
+    let exporter = match settings.protocol {
         OtlpProtocol::Grpc => grpc(settings)?,
         OtlpProtocol::Http => http(settings)?,
     };
-    Ok(Counted { inner, metrics, failing: AtomicBool::new(false) })
+    let room = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok().and_then(|size| size.parse().ok());
+    Ok(Queue::new(exporter, room.unwrap_or(ROOM), metrics))
 }
 
 fn grpc(settings: &TraceSettings) -> Result<SpanExporter, TraceError> {
@@ -121,18 +126,78 @@ impl HttpClient for Client {
     }
 }
 
+/// Where spans wait. The SDK drops what finds its own queue full and tells nobody, so what finds no room is dropped here,
+/// and counted.
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: BatchSpanProcessor,
+    /// Handed over, and neither exported nor lost yet.
+    waiting: Arc<AtomicUsize>,
+    room: usize,
+    metrics: Arc<Metrics>,
+    /// Whether it was said that spans are lost.
+    full: AtomicBool,
+}
+
+impl Queue {
+    fn new(exporter: impl SpanExport + 'static, room: usize, metrics: Arc<Metrics>) -> Self {
+        let waiting = Arc::<AtomicUsize>::default();
+        let counted = Counted {
+            inner: exporter,
+            waiting: waiting.clone(),
+            metrics: metrics.clone(),
+            failing: AtomicBool::new(false),
+        };
+        let config = BatchConfigBuilder::default().with_max_queue_size(room).build();
+        let inner = BatchSpanProcessor::builder(counted).with_batch_config(config).build();
+        Self { inner, waiting, room, metrics, full: AtomicBool::new(false) }
+    }
+}
+
+impl SpanProcessor for Queue {
+    fn on_start(&self, span: &mut opentelemetry_sdk::trace::Span, context: &opentelemetry::Context) {
+        self.inner.on_start(span, context);
+    }
+    fn on_end(&self, span: SpanData) {
+        let waited = self.waiting.fetch_add(1, Ordering::Relaxed);
+        if waited < self.room {
+            if waited <= self.room / 2 && self.full.load(Ordering::Relaxed) {
+                self.full.store(false, Ordering::Relaxed);
+            }
+            return self.inner.on_end(span);
+        }
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.spans("lost", 1);
+        if !self.full.swap(true, Ordering::Relaxed) {
+            tracing::warn!("traces come faster than their collector takes them: some are lost");
+        }
+    }
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
 /// An exporter whose outcomes are counted and, as far as they are failures, logged when they begin and when they end.
 #[derive(Debug)]
-pub(super) struct Counted {
-    inner: SpanExporter,
+struct Counted<E> {
+    inner: E,
+    waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
     failing: AtomicBool,
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Counted {
+impl<E: SpanExport> SpanExport for Counted<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len() as u64;
+        let count = batch.len();
+        let spans = count as u64;
         let result = self.inner.export(batch).await;
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
         match &result {
             Ok(()) => {
                 self.metrics.spans("exported", spans);
@@ -157,5 +222,38 @@ impl opentelemetry_sdk::trace::SpanExporter for Counted {
     }
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::message::{Method, TraceContext};
+
+    /// A collector that takes nothing until it is let.
+    #[derive(Debug)]
+    struct Hangs(Arc<Mutex<()>>);
+    impl SpanExport for Hangs {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            drop(self.0.lock());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn spans_that_find_no_room_are_counted_as_lost() {
+        let metrics = Arc::new(Metrics::default());
+        let collector = Arc::<Mutex<()>>::default();
+        let hangs = collector.lock();
+        let queue = Queue::new(Hangs(collector.clone()), 4, metrics.clone());
+        let tracer = Arc::new(super::super::Tracer::over(Box::new(queue), 1.0));
+        let part_of = TraceContext { trace: [1; 16], span: [2; 8] };
+        (0..10).for_each(|_| drop(tracer.call(part_of, &Method::POST)));
+        assert_eq!((metrics.spans_counted("lost"), metrics.spans_counted("exported")), (6, 0));
+        drop(hangs);
+        tracer.shutdown(Duration::from_secs(60));
+        assert_eq!((metrics.spans_counted("lost"), metrics.spans_counted("exported")), (6, 4));
     }
 }

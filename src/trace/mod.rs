@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks, SpanProcessor};
 
 use crate::config::TraceSettings;
 use crate::message::{Head, Method, TraceContext};
@@ -55,8 +55,7 @@ const SAMPLED_BITS: u32 = 63;
 impl Tracer {
     /// Within the runtime that shall export. Connects to nobody yet.
     pub fn new(settings: &TraceSettings, metrics: Arc<Metrics>) -> Result<Arc<Self>, TraceError> {
-        let exporter = export::exporter(settings, metrics)?;
-        let mut processor = BatchSpanProcessor::builder(exporter).build();
+        let mut processor = export::queue(settings, metrics)?;
         let resource = Resource::builder()
             .with_service_name(settings.service_name.clone())
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))

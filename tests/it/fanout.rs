@@ -184,7 +184,7 @@ fn token(text: &str, secs: u64) -> Behaviour {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_come_from_an_issuer_whose_certificate_is_of_a_private_authority() {
-    let (app, issuer) = (App::start().await, App::speaking(Speaks::Http1Tls).await);
+    let (app, issuer) = (App::start().await, App::speaking(app::Speaks::Http1Tls).await);
     issuer.behaves(token("one", 3600));
     let sign = json!({"scheme": "oauth2", "secret": "env:CLIENT", "client_id": "tidegate", "ca": "tls/ca.pem",
         "token_url": format!("{}/token", issuer.url())});
