@@ -65,8 +65,9 @@ pub trait Buffer: Send + Sync + 'static {
     /// The standing claim of `key`, if any (expired ones do not stand).
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError>;
 
-    /// Makes a claim without an event (`proxy` mode, after the app's success). Written soon, not synced: a crash may
-    /// forget it, and then a repeat reaches the app again, which is at-least-once.
+    /// Makes a claim without an event (`proxy` and `spill`, after the app's success). It stands at once, is written within
+    /// some 20 ms, and synced with the next event that is: a crash of the process before the one, or of the machine before
+    /// the other, forgets it, and then a repeat reaches the app again, as another event. Nobody waits for either.
     fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError>;
 
     /// Claims whose answers an erase by this filter takes away, from behind `after` on, for a bounded time: answers of

@@ -109,8 +109,7 @@ impl Standing {
             if let Some(further) = failures.checked_sub(SICK_AFTER) {
                 self.skip(further, now);
             }
-        } else if self.sick.load(Ordering::Relaxed) != 0
-            && self.sick.swap(0, Ordering::Relaxed) >= SICK_AFTER
+        } else if self.sick.load(Ordering::Relaxed) != 0 && self.sick.swap(0, Ordering::Relaxed) >= SICK_AFTER
         {
             self.skip_until.store(0, Ordering::Relaxed);
         }

@@ -53,7 +53,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_STREAMS: usize = 1;
 /// How long a request that was not processed waits before it is sent again, each time. The first time another
 /// connection is most likely all it takes.
-pub(super) const WAITS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(250)];
+pub(super) const WAITS: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(250)];
 
 /// Begins HTTP/2 on a connection.
 pub(super) async fn handshake(stream: Stream) -> Result<Sender, UpstreamError> {

@@ -1,5 +1,6 @@
 //! Mode `proxy`: forward inline and stream the app's real answer back. The claim is made with the app's success and
-//! released with anything else; of concurrent twins one at a time is forwarded.
+//! released with anything else; of concurrent twins one at a time is forwarded. Around a crash that is at least once: the
+//! answer does not wait for the claim to be written.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -191,7 +192,8 @@ impl<'a, A: App> Call<'a, A> {
         let mut kept = answers::Kept::of(incoming.status(), incoming.headers());
         let sender = self.start(exchange, &mut incoming).await?;
         let sender = self.stream(&mut incoming, sender, |chunk| kept.push(chunk)).await?;
-        // Claimed before the sender sees the end, so that a repeat of what it saw succeed is always recognised.
+        // Claimed before the sender sees the end: from then on a repeat of what it saw succeed is recognised, but for a
+        // crash within moments, which forgets what is not written yet (see `Buffer::claim`).
         turn.succeed(&self.claim(context, identity, kept.into_answer()));
         sender.finish().await;
         Ok(Outcome::Forwarded(self.id))

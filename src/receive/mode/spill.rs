@@ -115,7 +115,7 @@ impl<A: App> One<'_, A> {
         };
         match streamed {
             Ok(sender) => {
-                // Claimed before the sender sees the end, so that a repeat of what it saw succeed is always recognised.
+                // Claimed before the sender sees the end; as durable as in `proxy`.
                 if let (Some(turn), Some(identity)) = (turn, &self.identity) {
                     turn.succeed(&self.call.claim(self.context, identity, kept.into_answer()));
                 }

@@ -152,7 +152,8 @@ async fn an_app_that_takes_too_long_is_given_up_in_each_phase() {
 async fn a_server_whose_answers_break_off_is_passed_over() {
     const HALF: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf";
     const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nwhole";
-    let (breaks, well) = (App::start(&[&[Read, Send(HALF)]]).await, App::start(&[&[Read, Send(WHOLE)]]).await);
+    let (breaks, well) =
+        (App::start(&[&[Read, Send(HALF)]]).await, App::start(&[&[Read, Send(WHOLE)]]).await);
     let mut settings = destination(&breaks.url());
     settings.upstreams.push(well.url().parse().unwrap());
     let upstream = Upstream::new(&settings).unwrap();
