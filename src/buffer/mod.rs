@@ -66,7 +66,7 @@ pub trait Buffer: Send + Sync + 'static {
     async fn claimed(&self, key: ClaimKey) -> Result<Option<Claimed>, BufferError>;
 
     /// Makes a claim without an event (`proxy` and `spill`, after the app's success). It stands at once, is written within
-    /// some 20 ms, and synced with the next event that is: a crash of the process before the one, or of the machine before
+    /// some 25 ms, and synced with the next event that is: a crash of the process before the one, or of the machine before
     /// the other, forgets it, and then a repeat reaches the app again, as another event. Nobody waits for either.
     fn claim(&self, claim: NewClaim, event_id: EventId) -> Result<(), BufferError>;
 
