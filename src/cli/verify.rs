@@ -220,7 +220,7 @@ impl Verify {
         };
         match decided {
             Ok(verified) => {
-                let key = route.idempotency.as_ref().map(|rule| rule.key.key(verified.get()));
+                let key = route.idempotency.as_ref().map(|rule| rule.key_of(verified.get()).into_text());
                 let label = verified.label().map(ToString::to_string);
                 let explained = explained(None, Some(verified.by().to_string()), label);
                 Decision { accepted: true, reason: None, event_key: key, explained }
@@ -288,8 +288,8 @@ mod tests {
             greeting_methods: Vec::new(),
             handshakes: crate::verify::Handshakes::default(),
             idempotency: Some(config::Idempotency {
-                by_bytes: None,
-                key: crate::verify::Extract::parse("body:/id").unwrap(),
+                key: Some(crate::verify::Extract::parse("body:/id").unwrap()),
+                by_query: false,
                 window: std::time::Duration::from_secs(60),
             }),
             event_type: None,

@@ -313,6 +313,32 @@ mod tests {
         );
     }
 
+    /// Two events of which the bodies are the same may differ in their type alone.
+    #[test]
+    fn where_only_a_header_says_what_happened_the_body_alone_is_no_events_name() {
+        let said_in_a_header = |pack: &Pack| {
+            let places = pack.event_type.as_ref()?.to_string();
+            places.split(" | ").all(|place| place.starts_with("header:")).then_some(places)
+        };
+        let named_by = |pack: &Pack, places: &str| match &pack.idempotency {
+            Repeats::Unknowable => true,
+            Repeats::ByBody => false,
+            Repeats::ByKey(key) | Repeats::ByEvent(key) => {
+                let key = key.to_string();
+                // That very place, or an id.
+                key.contains(places) || key.split(" + ").any(|part| part != "body-hash")
+            }
+        };
+        let packs = names().into_iter().map(|name| find(name).unwrap());
+        let (named, lost): (Vec<_>, Vec<_>) = packs
+            .filter_map(|pack| {
+                said_in_a_header(&pack).map(|places| (pack.name.clone(), named_by(&pack, &places)))
+            })
+            .partition(|(_, is_named)| *is_named);
+        assert!(lost.is_empty(), "add the header to the key, joined with the body's hash: {lost:?}");
+        assert!(named.len() > 15, "{named:?}");
+    }
+
     #[test]
     fn a_near_name_is_suggested() {
         assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");

@@ -67,6 +67,25 @@ impl Extract {
         Self(Source::BodyHash)
     }
 
+    /// What `body-hash` gives for this body.
+    pub fn hash_of(body: &[u8]) -> String {
+        hash(body)
+    }
+
+    /// Whether this may be what `body-hash` gives.
+    pub fn is_hash(text: &str) -> bool {
+        text.starts_with(PREFIX)
+    }
+
+    /// Whether this gives the body's hash by itself, perhaps in the place of something else.
+    pub fn is_body_hash(&self) -> bool {
+        match &self.0 {
+            Source::BodyHash => true,
+            Source::First(alternatives) => alternatives.iter().any(Self::is_body_hash),
+            Source::At(_) | Source::Each(..) | Source::Joined(_) => false,
+        }
+    }
+
     /// All of these, joined unambiguously (`|` between them; `|` and `\` within them escaped by `\`); absent if any
     /// is absent.
     pub fn joined(parts: Vec<Extract>) -> Self {
