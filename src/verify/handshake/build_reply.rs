@@ -99,7 +99,7 @@ pub(super) fn reply(
         ),
         _ => None,
     };
-    if status == 204 && !matches!(body, Body::None) {
+    if status == 204 && (written.body.is_some() || written.json.is_some()) {
         problems.note::<()>(
             &["status"],
             "an answer 204 has no body",
@@ -124,16 +124,11 @@ fn body(written: &ReplySpec, given: &Given<'_>, problems: &mut Problems<'_>) -> 
                 "`json` writes its texts as JSON, `body` is sent as it is",
             );
         }
-        (None, None) => {
-            if written.content_type.is_some() {
-                problems.note::<()>(
-                    &["content_type"],
-                    "there is no body that it could be the type of",
-                    "add `body` or `json`, or remove it",
-                );
-            }
-            return Some(Body::None);
-        }
+        (None, None) => match written.content_type.clone() {
+            None => return Some(Body::None),
+            // Some senders look for a type where there is nothing.
+            Some(content_type) => Body::Text { content_type, text: Text::default() },
+        },
         (Some(body), None) => {
             let (content_type, text) = (kind("text/plain"), text(body, given, &["body"], problems)?);
             // What a stranger sends must never come back as something that a browser runs.

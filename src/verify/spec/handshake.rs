@@ -78,7 +78,7 @@ pub struct TestSpec {
 pub struct ReplySpec {
     /// 200 to 299. Default: 200.
     pub status: Option<u16>,
-    /// The body's type. Default: `text/plain`, with `json` `application/json`.
+    /// The body's type. Default: `text/plain`, with `json` `application/json`, and without a body none.
     pub content_type: Option<String>,
     /// Headers; their values are templates as `body` is.
     pub headers: BTreeMap<String, String>,
