@@ -182,8 +182,8 @@ pub struct Route {
     pub quarantine: KeepRefused,
     /// A longer silence of the sender is an alert.
     pub expect_every: Option<Duration>,
-    /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
-    /// whole URL with path and query. As written.
+    /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, perhaps
+    /// with a path that a proxy takes off, or the whole URL but its query, which is the request's. As written.
     pub public_url: Option<String>,
     /// Greetings that are answered directly.
     pub handshakes: Handshakes,

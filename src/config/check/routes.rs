@@ -323,6 +323,10 @@ impl Checker<'_, '_> {
         let help = "write it as the sender was given it, such as `https://hooks.example.com`";
         if !whole {
             self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
+        } else if url.contains(['?', '#']) {
+            let message =
+                "the query is not taken from here: senders send the one that they were given, and sign it";
+            self.error(&place.key("public_url"), message, "write the URL up to the `?`");
         }
     }
 

@@ -170,6 +170,11 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         ("    allow: [10.0.0.0/33]", "`10.0.0.0/33` is not an address range", "10.0.0.0/8"),
         ("    host: example.com:443", "a host has no port", "hooks.example.com"),
         ("    name: a/b", "`a/b` is not a name", "letters"),
+        (
+            "    public_url: https://hooks.example.com/in?token=1",
+            "the query is not taken from here",
+            "up to the `?`",
+        ),
         ("    public_url: hooks.example.com", "`hooks.example.com` is not a whole URL", "https://"),
         ("    max_body: 1GiB", "1GiB is more than `limits.body_budget` (256MiB)", "raise the budget"),
         ("    answer: { status: 204, body: x }", "an answer 204 has no body", "200 or 202"),
