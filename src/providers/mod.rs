@@ -365,6 +365,14 @@ mod tests {
         let (key, kind) =
             facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
+        let plaid = find("plaid").unwrap();
+        let kind = plaid.event_type.as_ref().unwrap();
+        let of = |kind: &str| format!(r#"{{"webhook_type":"{kind}","webhook_code":"DEFAULT_UPDATE"}}"#);
+        for (body, expected) in
+            [("TRANSACTIONS", "TRANSACTIONS|DEFAULT_UPDATE"), ("HOLDINGS", "HOLDINGS|DEFAULT_UPDATE")]
+        {
+            assert_eq!(kind.from(&request("/", &[], of(body).as_bytes())).as_deref(), Some(expected));
+        }
         let (key, _) = facts("github", &[], b"{}");
         assert!(key.starts_with("blake3:"), "{key}");
     }
