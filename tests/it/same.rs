@@ -165,6 +165,7 @@ async fn a_request_with_nothing_in_it_is_no_repeat_of_another() {
         .await;
     for request in [
         of("POST", "/buffered", ""),
+        of("POST", "/nameless", ""),
         of("POST", "/buffered?", ""),
         of("GET", "/buffered", ""),
         of("POST", "/proxied", ""),

@@ -326,7 +326,7 @@ impl Checker<'_, '_> {
         } else if url.contains(['?', '#']) {
             let message =
                 "the query is not taken from here: senders send the one that they were given, and sign it";
-            self.error(&place.key("public_url"), message, "write the URL up to the `?`");
+            self.warning(&place.key("public_url"), message, "write the URL up to the `?`");
         }
     }
 

@@ -170,11 +170,6 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         ("    allow: [10.0.0.0/33]", "`10.0.0.0/33` is not an address range", "10.0.0.0/8"),
         ("    host: example.com:443", "a host has no port", "hooks.example.com"),
         ("    name: a/b", "`a/b` is not a name", "letters"),
-        (
-            "    public_url: https://hooks.example.com/in?token=1",
-            "the query is not taken from here",
-            "up to the `?`",
-        ),
         ("    public_url: hooks.example.com", "`hooks.example.com` is not a whole URL", "https://"),
         ("    max_body: 1GiB", "1GiB is more than `limits.body_budget` (256MiB)", "raise the budget"),
         ("    answer: { status: 204, body: x }", "an answer 204 has no body", "200 or 202"),
@@ -187,4 +182,15 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
         assert!(problem.help.as_deref().unwrap_or_default().contains(help), "{keys}: {problem}");
         assert!(problem.line >= 6 || problem.line == 4, "{keys}: {problem}");
     }
+}
+
+#[test]
+fn a_query_in_a_public_url_is_warned_of() {
+    let of = |url: &str| load_text(&routes(&format!("{OPEN}    public_url: {url}\n"))).unwrap().warnings;
+    assert!(of("https://hooks.example.com/in").is_empty());
+    let warned = of("https://hooks.example.com/in?token=1");
+    assert!(
+        warned.len() == 1 && warned[0].message.starts_with("the query is not taken from here"),
+        "{warned:?}"
+    );
 }
