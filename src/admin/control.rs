@@ -155,7 +155,7 @@ impl Control for Gateway {
         let route = snapshot.config.routes.iter().find(|r| &*r.name == route);
         let unknown = || Redact::default().with_rules(snapshot.config.redact.clone(), &[], &[]);
         route.map_or_else(unknown, |route| {
-            let key = places(route.idempotency.as_ref().map(|of| &of.key));
+            let key = places(route.idempotency.as_ref().and_then(|of| of.key.as_ref()));
             let kind = places(route.event_type.as_ref());
             Redact::new(route.verify.headers_used().to_vec(), route.verify.credentials_in().clone())
                 .with_endpoint(endpoint_segment(route))

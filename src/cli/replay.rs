@@ -264,7 +264,7 @@ fn decide(config: &Config, line: &Line) -> Decision {
             reason => reason.map(|reason| reason.code().to_owned()),
         },
         by: reason.is_none().then(|| verified.by().to_string()),
-        event_key: key.map(|rule| rule.key.key(verified.get())),
+        event_key: key.map(|rule| rule.key_of(verified.get()).into_text()),
         ..Decision::default()
     })
 }

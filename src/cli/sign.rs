@@ -419,7 +419,7 @@ mod tests {
                 for Sample { event, .. } in &pack.guide().samples {
                     let signed = sender.event(Some(event), None, "https://h.example/in", now);
                     let proved = signed.and_then(|signed| {
-                        let line = serde_json::from_value::<Captured>(line(&signed)).unwrap();
+                        let line = line(&signed).to_string().parse::<Captured>().unwrap();
                         let request = line.request(now).unwrap();
                         let verified = sender.verifier.verify(request, None, now);
                         verified.map(drop).map_err(|(_, refusal)| refusal.to_string())

@@ -23,15 +23,15 @@ use crate::verify::{Explanation, Verifier, nearest};
 
 /// Verify captured requests offline against a route
 ///
-/// Reads one JSON object a line, {"method", "url", "headers": [[name, value], …], "body_base64", "source"}, and prints
-/// one a line: {"accepted": true or false, "reason": code or null, "event_key": the idempotency key or null}. Keys that
+/// Reads one JSON object a line, {"method", "url", "headers": {name: value, …}, "body_base64", "source"} (headers may also be
+/// a list of [name, value], "body" may be text; other keys are left alone), and prints one a line: {"accepted": true or false, "reason": code or null, "event_key": the idempotency key or null}. Keys that
 /// would be fetched (`jwks: https://…`) are not: such requests are `key_unavailable`. Exit code 0 whatever is decided; 2
 /// if a line makes no sense (the lines before it have their answers).
 ///
 /// With --output text, or --explain beside the JSON, it says step by step what was looked at: which bytes were signed, how
 /// far the time is off, which secret matched, and the likeliest mistake: it tries whatever is often got wrong (a final
 /// newline, a secret with its prefix, the other URL scheme, another route's secret, …) with the configured secrets, and
-/// says which try makes the signature right. A line may also hold "received_at" (Unix seconds or RFC 3339), the time
+/// says which try makes the signature right. A line may also hold "received_at" (Unix seconds, milliseconds, or RFC 3339), the time
 /// of the decision.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
@@ -220,7 +220,7 @@ impl Verify {
         };
         match decided {
             Ok(verified) => {
-                let key = route.idempotency.as_ref().map(|rule| rule.key.key(verified.get()));
+                let key = route.idempotency.as_ref().map(|rule| rule.key_of(verified.get()).into_text());
                 let label = verified.label().map(ToString::to_string);
                 let explained = explained(None, Some(verified.by().to_string()), label);
                 Decision { accepted: true, reason: None, event_key: key, explained }
@@ -288,8 +288,8 @@ mod tests {
             greeting_methods: Vec::new(),
             handshakes: crate::verify::Handshakes::default(),
             idempotency: Some(config::Idempotency {
-                by_bytes: None,
-                key: crate::verify::Extract::parse("body:/id").unwrap(),
+                key: Some(crate::verify::Extract::parse("body:/id").unwrap()),
+                by_query: false,
                 window: std::time::Duration::from_secs(60),
             }),
             event_type: None,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::repeats::Idempotency;
 use super::sign::{PathRewrite, Sign};
 use crate::filter::Filter;
 use crate::message::Method;
@@ -181,8 +182,8 @@ pub struct Route {
     pub quarantine: KeepRefused,
     /// A longer silence of the sender is an alert.
     pub expect_every: Option<Duration>,
-    /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, or a
-    /// whole URL with path and query. As written.
+    /// The URL that senders were given, where a scheme signs it: an origin such as `https://hooks.example.com`, perhaps
+    /// with a path that a proxy takes off, or the whole URL but its query, which is the request's. As written.
     pub public_url: Option<String>,
     /// Greetings that are answered directly.
     pub handshakes: Handshakes,
@@ -259,23 +260,6 @@ impl Route {
             Enforce::Observe => "observe",
         }
     }
-}
-
-/// Which bytes of a request, beside its body, make it the event that it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByBytes {
-    /// The query. Not where the body is signed and the query is not: whoever holds a genuine request could make new events
-    /// of it.
-    pub query: bool,
-}
-
-#[derive(Debug)]
-pub struct Idempotency {
-    pub key: Extract,
-    /// Nothing was chosen that names an event (neither by the user nor by the provider's pack): it is known by the bytes
-    /// of its request.
-    pub by_bytes: Option<ByBytes>,
-    pub window: Duration,
 }
 
 #[derive(Debug)]

@@ -297,6 +297,17 @@ pub(super) fn is_secret_key(key: &str) -> bool {
     })
 }
 
+/// Words within a header's name that say the same.
+const CREDENTIAL_WORDS: [&str; 6] = ["authorization", "auth", "cookie", "apikey", "session", "signature"];
+
+/// Whether a header's value may be a secret, going by its name.
+fn is_credential_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    // Keys of the config have no `-`, and those that name a place (`header:X-Token`) stand for no header of ours.
+    let is_header = (name.contains('-') && !name.contains(':')) || CREDENTIAL_WORDS[..3].contains(&&*name);
+    is_header && name.split('-').any(|word| CREDENTIAL_WORDS.contains(&word) || is_secret_key(word))
+}
+
 /// Whether a text only says where a value stands.
 pub(super) fn is_reference(text: &str) -> bool {
     text.starts_with("env:") || text.starts_with("file:")
@@ -324,7 +335,8 @@ fn secrets(node: &Node, suspected: bool, masks: &mut Vec<Span>) {
                 let names_a_place =
                     matches!(entry.key.as_str(), "header" | "query" | "label" | "name" | "from" | "until");
                 let harmless = names_a_place || (entry.key == "key" && !suspected);
-                let suspected = !harmless && (suspected || is_secret_key(&entry.key));
+                let is_secret = is_secret_key(&entry.key) || is_credential_header(&entry.key);
+                let suspected = !harmless && (suspected || is_secret);
                 secrets(&entry.value, suspected, masks);
             }
         }
@@ -337,7 +349,11 @@ fn secret_lines(file: usize, text: &str, masks: &mut Vec<Span>) {
     for (i, line) in text.lines().enumerate() {
         let item = line.trim_start().starts_with("- ") && !line.contains(": ");
         let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        let named = words.filter(|w| !w.is_empty()).find(|w| *w != "key" && is_secret_key(w));
+        let is_secret = |word: &str| {
+            let word = word.to_ascii_lowercase();
+            is_secret_key(&word) || CREDENTIAL_WORDS[..5].contains(&&*word)
+        };
+        let named = words.filter(|w| !w.is_empty()).find(|w| *w != "key" && is_secret(w));
         let from = match named {
             Some(word) => line.find(word).map(|at| line[..at].chars().count() + word.len() + 1),
             None if below && item => Some(0),

@@ -92,9 +92,13 @@ impl Head {
         host_of(&self.authority)
     }
 
-    /// The full URL as the sender addressed it, as far as this hop can know: scheme, authority, target.
+    /// The full URL as the sender addressed it, as far as this hop can know: scheme, authority, target; the target alone
+    /// where no authority is known.
     pub fn url(&self) -> String {
         let authority = self.asked_authority.as_ref().unwrap_or(&self.authority);
+        if authority.is_empty() {
+            return self.target.clone();
+        }
         format!("{}://{authority}{}", self.scheme.as_str(), self.target)
     }
 }

@@ -36,8 +36,9 @@ pub(crate) struct PackFile {
     params: BTreeMap<String, ParamFile>,
     #[serde(default)]
     idempotency: Option<IdempotencyOrOff>,
+    /// Where the event's type stands; several are joined.
     #[serde(default)]
-    event_type: Option<String>,
+    event_type: Option<Texts>,
     #[serde(default)]
     handshake: Option<OneOrMany<HandshakeSpec>>,
     #[serde(default)]
@@ -318,7 +319,7 @@ fn pack(file: PackFile) -> (Pack, Vec<SpecProblem>) {
     let success = faults.take(success(file.success));
     let ranges = file.ranges.and_then(|file| faults.take(ranges(file)));
     let idempotency = faults.take(idempotency(file.idempotency));
-    let event_type = file.event_type.and_then(|text| faults.take(source(&["event_type"], &text)));
+    let event_type = file.event_type.and_then(|texts| faults.take(joined(&["event_type"], &texts)));
     let deadline = match fact(file.deadline) {
         Fact::Known(text) => faults.take(deadline(&text)).map_or(Fact::Unsaid, Fact::Known),
         Fact::Undocumented => Fact::Undocumented,
@@ -359,6 +360,14 @@ fn pack(file: PackFile) -> (Pack, Vec<SpecProblem>) {
 
 fn source(at: &[&str], text: &str) -> Result<Extract, SpecProblem> {
     Extract::parse(text).map_err(|error| wrong(at, error, PLACE_HELP))
+}
+
+fn joined(at: &[&str], texts: &Texts) -> Result<Extract, SpecProblem> {
+    let parts = texts.0.iter().map(|text| source(at, text)).collect::<Result<Vec<_>, _>>()?;
+    if parts.is_empty() {
+        return Err(wrong(at, "it is empty", PLACE_HELP));
+    }
+    Ok(Extract::joined(parts))
 }
 
 fn date(at: &[&str], text: &str) -> Result<jiff::civil::Date, SpecProblem> {

@@ -313,6 +313,32 @@ mod tests {
         );
     }
 
+    /// Two events of which the bodies are the same may differ in their type alone.
+    #[test]
+    fn where_only_a_header_says_what_happened_the_body_alone_is_no_events_name() {
+        let said_in_a_header = |pack: &Pack| {
+            let places = pack.event_type.as_ref()?.to_string();
+            places.split(" | ").all(|place| place.starts_with("header:")).then_some(places)
+        };
+        let named_by = |pack: &Pack, places: &str| match &pack.idempotency {
+            Repeats::Unknowable => true,
+            Repeats::ByBody => false,
+            Repeats::ByKey(key) | Repeats::ByEvent(key) => {
+                let key = key.to_string();
+                // That very place, or an id.
+                key.contains(places) || key.split(" + ").any(|part| part != "body-hash")
+            }
+        };
+        let packs = names().into_iter().map(|name| find(name).unwrap());
+        let (named, lost): (Vec<_>, Vec<_>) = packs
+            .filter_map(|pack| {
+                said_in_a_header(&pack).map(|places| (pack.name.clone(), named_by(&pack, &places)))
+            })
+            .partition(|(_, is_named)| *is_named);
+        assert!(lost.is_empty(), "add the header to the key, joined with the body's hash: {lost:?}");
+        assert!(named.len() > 15, "{named:?}");
+    }
+
     #[test]
     fn a_near_name_is_suggested() {
         assert_eq!(find("strype").unwrap_err(), "unknown provider `strype`, did you mean `stripe`?");
@@ -339,6 +365,14 @@ mod tests {
         let (key, kind) =
             facts("slack", &[], br#"{"type":"event_callback","event_id":"Ev1","event":{"type":"message"}}"#);
         assert_eq!((key.as_str(), kind.as_str()), ("Ev1", "message"));
+        let plaid = find("plaid").unwrap();
+        let kind = plaid.event_type.as_ref().unwrap();
+        let of = |kind: &str| format!(r#"{{"webhook_type":"{kind}","webhook_code":"DEFAULT_UPDATE"}}"#);
+        for (body, expected) in
+            [("TRANSACTIONS", "TRANSACTIONS|DEFAULT_UPDATE"), ("HOLDINGS", "HOLDINGS|DEFAULT_UPDATE")]
+        {
+            assert_eq!(kind.from(&request("/", &[], of(body).as_bytes())).as_deref(), Some(expected));
+        }
         let (key, _) = facts("github", &[], b"{}");
         assert!(key.starts_with("blake3:"), "{key}");
     }

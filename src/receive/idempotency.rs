@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::buffer::{AnswersAsOf, ClaimKey, Claimed, Event, EventId, FirstAnswer, NewClaim, Origin, Whose};
 use crate::clock::Timestamp;
-use crate::config::{ByBytes, Idempotency, Mode, Route};
+use crate::config::{EventKey, Idempotency, Mode, Route};
 use crate::message::{Head, Method, PathParams, Request};
 use crate::reason::Reason;
 use crate::verify::Verified;
@@ -55,11 +55,13 @@ impl Identity {
 /// Who was let through without proof claims in a place of its own, and only for the very same body: nobody may take the
 /// place of a proved sender's event. `None` where nothing tells one event from the next.
 pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Request>) -> Option<Identity> {
-    if rule.by_bytes.is_some_and(|bytes| !tells_apart(bytes, route, request.get())) {
+    let key = rule.key_of(request.get());
+    let by_query = rule.by_query && matches!(key, EventKey::Bytes(_));
+    if matches!(key, EventKey::Bytes(_)) && !bytes_tell(route, by_query, request.get()) {
         return None;
     }
-    let key = rule.key.key(request.get());
-    let scope = scope(route, request);
+    let scope = scope(route, request, by_query);
+    let key = key.into_text();
     let claimed = match request.would_refuse() {
         None => ClaimKey::new(&scope, key.as_bytes()),
         Some(_) => unproved(&scope, &request.get().body, key.as_bytes()),
@@ -69,12 +71,12 @@ pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Req
 
 /// Whether a request may be known by its bytes alone. What is asked of an app by GET may have another answer each time,
 /// and a request with nothing in it is like every other.
-fn tells_apart(bytes: ByBytes, route: &Route, request: &Request) -> bool {
+fn bytes_tell(route: &Route, by_query: bool, request: &Request) -> bool {
     let Head { method, .. } = &request.head;
     let is_asked =
         matches!(*method, Method::GET | Method::HEAD) && !matches!(route.mode, Mode::Buffer { .. });
     let is_empty =
-        request.body.is_empty() && !(bytes.query && request.head.query().is_some_and(|q| !q.is_empty()));
+        request.body.is_empty() && !(by_query && request.head.query().is_some_and(|q| !q.is_empty()));
     !is_asked && !is_empty
 }
 
@@ -117,11 +119,15 @@ pub fn claim_of(
     }
     let Origin { client, way, .. } = &event.origin;
     let asked = Asked { method: &event.method, target: &event.target, params };
-    let scope = scope_of(route, &asked, client.as_deref(), way.as_deref());
+    let is_part = event.origin.batch.is_some();
+    let by_query = rule.by_query
+        && match is_part {
+            true => rule.key.is_none(),
+            false => matches!(rule.key_again(key, &event.body), EventKey::Bytes(_)),
+        };
+    let scope = scope_of(route, &asked, by_query, client.as_deref(), way.as_deref());
     let key = match event.origin.would_refuse {
-        would_refuse if event.origin.batch.is_some() => {
-            key_of_part(&scope, key.as_bytes(), &event.body, would_refuse)
-        }
+        would_refuse if is_part => key_of_part(&scope, key.as_bytes(), &event.body, would_refuse),
         None => ClaimKey::new(&scope, key.as_bytes()),
         Some(_) => unproved(&scope, &event.body, key.as_bytes()),
     };
@@ -130,11 +136,18 @@ pub fn claim_of(
 
 /// Within what a key is one key: the route, which of its paths and methods was asked for, and where its senders don't
 /// know each other, the sender. Two of them may give the same id to different events; and where any of several rules or
-/// credentials proves a sender, who passes one of them must not take the id of another's event.
-pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
+/// credentials proves a sender, who passes one of them must not take the id of another's event. `by_query`: and which
+/// query it was asked for with.
+pub(super) fn scope<'r>(route: &'r Route, request: &Verified<Request>, by_query: bool) -> Cow<'r, str> {
     let (client, way) = (request.client().map(|client| &**client), request.way().map(|way| &**way));
     let Request { head, params, .. } = request.get();
-    scope_of(route, &Asked { method: &head.method, target: &head.target, params }, client, way)
+    scope_of(route, &Asked { method: &head.method, target: &head.target, params }, by_query, client, way)
+}
+
+/// The same of the parts of a request.
+pub(super) fn scope_of_parts<'r>(route: &'r Route, request: &Verified<Request>) -> Cow<'r, str> {
+    let by_bytes = |rule: &Idempotency| rule.key.is_none() && rule.by_query;
+    scope(route, request, route.idempotency.as_ref().is_some_and(by_bytes))
 }
 
 /// What a request asks for.
@@ -147,12 +160,12 @@ struct Asked<'r> {
 fn scope_of<'r>(
     route: &'r Route,
     asked: &Asked<'_>,
+    by_query: bool,
     client: Option<&str>,
     way: Option<&str>,
 ) -> Cow<'r, str> {
     let (path, query) = asked.target.split_once('?').unwrap_or((asked.target, ""));
     let one_method = route.methods.len() == 1;
-    let by_query = route.idempotency.as_ref().and_then(|rule| rule.by_bytes).is_some_and(|bytes| bytes.query);
     let query = if by_query { query } else { "" };
     let is_below = route.path.ends_with("/*");
     let is_one = asked.params.0.is_empty() && !is_below && one_method && query.is_empty();

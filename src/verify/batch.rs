@@ -110,8 +110,11 @@ impl Split {
     }
 
     fn element(&self, body: Bytes) -> Element {
-        let values: Option<Vec<Cow<'_, str>>> =
-            self.key.iter().map(|pointer| pointer.text(&body).filter(|text| !text.is_empty())).collect();
+        let values: Option<Vec<Cow<'_, str>>> = self
+            .key
+            .iter()
+            .map(|pointer| pointer.text(&body).filter(|text| !extract::is_blank(text)))
+            .collect();
         let mut key = String::new();
         for value in values.iter().flatten() {
             extract::join(&mut key, value);
@@ -188,8 +191,10 @@ mod tests {
             split.elements(&request("/", &[], body.as_bytes())).unwrap().into_iter().map(|e| e.key).collect()
         };
         let two = split(None, &["/id", "/at"], 9);
-        let found =
-            keys(&two, r#"[{"id":"a|b","at":1},{"id":"a","at":"b|1"},{"id":"a"},{"id":"","at":1},5]"#);
+        let found = keys(
+            &two,
+            r#"[{"id":"a|b","at":1},{"id":"a","at":"b|1"},{"id":"a"},{"id":"","at":1},5,{"id":" ","at":1}]"#,
+        );
         assert_eq!(found[..2], ["a\\|b|1", "a|b\\|1"]);
         assert!(found[2..].iter().all(|key| key.starts_with("sha256:")), "{found:?}");
         assert_ne!(found[2], found[3]);

@@ -3,7 +3,7 @@
 //! As text: a place (`header:X-GitHub-Delivery`, `query:NAME`, `path:NAME`, `form:FIELD`, `form:FIELD#/pointer`,
 //! `body:/json/pointer`), `body-hash`, or several with `|` between them, of which the first that is there counts.
 //! `body:/items/*/id` is that of every element of an array, joined.
-//! What could be read in two ways (a header, field or key that stands twice) or is empty is not there: an empty id
+//! What could be read in two ways (a header, field or key that stands twice) or is blank is not there: an empty id
 //! would make strangers of one event.
 
 use std::borrow::Cow;
@@ -65,6 +65,25 @@ impl Extract {
     /// which a second SHA-256 of every body would cost several times as much.
     pub fn body_hash() -> Self {
         Self(Source::BodyHash)
+    }
+
+    /// What `body-hash` gives for this body.
+    pub fn hash_of(body: &[u8]) -> String {
+        hash(body)
+    }
+
+    /// Whether this may be what `body-hash` gives.
+    pub fn is_hash(text: &str) -> bool {
+        text.starts_with(PREFIX)
+    }
+
+    /// Whether this gives the body's hash by itself, perhaps in the place of something else.
+    pub fn is_body_hash(&self) -> bool {
+        match &self.0 {
+            Source::BodyHash => true,
+            Source::First(alternatives) => alternatives.iter().any(Self::is_body_hash),
+            Source::At(_) | Source::Each(..) | Source::Joined(_) => false,
+        }
     }
 
     /// All of these, joined unambiguously (`|` between them; `|` and `\` within them escaped by `\`); absent if any
@@ -182,7 +201,7 @@ const MAX_EACH: usize = 1000;
 /// The value of the only element as it is, of several joined. `None` if one of them has none.
 fn of_each(array: &Pointer, within: &Pointer, body: &[u8]) -> Option<String> {
     let Elements::All(elements) = array.elements_up_to(body, MAX_EACH)? else { return None };
-    let values = elements.into_iter().map(|element| within.text(element).filter(|text| !text.is_empty()));
+    let values = elements.into_iter().map(|element| within.text(element).filter(|text| !is_blank(text)));
     let values: Vec<Cow<'_, str>> = values.collect::<Option<_>>()?;
     match values.as_slice() {
         [] => None,
@@ -201,7 +220,12 @@ fn text<'r>(location: &Location, request: &'r Request) -> Option<Cow<'r, str>> {
         Cow::Borrowed(bytes) => Cow::Borrowed(std::str::from_utf8(bytes).ok()?),
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).ok()?),
     };
-    (!text.is_empty()).then_some(text)
+    (!is_blank(&text)).then_some(text)
+}
+
+/// Whether a text names nothing.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
 }
 
 const PREFIX: &str = "blake3:";
@@ -238,6 +262,18 @@ mod tests {
     #[test]
     fn what_is_empty_or_twice_is_not_there_and_the_key_is_the_body() {
         let r = request("/", &[("id", "a"), ("ID", "a"), ("empty", " ")], br#"{"x":1,"x":1}"#);
+        let blank = request("/?q=%20+", &[], br#"{"id":" \n","ids":[{"id":"\t"}],"none":null,"no":{}}"#);
+        for source in [
+            "body:/id",
+            "body:/ids/*/id",
+            "body:/ids/0/id",
+            "body:/none",
+            "body:/no",
+            "query:q",
+            "body:/nowhere",
+        ] {
+            assert_eq!(from(source, &blank), None, "{source}");
+        }
         for source in ["header:id", "header:empty", "body:/x", "form:x", "query:x", "path:x"] {
             assert_eq!(from(source, &r), None, "{source}");
             assert_eq!(Extract::parse(source).unwrap().key(&r), Extract::body_hash().from(&r).unwrap());

@@ -332,9 +332,9 @@ impl Verifier {
         self.covers(&Extract::at(locate::Location::Whole))
     }
 
-    /// The same for the query.
+    /// The same for the query as it is written.
     pub fn covers_query(&self) -> bool {
-        Extract::parse("query:any").is_ok_and(|any| self.covers(&any))
+        self.covers(&Extract::at(locate::Location::Query("".into())))
     }
 
     /// Signed parts of which the border could be moved, and where in the rule they stand.

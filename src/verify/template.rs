@@ -269,6 +269,10 @@ impl Template {
                     name == Some(header) || must.iter().any(|listed| name == Some(listed))
                 }
             }
+            // Where escapes are undone one signature stands for several ways to write a query.
+            Part::Url(UrlForm::AsGiven | UrlForm::OtherPort) | Part::Target | Part::Query => {
+                matches!(location, Location::Query(_))
+            }
             _ => false,
         })
     }

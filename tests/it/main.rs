@@ -36,6 +36,7 @@ mod providers;
 mod ranges;
 mod reasons;
 mod routes;
+mod same;
 mod sdk;
 mod sealed;
 mod shown;

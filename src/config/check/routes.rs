@@ -9,9 +9,8 @@ use super::oracles::provider;
 use super::places::Has;
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
-use crate::config::model::{
-    Acknowledgement, ByBytes, Clients, Enforce, Idempotency, KeepRefused, Limits, Mode, Route,
-};
+use crate::config::Idempotency;
+use crate::config::model::{Acknowledgement, Clients, Enforce, KeepRefused, Limits, Mode, Route};
 use crate::config::place::Place;
 use crate::config::raw::{self, Verb};
 use crate::config::source::doubled;
@@ -324,6 +323,10 @@ impl Checker<'_, '_> {
         let help = "write it as the sender was given it, such as `https://hooks.example.com`";
         if !whole {
             self.error(&place.key("public_url"), format!("`{url}` is not a whole URL"), help);
+        } else if url.contains(['?', '#']) {
+            let message =
+                "the query is not taken from here: senders send the one that they were given, and sign it";
+            self.warning(&place.key("public_url"), message, "write the URL up to the `?`");
         }
     }
 
@@ -362,23 +365,24 @@ impl Checker<'_, '_> {
             return None;
         }
         let standard = repeats.and_then(Repeats::key).cloned();
-        let is_chosen = key.is_some() || standard.is_some();
         let (key, own) = match (key, standard) {
             (Some(own), standard) => {
                 let extract = self.extract(own, &place.key("key"))?;
                 let differs = standard.is_none_or(|s| s != extract);
-                (extract, differs.then_some(own))
+                (Some(extract), differs.then_some(own))
             }
-            (None, Some(standard)) => (standard, None),
-            (None, None) => (self.source("body-hash", &place.key("key"))?, None),
+            (None, standard) => (standard, None),
         };
-        let covered = proof.is_none_or(|Proof { compiled, .. }| match (&compiled.pack, own) {
-            (Some(pack), None) => compiled.verifier.covers_key_of(pack, &key),
-            _ => compiled.verifier.covers(&key),
-        });
-        let key = if covered {
-            key
-        } else {
+        let is_covered = |key: &Extract| {
+            proof.is_none_or(|Proof { compiled, .. }| match (&compiled.pack, own) {
+                (Some(pack), None) => compiled.verifier.covers_key_of(pack, key),
+                _ => compiled.verifier.covers(key),
+            })
+        };
+        let key = key.map(|key| {
+            if is_covered(&key) {
+                return key;
+            }
             let help = "it could be set by whoever repeats a captured request, and take a later event's place: write \
                         `key: [SOURCE, body-hash]` to say so yourself";
             match own {
@@ -395,10 +399,8 @@ impl Checker<'_, '_> {
                 }
             }
             Extract::joined(vec![key, Extract::body_hash()])
-        };
-        let by_bytes = (!is_chosen).then(|| ByBytes {
-            query: proof.is_none_or(|Proof { compiled, .. }| compiled.verifier.covers_query()),
         });
+        let by_query = proof.is_none_or(|Proof { compiled, .. }| compiled.verifier.covers_query());
         let window = window.unwrap_or(Time(WINDOW));
         self.not_zero(&place, "window", window);
         if let Some(tolerance) = proof.and_then(|p| p.tolerance)
@@ -409,7 +411,7 @@ impl Checker<'_, '_> {
             let help = "a window of at least twice the `tolerance` leaves no gap for a replay";
             self.warning(&place.key("window"), message, help);
         }
-        Some(Idempotency { key, by_bytes, window: window.0 })
+        Some(Idempotency { key, by_query, window: window.0 })
     }
 
     fn split(&mut self, raw: &raw::Route, place: &Place, proof: Option<&Proof<'_>>) -> Option<Split> {

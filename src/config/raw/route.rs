@@ -57,10 +57,11 @@ pub(in crate::config) struct Route {
     pub quarantine: Option<Off>,
     /// The sender is expected to send at least this often; a longer silence is an alert. Default: nothing is expected.
     pub expect_every: Option<Time>,
-    /// The URL that senders were given (or its beginning), for schemes that sign it: `https://hooks.example.com`.
+    /// The URL that senders were given (or its beginning), without a query, for schemes that sign it:
+    /// `https://hooks.example.com`.
     /// Default: scheme and host as received, or as a trusted hop says.
     pub public_url: Option<String>,
-    /// How repeats are recognised, or `off`. Default: the provider's key, else a hash of the body; with `verify: none`
+    /// How repeats are recognised, or `off`. Default: the provider's key, else the request's bytes; with `verify: none`
     /// off.
     pub idempotency: Option<IdempotencyOrOff>,
     /// Where the event's type stands, such as `header:X-GitHub-Event` or `body:/type`; several are joined. Default: the

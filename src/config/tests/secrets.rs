@@ -11,6 +11,38 @@ fn a_misspelt_key_does_not_show_its_secret() {
 }
 
 #[test]
+fn a_header_named_like_a_credential_does_not_show_its_value() {
+    let names = [
+        "Authorization",
+        "authorization",
+        "X-Api-Key",
+        "Cookie",
+        "X-Session-Id",
+        "Proxy-Authorization",
+        "x-auth",
+    ];
+    for name in names {
+        // The `set` was forgotten; a wrong value beside it; and no YAML at all.
+        for headers in [
+            format!("{{ {name}: \"Bearer hunter22\" }}"),
+            format!("{{ set: {{ {name}: \"Bearer hunter22\" }}, sett: 1 }}"),
+            format!("{{ set: {{ {name}: [\"Bearer hunter22\"] }}"),
+        ] {
+            let text = format!(
+                "  - path: /x\n    verify: none\n    forward_to: {{ url: 'http://a', headers: {headers} }}\n"
+            );
+            let problems = load_text(&routes(&text)).unwrap_err();
+            assert!(!format!("{problems:?}").contains("hunter22"), "{name}: {problems:#?}");
+            assert!(!serde_json::to_string(&problems).unwrap().contains("hunter22"), "{name}");
+        }
+    }
+    let other = routes(
+        "  - path: /x\n    verify: none\n    forward_to: { url: 'http://a', headers: { X-Tenant: acme } }\n",
+    );
+    assert!(format!("{:?}", load_text(&other).unwrap_err()).contains("acme"));
+}
+
+#[test]
 fn a_url_with_a_password_is_refused_and_not_shown() {
     let text = routes(&OPEN.replace("http://127.0.0.1:3000", "http://bob:hunter22@127.0.0.1:3000/x"));
     let problem = only(&text);

@@ -16,7 +16,7 @@ use crate::config::{Acknowledgement, Destination, Route, Unwanted};
 use crate::message::{Head, Headers, Request};
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, key_of_part, scope, shortened};
+use crate::receive::idempotency::{Identity, key_of_part, scope_of_parts, shortened};
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
@@ -106,7 +106,7 @@ pub(in crate::receive) fn taken_apart(
     let mut ids: Vec<EventId> = elements.iter().map(|_| EventId::new(whole.received_at)).collect();
     // Ids of one millisecond come in any order; within a batch they shall sort as its events do.
     ids.sort_unstable();
-    let scope = scope(route, request);
+    let scope = scope_of_parts(route, request);
     let mut places = Places::of(destinations, request.get(), &headers_of_each);
     let part = |(number, (element, event_id)): (u32, (Element, EventId))| {
         let claim = claim(route, &scope, &element, whole.origin.would_refuse, answer);

@@ -331,7 +331,7 @@ fn scheme_way(scheme: &Scheme, name: String, asked: &Asked<'_>) -> Way {
             },
         );
         if let Some(url) = url.get() {
-            step("signed", format!("its URL is {}", printable(url.as_bytes(), 2048)));
+            step("signed", url_text(url));
         }
     }
     let matched = match &decision {
@@ -524,4 +524,11 @@ pub(super) fn count(n: usize, word: &str) -> String {
 /// At most `limit` bytes as text that is harmless for a terminal.
 pub(super) fn printable(bytes: &[u8], limit: usize) -> String {
     bytes[..bytes.len().min(limit)].escape_ascii().to_string()
+}
+
+/// What is said of the URL that is signed.
+pub(in crate::verify) fn url_text(url: &str) -> String {
+    let unknown =
+        if url.starts_with('/') { ", its host is not known (give the whole URL, or `Host`)" } else { "" };
+    format!("its URL is {}{unknown}", printable(url.as_bytes(), 2048))
 }

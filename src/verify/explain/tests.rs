@@ -49,6 +49,18 @@ fn a_body_that_was_changed_on_its_way_is_recognised() {
 }
 
 #[test]
+fn what_a_plain_digest_lacks_is_named_and_a_path_alone_is_no_url() {
+    const RULE: &str = "{ provider: hubspot-legacy, secret: abcdef }";
+    let request = with_body(&signed(RULE, "/in", b"[1]\n"), b"[1]");
+    assert_eq!(codes(RULE, &request), ["missing_newline"]);
+    let mut bare = request;
+    bare.head.authority.clear();
+    let explanation = compiled(RULE).verifier.explain(&bare, None, NOW, &[]);
+    let said = format!("{explanation:?}");
+    assert!(said.contains("its URL is /in, its host is not known") && !said.contains("https://"), "{said}");
+}
+
+#[test]
 fn the_first_difference_is_named() {
     let request = with_body(&signed(GITHUB, "/in", b"{}"), b"{}\n");
     let explanation = compiled(GITHUB).verifier.explain(&request, None, NOW, &[]);

@@ -7,7 +7,7 @@ use super::{DIGEST, HttpSignature, Key, Material, combined, likely, mac_of};
 use crate::clock::Timestamp;
 use crate::message::{Headers, Request};
 use crate::verify::encoding::Encoding;
-use crate::verify::explain::{Asked, Step, Way, count, result};
+use crate::verify::explain::{Asked, Step, Way, count, result, url_text};
 use crate::verify::mac::Hash;
 use crate::verify::scheme::{Labelled, live};
 use crate::verify::time::distance;
@@ -135,7 +135,7 @@ impl HttpSignature {
         let url = url::public(&request.head, public_url);
         lines(input, request, &url, &mut |text| step("signed", text));
         if input.components.iter().any(|component| component.name.starts_with('@')) {
-            step("signed", format!("its URL is {}", printable(url.as_bytes(), 2048)));
+            step("signed", url_text(&url));
         }
         let base = base::of(input, request, public_url).ok();
         step(

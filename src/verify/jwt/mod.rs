@@ -288,7 +288,9 @@ impl Jwt {
 
     /// Whether what stands there can't be changed without the key.
     pub(super) fn covers(&self, location: &Location) -> bool {
-        location.token() == Some(&self.location) || (self.signs_body() && location.in_body())
+        location.token() == Some(&self.location)
+            || (self.signs_body() && location.in_body())
+            || (self.signs_url() && matches!(location, Location::Query(_)))
     }
 
     /// Every place that the decision depends on.
