@@ -186,11 +186,11 @@ fn values_of_the_wrong_type_say_what_would_be_right() {
 
 #[test]
 fn a_query_in_a_public_url_is_warned_of() {
-    let of = |url: &str| load_text(&routes(&format!("{OPEN}    public_url: {url}\n"))).unwrap().warnings;
-    assert!(of("https://hooks.example.com/in").is_empty());
-    let warned = of("https://hooks.example.com/in?token=1");
-    assert!(
-        warned.len() == 1 && warned[0].message.starts_with("the query is not taken from here"),
-        "{warned:?}"
-    );
+    let of = |url: &str| {
+        let config = load_text(&routes(&format!("{OPEN}    public_url: {url}\n"))).unwrap();
+        config.warnings.into_iter().find(|warning| warning.key.ends_with("public_url"))
+    };
+    assert_eq!(of("https://hooks.example.com/in"), None);
+    let warned = of("https://hooks.example.com/in?token=1").unwrap();
+    assert!(warned.message.starts_with("the query is not taken from here"), "{warned}");
 }
