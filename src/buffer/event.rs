@@ -260,7 +260,8 @@ impl Whose {
     }
 }
 
-fn short_hash(text: &str) -> [u8; 8] {
+/// Eight bytes that stand for a text of which nothing is to be kept.
+pub(super) fn short_hash(text: &str) -> [u8; 8] {
     let mut short = [0; 8];
     short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..8]);
     short

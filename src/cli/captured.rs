@@ -60,7 +60,8 @@ pub struct Line {
 }
 
 /// Reads a file (`-`: standard input) line by line and hands each to `each`. A line that makes no sense ends it: what
-/// came before has been handed out; so does a file without a line. `now` is the time of requests that don't say theirs; `None` is the clock's.
+/// came before has been handed out; so does a file without a line. `now` is the time of requests that don't say theirs;
+/// `None` is the clock's.
 pub fn each_line(
     path: &Path,
     now: Option<Timestamp>,

@@ -13,8 +13,9 @@ use crate::route::Match;
 use crate::tenants::Held;
 use crate::verify::{Refusal, Verified};
 
-use super::idempotency::{self, shortened};
+use super::idempotency;
 use super::mode::buffer::wanted;
+use super::mode::event_type;
 use super::mode::split::taken_apart;
 use super::{answers, endpoint, tenant};
 
@@ -101,7 +102,7 @@ pub async fn admit(gateway: &Gateway, item: &Item, force: Force) -> Admission {
             Err(refused) => Admission::NotStored(refused.detail.into_owned()),
         };
     }
-    let event_type = route.event_type.as_ref().and_then(|kind| kind.from(verified.get())).map(shortened);
+    let event_type = event_type(route, verified.get());
     let names = wanted(destinations, verified.get(), event_type.as_deref());
     let mut event =
         Event::from_verified(EventId::new(now), route.name.clone(), &verified, readable, event_type);

@@ -56,8 +56,9 @@ impl Identity {
 /// place of a proved sender's event. `None` where nothing tells one event from the next.
 pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Request>) -> Option<Identity> {
     let key = rule.key_of(request.get());
-    let by_query = rule.by_query && matches!(key, EventKey::Bytes(_));
-    if matches!(key, EventKey::Bytes(_)) && !bytes_tell(route, by_query, request.get()) {
+    let by_bytes = matches!(key, EventKey::Bytes(_));
+    let by_query = by_bytes && rule.by_query;
+    if by_bytes && !bytes_tell(route, by_query, request.get()) {
         return None;
     }
     let scope = scope(route, request, by_query);
@@ -66,7 +67,7 @@ pub(super) fn identify(route: &Route, rule: &Idempotency, request: &Verified<Req
         None => ClaimKey::new(&scope, key.as_bytes()),
         Some(_) => unproved(&scope, &request.get().body, key.as_bytes()),
     };
-    Some(Identity { key: claimed, readable: shortened(key), window: rule.window })
+    Some(Identity { key: claimed, readable: Event::readable_key(key), window: rule.window })
 }
 
 /// Whether a request may be known by its bytes alone. What is asked of an app by GET may have another answer each time,
@@ -203,11 +204,6 @@ pub(super) fn of_admission(route: &Route, item: EventId) -> Identity {
     Identity { key, readable: String::new(), window: ADMITTED }
 }
 
-/// `text`, as much of it as is kept.
-pub(super) fn shortened(text: String) -> String {
-    Event::readable_key(text)
-}
-
 /// Claims that were met again lately. An entry is only ever made for a claim that stands; that one is missing means
 /// nothing. Most keys come once, so a claim comes in here with its first repeat, and the least lately used is forgotten
 /// first. The cache keeps no time of its own, because whether a claim still stands is the clock's to say. What was looked up
@@ -333,9 +329,12 @@ mod tests {
 
     #[test]
     fn a_long_key_is_shortened_at_a_boundary() {
-        assert_eq!(shortened("k".repeat(Event::MAX_READABLE)).len(), Event::MAX_READABLE);
-        let long = shortened("ü".repeat(Event::MAX_READABLE));
+        assert_eq!(Event::readable_key("k".repeat(Event::MAX_READABLE)).len(), Event::MAX_READABLE);
+        let long = Event::readable_key("ü".repeat(Event::MAX_READABLE));
         assert_eq!(long, "ü".repeat(Event::MAX_READABLE / 2));
-        assert_eq!(shortened(format!("k{}", "ü".repeat(Event::MAX_READABLE))).len(), Event::MAX_READABLE - 1);
+        assert_eq!(
+            Event::readable_key(format!("k{}", "ü".repeat(Event::MAX_READABLE))).len(),
+            Event::MAX_READABLE - 1
+        );
     }
 }

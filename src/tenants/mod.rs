@@ -3,13 +3,13 @@
 //!
 //! Verification stays pure: a rule is compiled once for each tenant, and kept, so that a request finds its verifier in
 //! memory before `verify` begins. Here live the references with parameters (`reference`) and the cache; reading is done
-//! off the threads that serve. Greetings that are answered with such a secret are compiled with the rule. What is read counts for a configured time, so a file that was added, changed or removed
-//! is seen without a reload.
+//! off the threads that serve. Greetings that are answered with such a secret are compiled with the rule. What is read
+//! counts for a configured time, so a file that was added, changed or removed is seen without a reload.
 //!
 //! Promise 2: a tenant that is not known has no verifier, and is refused by one with keys that nobody has, so that
 //! neither the answer nor its time tells which tenants there are (an answered greeting does: it can only be right for who
-//! is there). What a tenant's secret signs for strangers is no event of his (`oracles`). Promise 5: both caches are bounded, apart from each
-//! other (who tries names does not push those who are known out), and few files are read at once.
+//! is there). What a tenant's secret signs for strangers is no event of his (`oracles`). Promise 5: both caches are
+//! bounded, apart from each other (who tries names does not push those who are known out), and few files are read at once.
 
 mod held;
 mod oracles;
@@ -213,17 +213,14 @@ impl Tenants {
 
     /// The same without memory: reads the files. Blocks.
     pub fn load(&self, params: &PathParams, client: Option<Client<'_>>) -> Tenant {
-        // A copy: what this tenant's secret could sign is nobody else's, and would stay.
-        let signable = Arc::new(self.shared.signable.copy());
         let mut files = HashMap::with_capacity(self.references.len());
+        let mut secrets = Vec::new();
         for reference in &self.references {
             let Some(path) = reference.path(params) else { return Tenant::Unknown };
             let file = self.base.join(&path);
             match read(&file) {
                 Ok(bytes) => {
-                    if let Some(bytes) = &bytes {
-                        self.shared.oracles.note(&file, &Secret::new(bytes.clone()), &signable);
-                    }
+                    secrets.extend(bytes.clone().map(|bytes| (file, Secret::new(bytes))));
                     files.insert(reference.written.as_str(), bytes)
                 }
                 Err(error) => {
@@ -233,6 +230,11 @@ impl Tenants {
         }
         if !self.references.is_empty() && files.values().all(Option::is_none) {
             return Tenant::Unknown;
+        }
+        // A copy: what this tenant's secret could sign is nobody else's, and would stay.
+        let signable = Arc::new(self.shared.signable.copy());
+        for (file, secret) in &secrets {
+            self.shared.oracles.note(file, secret, &signable);
         }
         let resolver = Resolved { tenants: self, files, client, signable };
         let greetings = self.shared.greetings.as_ref();

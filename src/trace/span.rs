@@ -99,6 +99,14 @@ impl Span {
         self.set("http.response.status_code", i64::from(status));
     }
 
+    /// The app has answered a request with this status.
+    pub fn app_answered(&mut self, status: u16) {
+        self.answered(status);
+        if status >= 400 {
+            self.failed_with(status);
+        }
+    }
+
     /// It is the reception of a request.
     pub(super) fn received(&mut self, head: &Head) {
         self.method(&head.method);

@@ -2,8 +2,8 @@
 //!
 //! A stream that the app refused (REFUSED_STREAM), or that came after its GOAWAY, was not processed (RFC 9113 section 8.7): it
 //! is sent again a few times, and is nobody's failure if that is not enough. One on a connection that turned out closed is
-//! sent again once. Until the app has said how many streams it allows there is one. Names are lower case on this wire, and the order between
-//! different names is not kept by it: that is the protocol's, not ours.
+//! sent again once. Until the app has said how many streams it allows there is one. Names are lower case on this wire, and
+//! the order between different names is not kept by it: that is the protocol's, not ours.
 
 use std::io;
 use std::pin::Pin;

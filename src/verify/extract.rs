@@ -69,7 +69,12 @@ impl Extract {
 
     /// What `body-hash` gives for this body.
     pub fn hash_of(body: &[u8]) -> String {
-        hash(body)
+        let mut text = [0; PREFIX.len() + 64];
+        let (prefix, digits) = text.split_at_mut(PREFIX.len());
+        prefix.copy_from_slice(PREFIX.as_bytes());
+        // Two digits for each of 32 bytes: they fit.
+        let _ = hex::encode_to_slice(blake3::hash(body).as_bytes(), digits);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Whether this may be what `body-hash` gives.
@@ -100,7 +105,7 @@ impl Extract {
         match &self.0 {
             Source::At(location) => text(location, request).map(Cow::into_owned),
             Source::Each(array, within) => of_each(array, within, &request.body),
-            Source::BodyHash => Some(hash(&request.body)),
+            Source::BodyHash => Some(Self::hash_of(&request.body)),
             Source::First(alternatives) => alternatives.iter().find_map(|one| one.from(request)),
             Source::Joined(parts) => {
                 let mut joined = String::new();
@@ -151,11 +156,6 @@ impl Extract {
             Source::At(location) => text(location, request).is_some_and(|found| found == expected),
             _ => self.from(request).is_some_and(|found| found == expected),
         }
-    }
-
-    /// The value as an idempotency key: like `from`, but falls back to the body's hash, so there always is one.
-    pub fn key(&self, request: &Request) -> String {
-        self.from(request).unwrap_or_else(|| hash(&request.body))
     }
 }
 
@@ -230,19 +230,10 @@ pub(super) fn is_blank(text: &str) -> bool {
 
 const PREFIX: &str = "blake3:";
 
-fn hash(body: &[u8]) -> String {
-    let mut text = [0; PREFIX.len() + 64];
-    let (prefix, digits) = text.split_at_mut(PREFIX.len());
-    prefix.copy_from_slice(PREFIX.as_bytes());
-    // Two digits for each of 32 bytes: they fit.
-    let _ = hex::encode_to_slice(blake3::hash(body).as_bytes(), digits);
-    String::from_utf8_lossy(&text).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::testing::request;
+    use crate::verify::testing::{key_of, request};
     use proptest::prelude::*;
 
     fn from(text: &str, r: &Request) -> Option<String> {
@@ -276,7 +267,7 @@ mod tests {
         }
         for source in ["header:id", "header:empty", "body:/x", "form:x", "query:x", "path:x"] {
             assert_eq!(from(source, &r), None, "{source}");
-            assert_eq!(Extract::parse(source).unwrap().key(&r), Extract::body_hash().from(&r).unwrap());
+            assert_eq!(key_of(Extract::parse(source).unwrap(), &r), Extract::body_hash().from(&r).unwrap());
         }
     }
 
@@ -324,7 +315,7 @@ mod tests {
         ) {
             if let Ok(extract) = Extract::parse(&source) {
                 let r = request("/p?a=%", &[("a", &header)], &body);
-                let key = extract.key(&r);
+                let key = key_of(extract.clone(), &r);
                 prop_assert!(!key.is_empty());
                 prop_assert_eq!(extract.from(&r).unwrap_or(key.clone()), key);
             }

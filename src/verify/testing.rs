@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Compiled, Explanation, KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled, Signable,
+    Compiled, Explanation, Extract, KeySource, Lacking, Lookup, NoKeys, Remote, Resolver, Settled, Signable,
     VerifySpec, compile,
 };
 use crate::clock::Timestamp;
@@ -121,4 +121,10 @@ impl Resolver for World {
     fn signable(&self) -> Arc<Signable> {
         self.signable.clone()
     }
+}
+
+/// The idempotency key of a request on a route that has this one.
+pub(crate) fn key_of(key: Extract, request: &Request) -> String {
+    let window = std::time::Duration::from_secs(60);
+    crate::config::Idempotency { key: Some(key), by_query: false, window }.key_of(request).into_text()
 }

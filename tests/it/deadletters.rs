@@ -3,22 +3,10 @@
 //! dead letters the replay that is killed has (120 unless set).
 
 use std::collections::HashMap;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use crate::support::sender::Connection;
 use crate::support::*;
-
-fn printed(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a command that must work, and gives what it printed.
-async fn done(gateway: &Gateway, arguments: &[&str]) -> String {
-    let output = gateway.cli(arguments).await;
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    printed(&output)
-}
 
 /// Sends so many events over a few connections.
 async fn filled(gateway: &Gateway, count: usize) {
@@ -68,6 +56,18 @@ async fn counts_up_to(what: &str, wanted: f64, count: impl AsyncFn() -> f64) {
 async fn dead_letters(gateway: &Gateway, count: usize) {
     let what = format!("{count} dead letters");
     eventually(&what, async || gateway.metric("tidegate_dead_letters", &[]).await == count as f64).await;
+}
+
+/// A gateway whose app took none of so many events for good.
+async fn with_dead_letters(count: usize) -> (App, Gateway) {
+    let app = App::start().await;
+    app.behaves(Behaviour::status(410));
+    let gateway = gateway().route(github().to(&app)).start().await;
+    for n in 0..count {
+        gateway.send(&github_event(n)).await;
+    }
+    dead_letters(&gateway, count).await;
+    (app, gateway)
 }
 
 fn github_event(n: usize) -> Request {
@@ -164,13 +164,7 @@ async fn a_replay_goes_on_after_a_kill_and_each_dead_letter_comes_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_paused_over_a_restart_resumed_and_cancelled() {
-    let app = App::start().await;
-    app.behaves(Behaviour::status(410));
-    let mut gateway = gateway().route(github().to(&app)).start().await;
-    for n in 0..20 {
-        gateway.send(&github_event(n)).await;
-    }
-    dead_letters(&gateway, 20).await;
+    let (_app, mut gateway) = with_dead_letters(20).await;
     let job = gateway.cli_json(&["dead", "replay", "--all", "--rate", "1", "--background"]).await;
     let id = job["id"].as_str().expect("an id").to_owned();
     let paused = gateway.cli_json(&["jobs", "pause", &id]).await;
@@ -188,13 +182,7 @@ async fn a_job_is_paused_over_a_restart_resumed_and_cancelled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_a_job_is_told_that_it_goes_on_when_the_gateway_goes_away() {
-    let app = App::start().await;
-    app.behaves(Behaviour::status(410));
-    let mut gateway = gateway().route(github().to(&app)).start().await;
-    for n in 0..20 {
-        gateway.send(&github_event(n)).await;
-    }
-    dead_letters(&gateway, 20).await;
+    let (_app, mut gateway) = with_dead_letters(20).await;
     let folder = gateway.folder().to_owned();
     let waiting = tokio::spawn(async move {
         let replay = ["dead", "replay", "--all", "--rate", "1", "-o", "json", "--config", "tidegate.yaml"];

@@ -6,6 +6,14 @@ use std::time::{Duration, Instant};
 use crate::support::fault::{Fails, Fault};
 use crate::support::*;
 
+async fn all_arrive(app: &App, acknowledged: &[String]) {
+    eventually("everything acknowledged arrives", async || {
+        let ids: Vec<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
+        acknowledged.iter().all(|id| ids.contains(id))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_event_survives_kill_9_at_once() {
     let app = App::start().await;
@@ -270,11 +278,7 @@ async fn a_failing_disk_is_never_acknowledged_over(fails: Fails) {
 
     app.accept().await;
     gateway.restart().await;
-    eventually("everything acknowledged arrives", async || {
-        let ids: Vec<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
-        acknowledged.iter().all(|id| ids.contains(id))
-    })
-    .await;
+    all_arrive(&app, &acknowledged).await;
     assert_eq!(gateway.send(&signed::github(push())).await.status, 202);
 }
 
@@ -331,11 +335,7 @@ async fn when_the_engine_can_not_flush_nobody_waits_for_it_for_ever() {
     disk.off();
     app.accept().await;
     gateway.restart().await;
-    eventually("everything acknowledged arrives", async || {
-        let ids: Vec<_> = app.received().iter().map(|received| received.event_id().to_owned()).collect();
-        acknowledged.iter().all(|id| ids.contains(id))
-    })
-    .await;
+    all_arrive(&app, &acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,20 +1,8 @@
 //! Erasing, for data-protection requests: what is known of somebody is found wherever it may stand, and then is in no file.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use crate::support::*;
-
-fn printed(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a command that must work, and gives what it printed.
-async fn done(gateway: &Gateway, arguments: &[&str]) -> String {
-    let output = gateway.cli(arguments).await;
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    printed(&output)
-}
 
 fn github_event(n: usize) -> Request {
     signed::github(format!(

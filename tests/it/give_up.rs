@@ -1,15 +1,10 @@
 //! Giving up what waits: an operator makes a dead letter of it, its key goes on, and nothing is lost by it.
 
 use std::collections::HashMap;
-use std::process::Output;
 
 use serde_json::Value;
 
 use crate::support::*;
-
-fn printed(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 async fn send(gateway: &Gateway, key: &str, number: usize) -> String {
     let request = Request::post("/in", json!({"key": key, "n": number}).to_string());

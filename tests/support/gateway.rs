@@ -348,3 +348,15 @@ fn spawn(folder: &Path, builder: &GatewayBuilder, start: u32) -> Child {
         .spawn()
         .expect("the gateway starts")
 }
+
+/// What a command printed, on both ways out.
+pub fn printed(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a command that must work, and gives what it printed.
+pub async fn done(gateway: &Gateway, arguments: &[&str]) -> String {
+    let output = gateway.cli(arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    printed(&output)
+}

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use app::{App, Behaviour, Received};
 pub use config::{GatewayBuilder, Route, gateway, github, pass, standard_webhooks, stripe, unverified};
-pub use gateway::Gateway;
+pub use gateway::{Gateway, done, printed};
 pub use payloads::{contact_created, invoice_paid, issue_opened, push};
 pub use sender::{Answer, Request, Via};
 pub use serde_json::json;

@@ -29,6 +29,7 @@
 //! | [`SEALING`] | which keys open what is here, and how far sealing anew is | |
 //! | [`FILL`] | zeros | |
 
+use super::super::event::short_hash;
 use super::super::{ClaimKey, EventId, LaneKey};
 use super::lane::Place;
 
@@ -184,9 +185,7 @@ pub(super) struct Group(pub(super) [u8; 8]);
 
 impl Group {
     pub(super) fn of(route: &str) -> Self {
-        let mut short = [0; 8];
-        short.copy_from_slice(&blake3::hash(route.as_bytes()).as_bytes()[..8]);
-        Self(short)
+        Self(short_hash(route))
     }
 }
 

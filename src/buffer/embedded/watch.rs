@@ -2,8 +2,8 @@
 //!
 //! The engine holds a commit up while too much waits for its flushes and compactions. If those have failed meanwhile (a
 //! volume without room), it would wait for them for ever, with all that goes in that commit. So it is waited for here,
-//! before there is anything to hold up, where a failure is seen; and where the engine holds a commit up all the same, its failure is
-//! asked for from beside, and closing does not wait for that commit.
+//! before there is anything to hold up, where a failure is seen; and where the engine holds a commit up all the same, its
+//! failure is asked for from beside, and closing does not wait for that commit.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -2,7 +2,6 @@
 //! never taken as an event there, which the operator should know before a sender finds out.
 
 use crate::config::place::Place;
-use crate::providers::Pack;
 use crate::secret::{Secret, same};
 use crate::tenants::{Oracles, Reference};
 use crate::verify::Signable;
@@ -53,9 +52,4 @@ impl Checker<'_, '_> {
             self.warning(&other.place, message, "give each route a secret of its own");
         }
     }
-}
-
-/// The name under which a route's provider is known.
-pub(super) fn provider(pack: Option<&std::sync::Arc<Pack>>) -> Option<String> {
-    pack.map(|pack| pack.name.clone())
 }

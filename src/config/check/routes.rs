@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::destinations::Purpose;
 use super::names::{host, is_name, name_of_path};
-use super::oracles::provider;
 use super::places::Has;
 use super::rules::Proof;
 use super::{Checker, Placed, Whose};
@@ -113,7 +112,11 @@ impl Checker<'_, '_> {
         self.packs.push((name.to_owned(), pack.clone()));
         let (handshakes, greetings) = self.handshakes(raw, place, proof.as_ref());
         if let Some(proof) = &proof {
-            self.signing.push(proof.references.signing(name, place, provider(pack.as_ref())));
+            self.signing.push(proof.references.signing(
+                name,
+                place,
+                pack.as_ref().map(|pack| pack.name.clone()),
+            ));
         }
         let mut methods = methods(raw);
         let greeting_methods = self.greeting_methods(&handshakes, &methods, place);

@@ -7,14 +7,14 @@ use crate::config::{Acknowledgement, Destination, Route, Unwanted};
 use crate::message::Request;
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, shortened};
+use crate::receive::idempotency::Identity;
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
 use crate::receive::{Context, answers};
 use crate::verify::Verified;
 
-use super::{sending, sent};
+use super::{event_type, sending, sent};
 
 pub(in crate::receive) async fn accept<E: Exchange, A>(
     context: &Context<'_, A>,
@@ -29,7 +29,7 @@ where
     A: Sync,
 {
     let id = EventId::new(request.get().head.received_at);
-    let event_type = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
+    let event_type = event_type(route, request.get());
     let readable = identity.as_mut().map(|identity| std::mem::take(&mut identity.readable));
     let event = Event::from_verified(id, route.name.clone(), &request, readable, event_type);
     let names = wanted(destinations, request.get(), event.event_type.as_deref());
@@ -104,7 +104,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::AnswersAsOf;
+    use crate::buffer::{AnswersAsOf, Claimed};
     use crate::receive::testing::{FakeApp, FakeBuffer, InMemory, Scene, event, identity, now_or_never};
 
     fn settings() -> Acknowledgement {
@@ -125,6 +125,10 @@ mod tests {
         (result, exchange, id)
     }
 
+    fn remembered<A>(scene: &Scene<A>) -> Option<Arc<Claimed>> {
+        scene.intake.recent.get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0))
+    }
+
     #[test]
     fn what_is_stored_is_acknowledged_with_its_id() {
         let scene = Scene::new(FakeApp::default());
@@ -134,13 +138,7 @@ mod tests {
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert!(answer.headers.contains(&("tidegate-event-id".into(), id.to_string())));
         assert_eq!(scene.buffer.stored(), [id]);
-        assert!(
-            scene
-                .intake
-                .recent
-                .get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0))
-                .is_none()
-        );
+        assert!(remembered(&scene).is_none());
     }
 
     #[test]
@@ -154,9 +152,7 @@ mod tests {
         assert!(answer.headers.contains(&("tidegate-duplicate".into(), "true".into())));
         assert_eq!((answer.status, &answer.body[..]), (202, &b"taken"[..]));
         assert_eq!(scene.buffer.stored(), [first]);
-        let remembered =
-            scene.intake.recent.get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0)).unwrap();
-        assert_eq!(remembered.event_id, first);
+        assert_eq!(remembered(&scene).unwrap().event_id, first);
     }
 
     #[test]
@@ -178,13 +174,7 @@ mod tests {
             let (result, exchange, _) = send(&scene, Some(identity("k")));
             assert_eq!(result.map_err(|refused| refused.reason), Err(reason));
             assert!(exchange.answered().is_none());
-            assert!(
-                scene
-                    .intake
-                    .recent
-                    .get(identity("k").key, scene.clock.now(), AnswersAsOf::for_tests(0))
-                    .is_none()
-            );
+            assert!(remembered(&scene).is_none());
         }
     }
 

@@ -7,11 +7,17 @@ pub(super) mod spill;
 pub(super) mod split;
 mod under_way;
 
-use crate::buffer::{AppendError, Appended, EventId, Origin};
-use crate::message::{Head, TraceContext};
+use crate::buffer::{AppendError, Appended, Event, EventId, Origin};
+use crate::config::Route;
+use crate::message::{Head, Request, TraceContext};
 use crate::reason::Reason;
 use crate::receive::Context;
 use crate::trace::Span;
+
+/// The type of an event of this route, as it is kept.
+pub(in crate::receive) fn event_type(route: &Route, request: &Request) -> Option<String> {
+    route.event_type.as_ref().and_then(|kind| kind.from(request)).map(Event::readable_key)
+}
 
 /// The request to the app, where its trace is recorded.
 fn call<A>(context: &Context<'_, A>, trace: Option<TraceContext>, head: &Head) -> Option<Span> {

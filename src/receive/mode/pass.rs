@@ -60,12 +60,7 @@ pub(in crate::receive) async fn stream<E: Exchange, A: App>(
     if let Some(call) = &mut call {
         match (&result, exchange.status()) {
             (Err(refused), _) => call.failed(refused.reason.code(), refused.detail.clone()),
-            (Ok(_), Some(status)) => {
-                call.answered(status);
-                if status >= 400 {
-                    call.failed_with(status);
-                }
-            }
+            (Ok(_), Some(status)) => call.app_answered(status),
             (Ok(_), None) => {}
         }
     }

@@ -144,11 +144,7 @@ impl<'a, A: App> Call<'a, A> {
                 let asked = incoming.headers().first("retry-after");
                 let asked = asked.and_then(|value| retry_after(value, self.clock.now()));
                 if let Some(span) = &self.span {
-                    let mut span = span.lock();
-                    span.answered(status);
-                    if status >= 400 {
-                        span.failed_with(status);
-                    }
+                    span.lock().app_answered(status);
                 }
                 Ok(UnderWay::new(incoming, asked, permit))
             }

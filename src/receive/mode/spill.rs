@@ -19,7 +19,7 @@ use crate::message::Request;
 use crate::reason::Reason;
 use crate::receive::app::{App, AppAnswer};
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, shortened};
+use crate::receive::idempotency::Identity;
 use crate::receive::in_flight::Turn;
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
@@ -29,7 +29,7 @@ use crate::verify::Verified;
 
 use super::proxy::{Call, Permitted, repeat};
 use super::under_way::UnderWay;
-use super::{sending, sent};
+use super::{event_type, sending, sent};
 
 /// Bytes of an answer's body that are held back: as much as is kept of an answer for repeats.
 const HELD: usize = FirstAnswer::MAX_BODY;
@@ -177,8 +177,7 @@ impl<A: App> One<'_, A> {
     async fn append(&mut self, turn: Option<Turn>, why: &str) -> Result<Option<Arc<Claimed>>, Refused> {
         let Self { context, call, request, identity, spill } = self;
         tracing::debug!(event = %call.id, route = %spill.route.name, why, "stored instead of waited for");
-        let event_type =
-            spill.route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
+        let event_type = event_type(spill.route, request.get());
         let readable = identity.as_mut().map(|identity| std::mem::take(&mut identity.readable));
         let mut event =
             Event::from_verified(call.id, spill.route.name.clone(), request, readable, event_type);

@@ -16,7 +16,7 @@ use crate::config::{Acknowledgement, Destination, Route, Unwanted};
 use crate::message::{Head, Headers, Request};
 use crate::reason::Reason;
 use crate::receive::exchange::Exchange;
-use crate::receive::idempotency::{Identity, key_of_part, scope_of_parts, shortened};
+use crate::receive::idempotency::{Identity, key_of_part, scope_of_parts};
 use crate::receive::record::Outcome;
 use crate::receive::refused::Refused;
 use crate::receive::tracked::Tracked;
@@ -76,8 +76,9 @@ pub(in crate::receive) async fn accept<E: Exchange, A: Sync>(
     }
 }
 
-/// The events of a request, each with its claim and the destinations that want it; `None` if there are none: some senders try an address out with a batch of
-/// nothing, and there is nothing that could be lost. The claim of the request as a whole is the caller's.
+/// The events of a request, each with its claim and the destinations that want it; `None` if there are none: some senders
+/// try an address out with a batch of nothing, and there is nothing that could be lost. The claim of the request as a
+/// whole is the caller's.
 pub(in crate::receive) fn taken_apart(
     route: &Route,
     split: &Split,
@@ -99,7 +100,7 @@ pub(in crate::receive) fn taken_apart(
         let why = format!("{} events of {each} bytes beside their bodies", elements.len());
         return Err(Refused::because(Reason::BatchTooLarge, why));
     }
-    let common = route.event_type.as_ref().and_then(|kind| kind.from(request.get())).map(shortened);
+    let common = super::event_type(route, request.get());
     let whole = Event::from_verified(id, route.name.clone(), request, None, common);
     let whole = Event { headers: headers_of_each.clone(), body: Bytes::new(), ..whole };
     let count = u32::try_from(elements.len()).unwrap_or(u32::MAX);
@@ -113,8 +114,8 @@ pub(in crate::receive) fn taken_apart(
         let Element { body, key, event_type } = element;
         // A copy: a part would keep the whole request in memory for as long as its own event waits there.
         let mut event = Event { id: event_id, body: Bytes::copy_from_slice(&body), ..whole.clone() };
-        event.event_type = event_type.map(shortened).or(event.event_type);
-        event.idempotency_key = claim.is_some().then(|| shortened(key));
+        event.event_type = event_type.map(Event::readable_key).or(event.event_type);
+        event.idempotency_key = claim.is_some().then(|| Event::readable_key(key));
         event.origin.batch = Some(BatchPart { id, number, count });
         let to = places.wanted(&event);
         NewPart { event, to, claim }

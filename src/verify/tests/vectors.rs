@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
 use crate::message::Request;
-use crate::verify::testing::{World, request};
+use crate::verify::testing::{World, key_of, request};
 use crate::verify::{Compiled, VerifySpec, compile};
 
 #[derive(Deserialize)]
@@ -108,7 +108,7 @@ impl Vector {
                 let Some(idempotency) = compiled.pack.as_ref().and_then(|pack| pack.idempotency.key()) else {
                     return Some("the pack names no idempotency key".to_owned());
                 };
-                let key = idempotency.key(verified.get());
+                let key = key_of(idempotency.clone(), verified.get());
                 (!key.contains(wanted)).then(|| format!("the key `{key}` does not hold `{wanted}`"))
             }
             (Err(_), "reject") => None,
